@@ -1,0 +1,121 @@
+/* codegen.h: from a planned module to one shared library.
+ *
+ * Sections in the order of the .c files: lower (nodes to kernel loops), llvm,
+ * host, table, link. */
+#ifndef MOEC_CODEGEN_H
+#define MOEC_CODEGEN_H
+
+#include "../ir/ir.h"
+#include "../runtime/moert.h"
+
+/* ---- kernel loops ----------------------------------------------------------
+ *
+ * The small language between tensors and LLVM. A kernel is a few stages, each
+ * one parallel loop over [0, count) cut into chunks; a stage's body is nested
+ * blocks of statements. Values are scalars or vectors of `lanes` equal lanes,
+ * typed by a dtype, or indices (64-bit integers). Nothing is implied: vector
+ * loops, tails, reductions' order and scratch are all written out, so that every
+ * target computes the same bits. */
+
+typedef struct KVal KVal;
+typedef VEC(KVal *) KBlock;
+
+typedef enum KKind {
+  K_INDEX,    /* an index constant: number */
+  K_IV,       /* induction variable of loop `loop`; in a stage's body, of the
+                 chunk loop when loop is NULL */
+  K_ALU,      /* index arithmetic: alu, a[0], a[1] */
+  K_CONST,    /* a constant of dtype: value */
+  K_SCALAR,   /* scalar-body op of ops.def on a[0..], lane by lane */
+  K_SPLAT,    /* a[0] in every lane */
+  K_LANES,    /* a[0] + 0, 1, 2 ... : i32 lanes from an i32 scalar */
+  K_LOAD,     /* base[a[0]], a[0] an index in elements; lanes > 1: consecutive.
+                 With a[1]: a gather at a[0] + a[1]'s i32 lanes */
+  K_STORE,    /* base[a[0]] = a[1] */
+  K_FOR,      /* for (iv = a[0]; iv < a[1]; iv += step) body, with accs */
+  K_ACC,      /* carried value of loop `loop`; starts as a[0], number-th of it */
+  K_RESULT,   /* the number-th carried value after loop `loop` */
+  K_IF,       /* if (a[0]) body; stores only, no values come out */
+  K_FOLD,     /* horizontal fold of a vector by `op` (add, max, min), pairwise:
+                 lane i with lane i + lanes/2, and so on */
+  K_FROM_I32, /* an index from an i32 or u32 scalar */
+  K_TO_I32    /* an i32 from an index */
+} KKind;
+
+typedef enum KAlu { A_ADD, A_SUB, A_MUL, A_DIV, A_REM, A_MIN, A_MAX, A_LT } KAlu;
+
+/* What a load or store addresses. */
+typedef enum KBaseKind {
+  KB_ARG,      /* argument `number` of the record */
+  KB_SCRATCH,  /* `number` bytes into the call's private scratch */
+  KB_WORKSPACE /* `number` bytes into the kernel's workspace */
+} KBaseKind;
+typedef struct KBase {
+  KBaseKind kind;
+  int64_t number;
+  Dtype dtype; /* element */
+} KBase;
+
+struct KVal {
+  KKind kind;
+  uint32_t id; /* dense in the kernel; for printing and side tables */
+  OpKind op;
+  KAlu alu;
+  Dtype dtype;  /* of values that are not indices */
+  bool index;   /* an index value */
+  uint16_t lanes;
+  KVal *a[5];
+  int64_t number; /* K_INDEX, K_ACC, K_RESULT; K_FOR: step */
+  double value;
+  KBase base;
+  KVal *loop;
+  KBlock body;
+  VEC(KVal *) accs, updates; /* K_FOR: carried values and their next ones */
+};
+
+typedef struct KStage {
+  KBlock body; /* runs for iv in [lo, hi) of one chunk */
+  int64_t count, grain;
+  int64_t scratch_bytes;
+} KStage;
+
+typedef struct Kernel {
+  const char *name;
+  VEC(KStage) stages;
+  int64_t workspace_bytes;
+  int32_t n_args, n_outs;
+  uint64_t hash; /* over its printed text, name left out */
+} Kernel;
+
+/* ---- lower.c: a node to a kernel ---------------------------------------------
+ * Arguments of the record are the node's operands, then its results. `lanes` is
+ * the target's f32 vector width. */
+Kernel *cg_lower(Ctx *cx, Node *n, int lanes);
+/* The product as one library call, when dims collapse to one stride each; false
+ * when it needs a generated kernel (ragged, or awkward strides). */
+bool cg_gemm(const Node *n, MoertGemm *out);
+/* Canonical text of a kernel: for --emit=loops, tests, and finding equal ones. */
+void cg_print_kernel(const Kernel *k, Buf *out);
+
+/* ---- table.c, link.c --------------------------------------------------------- */
+
+typedef struct StageText {
+  const char *name, *text;
+} StageText;
+
+typedef struct CodegenOptions {
+  const char *cpu;      /* "native", "x86-64-v3", ...: an LLVM CPU name */
+  int opt_level;        /* 0 or 2 */
+  const char *flags;    /* recorded in the library */
+  const char *source_hash;
+  const StageText *texts; /* IR of each stage, embedded */
+  int n_texts;
+} CodegenOptions;
+
+/* Writes the library to `path`, aside and renamed. False: diagnostics. */
+bool cg_library(Module *m, const CodegenOptions *o, const char *path);
+/* Appends text of all kernels: kind "loops", "llvm" or "asm". */
+bool cg_emit_text(Module *m, const CodegenOptions *o, const char *kind,
+                  Buf *out);
+
+#endif

@@ -1,0 +1,429 @@
+/* ir.h: the one IR, from frontend to codegen.
+ *
+ * An SSA graph of tensor ops with static bounds. A Module holds entries; an
+ * entry is a pure function of slots (parameters, optimiser and recurrent
+ * state), options, step, seed and inputs; it returns new slot values, reports
+ * and probes. Nothing writes in place until the plan pass assigns buffers.
+ *
+ * Sections, in the order of the .c files: graph, build, infer, verify, print,
+ * read, eval. Letters in comments: T tokens, D model, H hidden, N experts,
+ * K choices a token, R rows of a ragged value. */
+#ifndef MOEC_IR_H
+#define MOEC_IR_H
+
+#include "base.h"
+
+/* ---- the tables as enums ------------------------------------------------- */
+
+typedef enum DtypeKind { DK_BOOL, DK_INT, DK_UINT, DK_FLOAT } DtypeKind;
+
+typedef enum Dtype {
+#define DT(name, ...) DT_##name,
+#include "../runtime/dtypes.def"
+#undef DT
+  DTYPE_COUNT
+} Dtype;
+
+typedef struct DtypeInfo {
+  const char *name;
+  uint32_t bytes;
+  DtypeKind kind;
+  const char *safetensors;
+  double tol;
+} DtypeInfo;
+extern const DtypeInfo dtype_info[DTYPE_COUNT];
+
+typedef enum OpKind {
+#define OP(name, ...) OP_##name,
+#include "ops.def"
+#undef OP
+  OP_COUNT
+} OpKind;
+
+enum { /* traits */
+  TRAIT_EW = 1,
+  TRAIT_TYPED = 2,
+  TRAIT_MAP = 4,
+  TRAIT_REGION = 8,
+  TRAIT_HIGH = 16,
+  TRAIT_COMMUTE = 32
+};
+
+typedef enum LowerKind {
+  LOWER_SCALAR,   /* an instruction or two per element */
+  LOWER_ACCESS,   /* an index map into its operands, free inside a fused op */
+  LOWER_REDUCE,   /* a reduction loop inside a fused op */
+  LOWER_ROW,      /* works on a whole last dim at once inside a fused op */
+  LOWER_CONTRACT, /* library call, or generated where ragged */
+  LOWER_LAUNCH,   /* its own kernel */
+  LOWER_LOOP,     /* loop records around the body's records */
+  LOWER_EXPAND,   /* replaced by the expand pass */
+  LOWER_NONE      /* gone before codegen */
+} LowerKind;
+
+enum { VARIADIC = -1, MAX_RANK = 8, MAX_ATTRS = 6 };
+
+typedef enum AttrKind {
+  ATTR_INT,
+  ATTR_FLOAT,
+  ATTR_BOOL,
+  ATTR_STR,
+  ATTR_MAP,
+  ATTR_INTS
+} AttrKind;
+
+typedef struct AttrSpec {
+  Sym name; /* a literal, not interned: compare with strcmp */
+  AttrKind kind;
+  bool optional;
+} AttrSpec;
+
+typedef struct OpInfo {
+  const char *name;
+  int min_ins, max_ins, outs; /* VARIADIC where unbounded */
+  unsigned traits;
+  const char *attrs;
+  LowerKind lower;
+  const char *doc;
+} OpInfo;
+extern const OpInfo op_info[OP_COUNT];
+
+/* ---- types --------------------------------------------------------------- */
+
+/* One dim. A ragged dim (only ever dim 1) has `size` as the bound on the rows
+ * of all groups together; dim 0 counts the groups. */
+typedef struct Dim {
+  int64_t size;
+  bool ragged;
+} Dim;
+
+typedef struct Type {
+  Dtype dtype;
+  uint8_t rank;
+  Dim dims[MAX_RANK];
+} Type;
+
+/* ---- graph --------------------------------------------------------------- */
+
+typedef struct Value Value;
+typedef struct Node Node;
+typedef struct Region Region;
+typedef struct Entry Entry;
+typedef struct Module Module;
+
+typedef VEC(Value *) ValueVec;
+typedef VEC(Node *) NodeVec;
+
+/* Where the plan put a value. SLAB_NONE before plan. */
+typedef enum Slab {
+  SLAB_NONE,
+  SLAB_PARAM, /* parameters, from the module's slots */
+  SLAB_OPTIM, /* optimiser state */
+  SLAB_STATE, /* recurrent state */
+  SLAB_INPUT, /* inputs, options, step, seed of one entry */
+  SLAB_REPORT,
+  SLAB_ARENA, /* everything that dies within a step */
+  SLAB_COUNT
+} Slab;
+
+typedef struct Place {
+  Slab slab;
+  int64_t offset; /* bytes */
+} Place;
+
+struct Value {
+  uint32_t id; /* dense within an entry after ir_number */
+  Sym name;    /* without '%'; unique within an entry only when printed */
+  Type type;
+  Node *def;      /* NULL for a region parameter */
+  Region *region; /* the region it is a parameter of, or that holds def */
+  uint32_t index; /* which result of def, or which parameter of region */
+  Value *fwd;     /* set by ir_replace: read as this one instead */
+  Place place;    /* set by plan */
+};
+
+typedef struct Attr {
+  int64_t i;     /* int, bool */
+  double f;      /* float */
+  Sym s;         /* str, map */
+  int64_t *list; /* ints, list_len of them */
+  uint32_t list_len;
+  bool present;
+} Attr;
+
+struct Node {
+  OpKind op;
+  Span span;   /* the source it stands for; a gradient has its forward's */
+  Sym loc;     /* "file:line:col" read from text; wins over span */
+  Sym layer;   /* path of the DSL call it came from, "" at the top */
+  uint32_t remat; /* recompute group, 0 for none; gradients are never in one */
+  bool backward;  /* made by autodiff */
+  ValueVec ins, outs;
+  Attr attrs[MAX_ATTRS]; /* in table order */
+  Region *body;          /* REGION ops */
+  Region *region;        /* the region that holds it */
+};
+
+/* Straight-line code. Order is execution order: definitions before uses. */
+struct Region {
+  Node *owner; /* NULL for an entry's region */
+  Entry *entry;
+  ValueVec params;
+  NodeVec nodes;
+  ValueVec results;
+};
+
+/* A slot is named storage that outlives a step. */
+typedef enum SlotKind { SLOT_PARAM, SLOT_OPTIM, SLOT_STATE } SlotKind;
+
+typedef struct Slot {
+  SlotKind kind;
+  Sym path; /* "lm/lstm1/w"; state and optim slots start with the entry */
+  Type type;
+  Span span;
+  Place place; /* set by plan */
+} Slot;
+
+/* An option is a scalar set at run time. */
+typedef struct Option {
+  Sym name;
+  double value; /* the default */
+  Span span;
+} Option;
+
+typedef enum BindKind {
+  BIND_SLOT,   /* in, out: name is a slot path */
+  BIND_INPUT,  /* in: name is the parameter's name, source says from where */
+  BIND_OPTION, /* in: name is an option; f32[] */
+  BIND_STEP,   /* in: steps completed before this one, i32[] */
+  BIND_SEED,   /* in: u32[] */
+  BIND_REPORT, /* out */
+  BIND_PROBE   /* out */
+} BindKind;
+
+/* What a parameter or a result of an entry is bound to. */
+typedef struct Binding {
+  BindKind kind;
+  Sym name;   /* NULL for step and seed */
+  Sym source; /* inputs: "text", "text(shift=1)" ... canonical text */
+} Binding;
+
+typedef VEC(Binding) BindingVec;
+
+struct Entry {
+  Sym name;
+  Module *module;
+  Region *region;
+  BindingVec ins, outs; /* parallel to region->params, ->results */
+  int64_t arena_bytes;  /* set by plan, with scratch; -1 before */
+  int64_t input_bytes, report_bytes;
+  Span span;
+};
+
+typedef struct MeshAxis {
+  Sym name;
+  int64_t size;
+} MeshAxis;
+
+struct Module {
+  Ctx *cx;
+  VEC(MeshAxis) mesh;
+  VEC(Slot *) slots;
+  VEC(Option) options;
+  VEC(Entry *) entries;
+  int64_t slab_bytes[SLAB_COUNT]; /* param, optim, state; set by plan */
+};
+
+/* ---- graph.c: types, lookup, surgery -------------------------------------- */
+
+Type type_of(Dtype dtype, int rank, const int64_t *sizes);
+Type type_scalar(Dtype dtype);
+Type type_with_dtype(Type t, Dtype dtype); /* same dims */
+bool type_equal(const Type *a, const Type *b);
+bool type_same_dims(const Type *a, const Type *b);
+bool type_is_ragged(const Type *t);
+/* Elements stored: a ragged value stores its bound R of rows, group dim not
+ * counted. -1 when the product overflows. */
+int64_t type_elements(const Type *t);
+int64_t type_bytes(const Type *t);
+/* The stored shape: dims without the group dim of a ragged value. Returns the
+ * stored rank. */
+int type_stored_dims(const Type *t, int64_t sizes[MAX_RANK]);
+/* "f32[64, 32]", "f32[32, r<=8192, 512]"; in cx->perm. */
+Sym type_text(Ctx *cx, const Type *t);
+
+bool op_find(const char *name, OpKind *out);
+bool dtype_find(const char *name, Dtype *out);
+bool op_is(OpKind op, unsigned trait);
+/* Attribute specs of an op, parsed from its row once; returns how many. */
+int op_attrs(OpKind op, const AttrSpec **out);
+
+/* Attributes by name; the op's row must have them. */
+int64_t attr_int(const Node *n, const char *name);
+double attr_float(const Node *n, const char *name);
+bool attr_bool(const Node *n, const char *name);
+Sym attr_sym(const Node *n, const char *name); /* str, map */
+Attr *attr_ref(Node *n, const char *name);
+
+/* A value for what it stands for now, through ir_replace. */
+Value *ir_now(Value *v);
+/* Every later reading of `old` gives `by`; types must be equal. */
+void ir_replace(Value *old, Value *by);
+/* Rewires all operands and results through ir_now, and drops nodes whose
+ * results nothing needs. Call at the end of a pass that replaced values. */
+void ir_sweep(Entry *e);
+/* Gives every value of the entry, bodies included, its dense id; returns how
+ * many there are. */
+uint32_t ir_number(Entry *e);
+/* Uses of each value by id, bodies' captures not existing: regions see only
+ * their parameters and their own nodes. Array of ir_number() counts. */
+uint32_t *ir_use_counts(Entry *e, Arena *a);
+
+/* The value that says which rows of a ragged value belong to whom: `ids`
+ * before expand, `offsets` after; from outside of the region when `v` comes
+ * from a parameter of a fused body. NULL for a splat constant. */
+Value *ir_ragged_source(Value *v);
+
+/* Clones the node before `at` (or at the end when NULL) with operands mapped by
+ * `map` (value -> value; absent ones stay). Adds its results to `map`. */
+typedef struct Builder Builder;
+Node *ir_clone(Builder *b, const Node *n, Map *map);
+
+Entry *ir_entry(Module *m, const char *name); /* NULL when absent */
+Slot *ir_slot(Module *m, const char *path);   /* NULL when absent */
+Module *ir_module_new(Ctx *cx);
+Module *ir_module_clone(const Module *m); /* deep copy in the same context */
+/* The source place of a node: its loc, or its span's text, or "". */
+Sym node_loc(Ctx *cx, const Node *n);
+
+/* ---- build.c: making nodes ------------------------------------------------ */
+
+/* Where new nodes go and what they inherit. */
+struct Builder {
+  Ctx *cx;
+  Region *region;
+  NodeVec *out;  /* nodes are appended here; usually &region->nodes. A pass that
+                    rebuilds a region collects into a fresh vector */
+  Span span;
+  Sym loc, layer;
+  uint32_t remat;
+  bool backward;
+};
+
+Builder ir_builder(Ctx *cx, Region *r); /* appends to r->nodes */
+/* A builder that appends to `out` and inherits span, loc, layer from `n`. */
+Builder ir_builder_like(Ctx *cx, Region *r, NodeVec *out, const Node *n);
+
+/* Makes a node: ops with the TYPED trait take `type`, others infer. Attributes
+ * come as alternating name and value, ended by NULL: int and bool as int64_t,
+ * float as double, str and map as const char *; names must be in the op's row.
+ * Types are asserted to be right: callers check user input beforehand with
+ * ir_infer. Returns the node; its results are n->outs. */
+Node *ir_node(Builder *b, OpKind op, const Type *type, Value *const *ins,
+              uint32_t n_ins, ... /* name, value, ..., NULL */);
+/* The same from a filled attribute array, with no check and no inference
+ * beyond what result types are given for. */
+Node *ir_node_raw(Builder *b, OpKind op, Value *const *ins, uint32_t n_ins,
+                  const Attr *attrs, const Type *outs, uint32_t n_outs);
+
+/* One result, no attributes: any EW op but cast, bitcast and philox. */
+Value *ir_unary(Builder *b, OpKind op, Value *a);
+Value *ir_binary(Builder *b, OpKind op, Value *a, Value *c);
+Value *ir_fma(Builder *b, Value *x, Value *y, Value *z);
+Value *ir_select(Builder *b, Value *cond, Value *yes, Value *no);
+Value *ir_cast(Builder *b, Value *a, Dtype dtype);
+Value *ir_bitcast(Builder *b, Value *a, Dtype dtype);
+Value *ir_const(Builder *b, Type type, double value);
+Value *ir_const_like(Builder *b, const Value *like, double value);
+Value *ir_iota(Builder *b, Type type, int dim);
+Value *ir_broadcast(Builder *b, Value *a, const char *map, Type type);
+/* A scalar value spread over the dims of `type`. */
+Value *ir_splat(Builder *b, Value *scalar, Type type);
+Value *ir_transpose(Builder *b, Value *a, const char *map);
+Value *ir_reshape(Builder *b, Value *a, Type type);
+Value *ir_slice(Builder *b, Value *a, int dim, int64_t start, int64_t size);
+Value *ir_concat(Builder *b, Value *const *parts, uint32_t n, int dim);
+Value *ir_pad(Builder *b, Value *a, int dim, int64_t lo, int64_t hi);
+Value *ir_reduce(Builder *b, OpKind op, Value *a, const char *map);
+Value *ir_contract(Builder *b, Value *x, Value *y, const char *map);
+
+/* A region op starts with no results: make it with the body filled in. */
+Region *ir_region(Ctx *cx, Entry *e, Node *owner);
+Value *ir_param(Ctx *cx, Region *r, Sym name, Type type);
+
+/* Map strings: up to two operands and a result. Letters are single characters
+ * a-z, A-Z. */
+typedef struct IndexMap {
+  char ins[2][MAX_RANK + 1];
+  int n_ins;
+  char out[MAX_RANK + 1];
+} IndexMap;
+bool map_parse(const char *text, IndexMap *out); /* false: malformed */
+Sym map_text(Ctx *cx, const IndexMap *m);
+/* "abc->ac" that drops (or, from the right, adds) dims as the mask says. */
+char map_free_letter(const IndexMap *m); /* one that the map does not use */
+
+/* ---- infer.c: result types ------------------------------------------------ */
+
+/* Fills n->outs' types (for TYPED ops: checks the one there) from operands,
+ * attributes and body. On a mistake reports a diagnostic at `n->span` and
+ * returns false. */
+bool ir_infer(Ctx *cx, Node *n);
+
+/* ---- verify.c: every invariant, one place ---------------------------------- */
+
+/* False: diagnostics were reported. `expanded`: no HIGH op may be left. */
+bool ir_verify(Module *m, bool expanded);
+
+/* ---- print.c, read.c: canonical text and its inverse ----------------------- */
+
+typedef struct PrintOptions {
+  bool loc; /* append loc("file:line:col") to each node */
+} PrintOptions;
+void ir_print(Module *m, PrintOptions o, Buf *out);
+void ir_print_entry(Entry *e, PrintOptions o, Buf *out);
+void ir_print_node(Node *n, Buf *out); /* one node, for messages */
+
+/* NULL: diagnostics were reported. The result has passed ir_verify. */
+Module *ir_read(Ctx *cx, uint32_t file);
+
+/* ---- eval.c: the reference interpreter ------------------------------------- */
+
+/* A tensor of the interpreter: every element as a double, which holds each
+ * bool, i32, u32, f32 exactly. Stored shape as type_stored_dims. */
+typedef struct Tensor {
+  Type type;
+  double *data; /* type_elements(&type) of them */
+} Tensor;
+
+typedef enum EvalMode {
+  EVAL_TYPED, /* round every float result to its dtype */
+  EVAL_F64    /* keep every float in double: for central differences */
+} EvalMode;
+
+/* Called after each node, scan bodies' included (then once an iteration). */
+typedef void EvalHook(void *user, const Node *n, const Tensor *const *ins,
+                      Tensor *const *outs);
+
+typedef struct Eval {
+  Ctx *cx;
+  EvalMode mode;
+  EvalHook *hook; /* may be NULL */
+  void *user;
+} Eval;
+
+Tensor *tensor_new(Arena *a, Type t); /* zeroed */
+Tensor *tensor_copy(Arena *a, const Tensor *t);
+/* Runs an entry: `ins` as entry->ins, `outs` (as entry->outs) get tensors in
+ * arena `a`. Ids outside their table are clamped, and counted in the return
+ * value: 0 means all were right. */
+uint32_t ir_eval(Eval *ev, Entry *e, Tensor *const *ins, Tensor **outs,
+                 Arena *a);
+/* One node on given operands; `outs` likewise. For launch-by-launch checks. */
+uint32_t ir_eval_node(Eval *ev, Node *n, Tensor *const *ins, Tensor **outs,
+                      Arena *a);
+/* Stored bytes of a type to a tensor and back, dtypes.def's layout. */
+void tensor_from_bytes(Tensor *t, const void *bytes);
+void tensor_to_bytes(const Tensor *t, void *bytes);
+
+#endif

@@ -1,0 +1,19 @@
+# Initial values. An initialiser is a function of the parameter's shape: it is
+# given zeros of that shape and returns the values. Draws follow the logical
+# position, so every mesh starts from the same numbers.
+
+# Uniform in [-range, range).
+fn uniform_init(range)(w: f32[..]) {
+  return (2.0 * uniform(random_bits(w)) - 1.0) * range
+}
+
+# Normal with standard deviation `std`.
+fn normal_init(std)(w: f32[..]) {
+  return normal(random_bits(w)) * std
+}
+
+# Glorot and Bengio 2010: uniform, variance 2 / (fan_in + fan_out). The last two
+# dims are the matrix, dims before them count matrices.
+fn glorot()(w: f32[.., i, o]) {
+  return (2.0 * uniform(random_bits(w)) - 1.0) * sqrt(6.0 / (i + o))
+}

@@ -1,0 +1,36 @@
+# Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of
+# Gers et al. 2000, no peepholes), over the time dim of x: f32[b, t, d].
+import "init.dsl"
+
+# State is carried from batch to batch, as for text read in order; its gradient
+# stops at the batch's start. Gates in the order input, forget, cell, output;
+# forget bias 1.
+fn lstm(x: f32[b, t, d], units) {
+  param w: f32[d, 4, units] = uniform_init(1.0 / sqrt(units))
+  param u: f32[units, 4, units] = uniform_init(1.0 / sqrt(units))
+  param bias: f32[4, units] = forget_bias
+  state h0: f32[b, units] = 0.0
+  state c0: f32[b, units] = 0.0
+
+  let ys, hn, cn = scan xt in x along 1 with h = h0, c = c0 {
+    let zx[b, g, n] = xt[b, d] * w[d, g, n]
+    let zh[b, g, n] = h[b, m] * u[m, g, n]
+    let z = zx + zh + bias
+    let i = sigmoid(z[:, 0, :])
+    let f = sigmoid(z[:, 1, :])
+    let g = tanh(z[:, 2, :])
+    let o = sigmoid(z[:, 3, :])
+    let c1 = f * c + i * g
+    let h1 = o * tanh(c1)
+    next h = h1, c = c1
+    yield h1
+  }
+  set h0 = hn
+  set c0 = cn
+  return ys
+}
+
+# 1 for the forget gate, 0 for the others: f32[4, units].
+fn forget_bias(w: f32[4, n]) {
+  return select(iota(w, dim = 0) == 1, 1.0, 0.0)
+}

@@ -1,0 +1,82 @@
+# The sparsely-gated mixture-of-experts layer of Shazeer et al. 2017. Letters:
+# d model, n experts, k choices a token. Any number of leading dims.
+import "init.dsl"
+import "nn.dsl"
+
+# Runs each token through the k experts that `gate` picks and sums their outputs
+# by gate value (Eq. 1). An expert is Linear, ReLU, Linear without biases.
+# gate: (x, experts) -> gates f32[.., k], ids i32[.., k], auxiliary loss f32[].
+fn moe(x: f32[.., d], experts, hidden, gate) {
+  let gates, ids, aux = gate(x, experts) as "gate"
+  let y = expert_ffn(dispatch(x, ids, experts), hidden) as "experts"
+  return combine(y, ids, gates), aux
+}
+
+# The experts' networks on their own rows: f32[n, r, d] -> f32[n, r, d].
+fn expert_ffn(x: f32[n, r, d], hidden) {
+  param w1: f32[n, d, hidden] = glorot()
+  param w2: f32[n, hidden, d] = glorot()
+  let h[n, r, h] = x[n, r, d] * w1[n, d, h]
+  let a = relu(h)
+  let y[n, r, d] = a[n, r, h] * w2[n, h, d]
+  return y
+}
+
+# Noisy top-k gating (Eq. 3 to 5) with the importance and load losses (Eq. 6 to
+# 11). Noise is drawn in training only. One weight holds W_g in [:, 0, :] and
+# W_noise in [:, 1, :], so that the gate is a single contraction; both start at
+# zero, as in the paper.
+fn noisy_top_k(k, w_importance = 0.1, w_load = 0.1)(x: f32[.., d], experts) {
+  param w: f32[d, 2, experts] = 0.0
+  let z[.., j, n] = x[.., d] * w[d, j, n]
+  let clean = z[.., 0, :]
+  let raw = z[.., 1, :]
+  let noise = normal(random_bits(clean)) if training else zeros_like(clean)
+  let gates, ids, dense, load = noisy_top_k_gates(clean, raw, noise, k, noisy = training)
+
+  let importance = sum_rows(dense)
+  let loads = sum_rows(load)
+  let rows = sum_rows(f32(dense > 0.0))
+  report cv_importance = sqrt(cv_squared(importance))
+  report cv_load = sqrt(cv_squared(rows))
+  report max_over_mean_load = max(rows) / (mean(rows) + 1e-10)
+  return gates, ids, w_importance * cv_squared(importance) + w_load * cv_squared(loads)
+}
+
+# The gate from its two logits and a noise sample, all f32[.., n]:
+#   gates f32[.., k], ids i32[.., k]   the k kept, by descending noisy logit
+#   dense f32[.., n]                   G(x), zero outside of the kept
+#   load  f32[.., n]                   P(x, i), Eq. 9
+# Not noisy, or with every expert kept, P is the 0/1 indicator of being kept.
+fn noisy_top_k_gates(clean: f32[.., n], raw: f32[.., n], noise: f32[.., n], k, noisy) {
+  let std = softplus(raw)
+  let h = clean + noise * std if noisy else clean
+  let top, all_ids = top_k(h, min(k + 1, n))
+  let ids = all_ids[.., 0:k]
+  let gates = softmax(top[.., 0:k])
+  let dense = put(gates, ids, n)
+  if noisy and k < n {
+    # kth_excluding: the (k+1)-th largest for a kept expert, else the k-th.
+    let inside = h > top[.., k:k+1]
+    let threshold = select(inside, top[.., k:k+1], top[.., k-1:k])
+    let load = normal_cdf((clean - threshold) / std)
+    return gates, ids, dense, load
+  } else {
+    return gates, ids, dense, f32(dense > 0.0)
+  }
+}
+
+# Distribution function of the standard normal.
+fn normal_cdf(x: f32[..]) { return 0.5 * (1.0 + erf(x / sqrt(2.0))) }
+
+# Sums all dims but the last.
+fn sum_rows(x: f32[.., n]) {
+  let s[n] = x[.., n]
+  return s
+}
+
+# Squared coefficient of variation, population variance; 0 for all zeros.
+fn cv_squared(v: f32[n]) {
+  let m = mean(v)
+  return mean((v - m) * (v - m)) / (m * m + 1e-10)
+}

@@ -1,0 +1,50 @@
+# Small layers that most models share.
+import "init.dsl"
+
+fn softplus(x: f32[..]) { return max(x, 0.0) + log1p(exp(-abs(x))) }
+fn relu(x: f32[..]) { return max(x, 0.0) }
+
+# Softmax over the last dim.
+fn softmax(x: f32[.., n]) {
+  let e = exp(x - stop_gradient(max(x, dim = -1, keep = true)))
+  return e / sum(e, dim = -1, keep = true)
+}
+
+# Rows of a trained table: ids i32[..] -> f32[.., width].
+fn embed(ids: i32[..], vocabulary, width) {
+  param table: f32[vocabulary, width] = normal_init(1.0 / sqrt(width))
+  return gather(table, ids)
+}
+
+# x . w + bias over the last dim.
+fn linear(x: f32[.., d], width) {
+  param w: f32[d, width] = glorot()
+  param bias: f32[width] = 0.0
+  let y[.., o] = x[.., d] * w[d, o]
+  return y + bias
+}
+
+# Zero with probability p, else x / (1 - p). The mask is drawn again in the
+# backward pass, not kept.
+fn dropout(x: f32[..], p) {
+  if training and p > 0.0 {
+    let keep = uniform(random_bits(x)) >= p
+    return select(keep, x / (1.0 - p), 0.0)
+  } else {
+    return x
+  }
+}
+
+# Negative log likelihood of class y under logits: f32[.., n], i32[..] -> f32[..].
+fn cross_entropy_each(logits: f32[.., n], y: i32[..]) {
+  let top = stop_gradient(max(logits, dim = -1, keep = true))
+  let shifted = logits - top
+  let log_sum = log(sum(exp(shifted), dim = -1))
+  let hit = iota_like(y, n) == expand(y)      # [.., n], one true a row
+  return log_sum - sum(select(hit, shifted, 0.0), dim = -1)
+}
+
+# Mean negative log likelihood.
+fn cross_entropy(logits: f32[.., n], y: i32[..]) {
+  return mean(cross_entropy_each(logits, y))
+}

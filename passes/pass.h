@@ -1,0 +1,73 @@
+/* pass.h: the passes, their driver, and the reports.
+ *
+ * A pass is a function from module to module, in place. It returns false after
+ * reporting diagnostics (a user's mistake); its own mistakes are asserts, and
+ * output that fails ir_verify is one. Sections in the order of the .c files. */
+#ifndef MOEC_PASS_H
+#define MOEC_PASS_H
+
+#include "../ir/ir.h"
+
+enum { FACT_GRADS = 1, FACT_EXPANDED = 2, FACT_FUSED = 4, FACT_PLANNED = 8 };
+
+typedef struct PassOptions {
+  int opt_level;   /* 0: no fusion; 2: everything */
+  Dtype precision; /* DT_f32 or DT_f64 */
+} PassOptions;
+
+typedef bool PassFn(Module *m, const PassOptions *o);
+PassFn pass_simplify, pass_hoist, pass_autodiff, pass_precision,
+    pass_recompute, pass_expand, pass_fuse, pass_schedule, pass_plan;
+
+typedef struct PassInfo {
+  const char *name;
+  PassFn *run;
+  unsigned needs, gives;
+  const char *doc;
+} PassInfo;
+extern const PassInfo pass_info[];
+extern const int pass_count;
+
+/* ---- pipeline.c ------------------------------------------------------------ */
+
+typedef struct Pipeline {
+  PassOptions options;
+  const char *from;       /* first pass to run, NULL for the first of all */
+  const char *stop_after; /* last pass to run, NULL for the last of all */
+  bool time_passes;       /* print milliseconds and rewrites to stderr */
+  /* Called with the module after each pass; number counts from 1 in the table,
+   * whatever `from` is. May be NULL. */
+  void (*after)(void *user, int number, const char *name, Module *m);
+  void *user;
+} Pipeline;
+
+/* Runs the passes; verifies after each. False: diagnostics were reported. */
+bool pass_run(Pipeline *p, Module *m);
+int pass_find(const char *name); /* index in pass_info, -1 when unknown */
+
+/* ---- autodiff.c, shared with vjp.c ------------------------------------------ */
+
+/* Cotangents for the operands of `n` from those of its results. douts[i] is
+ * NULL where nothing flows in; the rule leaves dins[i] NULL where nothing flows
+ * back. Appends nodes through `b`. */
+typedef void VjpFn(Builder *b, Node *n, Value *const *douts, Value **dins);
+extern VjpFn *const vjp_rules[OP_COUNT]; /* vjp.c, from ops.def */
+
+/* ---- cost.c: what a model costs --------------------------------------------- */
+
+/* Multiply-adds of one node (contractions; a ragged one counts its R rows). */
+int64_t cost_node_macs(const Node *n);
+/* Floating-point operations of one step of the entry, a multiply-add as two,
+ * scans counted `length` times. */
+int64_t cost_entry_flops(const Entry *e);
+/* The table of parameters, operations and bytes by layer, for the forward part
+ * of `e`, before autodiff. Operations are multiply-adds a token. */
+void cost_report(Module *m, Entry *e, Buf *out);
+
+/* ---- plan.c: memory report --------------------------------------------------- */
+
+/* Planned bytes by slab, peak of the arena and who is alive there, biggest
+ * buffers. Needs a planned module. */
+void memory_report(Module *m, Buf *out);
+
+#endif

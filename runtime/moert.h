@@ -1,0 +1,289 @@
+/* moert.h: the public C ABI of moec's runtime, and the layout of the one symbol
+ * that a compiled model exports.
+ *
+ * A program opens a model, makes a session (which owns all memory and the
+ * thread team's settings), then steps an entry: it fills inputs, calls
+ * moert_step, reads reports. Nothing here exits or aborts the host program;
+ * functions return a status and leave a text in moert_error(). A session is
+ * used by one thread at a time. Out pointers come last and are nulled first.
+ *
+ * Part 1 is for programs; part 2 is the contract with generated code. */
+#ifndef MOERT_H
+#define MOERT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MOERT_API __attribute__((visibility("default")))
+
+/* ======================= part 1: for programs ============================== */
+
+typedef enum MoertStatus {
+  MOERT_OK = 0,
+  MOERT_INVALID,     /* the caller's mistake: wrong name, shape, order of calls */
+  MOERT_NOT_FOUND,   /* a file, symbol, slot or entry that is not there */
+  MOERT_BAD_DATA,    /* a file is there but truncated, edited or of another kind */
+  MOERT_UNSUPPORTED, /* this machine or this build cannot: CPU feature, ABI */
+  MOERT_NO_MEMORY,
+  MOERT_IO,         /* reading or writing failed: no space, no permission */
+  MOERT_NOT_FINITE, /* the step's loss or gradient is not finite; nothing changed */
+  MOERT_INTERNAL    /* a mistake of the runtime itself */
+} MoertStatus;
+
+typedef struct MoertModel MoertModel;
+typedef struct MoertSession MoertSession;
+
+/* Text of this thread's last failure: what, expression, place. "" if none. */
+MOERT_API const char *moert_error(void);
+MOERT_API const char *moert_status_name(MoertStatus s);
+
+/* Loads a compiled model. MOERT_NOT_FOUND, MOERT_BAD_DATA (not a model),
+ * MOERT_UNSUPPORTED (other ABI version; CPU feature missing, named). */
+MOERT_API MoertStatus moert_open(const char *path, MoertModel **out_model);
+MOERT_API void moert_close(MoertModel *model);
+
+typedef struct MoertSessionOptions {
+  int threads;      /* 0: the cores this process may use */
+  uint32_t seed;    /* for initial values and every random draw */
+  int poison;       /* fill buffers with NaN before use: for tests */
+  int profile;      /* time each record, see moert_profile */
+} MoertSessionOptions;
+
+/* Allocates every byte the model will use and runs its `init` entry. `options`
+ * may be NULL for all zero. The model must outlive the session. */
+MOERT_API MoertStatus moert_session(MoertModel *model,
+                                    const MoertSessionOptions *options,
+                                    MoertSession **out_session);
+MOERT_API void moert_session_free(MoertSession *s);
+
+/* Sets a scalar option, e.g. "lr". */
+MOERT_API MoertStatus moert_set_option(MoertSession *s, const char *name,
+                                       double value);
+MOERT_API MoertStatus moert_get_option(MoertSession *s, const char *name,
+                                       double *out_value);
+
+/* The buffer of an entry's input, to fill before a step: its dtype and shape
+ * are the model's, row-major. Owned by the session. */
+MOERT_API MoertStatus moert_input(MoertSession *s, const char *entry,
+                                  const char *name, void **out_data,
+                                  size_t *out_bytes);
+
+/* Runs one step of an entry. An entry that trains counts completed steps. On
+ * MOERT_NOT_FINITE no slot has changed, and moert_error names the first op
+ * whose result is not finite, with its source line. */
+MOERT_API MoertStatus moert_step(MoertSession *s, const char *entry);
+
+/* A scalar report of the entry's last step, e.g. "loss". */
+MOERT_API MoertStatus moert_report(MoertSession *s, const char *entry,
+                                   const char *name, double *out_value);
+/* A report or probe of any shape: pointer into session memory. */
+MOERT_API MoertStatus moert_report_data(MoertSession *s, const char *entry,
+                                        const char *name, const void **out_data,
+                                        size_t *out_bytes);
+
+/* Copies a slot (parameter, optimiser or recurrent state) by path. `bytes`
+ * must be its size. */
+MOERT_API MoertStatus moert_get(MoertSession *s, const char *path, void *data,
+                                size_t bytes);
+MOERT_API MoertStatus moert_put(MoertSession *s, const char *path,
+                                const void *data, size_t bytes);
+
+/* Recurrent state of every entry back to its initial value. */
+MOERT_API MoertStatus moert_reset_state(MoertSession *s);
+
+MOERT_API int64_t moert_steps_done(const MoertSession *s);
+MOERT_API void moert_set_steps_done(MoertSession *s, int64_t steps);
+
+/* Saves all slots, the step and `cursor` (the caller's data position) under a
+ * directory `dir`/step-NNNNNNNN, written aside, synced, renamed; then points
+ * `dir`/latest at it. */
+MOERT_API MoertStatus moert_save(MoertSession *s, const char *dir,
+                                 int64_t cursor);
+/* Loads a checkpoint directory, or the latest under it. Hashes are checked
+ * before anything changes. `pattern` NULL loads everything and demands that all
+ * be there; otherwise only parameters whose path matches are loaded, and step
+ * and cursor stay. out_cursor may be NULL. */
+MOERT_API MoertStatus moert_load(MoertSession *s, const char *dir,
+                                 const char *pattern, int64_t *out_cursor);
+
+/* Bytes this session has allocated for slabs, workspace, scratch and library
+ * scratchpads: what the plan said, exactly. */
+MOERT_API int64_t moert_planned_bytes(const MoertSession *s);
+MOERT_API int moert_threads(const MoertSession *s);
+
+/* ================== part 2: the contract with generated code =============== */
+
+/* A compiled model exports `const MoertDesc moert_model`. Everything in it is
+ * constant data. Bump the version with any change to a struct below. */
+#define MOERT_ABI_VERSION 1
+#define MOERT_MAGIC 0x63656f6du /* "moec" */
+#define MOERT_MAX_RANK 8
+#define MOERT_MAX_LOOPS 4
+
+typedef enum MoertDtype { /* ORDER DTYPE: as in dtypes.def */
+#define DT(name, ...) MOERT_##name,
+#include "dtypes.def"
+#undef DT
+  MOERT_DTYPE_COUNT
+} MoertDtype;
+
+typedef enum MoertSlab { /* ORDER SLAB: ir.h, less SLAB_NONE */
+  MOERT_SLAB_PARAM,
+  MOERT_SLAB_OPTIM,
+  MOERT_SLAB_STATE,
+  MOERT_SLAB_INPUT,  /* one an entry */
+  MOERT_SLAB_REPORT, /* one an entry */
+  MOERT_SLAB_ARENA,  /* one a session, the largest entry's size */
+  MOERT_SLAB_COUNT
+} MoertSlab;
+
+/* Where a tensor is stored: slab + offset + sum of loop index * stride, loops
+ * counted from the outermost. Bytes. */
+typedef struct MoertRef {
+  int32_t slab;
+  int32_t dtype;
+  int64_t elements; /* stored elements at the address, for checks */
+  int64_t offset;
+  int64_t stride[MOERT_MAX_LOOPS];
+} MoertRef;
+
+/* One parallel loop: the runtime splits [0, count) into calls of `body`, which
+ * is given all of the record's argument addresses. Chunks are `grain` long, the
+ * last one shorter. `scratch` holds scratch_bytes, 64-byte aligned, private to
+ * the call. `workspace` is shared by the stages of a kernel. */
+typedef void MoertBody(void *const *args, int64_t lo, int64_t hi,
+                       void *scratch, void *workspace);
+typedef struct MoertStage {
+  MoertBody *body;
+  int64_t count, grain;
+  int64_t scratch_bytes;
+} MoertStage;
+
+typedef struct MoertKernel {
+  const char *name;
+  int64_t workspace_bytes;
+  int32_t n_stages;
+  const MoertStage *stages;
+} MoertKernel;
+
+/* c[b,m,n] = sum over k of a[b,m,k] * b[b,k,n] (+ c where accumulate). Strides
+ * in elements; 0 repeats. */
+typedef struct MoertGemm {
+  int64_t batch, m, n, k;
+  int64_t a_stride[3]; /* batch, m, k */
+  int64_t b_stride[3]; /* batch, k, n */
+  int64_t c_stride[3]; /* batch, m, n */
+  int32_t dtype;
+  int32_t accumulate;
+} MoertGemm;
+
+typedef enum MoertRecordKind {
+  MOERT_LAUNCH, /* kernel */
+  MOERT_GEMM,   /* args: a, b, c */
+  MOERT_COPY,   /* args: from, to; whole elements of `to` */
+  MOERT_LOOP,   /* repeats the records up to its MOERT_END `count` times */
+  MOERT_END
+} MoertRecordKind;
+
+typedef struct MoertRecord {
+  int32_t kind;
+  int32_t n_args, n_outs; /* the last n_outs of args are written */
+  int32_t reverse;        /* loop: indices from count - 1 down to 0 */
+  int64_t count;          /* loop */
+  const char *name;       /* result names and op, for people */
+  const char *where;      /* "file:line:col" of the model source, or "" */
+  const MoertRef *args;
+  const MoertKernel *kernel;
+  const MoertGemm *gemm;
+  int64_t flops; /* of one execution */
+} MoertRecord;
+
+typedef enum MoertBindKind { /* ORDER BIND: ir.h */
+  MOERT_BIND_SLOT,
+  MOERT_BIND_INPUT,
+  MOERT_BIND_OPTION,
+  MOERT_BIND_STEP,
+  MOERT_BIND_SEED,
+  MOERT_BIND_REPORT,
+  MOERT_BIND_PROBE
+} MoertBindKind;
+
+typedef struct MoertBinding {
+  int32_t kind;
+  int32_t dtype, rank;
+  int64_t dims[MOERT_MAX_RANK];
+  const char *name;   /* "" for step and seed */
+  const char *source; /* inputs: where data comes from, canonical text */
+  MoertRef ref;
+} MoertBinding;
+
+typedef struct MoertEntry {
+  const char *name;
+  int32_t n_ins, n_outs, n_records;
+  int32_t trains; /* has `minimize` */
+  const MoertBinding *ins, *outs;
+  const MoertRecord *records;
+  int64_t input_bytes, report_bytes, arena_bytes;
+  int64_t flops; /* of one step */
+} MoertEntry;
+
+typedef enum MoertSlotKind { /* ORDER SLOT: ir.h */
+  MOERT_SLOT_PARAM,
+  MOERT_SLOT_OPTIM,
+  MOERT_SLOT_STATE
+} MoertSlotKind;
+
+typedef struct MoertSlot {
+  const char *path;
+  int32_t kind, dtype, rank;
+  int64_t dims[MOERT_MAX_RANK];
+  int64_t offset; /* in the slab of its kind */
+} MoertSlot;
+
+typedef struct MoertOption {
+  const char *name;
+  double value; /* default */
+} MoertOption;
+
+typedef struct MoertStageText {
+  const char *name; /* "frontend", then pass names */
+  const char *text;
+} MoertStageText;
+
+typedef struct MoertDesc {
+  uint32_t magic, abi_version;
+  const char *compiler;    /* moec's version */
+  const char *source_hash; /* 16 hex digits over all sources and flags */
+  const char *flags;       /* the options it was compiled with */
+  int32_t n_features, n_slots, n_options, n_entries, n_texts;
+  const char *const *features; /* required CPU features, LLVM spelling */
+  const MoertSlot *slots;
+  const MoertOption *options;
+  const MoertEntry *entries;
+  const MoertStageText *texts;
+  int64_t slab_bytes[3]; /* param, optim, state */
+} MoertDesc;
+
+/* ---- for tests and tools: one record at a time ----------------------------- */
+
+MOERT_API const MoertDesc *moert_desc(const MoertModel *model);
+/* Address of a ref in this session at given loop indices (NULL: all 0). */
+MOERT_API void *moert_address(MoertSession *s, int entry, const MoertRef *ref,
+                              const int64_t *loop);
+/* Executes record `index` of an entry alone (not loop records). */
+MOERT_API MoertStatus moert_run_record(MoertSession *s, int entry, int index,
+                                       const int64_t *loop);
+/* Seconds and calls of each record of an entry since creation; arrays of
+ * n_records, zero unless the session profiles. */
+MOERT_API MoertStatus moert_profile(MoertSession *s, int entry,
+                                    const double **out_seconds,
+                                    const int64_t **out_calls);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
