@@ -126,9 +126,16 @@ typedef enum Slab {
   SLAB_COUNT
 } Slab;
 
+enum { MAX_LOOPS = 4 }; /* scans inside one another */
+
+/* Address: slab + offset + sum of loop index * stride, over the scans around
+ * the value from the outermost. Bytes. A value of a scan's body has strides
+ * where it is an element of something stacked. Prints after the type, strides
+ * without trailing zeros: " in arena[4096]", " in arena[4096, 131072]". */
 typedef struct Place {
   Slab slab;
-  int64_t offset; /* bytes */
+  int64_t offset;
+  int64_t stride[MAX_LOOPS];
 } Place;
 
 struct Value {
@@ -278,6 +285,9 @@ uint32_t ir_number(Entry *e);
 /* Uses of each value by id, bodies' captures not existing: regions see only
  * their parameters and their own nodes. Array of ir_number() counts. */
 uint32_t *ir_use_counts(Entry *e, Arena *a);
+/* Multiply-adds of a contraction: the product of all letters of its map, a
+ * ragged pair (group, row) counting its R rows. 0 for any other op. */
+int64_t ir_macs(const Node *n);
 
 /* The value that says which rows of a ragged value belong to whom: `ids`
  * before expand, `offsets` after; from outside of the region when `v` comes
