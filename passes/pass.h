@@ -10,9 +10,20 @@
 
 enum { FACT_GRADS = 1, FACT_EXPANDED = 2, FACT_FUSED = 4, FACT_PLANNED = 8 };
 
+/* How often each rewrite of a pass fired, for --time-passes. */
+typedef struct RuleCount {
+  const char *rule;
+  uint32_t count;
+} RuleCount;
+typedef struct PassStats {
+  RuleCount rules[96];
+  uint32_t n;
+} PassStats;
+
 typedef struct PassOptions {
-  int opt_level;   /* 0: no fusion; 2: everything */
-  Dtype precision; /* DT_f32 or DT_f64 */
+  int opt_level;    /* 0: no fusion; 2: everything */
+  Dtype precision;  /* DT_f32 or DT_f64 */
+  PassStats *stats; /* may be NULL */
 } PassOptions;
 
 typedef bool PassFn(Module *m, const PassOptions *o);
@@ -44,14 +55,35 @@ typedef struct Pipeline {
 /* Runs the passes; verifies after each. False: diagnostics were reported. */
 bool pass_run(Pipeline *p, Module *m);
 int pass_find(const char *name); /* index in pass_info, -1 when unknown */
+/* Those of the facts in `wanted` that hold for the module, by inspection. */
+unsigned pass_facts(Module *m, unsigned wanted);
+/* Counts one rewrite; `rule` is a literal. */
+void pass_tally(const PassOptions *o, const char *rule);
 
 /* ---- autodiff.c, shared with vjp.c ------------------------------------------ */
 
-/* Cotangents for the operands of `n` from those of its results. douts[i] is
- * NULL where nothing flows in; the rule leaves dins[i] NULL where nothing flows
- * back. Appends nodes through `b`. */
-typedef void VjpFn(Builder *b, Node *n, Value *const *douts, Value **dins);
+/* One application of a rule: cotangents for the operands of `n` from those of
+ * its results. A rule appends nodes through `b` and fills dins[i] only where
+ * wants[i]; it leaves NULL where nothing flows back. */
+typedef struct Vjp {
+  Builder *b;
+  Node *n;
+  Value *const *douts; /* NULL where nothing flows in; at least one is set */
+  const bool *wants;   /* operands whose cotangent is of use */
+  Value **dins;
+} Vjp;
+typedef void VjpFn(Vjp *v);
 extern VjpFn *const vjp_rules[OP_COUNT]; /* vjp.c, from ops.def */
+VjpFn vjp_scan;                          /* scan_vjp.c */
+VjpFn vjp_zero;                          /* has none, and none is needed */
+
+/* autodiff.c, for regions: which values depend on the seeds through floats.
+ * `active` maps a value to non-NULL; seeds are in it beforehand. */
+void autodiff_active(Arena *a, const Region *r, uint32_t n_nodes, Map *active);
+/* Reverse walk over the first n_nodes of `r`: from the cotangents in `cot`
+ * (value -> value), rule by rule, to those of all active values. */
+void autodiff_reverse(Builder *b, const Region *r, uint32_t n_nodes,
+                      const Map *active, Map *cot);
 
 /* ---- cost.c: what a model costs --------------------------------------------- */
 
