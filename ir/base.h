@@ -121,6 +121,8 @@ typedef struct Source {
   Sym path;
   const char *text; /* NUL-terminated */
   size_t len;
+  uint32_t *lines; /* byte where each line starts */
+  uint32_t n_lines;
 } Source;
 
 typedef enum Severity { SEV_ERROR, SEV_WARNING, SEV_NOTE } Severity;
@@ -146,9 +148,11 @@ struct Ctx {
   uint32_t warnings; /* warnings recorded so far */
 };
 
+enum { MAX_SOURCE = 1 << 30 };
 enum { MAX_DIAG_ERRORS = 20 }; /* printed at most; the rest is counted */
 
-/* Registers text under a path; returns its file number (from 1). Copies. */
+/* Registers text under a path; returns its file number (from 1). Copies. At
+ * most MAX_SOURCE bytes: source_read fails with EFBIG, source_add asserts. */
 uint32_t source_add(Ctx *cx, const char *path, const char *text, size_t len);
 /* Reads a file and registers it. False: errno says why, nothing recorded. */
 bool source_read(Ctx *cx, const char *path, uint32_t *out_file);
