@@ -1,7 +1,7 @@
 /* codegen.h: from a planned module to one shared library.
  *
- * Sections in the order of the .c files: lower (nodes to kernel loops), llvm,
- * host, table, link. */
+ * Sections in the order of the .c files: lower (nodes to kernel loops),
+ * contract, rows, llvm, host, table, link. */
 #ifndef MOEC_CODEGEN_H
 #define MOEC_CODEGEN_H
 
@@ -97,7 +97,7 @@ bool cg_gemm(const Node *n, MoertGemm *out);
 /* Canonical text of a kernel: for --emit=loops, tests, and finding equal ones. */
 void cg_print_kernel(const Kernel *k, Buf *out);
 
-/* ---- table.c, link.c --------------------------------------------------------- */
+/* ---- what to make ---------------------------------------------------------- */
 
 typedef struct StageText {
   const char *name, *text;
@@ -111,6 +111,58 @@ typedef struct CodegenOptions {
   const StageText *texts; /* IR of each stage, embedded */
   int n_texts;
 } CodegenOptions;
+
+/* ---- contract.c, rows.c: called by cg_lower -----------------------------------
+ * A contraction that no gemm can take; `route`; `scatter_add`. */
+Kernel *cg_contract(Ctx *cx, const Node *n, int lanes);
+Kernel *cg_route(Ctx *cx, const Node *n, int lanes);
+Kernel *cg_scatter_add(Ctx *cx, const Node *n, int lanes);
+
+/* ---- llvm.c: kernel loops to LLVM ---------------------------------------------- */
+
+struct LLVMOpaqueModule;
+struct LLVMOpaqueValue;
+struct LLVMOpaqueTargetMachine;
+struct LLVMOpaqueMemoryBuffer;
+
+/* What code is made for. */
+typedef struct Target {
+  const char *cpu;             /* an LLVM CPU name */
+  const char *const *features; /* what the code needs of a machine */
+  int n_features;
+  int lanes; /* f32 lanes of a vector */
+  struct LLVMOpaqueTargetMachine *machine;
+} Target;
+
+/* Adds each stage of a kernel to the module as an internal function of type
+ * MoertBody, named `name`.0, .1 ...; out_bodies has one place a stage. */
+void cg_llvm_kernel(struct LLVMOpaqueModule *m, const Target *t,
+                    const Kernel *k, const char *name,
+                    struct LLVMOpaqueValue **out_bodies);
+
+/* ---- host.c: the machine that code is made for ---------------------------------- */
+
+/* False: a diagnostic that names the CPUs there are. */
+bool cg_target(Ctx *cx, const CodegenOptions *o, Target *out);
+void cg_target_free(Target *t);
+/* An empty module for the target. The caller frees it and its context. */
+struct LLVMOpaqueModule *cg_module(const Target *t);
+void cg_optimise(const Target *t, struct LLVMOpaqueModule *m);
+/* Object code or assembly text; the caller frees it. */
+struct LLVMOpaqueMemoryBuffer *cg_machine_code(const Target *t,
+                                               struct LLVMOpaqueModule *m,
+                                               bool text);
+
+/* ---- table.c: the module as constant data, and its kernels --------------------- */
+
+/* Fills the LLVM module with all kernels and the descriptor `moert_model`. */
+void cg_table(Module *m, const Target *t, const CodegenOptions *o,
+              struct LLVMOpaqueModule *out);
+/* Calls `each` for every kernel of the module that differs from those before. */
+void cg_kernels(Module *m, int lanes,
+                void (*each)(void *user, const Kernel *k), void *user);
+
+/* ---- link.c: object code to a library ------------------------------------------ */
 
 /* Writes the library to `path`, aside and renamed. False: diagnostics. */
 bool cg_library(Module *m, const CodegenOptions *o, const char *path);
