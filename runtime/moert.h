@@ -7,6 +7,10 @@
  * functions return a status and leave a text in moert_error(). A session is
  * used by one thread at a time. Out pointers come last and are nulled first.
  *
+ * Threads are OpenMP's. How long idle ones spin before they sleep is read from
+ * the environment when the process starts: a program that may share its cores
+ * with others should be started with GOMP_SPINCOUNT=5000, as moerun does.
+ *
  * Part 1 is for programs; part 2 is the contract with generated code. */
 #ifndef MOERT_H
 #define MOERT_H
@@ -92,23 +96,64 @@ MOERT_API MoertStatus moert_get(MoertSession *s, const char *path, void *data,
 MOERT_API MoertStatus moert_put(MoertSession *s, const char *path,
                                 const void *data, size_t bytes);
 
-/* Recurrent state of every entry back to its initial value. */
-MOERT_API MoertStatus moert_reset_state(MoertSession *s);
+/* Recurrent state of one entry, or of all where `entry` is NULL, back to its
+ * initial value. */
+MOERT_API MoertStatus moert_reset_state(MoertSession *s, const char *entry);
 
 MOERT_API int64_t moert_steps_done(const MoertSession *s);
 MOERT_API void moert_set_steps_done(MoertSession *s, int64_t steps);
 
-/* Saves all slots, the step and `cursor` (the caller's data position) under a
- * directory `dir`/step-NNNNNNNN, written aside, synced, renamed; then points
+/* Saves all slots, the step, seed, options and `cursor` (the caller's data
+ * position) under a directory `dir`/step-NNNNNNNN, written aside, synced, renamed; then points
  * `dir`/latest at it. */
 MOERT_API MoertStatus moert_save(MoertSession *s, const char *dir,
                                  int64_t cursor);
-/* Loads a checkpoint directory, or the latest under it. Hashes are checked
- * before anything changes. `pattern` NULL loads everything and demands that all
- * be there; otherwise only parameters whose path matches are loaded, and step
- * and cursor stay. out_cursor may be NULL. */
+/* Loads a checkpoint directory, or the latest under it. Hashes, names, shapes and
+ * dtypes are checked before anything changes. `pattern` NULL loads everything
+ * and demands that all be there; otherwise only parameters whose path matches
+ * ('*' any run, '?' any character) are loaded, and step, seed, options and
+ * cursor stay; `dir` may then also be a single safetensors file. out_cursor may
+ * be NULL. */
 MOERT_API MoertStatus moert_load(MoertSession *s, const char *dir,
                                  const char *pattern, int64_t *out_cursor);
+/* Removes all but the `keep` newest checkpoints under `dir`; never the one that
+ * `latest` names. */
+MOERT_API MoertStatus moert_prune(const char *dir, int keep);
+
+/* ---- text files as data ----------------------------------------------------
+ *
+ * A file is mapped and read as bytes, one token each. Inputs say what they take
+ * of it: `text` the byte at a position as i32, `text(shift=S)` the byte S later,
+ * `text(mask, shift=S)` f32, 1 where that byte exists and counts, else 0. All of
+ * an entry's text inputs are [B, T]: B streams side by side, T positions of each
+ * a batch. `below=N` among the arguments makes bytes from N on an error. */
+typedef struct MoertText MoertText;
+
+typedef enum MoertTextMode {
+  MOERT_TEXT_TRAIN, /* full batches only, from the start again at the end */
+  MOERT_TEXT_COVER  /* every prediction exactly once, the ragged end masked */
+} MoertTextMode;
+
+typedef enum MoertTextEvent {
+  MOERT_TEXT_BATCH, /* the inputs hold the next batch */
+  MOERT_TEXT_START, /* the same, and it is a first one: state was reset */
+  MOERT_TEXT_END    /* nothing is left; the inputs are as before */
+} MoertTextEvent;
+
+/* MOERT_INVALID: the entry takes no text. MOERT_BAD_DATA: empty, shorter than a
+ * batch (the message says how many bytes it takes), a byte out of bounds. */
+MOERT_API MoertStatus moert_text_open(MoertSession *s, const char *entry,
+                                      const char *path, MoertTextMode mode,
+                                      MoertText **out_text);
+/* Fills the entry's text inputs. */
+MOERT_API MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event);
+/* Batches given so far, over all rounds: what a checkpoint keeps as cursor. */
+MOERT_API int64_t moert_text_cursor(const MoertText *t);
+MOERT_API void moert_text_seek(MoertText *t, int64_t cursor);
+/* Tokens in a batch, batches in a round. */
+MOERT_API int64_t moert_text_batch_tokens(const MoertText *t);
+MOERT_API int64_t moert_text_batches(const MoertText *t);
+MOERT_API void moert_text_close(MoertText *t);
 
 /* Bytes this session has allocated for slabs, workspace, scratch and library
  * scratchpads: what the plan said, exactly. */
@@ -161,6 +206,7 @@ typedef struct MoertStage {
   MoertBody *body;
   int64_t count, grain;
   int64_t scratch_bytes;
+  int32_t uneven; /* chunks differ much in work: handed out one at a time */
 } MoertStage;
 
 typedef struct MoertKernel {
@@ -185,7 +231,8 @@ typedef enum MoertRecordKind {
   MOERT_LAUNCH, /* kernel */
   MOERT_GEMM,   /* args: a, b, c */
   MOERT_COPY,   /* args: from, to; whole elements of `to` */
-  MOERT_LOOP,   /* repeats the records up to its MOERT_END `count` times */
+  MOERT_LOOP,   /* repeats the records up to its MOERT_END `count` times; with
+                   an argument: it is i32 and gets the index before each turn */
   MOERT_END
 } MoertRecordKind;
 
@@ -202,6 +249,10 @@ typedef struct MoertRecord {
   int64_t flops; /* of one execution */
 } MoertRecord;
 
+/* Where an entry's inputs are read and its results left. The runtime writes
+ * options, step and seed into the entry's input slab. A slot's result is in the
+ * slot itself once the last record has run: a copy, where one is needed, is a
+ * record. A training entry has the report `ok`, 1 or 0. */
 typedef enum MoertBindKind { /* ORDER BIND: ir.h */
   MOERT_BIND_SLOT,
   MOERT_BIND_INPUT,
@@ -215,7 +266,7 @@ typedef enum MoertBindKind { /* ORDER BIND: ir.h */
 typedef struct MoertBinding {
   int32_t kind;
   int32_t dtype, rank;
-  int64_t dims[MOERT_MAX_RANK];
+  int64_t dims[MOERT_MAX_RANK]; /* as stored */
   const char *name;   /* "" for step and seed */
   const char *source; /* inputs: where data comes from, canonical text */
   MoertRef ref;
