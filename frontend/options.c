@@ -16,8 +16,8 @@ typedef enum OptionKind {
 
 typedef struct OptionRow {
   OptionKind kind;
-  const char *name; /* "--long", or "-s" whose argument may follow at once */
-  const char *arg;  /* what the argument is called */
+  const char *name;  /* "--long", or "-s" whose argument may follow at once */
+  const char *arg;   /* what the argument is called */
   const char *words; /* what it may be: "a|b", or "a,b" for a list of them; the
                         names of stages for STAGES */
   size_t field;
@@ -25,7 +25,7 @@ typedef struct OptionRow {
   const char *doc;
 } OptionRow;
 
-#define STAGES "(stages)"
+#define STAGES   "(stages)"
 #define FIELD(f) offsetof(Options, f)
 
 static const OptionRow rows[] = {
@@ -81,10 +81,8 @@ static const OptionRow rows[] = {
 /* ---- names ------------------------------------------------------------------ */
 
 int stage_find(const char *name) {
-  if (strcmp(name, "frontend") == 0)
-    return 0;
-  if (strcmp(name, "codegen") == 0)
-    return pass_count + 1;
+  if (strcmp(name, "frontend") == 0) return 0;
+  if (strcmp(name, "codegen") == 0) return pass_count + 1;
   int i = pass_find(name);
   return i < 0 ? -1 : i + 1;
 }
@@ -99,14 +97,11 @@ static void words_of(Ctx *cx, const OptionRow *row, TextVec *out) {
     }
     return;
   }
-  if (row->field != FIELD(from))
-    vec_push(&cx->perm, out, "frontend");
+  if (row->field != FIELD(from)) vec_push(&cx->perm, out, "frontend");
   for (int i = 0; i < pass_count; i++)
     vec_push(&cx->perm, out, pass_info[i].name);
-  if (row->field == FIELD(from))
-    vec_push(&cx->perm, out, "codegen");
-  if (row->field == FIELD(dump))
-    vec_push(&cx->perm, out, "all");
+  if (row->field == FIELD(from)) vec_push(&cx->perm, out, "codegen");
+  if (row->field == FIELD(dump)) vec_push(&cx->perm, out, "all");
 }
 
 static bool takes_list(const OptionRow *row) {
@@ -155,7 +150,9 @@ static bool check_words(Ctx *cx, const OptionRow *row, const char *value) {
 
 /* ---- parsing ------------------------------------------------------------------ */
 
-static bool is_long(const OptionRow *row) { return row->name[1] == '-'; }
+static bool is_long(const OptionRow *row) {
+  return row->name[1] == '-';
+}
 
 /* The row of an argument; *value is what follows its name, NULL when nothing
  * does. */
@@ -163,8 +160,7 @@ static const OptionRow *find_row(const char *text, const char **value) {
   size_t len = strcspn(text, "=");
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     const OptionRow *row = &rows[i];
-    if (row->kind == O_HEADING)
-      continue;
+    if (row->kind == O_HEADING) continue;
     size_t n = strlen(row->name);
     if (is_long(row) && n == len && memcmp(text, row->name, n) == 0) {
       *value = text[n] == '=' ? text + n + 1 : NULL;
@@ -183,8 +179,7 @@ static bool unknown(Ctx *cx, const char *text) {
   const char *names[COUNT_OF(rows)];
   size_t n = 0;
   for (size_t i = 0; i < COUNT_OF(rows); i++)
-    if (rows[i].kind != O_HEADING)
-      names[n++] = rows[i].name;
+    if (rows[i].kind != O_HEADING) names[n++] = rows[i].name;
   Sym word = sym_n(cx, text, strcspn(text, "="));
   fprintf(stderr, "moec: unknown option '%s'", word);
   suggest(word, names, n);
@@ -194,14 +189,9 @@ static bool unknown(Ctx *cx, const char *text) {
 static bool set(Ctx *cx, Options *o, const OptionRow *row, const char *value) {
   char *field = (char *)o + row->field;
   switch (row->kind) {
-  case O_HEADING:
-    return true;
-  case O_FLAG:
-    *(bool *)field = true;
-    return true;
-  case O_LIST:
-    vec_push(&cx->perm, (TextVec *)field, value);
-    return true;
+  case O_HEADING: return true;
+  case O_FLAG: *(bool *)field = true; return true;
+  case O_LIST: vec_push(&cx->perm, (TextVec *)field, value); return true;
   case O_TEXT:
     *(const char **)field = value;
     return !row->words || check_words(cx, row, value);
@@ -224,8 +214,7 @@ bool options_parse(Ctx *cx, int argc, char **argv, Options *out) {
     }
     const char *value;
     const OptionRow *row = find_row(text, &value);
-    if (!row)
-      return unknown(cx, text);
+    if (!row) return unknown(cx, text);
     if (!row->arg && value) {
       fprintf(stderr, "moec: %s takes no argument\n", row->name);
       return false;
@@ -234,8 +223,7 @@ bool options_parse(Ctx *cx, int argc, char **argv, Options *out) {
       fprintf(stderr, "moec: %s needs an argument: %s\n", row->name, row->arg);
       return false;
     }
-    if (!set(cx, out, row, value))
-      return false;
+    if (!set(cx, out, row, value)) return false;
   }
   return true;
 }
@@ -249,8 +237,7 @@ static void wrap(FILE *to, const char *text, int column) {
   while (*text) {
     int n = (int)strcspn(text, " ");
     if (column + 1 + n > HELP_WIDTH || column < HELP_INDENT) {
-      if (column >= HELP_INDENT)
-        fputc('\n', to), column = 0;
+      if (column >= HELP_INDENT) fputc('\n', to), column = 0;
       fprintf(to, "%*s", HELP_INDENT - column, "");
       column = HELP_INDENT;
     } else if (column > HELP_INDENT) {
@@ -264,8 +251,9 @@ static void wrap(FILE *to, const char *text, int column) {
 }
 
 void options_help(FILE *to) {
-  fprintf(to, "moec MODEL.dsl [options]       compile a model to a library\n"
-              "moec [--from=STAGE] TEXT.ir [options]    the same from IR text\n");
+  fprintf(to,
+          "moec MODEL.dsl [options]       compile a model to a library\n"
+          "moec [--from=STAGE] TEXT.ir [options]    the same from IR text\n");
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     const OptionRow *row = &rows[i];
     if (row->kind == O_HEADING) {
@@ -274,15 +262,14 @@ void options_help(FILE *to) {
     }
     int column = fprintf(to, "  %s", row->name);
     if (row->arg)
-      column += fprintf(to, "%s%s",
-                        is_long(row) && row->kind != O_LIST ? "="
-                        : strcmp(row->name, "-O") == 0      ? ""
-                                                            : " ",
-                        row->words && strcmp(row->words, STAGES) != 0
-                            ? row->words
-                            : row->arg);
-    if (column >= HELP_INDENT)
-      fputc('\n', to), column = 0;
+      column +=
+          fprintf(to, "%s%s",
+                  is_long(row) && row->kind != O_LIST ? "="
+                  : strcmp(row->name, "-O") == 0      ? ""
+                                                      : " ",
+                  row->words && strcmp(row->words, STAGES) != 0 ? row->words
+                                                                : row->arg);
+    if (column >= HELP_INDENT) fputc('\n', to), column = 0;
     wrap(to, row->doc, column);
   }
   fprintf(to, "\nStages, in order: frontend");
@@ -298,8 +285,7 @@ Sym options_flags(Ctx *cx, const Options *o) {
   for (size_t i = 0; i < COUNT_OF(rows); i++) {
     const OptionRow *row = &rows[i];
     const char *field = (const char *)o + row->field;
-    if (!row->shapes)
-      continue;
+    if (!row->shapes) continue;
     const char *glue = is_long(row) ? "=" : "";
     if (row->kind == O_TEXT && *(const char *const *)field)
       buf_fmt(&b, "%s%s%s%s", b.len ? " " : "", row->name, glue,

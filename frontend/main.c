@@ -1,0 +1,396 @@
+/* main.c: the program moec. It reads the command line, makes a module from a
+ * model or from IR text, runs the passes, and writes what was asked for: the
+ * library, dumps, reports. It is the only file that sees every room.
+ *
+ * All text is collected first and written at the end, so that a run with errors
+ * writes nothing. */
+#if __has_include("frontend.h")
+#include "frontend.h"
+#else /* TEMPORARY, until the frontend is there */
+typedef struct FeOptions {
+  const char *path;
+  const char *const *includes, *const *defines, *const *mesh;
+  uint32_t n_includes, n_defines, n_mesh;
+} FeOptions;
+Module *fe_compile(Ctx *cx, const FeOptions *o);
+#endif
+
+#include "options.h"
+
+#include "../codegen/codegen.h"
+#include "../passes/pass.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { EXIT_OK = 0, EXIT_MISTAKE = 1, EXIT_USAGE = 2, EXIT_OURS = 70 };
+
+/* What a stage left behind, for dumps and for the library. */
+typedef struct Stage {
+  int number;
+  const char *name, *text;
+} Stage;
+
+/* One run of the compiler. */
+typedef struct Job {
+  Ctx cx;
+  Options o;
+  Module *m;
+  int first, last;  /* stages to run, see stage_find */
+  bool library;     /* the result is a library, at `output` */
+  const char *emit; /* the kind of text that is the result; NULL for none */
+  const char *output;
+  VEC(Stage) stages;
+  Buf out; /* for standard output */
+} Job;
+
+/* ---- what the options mean together ------------------------------------------ */
+
+static bool usage(const char *fmt, ...) PRINTF_LIKE(1, 2);
+static bool usage(const char *fmt, ...) {
+  va_list args;
+  va_start(args, fmt);
+  fputs("moec: ", stderr);
+  vfprintf(stderr, fmt, args);
+  fputc('\n', stderr);
+  va_end(args);
+  return false;
+}
+
+static bool ends_with(const char *text, const char *end) {
+  size_t n = strlen(text), k = strlen(end);
+  return n >= k && strcmp(text + n - k, end) == 0;
+}
+
+static bool is_ir(const Job *j) {
+  return ends_with(j->o.input, ".ir");
+}
+
+/* The library's name when none is given: models/lm.dsl to lm.so. */
+static const char *default_output(Job *j) {
+  const char *base = strrchr(j->o.input, '/');
+  base = base ? base + 1 : j->o.input;
+  return sym_fmt(&j->cx, "%.*s.so", (int)(strrchr(base, '.') - base), base);
+}
+
+/* The last stage that a dump list names. */
+static int last_dumped(const char *list) {
+  int last = 0;
+  for (int i = 0; i < pass_count; i++)
+    if (list_has(list, pass_info[i].name)) last = i + 1;
+  return last;
+}
+
+/* A dump that would never come is a mistake on the command line. */
+static bool check_dumps(Job *j) {
+  if (!j->o.dump) return true;
+  int from = j->o.from ? j->first : 0;
+  for (int s = 0; s <= pass_count; s++) {
+    const char *name = s ? pass_info[s - 1].name : "frontend";
+    if (!list_has(j->o.dump, name) || list_has(j->o.dump, "all")) continue;
+    if (s > j->last)
+      return usage("--dump=%s comes after --stop-after=%s", name,
+                   j->o.stop_after);
+    if (s > 0 && s < from)
+      return usage("--dump=%s comes before --from=%s", name, j->o.from);
+  }
+  return true;
+}
+
+static bool decide(Job *j) {
+  const Options *o = &j->o;
+  if (!o->input) return usage("no input; 'moec --help' tells more");
+  if (!is_ir(j) && !ends_with(o->input, ".dsl"))
+    return usage("'%s' is neither a model (.dsl) nor IR text (.ir)", o->input);
+  if (is_ir(j) && (o->defines.len || o->mesh.len || o->includes.len))
+    return usage("-D, -I and --mesh are for models, not for IR text");
+  if (!is_ir(j) && o->from) return usage("--from is for IR text (.ir)");
+
+  bool text_only = o->dump || o->report || o->stop_after || o->emit;
+  j->library = !o->emit && !o->stop_after && (o->output || !text_only);
+  j->emit = o->emit;
+  if (!o->emit && o->stop_after && (!o->dump || o->output)) j->emit = "ir";
+  j->output = o->output ? o->output : j->library ? default_output(j) : "-";
+  if (j->library && strcmp(j->output, "-") == 0)
+    return usage("a library cannot go to standard output");
+
+  j->first = o->from ? stage_find(o->from) : 1;
+  if (o->stop_after)
+    j->last = stage_find(o->stop_after);
+  else if (j->library || j->emit || list_has(o->report, "memory"))
+    j->last = pass_count;
+  else
+    j->last = o->dump ? last_dumped(o->dump) : 0;
+  if (j->last > 0 && j->last < j->first && j->first <= pass_count)
+    return usage("--stop-after=%s comes before --from=%s", o->stop_after,
+                 o->from);
+  bool codegen = j->library || (j->emit && strcmp(j->emit, "ir") != 0);
+  if (o->stop_after && j->last < pass_count && codegen)
+    return usage("--emit=%s needs every pass, so no --stop-after", j->emit);
+  if (list_has(o->report, "memory") && j->last < pass_count)
+    return usage("--report=memory needs every pass, so no --stop-after");
+  return check_dumps(j);
+}
+
+/* ---- the stages ------------------------------------------------------------------ */
+
+static double now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+static void tell_time(const Job *j, const char *stage, double since) {
+  if (j->o.time_passes)
+    fprintf(stderr, "%-12s %8.1f ms\n", stage, now_ms() - since);
+}
+
+/* Keeps the text of a stage where the library or a dump wants it. */
+static void keep_stage(void *user, int number, const char *name, Module *m) {
+  Job *j = user;
+  if (!j->library && !list_has(j->o.dump, name)) return;
+  Buf b = {0};
+  buf_add(&b, "");
+  ir_print(m, (PrintOptions){.loc = j->o.loc}, &b);
+  const char *text = arena_copy(&j->cx.perm, b.data, b.len + 1);
+  buf_free(&b);
+  vec_push(&j->cx.perm, &j->stages, ((Stage){number, name, text}));
+}
+
+static bool load(Job *j) {
+  double start = now_ms();
+  if (is_ir(j)) {
+    uint32_t file;
+    if (!source_read(&j->cx, j->o.input, &file)) {
+      diag_error(&j->cx, (Span){0}, "cannot read '%s': %s", j->o.input,
+                 strerror(errno));
+      return false;
+    }
+    j->m = ir_read(&j->cx, file);
+  } else {
+    FeOptions fe = {.path = j->o.input,
+                    .includes = j->o.includes.data,
+                    .n_includes = j->o.includes.len,
+                    .defines = j->o.defines.data,
+                    .n_defines = j->o.defines.len,
+                    .mesh = j->o.mesh.data,
+                    .n_mesh = j->o.mesh.len};
+    j->m = fe_compile(&j->cx, &fe);
+  }
+  if (!j->m) return false;
+  tell_time(j, "frontend", start);
+  keep_stage(j, 0, "frontend", j->m);
+  return true;
+}
+
+/* The entry whose cost is told: the one that trains, else the first of the
+ * model's own. */
+static Entry *main_entry(Module *m) {
+  Entry *first = NULL;
+  for (uint32_t i = 0; i < m->entries.len; i++) {
+    Entry *e = m->entries.data[i];
+    if (strcmp(e->name, "init") == 0 || strcmp(e->name, "reset") == 0) continue;
+    if (strcmp(e->name, "train") == 0) return e;
+    if (!first) first = e;
+  }
+  return first;
+}
+
+static bool run_passes(Job *j) {
+  if (j->last < j->first) {
+    if (j->first <= pass_count) return true;
+    if (pass_facts(j->m, FACT_PLANNED)) return true;
+    diag_error(&j->cx, (Span){0},
+               "cannot start from codegen: the module has values without a "
+               "place");
+    return false;
+  }
+  Pipeline p = {
+      .options = {.opt_level =
+                      j->o.level && strcmp(j->o.level, "0") == 0 ? 0 : 2,
+                  .precision =
+                      j->o.precision && strcmp(j->o.precision, "f64") == 0
+                          ? DT_f64
+                          : DT_f32},
+      .from = is_ir(j) ? pass_info[j->first - 1].name : NULL,
+      .stop_after = pass_info[j->last - 1].name,
+      .time_passes = j->o.time_passes,
+      .after = keep_stage,
+      .user = j};
+  return pass_run(&p, j->m);
+}
+
+/* ---- results --------------------------------------------------------------------- */
+
+/* Over every source's text and the flags: the same program, the same hash. */
+static Sym source_hash(Job *j, Sym flags) {
+  uint64_t h = hash_bytes(0, flags, strlen(flags));
+  for (uint32_t i = 0; i < j->cx.sources.len; i++)
+    h = hash_bytes(h, j->cx.sources.data[i].text, j->cx.sources.data[i].len);
+  return sym_fmt(&j->cx, "%016llx", (unsigned long long)h);
+}
+
+static CodegenOptions codegen_options(Job *j) {
+  StageText *texts = NEW_ARRAY(&j->cx.perm, StageText, j->stages.len + 1);
+  for (uint32_t i = 0; i < j->stages.len; i++)
+    texts[i] = (StageText){j->stages.data[i].name, j->stages.data[i].text};
+  Sym flags = options_flags(&j->cx, &j->o);
+  return (CodegenOptions){
+      .cpu = j->o.mcpu ? j->o.mcpu : "native",
+      .opt_level = j->o.level && strcmp(j->o.level, "0") == 0 ? 0 : 2,
+      .flags = flags,
+      .source_hash = source_hash(j, flags),
+      .texts = texts,
+      .n_texts = (int)j->stages.len};
+}
+
+static bool write_file(Job *j, const char *path, const char *text) {
+  FILE *f = fopen(path, "w");
+  bool ok = f && fputs(text, f) >= 0;
+  if (f && fclose(f) != 0) ok = false;
+  if (!ok)
+    diag_error(&j->cx, (Span){0}, "cannot write '%s': %s", path,
+               strerror(errno));
+  return ok;
+}
+
+/* Dumps: one to standard output as it is, several under headings that the
+ * reader takes for comments, or each to its file. */
+static bool write_dumps(Job *j) {
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < j->stages.len; i++)
+    n += list_has(j->o.dump, j->stages.data[i].name);
+  if (n && j->o.dump_dir && mkdir(j->o.dump_dir, 0777) != 0 &&
+      errno != EEXIST) {
+    diag_error(&j->cx, (Span){0}, "cannot make folder '%s': %s", j->o.dump_dir,
+               strerror(errno));
+    return false;
+  }
+  for (uint32_t i = 0; i < j->stages.len; i++) {
+    const Stage *s = &j->stages.data[i];
+    if (!list_has(j->o.dump, s->name)) continue;
+    if (!j->o.dump_dir) {
+      if (n > 1) buf_fmt(&j->out, "# %02d %s\n", s->number, s->name);
+      buf_add(&j->out, s->text);
+      continue;
+    }
+    Sym path =
+        sym_fmt(&j->cx, "%s/%02d-%s.ir", j->o.dump_dir, s->number, s->name);
+    if (!write_file(j, path, s->text)) return false;
+  }
+  return true;
+}
+
+/* The text that --emit or --stop-after asks for. */
+static bool emit_text(Job *j, Buf *text) {
+  buf_add(text, "");
+  if (strcmp(j->emit, "ir") == 0) {
+    ir_print(j->m, (PrintOptions){.loc = j->o.loc}, text);
+    return true;
+  }
+  CodegenOptions c = codegen_options(j);
+  return cg_emit_text(j->m, &c, j->emit, text);
+}
+
+static bool write_emit(Job *j) {
+  if (!j->emit) return true;
+  if (strcmp(j->output, "-") == 0) return emit_text(j, &j->out);
+  Buf text = {0};
+  bool ok = emit_text(j, &text) && write_file(j, j->output, text.data);
+  buf_free(&text);
+  return ok;
+}
+
+static bool write_library(Job *j) {
+  if (!j->library) return true;
+  double start = now_ms();
+  CodegenOptions c = codegen_options(j);
+  bool ok = cg_library(j->m, &c, j->output);
+  tell_time(j, "codegen", start);
+  return ok;
+}
+
+static bool compile(Job *j) {
+  if (!load(j)) return false;
+  if (list_has(j->o.report, "cost")) {
+    Entry *e = main_entry(j->m);
+    if (!e) {
+      diag_error(&j->cx, (Span){0}, "--report=cost: the model has no entry");
+      return false;
+    }
+    cost_report(j->m, e, &j->out);
+  }
+  if (!run_passes(j)) return false;
+  if (list_has(j->o.report, "memory")) memory_report(j->m, &j->out);
+  return write_dumps(j) && write_emit(j) && write_library(j);
+}
+
+/* ---- the program ------------------------------------------------------------------ */
+
+static void print_ops(void) {
+  for (int k = 0; k < OP_COUNT; k++) {
+    const OpInfo *op = &op_info[k];
+    printf("%s", op->name);
+    if (op->max_ins == VARIADIC)
+      printf(" (%d or more operands", op->min_ins);
+    else if (op->min_ins != op->max_ins)
+      printf(" (%d to %d operands", op->min_ins, op->max_ins);
+    else
+      printf(" (%d operand%s", op->min_ins, op->min_ins == 1 ? "" : "s");
+    if (op->outs == VARIADIC)
+      printf(", any number of results)");
+    else
+      printf(", %d result%s)", op->outs, op->outs == 1 ? "" : "s");
+    if (op->attrs[0]) printf(" {%s}", op->attrs);
+    printf("\n    %s\n", op->doc);
+  }
+}
+
+/* A failed assert is our mistake, and its status says so. */
+static void on_abort(int signal_number) {
+  (void)signal_number;
+  static const char text[] =
+      "moec: this is a mistake in moec, not in your model\n";
+  ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
+  (void)ignored;
+  _exit(EXIT_OURS);
+}
+
+static int flush_out(const Buf *out) {
+  if (out->data) fwrite(out->data, 1, out->len, stdout);
+  if (fflush(stdout) == 0 && !ferror(stdout)) return EXIT_OK;
+  fprintf(stderr, "moec: cannot write to standard output: %s\n",
+          strerror(errno));
+  return EXIT_MISTAKE;
+}
+
+static int run(Job *j) {
+  if (!decide(j)) return EXIT_USAGE;
+  bool ok = compile(j);
+  diag_print(&j->cx, stderr);
+  return ok && j->cx.errors == 0 ? flush_out(&j->out) : EXIT_MISTAKE;
+}
+
+int main(int argc, char **argv) {
+  signal(SIGABRT, on_abort);
+  Job j = {0};
+  int status = EXIT_USAGE;
+  if (!options_parse(&j.cx, argc, argv, &j.o)) {
+    status = EXIT_USAGE;
+  } else if (j.o.help || j.o.version || j.o.ops) {
+    if (j.o.help) options_help(stdout);
+    if (j.o.version) puts("moec " MOEC_VERSION);
+    if (j.o.ops) print_ops();
+    status = flush_out(&j.out);
+  } else {
+    status = run(&j);
+  }
+  buf_free(&j.out);
+  ctx_free(&j.cx);
+  return status;
+}
