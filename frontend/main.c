@@ -7,6 +7,7 @@
 #if __has_include("frontend.h")
 #include "frontend.h"
 #else /* TEMPORARY, until the frontend is there */
+#include "../ir/ir.h"
 typedef struct FeOptions {
   const char *path;
   const char *const *includes, *const *defines, *const *mesh;
