@@ -60,11 +60,11 @@ unsigned pass_facts(Module *m, unsigned wanted);
 /* Counts one rewrite; `rule` is a literal. */
 void pass_tally(const PassOptions *o, const char *rule);
 
-/* ---- autodiff.c, shared with vjp.c ------------------------------------------ */
+/* ---- autodiff.c, shared with vjp.c and vjp_scan.c ------------------------------ */
 
 /* One application of a rule: cotangents for the operands of `n` from those of
- * its results. A rule appends nodes through `b` and fills dins[i] only where
- * wants[i]; it leaves NULL where nothing flows back. */
+ * its results. A rule appends nodes through `b` and fills dins[i] where
+ * wants[i] (elsewhere it is ignored); NULL stays where nothing flows back. */
 typedef struct Vjp {
   Builder *b;
   Node *n;
@@ -74,16 +74,21 @@ typedef struct Vjp {
 } Vjp;
 typedef void VjpFn(Vjp *v);
 extern VjpFn *const vjp_rules[OP_COUNT]; /* vjp.c, from ops.def */
-VjpFn vjp_scan;                          /* scan_vjp.c */
-VjpFn vjp_zero;                          /* has none, and none is needed */
+VjpFn vjp_zero;                          /* vjp.c: has none, needs none */
+VjpFn vjp_scan;                          /* vjp_scan.c */
 
-/* autodiff.c, for regions: which values depend on the seeds through floats.
- * `active` maps a value to non-NULL; seeds are in it beforehand. */
+/* Adds to `active` each value of the first n_nodes of `r` that depends, through
+ * floats, on one that is in it already. */
 void autodiff_active(Arena *a, const Region *r, uint32_t n_nodes, Map *active);
-/* Reverse walk over the first n_nodes of `r`: from the cotangents in `cot`
- * (value -> value), rule by rule, to those of all active values. */
+/* The same through the body of a scan, seeds being the parameters of the
+ * operands with wants[i]; results by carried and stacked position. */
+Map scan_active(Arena *a, const Node *n, const bool *wants);
+/* Reverse walk over the first n_nodes of `r`: rule by rule, from the
+ * cotangents in `cot` (value -> value) to those of all active values. */
 void autodiff_reverse(Builder *b, const Region *r, uint32_t n_nodes,
                       const Map *active, Map *cot);
+/* cot[v] += d */
+void autodiff_add(Builder *b, Map *cot, Value *v, Value *d);
 
 /* ---- cost.c: what a model costs --------------------------------------------- */
 
