@@ -1,14 +1,14 @@
 /* codegen.h: from a planned module to one shared library.
  *
- * Sections in the order of the .c files: lower (nodes to kernel loops),
- * contract, rows, llvm, host, table, link. */
+ * Sections in the order of the .c files: loops (the language and its builder),
+ * lower (nodes to kernel loops), contract, rows, llvm, host, table, link. */
 #ifndef MOEC_CODEGEN_H
 #define MOEC_CODEGEN_H
 
 #include "../ir/ir.h"
 #include "../runtime/moert.h"
 
-/* ---- kernel loops ----------------------------------------------------------
+/* ---- loops.c: kernel loops ---------------------------------------------------
  *
  * The small language between tensors and LLVM. A kernel is a few stages, each
  * one parallel loop over [0, count) cut into chunks; a stage's body is nested
@@ -20,19 +20,22 @@
 typedef struct KVal KVal;
 typedef VEC(KVal *) KBlock;
 
+/* In a block stand ALU, SCALAR, SPLAT, LANES, LOAD, STORE, FOR, IF, FOLD,
+ * FROM_I32, TO_I32. INDEX, CONST, IV, ACC and RESULT are in no block: they are
+ * known wherever they may be used. */
 typedef enum KKind {
   K_INDEX,    /* an index constant: number */
   K_IV,       /* induction variable of loop `loop`; in a stage's body, of the
                  chunk loop when loop is NULL */
-  K_ALU,      /* index arithmetic: alu, a[0], a[1] */
-  K_CONST,    /* a constant of dtype: value */
+  K_ALU,      /* index arithmetic: alu, a[0], a[1]; DIV and REM round to zero */
+  K_CONST,    /* a constant of dtype, in all lanes: value */
   K_SCALAR,   /* scalar-body op of ops.def on a[0..], lane by lane */
   K_SPLAT,    /* a[0] in every lane */
   K_LANES,    /* a[0] + 0, 1, 2 ... : i32 lanes from an i32 scalar */
   K_LOAD,     /* base[a[0]], a[0] an index in elements; lanes > 1: consecutive.
                  With a[1]: a gather at a[0] + a[1]'s i32 lanes */
-  K_STORE,    /* base[a[0]] = a[1] */
-  K_FOR,      /* for (iv = a[0]; iv < a[1]; iv += step) body, with accs */
+  K_STORE,    /* base[a[0]] = a[1]; lanes > 1: consecutive */
+  K_FOR,      /* for (iv = a[0]; iv < a[1]; iv += number) body, with accs */
   K_ACC,      /* carried value of loop `loop`; starts as a[0], number-th of it */
   K_RESULT,   /* the number-th carried value after loop `loop` */
   K_IF,       /* if (a[0]) body; stores only, no values come out */
@@ -42,7 +45,19 @@ typedef enum KKind {
   K_TO_I32    /* an i32 from an index */
 } KKind;
 
-typedef enum KAlu { A_ADD, A_SUB, A_MUL, A_DIV, A_REM, A_MIN, A_MAX, A_LT } KAlu;
+/* LT, LE and EQ compare two indices and give a bool scalar. */
+typedef enum KAlu {
+  A_ADD,
+  A_SUB,
+  A_MUL,
+  A_DIV,
+  A_REM,
+  A_MIN,
+  A_MAX,
+  A_LT,
+  A_LE,
+  A_EQ
+} KAlu;
 
 /* What a load or store addresses. */
 typedef enum KBaseKind {
@@ -58,12 +73,14 @@ typedef struct KBase {
 
 struct KVal {
   KKind kind;
-  uint32_t id; /* dense in the kernel; for printing and side tables */
+  uint32_t id; /* dense in the kernel, for side tables */
   OpKind op;
   KAlu alu;
   Dtype dtype;  /* of values that are not indices */
   bool index;   /* an index value */
   uint16_t lanes;
+  uint16_t level; /* depth of the block it is known in; 0 is the stage's */
+  uint32_t scope; /* that block's number; 0: known everywhere */
   KVal *a[5];
   int64_t number; /* K_INDEX, K_ACC, K_RESULT; K_FOR: step */
   double value;
@@ -74,9 +91,11 @@ struct KVal {
 };
 
 typedef struct KStage {
+  KVal *iv;    /* the chunk variable */
   KBlock body; /* runs for iv in [lo, hi) of one chunk */
   int64_t count, grain;
   int64_t scratch_bytes;
+  bool uneven; /* chunks differ much in work: handed out one at a time */
 } KStage;
 
 typedef struct Kernel {
@@ -84,18 +103,80 @@ typedef struct Kernel {
   VEC(KStage) stages;
   int64_t workspace_bytes;
   int32_t n_args, n_outs;
-  uint64_t hash; /* over its printed text, name left out */
+  uint32_t n_vals; /* ids are below this */
+  uint64_t hash;   /* over its printed text, name left out */
 } Kernel;
+
+/* Building. Statements go into the innermost open block, except that values
+ * which need nothing of it go to the outermost block that knows their operands,
+ * and equal ones are made once: code that does not vary in a loop is outside
+ * of it without further ado. Loads and stores stay where they are made, but for
+ * kb_load_fixed. Scalars beside vectors are splat. Memory: cx->scratch. */
+typedef struct KBuild KBuild;
+
+KBuild *kb_new(Ctx *cx, const char *name, int n_args, int n_outs);
+/* Sets the hash. The kernel lives as long as cx->scratch. */
+Kernel *kb_finish(KBuild *b);
+/* Opens a parallel loop over [0, count); its body ends at kb_end. Returns the
+ * induction variable. */
+KVal *kb_stage(KBuild *b, int64_t count, int64_t grain);
+void kb_uneven(KBuild *b); /* says so of the open stage */
+/* Room for `elements` in this stage's scratch, in the kernel's workspace. */
+KBase kb_scratch(KBuild *b, Dtype dtype, int64_t elements);
+KBase kb_workspace(KBuild *b, Dtype dtype, int64_t elements);
+KBase kb_arg(int number, Dtype dtype);
+
+KVal *kb_index(KBuild *b, int64_t number);
+KVal *kb_alu(KBuild *b, KAlu alu, KVal *x, KVal *y); /* folds constants */
+KVal *kb_alu_c(KBuild *b, KAlu alu, KVal *x, int64_t y);
+KVal *kb_from_i32(KBuild *b, KVal *v);
+KVal *kb_to_i32(KBuild *b, KVal *v);
+
+KVal *kb_const(KBuild *b, Dtype dtype, double value);
+/* Any EW op; `dtype` is the result's. */
+KVal *kb_scalar(KBuild *b, OpKind op, Dtype dtype, KVal *const *a, int n);
+KVal *kb_op1(KBuild *b, OpKind op, KVal *x); /* result as x */
+KVal *kb_op2(KBuild *b, OpKind op, KVal *x, KVal *y); /* as x, or bool */
+KVal *kb_fma(KBuild *b, KVal *x, KVal *y, KVal *z);
+KVal *kb_select(KBuild *b, KVal *cond, KVal *yes, KVal *no);
+KVal *kb_splat(KBuild *b, KVal *v, int lanes); /* v itself where it fits */
+KVal *kb_lanes(KBuild *b, KVal *v, int lanes);
+KVal *kb_fold(KBuild *b, OpKind op, KVal *v); /* v itself when scalar */
+
+KVal *kb_load(KBuild *b, KBase base, KVal *index, int lanes);
+/* `offsets`: i32 lanes added to `index`. */
+KVal *kb_gather(KBuild *b, KBase base, KVal *index, KVal *offsets);
+/* A load of what nothing in this stage writes: goes outwards as far as its
+ * index allows, but not out of an open kb_if. */
+KVal *kb_load_fixed(KBuild *b, KBase base, KVal *index, KVal *offsets,
+                    int lanes);
+void kb_store(KBuild *b, KBase base, KVal *index, KVal *v);
+
+/* Opens a loop; ends at kb_end. Carried values are declared at its start
+ * (kb_acc), given their next value within (kb_next), read after (kb_result). */
+KVal *kb_for(KBuild *b, KVal *lo, KVal *hi, int64_t step);
+KVal *kb_iv(KBuild *b, KVal *loop);
+KVal *kb_acc(KBuild *b, KVal *loop, KVal *init);
+void kb_next(KBuild *b, KVal *acc, KVal *next);
+KVal *kb_result(KBuild *b, KVal *acc);
+void kb_if(KBuild *b, KVal *cond);
+void kb_end(KBuild *b);
+
+/* Leaves the inner blocks for a while: what follows goes into the block of
+ * depth `level`, in front of the open inner ones, until kb_return. */
+int kb_depth(const KBuild *b); /* of the innermost open block */
+typedef struct KDetour KDetour;
+KDetour *kb_detour(KBuild *b, int level);
+void kb_return(KBuild *b, KDetour *d);
+bool kb_known(const KBuild *b, const KVal *v); /* may be used here */
+
+/* Canonical text of a kernel: for --emit=loops, tests, and finding equal ones. */
+void cg_print_kernel(const Kernel *k, Buf *out);
 
 /* ---- lower.c: a node to a kernel ---------------------------------------------
  * Arguments of the record are the node's operands, then its results. `lanes` is
  * the target's f32 vector width. */
-Kernel *cg_lower(Ctx *cx, Node *n, int lanes);
-/* The product as one library call, when dims collapse to one stride each; false
- * when it needs a generated kernel (ragged, or awkward strides). */
-bool cg_gemm(const Node *n, MoertGemm *out);
-/* Canonical text of a kernel: for --emit=loops, tests, and finding equal ones. */
-void cg_print_kernel(const Kernel *k, Buf *out);
+Kernel *cg_lower(Ctx *cx, const Node *n, int lanes);
 
 /* ---- what to make ---------------------------------------------------------- */
 
@@ -113,7 +194,10 @@ typedef struct CodegenOptions {
 } CodegenOptions;
 
 /* ---- contract.c, rows.c: called by cg_lower -----------------------------------
- * A contraction that no gemm can take; `route`; `scatter_add`. */
+ * The product as one library call, when dims collapse to one stride each; false
+ * when it needs a generated kernel (ragged, or awkward strides). */
+bool cg_gemm(const Node *n, MoertGemm *out);
+/* A contraction that no gemm can take; `route`; `scatter_add`. */
 Kernel *cg_contract(Ctx *cx, const Node *n, int lanes);
 Kernel *cg_route(Ctx *cx, const Node *n, int lanes);
 Kernel *cg_scatter_add(Ctx *cx, const Node *n, int lanes);

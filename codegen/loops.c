@@ -1,0 +1,658 @@
+/* loops.c: building and printing kernel loops.
+ *
+ * The builder keeps a stack of open blocks. A value carries the depth and the
+ * number of the block it is known in; it may be used wherever that block is
+ * still open. A pure statement goes to the outermost block that knows all its
+ * operands: an open loop joins its parent's block only when it is closed, so
+ * appending to an outer block puts a statement in front of the loop. Equal pure
+ * values are made once (hash consing); a hit whose block has been closed is
+ * passed over. */
+#include "codegen.h"
+
+#include <string.h>
+
+enum { MAX_DEPTH = 32, SCRATCH_ALIGN = 64 };
+
+typedef struct Level {
+  KVal *owner; /* K_FOR or K_IF; NULL for the stage */
+  KBlock *block;
+  uint32_t scope;
+} Level;
+
+typedef struct ConsCell ConsCell;
+struct ConsCell {
+  KVal *v;
+  ConsCell *next;
+};
+
+struct KBuild {
+  Ctx *cx;
+  Arena *arena;
+  Kernel *k;
+  KStage stage; /* the open one */
+  Level levels[MAX_DEPTH];
+  int n_levels;
+  uint32_t scopes;
+  Map cons;
+};
+
+struct KDetour {
+  int level, n;
+  Level saved[MAX_DEPTH];
+};
+
+KBuild *kb_new(Ctx *cx, const char *name, int n_args, int n_outs) {
+  KBuild *b = NEW(&cx->scratch, KBuild);
+  b->cx = cx;
+  b->arena = &cx->scratch;
+  b->k = NEW(b->arena, Kernel);
+  b->k->name = name;
+  b->k->n_args = n_args;
+  b->k->n_outs = n_outs;
+  return b;
+}
+
+/* ---- blocks ---------------------------------------------------------------- */
+
+static Level *top(KBuild *b) {
+  assert(b->n_levels > 0);
+  return &b->levels[b->n_levels - 1];
+}
+
+static void open_level(KBuild *b, KVal *owner, KBlock *block) {
+  assert(b->n_levels < MAX_DEPTH);
+  b->levels[b->n_levels++] = (Level){owner, block, ++b->scopes};
+}
+
+int kb_depth(const KBuild *b) { return b->n_levels - 1; }
+
+bool kb_known(const KBuild *b, const KVal *v) {
+  return v->scope == 0 ||
+         (v->level < b->n_levels && b->levels[v->level].scope == v->scope);
+}
+
+KDetour *kb_detour(KBuild *b, int level) {
+  assert(level >= 0 && level < b->n_levels);
+  KDetour *d = NEW(b->arena, KDetour);
+  d->level = level;
+  d->n = b->n_levels - (level + 1);
+  for (int i = 0; i < d->n; i++) d->saved[i] = b->levels[level + 1 + i];
+  b->n_levels = level + 1;
+  return d;
+}
+
+void kb_return(KBuild *b, KDetour *d) {
+  assert(b->n_levels == d->level + 1);
+  for (int i = 0; i < d->n; i++) b->levels[b->n_levels++] = d->saved[i];
+}
+
+/* ---- values ---------------------------------------------------------------- */
+
+static KVal *new_val(KBuild *b, KVal proto) {
+  KVal *v = NEW(b->arena, KVal);
+  *v = proto;
+  v->id = b->k->n_vals++;
+  return v;
+}
+
+/* Makes `v` known in the block of depth `level`. */
+static KVal *know_at(KBuild *b, KVal *v, int level) {
+  v->level = (uint16_t)level;
+  v->scope = b->levels[level].scope;
+  return v;
+}
+
+static KVal *append_at(KBuild *b, KVal proto, int level) {
+  KVal *v = know_at(b, new_val(b, proto), level);
+  vec_push(b->arena, b->levels[level].block, v);
+  return v;
+}
+
+static KVal *append(KBuild *b, KVal proto) {
+  return append_at(b, proto, kb_depth(b));
+}
+
+/* Depth of the outermost block that knows all operands. */
+static int operands_level(const KBuild *b, const KVal *p) {
+  int level = 0;
+  for (int i = 0; i < 5 && p->a[i]; i++) {
+    assert(kb_known(b, p->a[i]) && "operand of a closed block");
+    if (p->a[i]->scope && p->a[i]->level > level) level = p->a[i]->level;
+  }
+  return level;
+}
+
+static uint64_t value_key(const KVal *p) {
+  uint64_t w[13] = {p->kind,  p->op,         p->alu,        p->dtype,
+                    p->index, p->lanes,      (uint64_t)p->number,
+                    0,        p->base.kind,  (uint64_t)p->base.number};
+  memcpy(&w[7], &p->value, sizeof w[7]);
+  w[10] = p->base.dtype;
+  uint64_t h = hash_bytes(0, w, sizeof w);
+  for (int i = 0; i < 5 && p->a[i]; i++)
+    h = hash_bytes(h, &p->a[i]->id, sizeof p->a[i]->id);
+  return h;
+}
+
+static bool same_value(const KVal *x, const KVal *y) {
+  return x->kind == y->kind && x->op == y->op && x->alu == y->alu &&
+         x->dtype == y->dtype && x->index == y->index &&
+         x->lanes == y->lanes && x->number == y->number &&
+         memcmp(&x->value, &y->value, sizeof x->value) == 0 &&
+         memcmp(x->a, y->a, sizeof x->a) == 0 &&
+         x->base.kind == y->base.kind && x->base.number == y->base.number &&
+         x->base.dtype == y->base.dtype;
+}
+
+/* The value that `proto` describes, found or made; `floor`: the outermost depth
+ * it may go to. -1: it stands in no block and is known everywhere. */
+static KVal *cons(KBuild *b, KVal proto, int floor) {
+  uint64_t key = value_key(&proto);
+  const void *mapped = (const void *)(uintptr_t)key;
+  ConsCell *chain = map_get(&b->cons, mapped);
+  for (ConsCell *c = chain; c; c = c->next)
+    if (same_value(c->v, &proto) && kb_known(b, c->v)) return c->v;
+  KVal *v;
+  if (floor < 0) {
+    v = new_val(b, proto);
+  } else {
+    int level = operands_level(b, &proto);
+    v = append_at(b, proto, level > floor ? level : floor);
+  }
+  ConsCell *cell = NEW(b->arena, ConsCell);
+  *cell = (ConsCell){v, chain};
+  map_put(b->arena, &b->cons, mapped, cell);
+  return v;
+}
+
+static bool is_index_const(const KVal *v, int64_t number) {
+  return v->kind == K_INDEX && v->number == number;
+}
+
+KVal *kb_index(KBuild *b, int64_t number) {
+  return cons(b,
+              (KVal){.kind = K_INDEX, .index = true, .lanes = 1,
+                     .number = number},
+              -1);
+}
+
+static int64_t alu_fold(KAlu alu, int64_t x, int64_t y) {
+  switch (alu) {
+  case A_ADD: return x + y;
+  case A_SUB: return x - y;
+  case A_MUL: return x * y;
+  case A_DIV: return x / y;
+  case A_REM: return x % y;
+  case A_MIN: return x < y ? x : y;
+  case A_MAX: return x > y ? x : y;
+  case A_LT: return x < y;
+  case A_LE: return x <= y;
+  case A_EQ: return x == y;
+  }
+  internal_error("index operation %d", (int)alu);
+}
+
+/* x where the operation with a constant leaves it alone, the constant where it
+ * wins, else NULL. */
+static KVal *alu_identity(KBuild *b, KAlu alu, KVal *x, KVal *y) {
+  if ((alu == A_ADD || alu == A_SUB) && is_index_const(y, 0)) return x;
+  if ((alu == A_MUL || alu == A_DIV) && is_index_const(y, 1)) return x;
+  if (alu == A_MUL && is_index_const(y, 0)) return y;
+  if (alu == A_REM && is_index_const(y, 1)) return kb_index(b, 0);
+  if ((alu == A_DIV || alu == A_REM) && is_index_const(x, 0) &&
+      y->kind == K_INDEX)
+    return x;
+  return NULL;
+}
+
+KVal *kb_alu(KBuild *b, KAlu alu, KVal *x, KVal *y) {
+  assert(x->index && y->index);
+  bool compare = alu == A_LT || alu == A_LE || alu == A_EQ;
+  bool divides = alu == A_DIV || alu == A_REM;
+  bool commutes = alu == A_ADD || alu == A_MUL || alu == A_MIN || alu == A_MAX;
+  if (x->kind == K_INDEX && y->kind == K_INDEX &&
+      !(divides && y->number == 0)) {
+    int64_t r = alu_fold(alu, x->number, y->number);
+    return compare ? kb_const(b, DT_bool, (double)r) : kb_index(b, r);
+  }
+  if (commutes && x->kind == K_INDEX) {
+    KVal *t = x;
+    x = y;
+    y = t;
+  }
+  KVal *same = alu_identity(b, alu, x, y);
+  if (same) return same;
+  KVal p = {.kind = K_ALU, .alu = alu, .lanes = 1, .index = !compare,
+            .dtype = compare ? DT_bool : 0, .a = {x, y}};
+  /* A division might trap where its block would not have run. */
+  return cons(b, p, divides && y->kind != K_INDEX ? kb_depth(b) : 0);
+}
+
+KVal *kb_alu_c(KBuild *b, KAlu alu, KVal *x, int64_t y) {
+  return kb_alu(b, alu, x, kb_index(b, y));
+}
+
+KVal *kb_from_i32(KBuild *b, KVal *v) {
+  assert(!v->index && v->lanes == 1 &&
+         (v->dtype == DT_i32 || v->dtype == DT_u32));
+  if (v->kind == K_CONST) return kb_index(b, (int64_t)v->value);
+  return cons(b,
+              (KVal){.kind = K_FROM_I32, .index = true, .lanes = 1, .a = {v}},
+              0);
+}
+
+KVal *kb_to_i32(KBuild *b, KVal *v) {
+  assert(v->index);
+  if (v->kind == K_INDEX) return kb_const(b, DT_i32, (double)v->number);
+  if (v->kind == K_FROM_I32 && v->a[0]->dtype == DT_i32) return v->a[0];
+  return cons(b,
+              (KVal){.kind = K_TO_I32, .dtype = DT_i32, .lanes = 1, .a = {v}},
+              0);
+}
+
+KVal *kb_const(KBuild *b, Dtype dtype, double value) {
+  return cons(b,
+              (KVal){.kind = K_CONST, .dtype = dtype, .lanes = 1,
+                     .value = value},
+              -1);
+}
+
+KVal *kb_splat(KBuild *b, KVal *v, int lanes) {
+  if (v->lanes == lanes) return v;
+  assert(!v->index && v->lanes == 1);
+  KVal p = {.dtype = v->dtype, .lanes = (uint16_t)lanes};
+  if (v->kind == K_CONST) {
+    p.kind = K_CONST;
+    p.value = v->value;
+    return cons(b, p, -1);
+  }
+  p.kind = K_SPLAT;
+  p.a[0] = v;
+  return cons(b, p, 0);
+}
+
+KVal *kb_scalar(KBuild *b, OpKind op, Dtype dtype, KVal *const *a, int n) {
+  assert(op_is(op, TRAIT_EW) && !op_is(op, TRAIT_HIGH));
+  assert(n >= op_info[op].min_ins && n <= op_info[op].max_ins && n <= 5);
+  int lanes = 1;
+  for (int i = 0; i < n; i++) {
+    assert(!a[i]->index);
+    if (a[i]->lanes > lanes) lanes = a[i]->lanes;
+  }
+  KVal p = {.kind = K_SCALAR, .op = op, .dtype = dtype,
+            .lanes = (uint16_t)lanes};
+  for (int i = 0; i < n; i++) p.a[i] = kb_splat(b, a[i], lanes);
+  return cons(b, p, 0);
+}
+
+KVal *kb_op1(KBuild *b, OpKind op, KVal *x) {
+  Dtype dtype = op == OP_is_finite ? DT_bool : x->dtype;
+  return kb_scalar(b, op, dtype, &x, 1);
+}
+
+KVal *kb_op2(KBuild *b, OpKind op, KVal *x, KVal *y) {
+  assert(x->dtype == y->dtype);
+  bool compare = op == OP_lt || op == OP_le || op == OP_eq || op == OP_ne;
+  KVal *a[2] = {x, y};
+  return kb_scalar(b, op, compare ? DT_bool : x->dtype, a, 2);
+}
+
+KVal *kb_fma(KBuild *b, KVal *x, KVal *y, KVal *z) {
+  KVal *a[3] = {x, y, z};
+  return kb_scalar(b, OP_fma, x->dtype, a, 3);
+}
+
+KVal *kb_select(KBuild *b, KVal *cond, KVal *yes, KVal *no) {
+  assert(cond->dtype == DT_bool && yes->dtype == no->dtype);
+  if (cond->kind == K_CONST) return cond->value != 0 ? yes : no;
+  KVal *a[3] = {cond, yes, no};
+  return kb_scalar(b, OP_select, yes->dtype, a, 3);
+}
+
+KVal *kb_lanes(KBuild *b, KVal *v, int lanes) {
+  assert(v->dtype == DT_i32 && !v->index && v->lanes == 1);
+  if (lanes == 1) return v;
+  return cons(b,
+              (KVal){.kind = K_LANES, .dtype = DT_i32,
+                     .lanes = (uint16_t)lanes, .a = {v}},
+              0);
+}
+
+KVal *kb_fold(KBuild *b, OpKind op, KVal *v) {
+  assert(op == OP_add || op == OP_max || op == OP_min);
+  if (v->lanes == 1) return v;
+  return cons(b,
+              (KVal){.kind = K_FOLD, .op = op, .dtype = v->dtype, .lanes = 1,
+                     .a = {v}},
+              0);
+}
+
+/* ---- memory ---------------------------------------------------------------- */
+
+static int64_t carve(int64_t *used, Dtype dtype, int64_t elements) {
+  int64_t at = *used;
+  int64_t bytes = elements * dtype_info[dtype].bytes;
+  *used = (at + bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
+  return at;
+}
+
+KBase kb_scratch(KBuild *b, Dtype dtype, int64_t elements) {
+  assert(b->n_levels > 0);
+  int64_t at = carve(&b->stage.scratch_bytes, dtype, elements);
+  return (KBase){KB_SCRATCH, at, dtype};
+}
+
+KBase kb_workspace(KBuild *b, Dtype dtype, int64_t elements) {
+  int64_t at = carve(&b->k->workspace_bytes, dtype, elements);
+  return (KBase){KB_WORKSPACE, at, dtype};
+}
+
+KBase kb_arg(int number, Dtype dtype) {
+  return (KBase){KB_ARG, number, dtype};
+}
+
+static KVal load_of(KBase base, KVal *index, KVal *offsets, int lanes) {
+  assert(index->index && (!offsets || offsets->dtype == DT_i32));
+  return (KVal){.kind = K_LOAD, .base = base, .dtype = base.dtype,
+                .lanes = offsets ? offsets->lanes : (uint16_t)lanes,
+                .a = {index, offsets}};
+}
+
+KVal *kb_load(KBuild *b, KBase base, KVal *index, int lanes) {
+  KVal p = load_of(base, index, NULL, lanes);
+  operands_level(b, &p); /* asserts that they are known */
+  return append(b, p);
+}
+
+KVal *kb_gather(KBuild *b, KBase base, KVal *index, KVal *offsets) {
+  KVal p = load_of(base, index, offsets, 0);
+  operands_level(b, &p);
+  return append(b, p);
+}
+
+KVal *kb_load_fixed(KBuild *b, KBase base, KVal *index, KVal *offsets,
+                    int lanes) {
+  int floor = 0;
+  for (int i = 0; i < b->n_levels; i++)
+    if (b->levels[i].owner && b->levels[i].owner->kind == K_IF) floor = i;
+  return cons(b, load_of(base, index, offsets, lanes), floor);
+}
+
+void kb_store(KBuild *b, KBase base, KVal *index, KVal *v) {
+  assert(index->index && !v->index && v->dtype == base.dtype);
+  KVal p = {.kind = K_STORE, .base = base, .dtype = base.dtype,
+            .lanes = v->lanes, .a = {index, v}};
+  operands_level(b, &p);
+  append(b, p);
+}
+
+/* ---- loops ----------------------------------------------------------------- */
+
+KVal *kb_stage(KBuild *b, int64_t count, int64_t grain) {
+  assert(b->n_levels == 0 && count >= 0 && grain > 0);
+  b->stage = (KStage){.count = count, .grain = grain};
+  open_level(b, NULL, &b->stage.body);
+  KVal *iv = new_val(b, (KVal){.kind = K_IV, .index = true, .lanes = 1});
+  return b->stage.iv = know_at(b, iv, 0);
+}
+
+void kb_uneven(KBuild *b) {
+  assert(b->n_levels > 0);
+  b->stage.uneven = true;
+}
+
+KVal *kb_for(KBuild *b, KVal *lo, KVal *hi, int64_t step) {
+  assert(lo->index && hi->index && step > 0);
+  KVal p = {.kind = K_FOR, .number = step, .a = {lo, hi}};
+  operands_level(b, &p);
+  KVal *loop = know_at(b, new_val(b, p), kb_depth(b));
+  open_level(b, loop, &loop->body);
+  loop->loop = know_at(
+      b,
+      new_val(b,
+              (KVal){.kind = K_IV, .index = true, .lanes = 1, .loop = loop}),
+      kb_depth(b));
+  return loop;
+}
+
+KVal *kb_iv(KBuild *b, KVal *loop) {
+  assert(loop->kind == K_FOR && kb_known(b, loop->loop));
+  (void)b;
+  return loop->loop;
+}
+
+KVal *kb_acc(KBuild *b, KVal *loop, KVal *init) {
+  assert(top(b)->owner == loop && loop->body.len == 0);
+  KVal p = {.kind = K_ACC, .dtype = init->dtype, .index = init->index,
+            .lanes = init->lanes, .number = loop->accs.len, .loop = loop,
+            .a = {init}};
+  KVal *acc = know_at(b, new_val(b, p), kb_depth(b));
+  assert(!init->scope || init->level < acc->level);
+  vec_push(b->arena, &loop->accs, acc);
+  vec_push(b->arena, &loop->updates, NULL);
+  return acc;
+}
+
+void kb_next(KBuild *b, KVal *acc, KVal *next) {
+  assert(acc->kind == K_ACC && kb_known(b, acc) && kb_known(b, next));
+  assert(acc->dtype == next->dtype && acc->index == next->index);
+  if (!next->index) next = kb_splat(b, next, acc->lanes);
+  assert(!acc->loop->updates.data[acc->number]);
+  acc->loop->updates.data[acc->number] = next;
+}
+
+KVal *kb_result(KBuild *b, KVal *acc) {
+  assert(acc->kind == K_ACC && !kb_known(b, acc));
+  if (acc->a[1]) return acc->a[1];
+  KVal p = {.kind = K_RESULT, .dtype = acc->dtype, .index = acc->index,
+            .lanes = acc->lanes, .number = acc->number, .loop = acc->loop};
+  KVal *r = new_val(b, p);
+  r->level = acc->loop->level;
+  r->scope = acc->loop->scope;
+  assert(kb_known(b, r));
+  return acc->a[1] = r;
+}
+
+void kb_if(KBuild *b, KVal *cond) {
+  assert(cond->dtype == DT_bool && cond->lanes == 1 && !cond->index);
+  KVal p = {.kind = K_IF, .a = {cond}};
+  operands_level(b, &p);
+  KVal *v = know_at(b, new_val(b, p), kb_depth(b));
+  open_level(b, v, &v->body);
+}
+
+void kb_end(KBuild *b) {
+  KVal *owner = top(b)->owner;
+  b->n_levels--;
+  if (!owner) {
+    vec_push(b->arena, &b->k->stages, b->stage);
+    return;
+  }
+  for (uint32_t i = 0; i < owner->updates.len; i++)
+    assert(owner->updates.data[i] && "a carried value without its next one");
+  vec_push(b->arena, top(b)->block, owner);
+}
+
+/* ---- printing ---------------------------------------------------------------- */
+
+typedef struct Printer {
+  Buf *out;
+  uint32_t *names; /* by id; 0: none yet. Results at n_vals + id of their acc */
+  uint32_t n_vals, n_names;
+  int indent;
+} Printer;
+
+static uint32_t name_slot(const Printer *p, const KVal *v) {
+  if (v->kind != K_RESULT) return v->id;
+  return p->n_vals + v->loop->accs.data[v->number]->id;
+}
+
+static uint32_t name_of(Printer *p, uint32_t slot) {
+  if (!p->names[slot]) p->names[slot] = ++p->n_names;
+  return p->names[slot] - 1;
+}
+
+static void print_type(Printer *p, const KVal *v) {
+  if (v->index) {
+    buf_add(p->out, "index");
+    return;
+  }
+  buf_add(p->out, dtype_info[v->dtype].name);
+  if (v->lanes > 1) buf_fmt(p->out, "x%d", v->lanes);
+}
+
+static void print_use(Printer *p, const KVal *v) {
+  if (v->kind == K_INDEX) {
+    buf_fmt(p->out, "%lld", (long long)v->number);
+  } else if (v->kind == K_CONST) {
+    char text[32];
+    format_double(v->value, text);
+    print_type(p, v);
+    buf_fmt(p->out, "(%s)", text);
+  } else {
+    buf_fmt(p->out, "%%%u", name_of(p, name_slot(p, v)));
+  }
+}
+
+static void print_base(Printer *p, const KVal *v) {
+  static const char *const names[] = {"arg", "scratch", "workspace"};
+  buf_fmt(p->out, "%s%lld[", names[v->base.kind], (long long)v->base.number);
+  print_use(p, v->a[0]);
+  if (v->kind == K_LOAD && v->a[1]) {
+    buf_add(p->out, " + ");
+    print_use(p, v->a[1]);
+  }
+  buf_add(p->out, "]");
+}
+
+static void print_indent(Printer *p) {
+  for (int i = 0; i < p->indent; i++) buf_add(p->out, "  ");
+}
+
+static void print_block(Printer *p, const KBlock *block);
+
+static void print_for(Printer *p, const KVal *v) {
+  buf_fmt(p->out, "for %%%u = ", name_of(p, v->loop->id));
+  print_use(p, v->a[0]);
+  buf_add(p->out, " to ");
+  print_use(p, v->a[1]);
+  buf_fmt(p->out, " step %lld", (long long)v->number);
+  for (uint32_t i = 0; i < v->accs.len; i++) {
+    const KVal *acc = v->accs.data[i];
+    buf_fmt(p->out, "%s%%%u = ", i ? ", " : " carry ", name_of(p, acc->id));
+    print_use(p, acc->a[0]);
+  }
+  buf_add(p->out, " {\n");
+  print_block(p, &v->body);
+  print_indent(p);
+  buf_add(p->out, "}");
+  for (uint32_t i = 0; i < v->accs.len; i++) {
+    buf_add(p->out, i ? ", " : " next ");
+    print_use(p, v->updates.data[i]);
+    buf_fmt(p->out, " -> %%%u", name_of(p, p->n_vals + v->accs.data[i]->id));
+  }
+  buf_add(p->out, "\n");
+}
+
+static const char *statement_word(const KVal *v) {
+  static const char *const alus[] = {"add", "sub", "mul", "div", "rem",
+                                     "min", "max", "lt",  "le",  "eq"};
+  switch (v->kind) {
+  case K_ALU: return alus[v->alu];
+  case K_SCALAR: return op_info[v->op].name;
+  case K_SPLAT: return "splat";
+  case K_LANES: return "lanes";
+  case K_LOAD: return "load";
+  case K_STORE: return "store";
+  case K_FOLD: return "fold";
+  case K_FROM_I32: return "index";
+  case K_TO_I32: return "i32";
+  case K_FOR: return "for";
+  case K_IF: return "if";
+  case K_INDEX:
+  case K_IV:
+  case K_CONST:
+  case K_ACC:
+  case K_RESULT: break;
+  }
+  internal_error("kind %d is not a statement", (int)v->kind);
+}
+
+static void print_value(Printer *p, const KVal *v) {
+  buf_fmt(p->out, "%%%u = %s", name_of(p, v->id), statement_word(v));
+  if (v->kind == K_FOLD) buf_fmt(p->out, " %s", op_info[v->op].name);
+  if (v->kind == K_LOAD) {
+    buf_add(p->out, " ");
+    print_base(p, v);
+  }
+  for (int i = 0; v->kind != K_LOAD && i < 5 && v->a[i]; i++) {
+    buf_add(p->out, i ? ", " : " ");
+    print_use(p, v->a[i]);
+  }
+  buf_add(p->out, " : ");
+  print_type(p, v);
+  buf_add(p->out, "\n");
+}
+
+static void print_statement(Printer *p, const KVal *v) {
+  print_indent(p);
+  if (v->kind == K_FOR) {
+    print_for(p, v);
+  } else if (v->kind == K_IF) {
+    buf_add(p->out, "if ");
+    print_use(p, v->a[0]);
+    buf_add(p->out, " {\n");
+    print_block(p, &v->body);
+    print_indent(p);
+    buf_add(p->out, "}\n");
+  } else if (v->kind == K_STORE) {
+    buf_add(p->out, "store ");
+    print_base(p, v);
+    buf_add(p->out, ", ");
+    print_use(p, v->a[1]);
+    buf_add(p->out, " : ");
+    print_type(p, v);
+    buf_add(p->out, "\n");
+  } else {
+    print_value(p, v);
+  }
+}
+
+static void print_block(Printer *p, const KBlock *block) {
+  p->indent++;
+  for (uint32_t i = 0; i < block->len; i++) print_statement(p, block->data[i]);
+  p->indent--;
+}
+
+static void print_stage(Printer *p, const KStage *s) {
+  buf_fmt(p->out, "stage %%%u in %lld grain %lld scratch %lld%s {\n",
+          name_of(p, s->iv->id), (long long)s->count, (long long)s->grain,
+          (long long)s->scratch_bytes, s->uneven ? " uneven" : "");
+  print_block(p, &s->body);
+  buf_add(p->out, "}\n");
+}
+
+static void print_body(const Kernel *k, Buf *out) {
+  Arena a = {0};
+  Printer p = {.out = out, .n_vals = k->n_vals};
+  p.names = NEW_ARRAY(&a, uint32_t, 2 * (size_t)k->n_vals + 1);
+  buf_fmt(out, "args %d outs %d workspace %lld\n", k->n_args, k->n_outs,
+          (long long)k->workspace_bytes);
+  for (uint32_t i = 0; i < k->stages.len; i++)
+    print_stage(&p, &k->stages.data[i]);
+  arena_reset(&a);
+}
+
+void cg_print_kernel(const Kernel *k, Buf *out) {
+  buf_fmt(out, "kernel %s ", k->name);
+  print_body(k, out);
+}
+
+Kernel *kb_finish(KBuild *b) {
+  assert(b->n_levels == 0);
+  Buf text = {0};
+  print_body(b->k, &text);
+  b->k->hash = hash_bytes(0, text.data, text.len);
+  buf_free(&text);
+  return b->k;
+}
