@@ -92,13 +92,12 @@ void autodiff_add(Builder *b, Map *cot, Value *v, Value *d);
 
 /* ---- cost.c: what a model costs --------------------------------------------- */
 
-/* Multiply-adds of one node (contractions; a ragged one counts its R rows). */
-int64_t cost_node_macs(const Node *n);
-/* Floating-point operations of one step of the entry, a multiply-add as two,
- * scans counted `length` times. */
+/* Floating-point operations of the products in one step of the entry: a
+ * multiply-add is two, a scan counts `length` times. */
 int64_t cost_entry_flops(const Entry *e);
 /* The table of parameters, operations and bytes by layer, for the forward part
- * of `e`, before autodiff. Operations are multiply-adds a token. */
+ * of `e`, before autodiff. Operations are multiply-adds a token; what has no
+ * part in a product or a gather, biases for one, is on a line of its own. */
 void cost_report(Module *m, Entry *e, Buf *out);
 
 /* ---- plan.c: memory report --------------------------------------------------- */
