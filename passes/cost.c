@@ -187,7 +187,8 @@ static void add_ops(Buf *out, int64_t macs, int64_t tokens) {
 }
 
 static void add_row(const Cost *c, Buf *out, int width, const Layer *l) {
-  buf_fmt(out, "%-*s  %14lld", width, l->path, (long long)l->params);
+  buf_fmt(out, "%-*s  %14lld", width, l->path[0] ? l->path : "(no layer)",
+          (long long)l->params);
   add_ops(out, l->macs, c->tokens);
   add_bytes(out, l->param_bytes);
   add_bytes(out, l->moved);
