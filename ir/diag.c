@@ -70,7 +70,9 @@ static uint32_t line_at(const Source *src, uint32_t at) {
 }
 
 /* True for the first byte of a UTF-8 character. */
-static bool starts_char(char c) { return ((unsigned char)c & 0xc0) != 0x80; }
+static bool starts_char(char c) {
+  return ((unsigned char)c & 0xc0) != 0x80;
+}
 
 static uint32_t count_chars(const char *text, size_t bytes) {
   uint32_t n = 0;
@@ -173,8 +175,7 @@ static void print_source(const Source *src, Span s, FILE *to) {
     put_source_byte(to, src->text[i]);
   fputs("\n      | ", to);
   for (uint32_t i = from; i < lo; i++)
-    if (starts_char(src->text[i]))
-      fputc(src->text[i] == '\t' ? '\t' : ' ', to);
+    if (starts_char(src->text[i])) fputc(src->text[i] == '\t' ? '\t' : ' ', to);
   fputc('^', to);
   uint32_t hi = s.hi < end ? s.hi : end;
   for (uint32_t i = lo + 1; i < hi; i++)
@@ -194,7 +195,9 @@ typedef struct Order {
   uint32_t file, lo, index;
 } Order;
 
-static int compare(uint32_t a, uint32_t b) { return (a > b) - (a < b); }
+static int compare(uint32_t a, uint32_t b) {
+  return (a > b) - (a < b);
+}
 
 static int by_place(const void *x, const void *y) {
   const Order *a = x, *b = y;

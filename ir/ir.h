@@ -63,6 +63,10 @@ typedef enum LowerKind {
 
 enum { VARIADIC = -1, MAX_RANK = 8, MAX_ATTRS = 6 };
 
+/* Bounds that keep every size in 64 bits. */
+#define MAX_DIM INT32_MAX                    /* ids are i32 */
+#define MAX_ELEMENTS (INT64_C(1) << 40)      /* of one value, as stored */
+
 typedef enum AttrKind {
   ATTR_INT,
   ATTR_FLOAT,
@@ -102,6 +106,7 @@ typedef struct Type {
   uint8_t rank;
   Dim dims[MAX_RANK];
 } Type;
+typedef VEC(Type) TypeVec;
 
 /* ---- graph --------------------------------------------------------------- */
 
@@ -244,6 +249,8 @@ struct Module {
 /* ---- graph.c: types, lookup, surgery -------------------------------------- */
 
 Type type_of(Dtype dtype, int rank, const int64_t *sizes);
+/* The type of R rows of `width` grouped by expert: dtype[groups, r<=R, width]. */
+Type type_ragged(Dtype dtype, int64_t groups, int64_t rows, int64_t width);
 Type type_scalar(Dtype dtype);
 Type type_with_dtype(Type t, Dtype dtype); /* same dims */
 bool type_equal(const Type *a, const Type *b);
@@ -290,18 +297,29 @@ uint32_t *ir_use_counts(Entry *e, Arena *a);
 int64_t ir_macs(const Node *n);
 
 /* The value that says which rows of a ragged value belong to whom: `ids`
- * before expand, `offsets` after; from outside of the region when `v` comes
- * from a parameter of a fused body. NULL for a splat constant. */
+ * before expand, `offsets` after. It is an operand of a dispatch or rows_gather
+ * in v's own region, or of one outside when `v` comes from a parameter of a
+ * fused or scan body. NULL where nothing says so: a splat constant. */
 Value *ir_ragged_source(Value *v);
+/* What `v` is outside of all fused and scan bodies that merely hand it in as a
+ * parameter (of a scan: an invariant). Two ragged values have the same rows
+ * when ir_outermost gives one value for both of their sources. */
+Value *ir_outermost(Value *v);
 
-/* Clones the node before `at` (or at the end when NULL) with operands mapped by
- * `map` (value -> value; absent ones stay). Adds its results to `map`. */
+/* Clones the node, body included, with operands mapped by `map` (value ->
+ * value; absent ones stay) and appends it to b->out. Adds its results to `map`.
+ * Span, loc, layer, remat, backward and places are the original's. */
 typedef struct Builder Builder;
 Node *ir_clone(Builder *b, const Node *n, Map *map);
 
 Entry *ir_entry(Module *m, const char *name); /* NULL when absent */
 Slot *ir_slot(Module *m, const char *path);   /* NULL when absent */
 Module *ir_module_new(Ctx *cx);
+/* Adds an entry with an empty region; parameters and results get their bindings
+ * from ir_bind_in and ir_bind_out. */
+Entry *ir_entry_new(Module *m, Sym name, Span span);
+Value *ir_bind_in(Entry *e, Binding b, Sym name, Type type); /* a parameter */
+void ir_bind_out(Entry *e, Binding b, Value *v);             /* a result */
 Module *ir_module_clone(const Module *m); /* deep copy in the same context */
 /* The source place of a node: its loc, or its span's text, or "". */
 Sym node_loc(Ctx *cx, const Node *n);
@@ -326,9 +344,16 @@ Builder ir_builder_like(Ctx *cx, Region *r, NodeVec *out, const Node *n);
 
 /* Makes a node: ops with the TYPED trait take `type`, others infer. Attributes
  * come as alternating name and value, ended by NULL: int and bool as int64_t,
- * float as double, str and map as const char *; names must be in the op's row.
- * Types are asserted to be right: callers check user input beforehand with
- * ir_infer. Returns the node; its results are n->outs. */
+ * float as double, str and map as const char *, ints as a length (int64_t) and a
+ * const int64_t *; names must be in the op's row. Types are asserted to be
+ * right: callers check user input beforehand with ir_infer on a node of their
+ * own. Returns the node; its results are n->outs.
+ *
+ * A REGION op comes back with no results yet and with an empty body whose
+ * parameters stand ready: a scan's are its index, carries, slices of the scanned
+ * operands, invariants; a fused op's are the operands. Fill the body through
+ * ir_builder(cx, n->body), push its results to n->body->results, then call
+ * ir_finish. */
 Node *ir_node(Builder *b, OpKind op, const Type *type, Value *const *ins,
               uint32_t n_ins, ... /* name, value, ..., NULL */);
 /* The same from a filled attribute array, with no check and no inference
@@ -357,7 +382,11 @@ Value *ir_pad(Builder *b, Value *a, int dim, int64_t lo, int64_t hi);
 Value *ir_reduce(Builder *b, OpKind op, Value *a, const char *map);
 Value *ir_contract(Builder *b, Value *x, Value *y, const char *map);
 
-/* A region op starts with no results: make it with the body filled in. */
+/* Appends a result to a node. */
+Value *ir_add_result(Ctx *cx, Node *n, Type type);
+/* Gives a REGION node its results, from its finished body. */
+void ir_finish(Builder *b, Node *n);
+/* An empty region; sets owner->body when there is an owner. */
 Region *ir_region(Ctx *cx, Entry *e, Node *owner);
 Value *ir_param(Ctx *cx, Region *r, Sym name, Type type);
 
@@ -370,15 +399,21 @@ typedef struct IndexMap {
 } IndexMap;
 bool map_parse(const char *text, IndexMap *out); /* false: malformed */
 Sym map_text(Ctx *cx, const IndexMap *m);
-/* "abc->ac" that drops (or, from the right, adds) dims as the mask says. */
+/* "abcd->abd": from `rank` letters to those without dim `dim`. */
+Sym map_dropping(Ctx *cx, int rank, int dim);
 char map_free_letter(const IndexMap *m); /* one that the map does not use */
 
 /* ---- infer.c: result types ------------------------------------------------ */
 
-/* Fills n->outs' types (for TYPED ops: checks the one there) from operands,
- * attributes and body. On a mistake reports a diagnostic at `n->span` and
- * returns false. */
+/* Gives n its results' types (for TYPED ops: checks the one there) from operands,
+ * attributes and body, making the results that do not exist yet. On a mistake
+ * reports a diagnostic at `n->span` and returns false. */
 bool ir_infer(Ctx *cx, Node *n);
+/* The same without touching n: result types are appended to `out`. TYPED ops
+ * take theirs from n->outs. */
+bool ir_infer_types(Ctx *cx, const Node *n, TypeVec *out);
+/* Sizes in range, ragged dims where they may be. `what` starts the message. */
+bool ir_check_type(Ctx *cx, Span span, const char *what, const Type *t);
 
 /* ---- verify.c: every invariant, one place ---------------------------------- */
 

@@ -29,7 +29,9 @@ Sym sym_n(Ctx *cx, const char *text, size_t len) {
   return s->text;
 }
 
-Sym sym(Ctx *cx, const char *text) { return sym_n(cx, text, strlen(text)); }
+Sym sym(Ctx *cx, const char *text) {
+  return sym_n(cx, text, strlen(text));
+}
 
 static void buf_vfmt(Buf *b, const char *fmt, va_list args);
 
@@ -64,7 +66,9 @@ void buf_add_n(Buf *b, const char *text, size_t len) {
   b->data[b->len] = '\0';
 }
 
-void buf_add(Buf *b, const char *text) { buf_add_n(b, text, strlen(text)); }
+void buf_add(Buf *b, const char *text) {
+  buf_add_n(b, text, strlen(text));
+}
 
 static void buf_vfmt(Buf *b, const char *fmt, va_list args) {
   va_list again;
@@ -117,8 +121,8 @@ static size_t distance(const char *a, size_t n, const char *b, size_t m) {
       int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
       if (d[i - 1][j] + 1 < best) best = d[i - 1][j] + 1;
       if (d[i][j - 1] + 1 < best) best = d[i][j - 1] + 1;
-      bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
-                     a[i - 2] == b[j - 1];
+      bool swapped =
+          i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
       if (swapped && d[i - 2][j - 2] + 1 < best) best = d[i - 2][j - 2] + 1;
       d[i][j] = (uint8_t)best;
     }
