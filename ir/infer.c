@@ -1,9 +1,10 @@
 /* infer.c: result types, one rule a family of ops.
  *
  * A rule is named by the `infer` column of ops.def. It checks the operands'
- * types, the attributes' values and the body against each other and appends the
- * result types. IR text comes from users, so every rule assumes nothing but what
- * `ir_infer_types` has checked before: operand count, and attributes present. */
+ * types, the attributes' values and the body against each other and appends
+ * the result types. IR text comes from users, so a rule assumes nothing but
+ * what `ir_infer_types` has checked before: the number of operands, and that
+ * attributes are there. */
 #include "ir.h"
 
 #include <math.h>
@@ -17,7 +18,7 @@ typedef struct Infer {
 
 typedef bool InferFn(Infer *I);
 
-/* ---- shared by the rules -------------------------------------------------- */
+/* ---- shared by the rules ------------------------------------------------ */
 
 static bool fail(Infer *I, const char *fmt, ...) PRINTF_LIKE(2, 3);
 static bool fail(Infer *I, const char *fmt, ...) {
@@ -155,7 +156,7 @@ bool ir_check_type(Ctx *cx, Span span, const char *what, const Type *t) {
   return false;
 }
 
-/* ---- elementwise ---------------------------------------------------------- */
+/* ---- elementwise -------------------------------------------------------- */
 
 static bool infer_same(Infer *I) {
   if (!want_same(I, 0)) return false;
@@ -229,12 +230,13 @@ static bool infer_from_bits(Infer *I) {
   return result(I, given(I));
 }
 
-static bool infer_philox(Infer *I) {
-  return want_dtype(I, 0, DT_u32) && want_same(I, 0) &&
-         want_range(I, "site", 0, UINT32_MAX) && result(I, in(I, 0));
+static bool infer_u32(Infer *I) {
+  if (I->n->op == OP_philox && !want_range(I, "site", 0, UINT32_MAX))
+    return false;
+  return want_dtype(I, 0, DT_u32) && want_same(I, 0) && result(I, in(I, 0));
 }
 
-/* ---- making data ---------------------------------------------------------- */
+/* ---- making data -------------------------------------------------------- */
 
 /* An integer constant is exactly what is written. */
 static bool is_representable(double v, Dtype d) {
@@ -265,7 +267,7 @@ static bool infer_given(Infer *I) {
   return result(I, t);
 }
 
-/* ---- index maps ----------------------------------------------------------- */
+/* ---- index maps --------------------------------------------------------- */
 
 typedef struct Letters {
   IndexMap map;
@@ -396,7 +398,7 @@ static bool infer_broadcast(Infer *I) {
   return want_new_rows(I, &l, t) && result(I, t);
 }
 
-/* ---- moving data ---------------------------------------------------------- */
+/* ---- moving data -------------------------------------------------------- */
 
 static bool infer_reshape(Infer *I) {
   Type a = in(I, 0), t = given(I);
@@ -499,7 +501,7 @@ static bool infer_put(Infer *I) {
   return result(I, t);
 }
 
-/* ---- orders --------------------------------------------------------------- */
+/* ---- orders ------------------------------------------------------------- */
 
 static bool infer_top_k(Infer *I) {
   Type t = in(I, 0);
@@ -515,7 +517,7 @@ static bool infer_sort(Infer *I) {
          result(I, type_with_dtype(in(I, 0), DT_i32));
 }
 
-/* ---- routing -------------------------------------------------------------- */
+/* ---- routing ------------------------------------------------------------ */
 
 /* Operand i is ids (or slots) i32[S.., K]; gives R, the rows in all. */
 static bool want_ids(Infer *I, uint32_t i, int64_t *rows) {
@@ -630,7 +632,7 @@ static bool infer_rows_dot(Infer *I) {
   return infer_row_dot(I);
 }
 
-/* ---- structure ------------------------------------------------------------ */
+/* ---- structure ---------------------------------------------------------- */
 
 static bool infer_grad(Infer *I) {
   if (!want_float(I, 0)) return false;
@@ -730,7 +732,7 @@ static bool infer_scan(Infer *I) {
   return true;
 }
 
-/* ---- entry points --------------------------------------------------------- */
+/* ---- entry points ------------------------------------------------------- */
 
 static InferFn *const rules[OP_COUNT] = {
 #define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower, doc) \

@@ -13,7 +13,7 @@
 
 #include "base.h"
 
-/* ---- the tables as enums ------------------------------------------------- */
+/* ---- the tables as enums ------------------------------------------------ */
 
 typedef enum DtypeKind { DK_BOOL, DK_INT, DK_UINT, DK_FLOAT } DtypeKind;
 
@@ -92,7 +92,7 @@ typedef struct OpInfo {
 } OpInfo;
 extern const OpInfo op_info[OP_COUNT];
 
-/* ---- types --------------------------------------------------------------- */
+/* ---- types -------------------------------------------------------------- */
 
 /* One dim. A ragged dim (only ever dim 1) has `size` as the bound on the rows
  * of all groups together; dim 0 counts the groups. */
@@ -108,7 +108,7 @@ typedef struct Type {
 } Type;
 typedef VEC(Type) TypeVec;
 
-/* ---- graph --------------------------------------------------------------- */
+/* ---- graph -------------------------------------------------------------- */
 
 typedef struct Value Value;
 typedef struct Node Node;
@@ -246,10 +246,10 @@ struct Module {
   int64_t slab_bytes[SLAB_COUNT]; /* param, optim, state; set by plan */
 };
 
-/* ---- graph.c: types, lookup, surgery -------------------------------------- */
+/* ---- graph.c: types, lookup, surgery ------------------------------------ */
 
 Type type_of(Dtype dtype, int rank, const int64_t *sizes);
-/* The type of R rows of `width` grouped by expert: dtype[groups, r<=R, width]. */
+/* R rows of `width` grouped by expert: dtype[groups, r<=R, width]. */
 Type type_ragged(Dtype dtype, int64_t groups, int64_t rows, int64_t width);
 Type type_scalar(Dtype dtype);
 Type type_with_dtype(Type t, Dtype dtype); /* same dims */
@@ -324,7 +324,7 @@ Module *ir_module_clone(const Module *m); /* deep copy in the same context */
 /* The source place of a node: its loc, or its span's text, or "". */
 Sym node_loc(Ctx *cx, const Node *n);
 
-/* ---- build.c: making nodes ------------------------------------------------ */
+/* ---- build.c: making nodes ---------------------------------------------- */
 
 /* Where new nodes go and what they inherit. */
 struct Builder {
@@ -344,16 +344,16 @@ Builder ir_builder_like(Ctx *cx, Region *r, NodeVec *out, const Node *n);
 
 /* Makes a node: ops with the TYPED trait take `type`, others infer. Attributes
  * come as alternating name and value, ended by NULL: int and bool as int64_t,
- * float as double, str and map as const char *, ints as a length (int64_t) and a
- * const int64_t *; names must be in the op's row. Types are asserted to be
+ * float as double, str and map as const char *, ints as a length (int64_t) and
+ * a const int64_t *; names must be in the op's row. Types are asserted to be
  * right: callers check user input beforehand with ir_infer on a node of their
  * own. Returns the node; its results are n->outs.
  *
  * A REGION op comes back with no results yet and with an empty body whose
- * parameters stand ready: a scan's are its index, carries, slices of the scanned
- * operands, invariants; a fused op's are the operands. Fill the body through
- * ir_builder(cx, n->body), push its results to n->body->results, then call
- * ir_finish. */
+ * parameters stand ready: a scan's are its index, carries, slices of the
+ * scanned operands, invariants; a fused op's are the operands. Fill the body
+ * through ir_builder(cx, n->body), push its results to n->body->results, then
+ * call ir_finish. */
 Node *ir_node(Builder *b, OpKind op, const Type *type, Value *const *ins,
               uint32_t n_ins, ... /* name, value, ..., NULL */);
 /* The same from a filled attribute array, with no check and no inference
@@ -403,11 +403,11 @@ Sym map_text(Ctx *cx, const IndexMap *m);
 Sym map_dropping(Ctx *cx, int rank, int dim);
 char map_free_letter(const IndexMap *m); /* one that the map does not use */
 
-/* ---- infer.c: result types ------------------------------------------------ */
+/* ---- infer.c: result types ---------------------------------------------- */
 
-/* Gives n its results' types (for TYPED ops: checks the one there) from operands,
- * attributes and body, making the results that do not exist yet. On a mistake
- * reports a diagnostic at `n->span` and returns false. */
+/* Gives n its results' types (for TYPED ops: checks the one there) from
+ * operands, attributes and body, making the results that do not exist yet. On a
+ * mistake reports a diagnostic at `n->span` and returns false. */
 bool ir_infer(Ctx *cx, Node *n);
 /* The same without touching n: result types are appended to `out`. TYPED ops
  * take theirs from n->outs. */
@@ -415,12 +415,12 @@ bool ir_infer_types(Ctx *cx, const Node *n, TypeVec *out);
 /* Sizes in range, ragged dims where they may be. `what` starts the message. */
 bool ir_check_type(Ctx *cx, Span span, const char *what, const Type *t);
 
-/* ---- verify.c: every invariant, one place ---------------------------------- */
+/* ---- verify.c: every invariant, one place ------------------------------- */
 
 /* False: diagnostics were reported. `expanded`: no HIGH op may be left. */
 bool ir_verify(Module *m, bool expanded);
 
-/* ---- print.c, read.c: canonical text and its inverse ----------------------- */
+/* ---- print.c, read.c: canonical text and its inverse -------------------- */
 
 typedef struct PrintOptions {
   bool loc; /* append loc("file:line:col") to each node */
@@ -432,7 +432,7 @@ void ir_print_node(Node *n, Buf *out); /* one node, for messages */
 /* NULL: diagnostics were reported. The result has passed ir_verify. */
 Module *ir_read(Ctx *cx, uint32_t file);
 
-/* ---- eval.c: the reference interpreter ------------------------------------- */
+/* ---- eval.c: the reference interpreter ---------------------------------- */
 
 /* A tensor of the interpreter: every element as a double, which holds each
  * bool, i32, u32, f32 exactly. Stored shape as type_stored_dims. */
