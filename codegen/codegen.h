@@ -202,12 +202,28 @@ Kernel *cg_contract(Ctx *cx, const Node *n, int lanes);
 Kernel *cg_route(Ctx *cx, const Node *n, int lanes);
 Kernel *cg_scatter_add(Ctx *cx, const Node *n, int lanes);
 
-/* ---- llvm.c: kernel loops to LLVM ---------------------------------------------- */
+/* ---- scalar.c: scalar bodies as LLVM instructions -------------------------------- */
 
+struct LLVMOpaqueContext;
 struct LLVMOpaqueModule;
+struct LLVMOpaqueBuilder;
+struct LLVMOpaqueType;
 struct LLVMOpaqueValue;
 struct LLVMOpaqueTargetMachine;
 struct LLVMOpaqueMemoryBuffer;
+
+/* A dtype in a register: a scalar for one lane, else a vector. */
+struct LLVMOpaqueType *cg_llvm_type(struct LLVMOpaqueContext *c, Dtype dtype,
+                                    int lanes);
+struct LLVMOpaqueValue *cg_llvm_const(struct LLVMOpaqueContext *c, Dtype dtype,
+                                      int lanes, double x);
+/* A SCALAR op of ops.def on operands of equal lanes; `in` is the dtype of the
+ * first, `out` that of the result. */
+struct LLVMOpaqueValue *cg_llvm_scalar(struct LLVMOpaqueBuilder *b, OpKind op,
+                                       Dtype in, Dtype out,
+                                       struct LLVMOpaqueValue *const *a);
+
+/* ---- llvm.c: kernel loops to LLVM ---------------------------------------------- */
 
 /* What code is made for. */
 typedef struct Target {
