@@ -1,0 +1,153 @@
+/* host.c: the machine that host code is made for, and LLVM's part in it.
+ *
+ * Code is made for one of a few levels of x86-64, not for a CPU by name: names
+ * are masked in virtual machines, and a level gives the same bytes on every
+ * machine that has it. Each level is a row below. Every level has fma and
+ * rounding instructions; without them LLVM would call libm. */
+#include "codegen.h"
+
+#include <llvm-c/Analysis.h>
+#include <llvm-c/Core.h>
+#include <llvm-c/Target.h>
+#include <llvm-c/TargetMachine.h>
+#include <llvm-c/Transforms/PassBuilder.h>
+#include <string.h>
+
+static const char *const v3_features[] = {"avx2", "bmi", "bmi2", "f16c",
+                                          "fma",  "lzcnt"};
+static const char *const v4_features[] = {
+    "avx2", "bmi",     "bmi2",     "f16c",     "fma",     "lzcnt",
+    "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"};
+
+typedef struct Level {
+  const char *cpu;
+  const char *const *features;
+  size_t n_features;
+  int lanes;
+} Level;
+
+/* The best first: `native` takes the first that the machine has. */
+static const Level levels[] = {
+    {"x86-64-v4", v4_features, COUNT_OF(v4_features), 16},
+    {"x86-64-v3", v3_features, COUNT_OF(v3_features), 8},
+};
+
+static const char triple[] = "x86_64-unknown-linux-gnu";
+
+/* ---- choosing ------------------------------------------------------------------------ */
+
+/* Whether a feature string "+avx,-sse4a,..." switches `feature` on. */
+static bool has_feature(const char *string, const char *feature) {
+  size_t n = strlen(feature);
+  for (const char *p = string; p; p = strchr(p, ',')) {
+    p += *p == ',';
+    if (p[0] == '+' && !strncmp(p + 1, feature, n) &&
+        (p[1 + n] == ',' || !p[1 + n]))
+      return true;
+  }
+  return false;
+}
+
+static const Level *native_level(void) {
+  char *host = LLVMGetHostCPUFeatures();
+  const Level *found = NULL;
+  for (size_t i = 0; i < COUNT_OF(levels) && !found; i++) {
+    bool all = true;
+    for (size_t f = 0; f < levels[i].n_features; f++)
+      all = all && has_feature(host, levels[i].features[f]);
+    if (all)
+      found = &levels[i];
+  }
+  LLVMDisposeMessage(host);
+  return found;
+}
+
+static const Level *find_level(Ctx *cx, const char *cpu) {
+  Span nowhere = {0};
+  if (!strcmp(cpu, "native")) {
+    const Level *l = native_level();
+    if (!l)
+      diag_error(cx, nowhere, "this machine lacks avx2 or fma, the least that "
+                              "code is made for");
+    return l;
+  }
+  for (size_t i = 0; i < COUNT_OF(levels); i++)
+    if (!strcmp(cpu, levels[i].cpu))
+      return &levels[i];
+  diag_error(cx, nowhere, "unknown cpu '%s'; there are native, x86-64-v3 and "
+                          "x86-64-v4", cpu);
+  return NULL;
+}
+
+bool cg_target(Ctx *cx, const CodegenOptions *o, Target *out) {
+  *out = (Target){0};
+  const Level *l = find_level(cx, o->cpu);
+  if (!l)
+    return false;
+  LLVMInitializeX86TargetInfo();
+  LLVMInitializeX86Target();
+  LLVMInitializeX86TargetMC();
+  LLVMInitializeX86AsmPrinter();
+  char *message = NULL;
+  LLVMTargetRef target;
+  if (LLVMGetTargetFromTriple(triple, &target, &message))
+    internal_error("LLVM without x86-64: %s", message);
+  out->cpu = l->cpu;
+  out->features = l->features;
+  out->n_features = (int)l->n_features;
+  out->lanes = l->lanes;
+  out->machine = LLVMCreateTargetMachine(
+      target, triple, l->cpu, "",
+      o->opt_level ? LLVMCodeGenLevelDefault : LLVMCodeGenLevelLess,
+      LLVMRelocPIC, LLVMCodeModelSmall);
+  return true;
+}
+
+void cg_target_free(Target *t) {
+  if (t->machine)
+    LLVMDisposeTargetMachine(t->machine);
+  *t = (Target){0};
+}
+
+/* ---- a module's way to machine code ---------------------------------------------------- */
+
+LLVMModuleRef cg_module(const Target *t) {
+  LLVMModuleRef m = LLVMModuleCreateWithNameInContext("model",
+                                                      LLVMContextCreate());
+  LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(t->machine);
+  LLVMSetModuleDataLayout(m, layout);
+  LLVMDisposeTargetData(layout);
+  LLVMSetTarget(m, triple);
+  return m;
+}
+
+/* Vectors and tails are explicit, so LLVM is left with tidying: addresses,
+ * common parts, loop-invariant code, unrolling of short loops. */
+static const char passes[] =
+    "function(early-cse<memssa>,simplifycfg,instcombine<no-verify-fixpoint>,"
+    "loop-mssa(loop-rotate,licm),simplifycfg,instcombine<no-verify-fixpoint>,"
+    "loop(indvars,loop-unroll-full),gvn,instcombine<no-verify-fixpoint>,"
+    "simplifycfg,adce)";
+
+void cg_optimise(const Target *t, LLVMModuleRef m) {
+  char *message = NULL;
+  if (LLVMVerifyModule(m, LLVMReturnStatusAction, &message))
+    internal_error("generated code is malformed: %s", message);
+  LLVMDisposeMessage(message);
+  LLVMPassBuilderOptionsRef o = LLVMCreatePassBuilderOptions();
+  LLVMErrorRef err = LLVMRunPasses(m, passes, t->machine, o);
+  if (err)
+    internal_error("LLVM: %s", LLVMGetErrorMessage(err));
+  LLVMDisposePassBuilderOptions(o);
+}
+
+LLVMMemoryBufferRef cg_machine_code(const Target *t, LLVMModuleRef m,
+                                    bool text) {
+  char *message = NULL;
+  LLVMMemoryBufferRef out = NULL;
+  if (LLVMTargetMachineEmitToMemoryBuffer(
+          t->machine, m, text ? LLVMAssemblyFile : LLVMObjectFile, &message,
+          &out))
+    internal_error("LLVM: %s", message);
+  return out;
+}

@@ -1,0 +1,394 @@
+/* llvm.c: kernel loops to LLVM, statement by statement.
+ *
+ * A stage becomes one internal function of type MoertBody: a loop over the
+ * chunk's items around the stage's body. The kernel language says all there is
+ * to say about vectors, tails and order, so this file only spells it: loops as
+ * phi nodes, vectors as vector types, a bool as i1 in a register and as one byte
+ * in memory. Functions carry `no-builtins`, so that no loop turns into a call of
+ * memset: the library links to nothing. */
+#include "codegen.h"
+
+#include <llvm-c/Core.h>
+#include <string.h>
+
+typedef struct Body {
+  LLVMContextRef c;
+  LLVMModuleRef m;
+  LLVMBuilderRef b;
+  LLVMValueRef fn;
+  LLVMTypeRef i64, ptr;
+  LLVMValueRef item;  /* induction variable of the chunk loop */
+  LLVMValueRef *args; /* addresses of the record's arguments */
+  LLVMValueRef *of;   /* by KVal id */
+} Body;
+
+enum { P_ARGS, P_LO, P_HI, P_SCRATCH, P_WORKSPACE, P_COUNT };
+
+static void block(Body *e, const KBlock *k);
+
+/* ---- functions ------------------------------------------------------------------ */
+
+static void add_attribute(Body *e, LLVMAttributeIndex at, const char *name) {
+  unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
+  LLVMAddAttributeAtIndex(e->fn, at, LLVMCreateEnumAttribute(e->c, kind, 0));
+}
+
+static void add_text_attribute(Body *e, const char *name, const char *value) {
+  LLVMAttributeRef a =
+      LLVMCreateStringAttribute(e->c, name, (unsigned)strlen(name), value,
+                                (unsigned)strlen(value));
+  LLVMAddAttributeAtIndex(e->fn, LLVMAttributeFunctionIndex, a);
+}
+
+static void declare(Body *e, const Target *t, const char *name) {
+  LLVMTypeRef params[P_COUNT] = {e->ptr, e->i64, e->i64, e->ptr, e->ptr};
+  LLVMTypeRef type =
+      LLVMFunctionType(LLVMVoidTypeInContext(e->c), params, P_COUNT, false);
+  char width[16];
+  e->fn = LLVMAddFunction(e->m, name, type);
+  LLVMSetLinkage(e->fn, LLVMInternalLinkage);
+  snprintf(width, sizeof width, "%d", t->lanes * 32);
+  add_text_attribute(e, "prefer-vector-width", width);
+  add_text_attribute(e, "no-builtins", "");
+  add_attribute(e, LLVMAttributeFunctionIndex, "nounwind");
+  /* Arguments may be one buffer (in place), the rest is each its own. */
+  add_attribute(e, P_ARGS + 1, "noalias");
+  add_attribute(e, P_SCRATCH + 1, "noalias");
+  add_attribute(e, P_WORKSPACE + 1, "noalias");
+}
+
+static LLVMBasicBlockRef new_block(Body *e, const char *name) {
+  return LLVMAppendBasicBlockInContext(e->c, e->fn, name);
+}
+
+static LLVMValueRef index_const(Body *e, int64_t x) {
+  return LLVMConstInt(e->i64, (uint64_t)x, true);
+}
+
+static void load_args(Body *e, int n_args) {
+  for (int i = 0; i < n_args; i++) {
+    LLVMValueRef at = index_const(e, i);
+    LLVMValueRef p = LLVMBuildGEP2(e->b, e->ptr, LLVMGetParam(e->fn, P_ARGS),
+                                   &at, 1, "");
+    e->args[i] = LLVMBuildLoad2(e->b, e->ptr, p, "");
+  }
+}
+
+/* ---- values ----------------------------------------------------------------------- */
+
+/* The LLVM value of one that was emitted, or of a constant. */
+static LLVMValueRef value(Body *e, const KVal *k) {
+  if (k->kind == K_INDEX)
+    return index_const(e, k->number);
+  if (k->kind == K_CONST)
+    return cg_llvm_const(e->c, k->dtype, k->lanes, k->value);
+  if (k->kind == K_IV && !k->loop)
+    return e->item;
+  if (k->kind == K_IV)
+    k = k->loop;
+  if (k->kind == K_RESULT)
+    k = k->loop->accs.data[k->number];
+  if (!e->of[k->id])
+    internal_error("a kernel value is used before it is made");
+  return e->of[k->id];
+}
+
+static LLVMValueRef zeros(Body *e, int lanes) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  return LLVMConstNull(LLVMVectorType(i32, (unsigned)lanes));
+}
+
+static LLVMValueRef splat(Body *e, LLVMValueRef x, int lanes) {
+  LLVMTypeRef t = LLVMVectorType(LLVMTypeOf(x), (unsigned)lanes);
+  LLVMValueRef zero = LLVMConstInt(LLVMInt32TypeInContext(e->c), 0, false);
+  LLVMValueRef v =
+      LLVMBuildInsertElement(e->b, LLVMGetPoison(t), x, zero, "");
+  return LLVMBuildShuffleVector(e->b, v, LLVMGetPoison(t), zeros(e, lanes), "");
+}
+
+static LLVMValueRef lanes_from(Body *e, LLVMValueRef first, int lanes) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  LLVMValueRef steps[256];
+  assert(lanes <= (int)COUNT_OF(steps));
+  for (int i = 0; i < lanes; i++)
+    steps[i] = LLVMConstInt(i32, (uint64_t)i, false);
+  LLVMValueRef ramp = LLVMConstVector(steps, (unsigned)lanes);
+  return LLVMBuildAdd(e->b, splat(e, first, lanes), ramp, "");
+}
+
+static LLVMValueRef alu(Body *e, const KVal *k) {
+  LLVMValueRef x = value(e, k->a[0]), y = value(e, k->a[1]);
+  LLVMValueRef c;
+  switch (k->alu) {
+  case A_ADD: return LLVMBuildNSWAdd(e->b, x, y, "");
+  case A_SUB: return LLVMBuildNSWSub(e->b, x, y, "");
+  case A_MUL: return LLVMBuildNSWMul(e->b, x, y, "");
+  case A_DIV: return LLVMBuildSDiv(e->b, x, y, "");
+  case A_REM: return LLVMBuildSRem(e->b, x, y, "");
+  case A_MIN:
+    c = LLVMBuildICmp(e->b, LLVMIntSLT, x, y, "");
+    return LLVMBuildSelect(e->b, c, x, y, "");
+  case A_MAX:
+    c = LLVMBuildICmp(e->b, LLVMIntSGT, x, y, "");
+    return LLVMBuildSelect(e->b, c, x, y, "");
+  case A_LT: return LLVMBuildICmp(e->b, LLVMIntSLT, x, y, "");
+  }
+  return NULL;
+}
+
+static LLVMValueRef scalar(Body *e, const KVal *k) {
+  LLVMValueRef a[COUNT_OF(k->a)];
+  for (size_t i = 0; i < COUNT_OF(k->a) && k->a[i]; i++)
+    a[i] = value(e, k->a[i]);
+  return cg_llvm_scalar(e->b, k->op, k->a[0]->dtype, k->dtype, a);
+}
+
+/* Pairwise: the lower half with the upper half until one is left. */
+static LLVMValueRef fold(Body *e, const KVal *k) {
+  LLVMValueRef v = value(e, k->a[0]);
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  for (int n = k->a[0]->lanes / 2; n >= 1; n /= 2) {
+    LLVMValueRef half[2], pick[128];
+    for (int side = 0; side < 2; side++) {
+      for (int i = 0; i < n; i++)
+        pick[i] = LLVMConstInt(i32, (uint64_t)(side * n + i), false);
+      half[side] =
+          n == 1 ? LLVMBuildExtractElement(e->b, v, pick[0], "")
+                 : LLVMBuildShuffleVector(e->b, v, LLVMGetPoison(LLVMTypeOf(v)),
+                                          LLVMConstVector(pick, (unsigned)n),
+                                          "");
+    }
+    v = cg_llvm_scalar(e->b, k->op, k->dtype, k->dtype, half);
+  }
+  return v;
+}
+
+/* ---- memory -------------------------------------------------------------------------- */
+
+static LLVMTypeRef memory_type(Body *e, Dtype dtype, int lanes) {
+  if (dtype_info[dtype].kind != DK_BOOL)
+    return cg_llvm_type(e->c, dtype, lanes);
+  LLVMTypeRef byte = LLVMInt8TypeInContext(e->c);
+  return lanes > 1 ? LLVMVectorType(byte, (unsigned)lanes) : byte;
+}
+
+/* Address of element `at` of a base. */
+static LLVMValueRef address(Body *e, const KBase *base, LLVMValueRef at) {
+  LLVMValueRef p = NULL;
+  switch (base->kind) {
+  case KB_ARG: p = e->args[base->number]; break;
+  case KB_SCRATCH: p = LLVMGetParam(e->fn, P_SCRATCH); break;
+  case KB_WORKSPACE: p = LLVMGetParam(e->fn, P_WORKSPACE); break;
+  }
+  if (base->kind != KB_ARG && base->number) {
+    LLVMValueRef bytes = index_const(e, base->number);
+    LLVMTypeRef byte = LLVMInt8TypeInContext(e->c);
+    p = LLVMBuildInBoundsGEP2(e->b, byte, p, &bytes, 1, "");
+  }
+  LLVMTypeRef t = memory_type(e, base->dtype, 1);
+  return LLVMBuildInBoundsGEP2(e->b, t, p, &at, 1, "");
+}
+
+static LLVMValueRef from_memory(Body *e, Dtype dtype, LLVMValueRef v) {
+  if (dtype_info[dtype].kind != DK_BOOL)
+    return v;
+  return LLVMBuildICmp(e->b, LLVMIntNE, v, LLVMConstNull(LLVMTypeOf(v)), "");
+}
+
+/* Lane by lane, for elements that no gather instruction takes. */
+static LLVMValueRef gather_each(Body *e, const KVal *k, LLVMValueRef base,
+                                LLVMValueRef offsets) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  LLVMTypeRef t = memory_type(e, k->dtype, 1);
+  LLVMValueRef v = LLVMGetPoison(memory_type(e, k->dtype, k->lanes));
+  for (int i = 0; i < k->lanes; i++) {
+    LLVMValueRef lane = LLVMConstInt(i32, (uint64_t)i, false);
+    LLVMValueRef at = LLVMBuildExtractElement(e->b, offsets, lane, "");
+    at = LLVMBuildSExt(e->b, at, e->i64, "");
+    LLVMValueRef p = LLVMBuildInBoundsGEP2(e->b, t, base, &at, 1, "");
+    LLVMValueRef x = LLVMBuildLoad2(e->b, t, p, "");
+    LLVMSetAlignment(x, dtype_info[k->dtype].bytes);
+    v = LLVMBuildInsertElement(e->b, v, x, lane, "");
+  }
+  return from_memory(e, k->dtype, v);
+}
+
+static LLVMValueRef gather(Body *e, const KVal *k) {
+  LLVMValueRef base = address(e, &k->base, value(e, k->a[0]));
+  LLVMValueRef offsets = value(e, k->a[1]);
+  unsigned bytes = dtype_info[k->dtype].bytes, lanes = k->lanes;
+  if (bytes < 4)
+    return gather_each(e, k, base, offsets);
+  LLVMTypeRef type = cg_llvm_type(e->c, k->dtype, k->lanes);
+  LLVMValueRef at = LLVMBuildInBoundsGEP2(
+      e->b, memory_type(e, k->dtype, 1), base, &offsets, 1, "");
+  LLVMTypeRef types[2] = {type, LLVMTypeOf(at)};
+  static const char name[] = "llvm.masked.gather";
+  unsigned id = LLVMLookupIntrinsicID(name, sizeof name - 1);
+  LLVMValueRef f = LLVMGetIntrinsicDeclaration(e->m, id, types, 2);
+  LLVMTypeRef i1s = LLVMVectorType(LLVMInt1TypeInContext(e->c), lanes);
+  LLVMValueRef a[4] = {
+      at, LLVMConstInt(LLVMInt32TypeInContext(e->c), bytes, false),
+      LLVMConstAllOnes(i1s), LLVMGetPoison(type)};
+  return LLVMBuildCall2(e->b, LLVMGlobalGetValueType(f), f, a, 4, "");
+}
+
+static LLVMValueRef load(Body *e, const KVal *k) {
+  if (k->a[1])
+    return gather(e, k);
+  LLVMValueRef p = address(e, &k->base, value(e, k->a[0]));
+  LLVMValueRef v =
+      LLVMBuildLoad2(e->b, memory_type(e, k->dtype, k->lanes), p, "");
+  LLVMSetAlignment(v, dtype_info[k->dtype].bytes);
+  return from_memory(e, k->dtype, v);
+}
+
+static void store(Body *e, const KVal *k) {
+  const KVal *what = k->a[1];
+  LLVMValueRef v = value(e, what);
+  LLVMValueRef p = address(e, &k->base, value(e, k->a[0]));
+  if (dtype_info[what->dtype].kind == DK_BOOL)
+    v = LLVMBuildZExt(e->b, v, memory_type(e, what->dtype, what->lanes), "");
+  LLVMSetAlignment(LLVMBuildStore(e->b, v, p), dtype_info[what->dtype].bytes);
+}
+
+/* ---- control --------------------------------------------------------------------------- */
+
+static LLVMTypeRef type_of_kval(Body *e, const KVal *k) {
+  return k->index ? e->i64 : cg_llvm_type(e->c, k->dtype, k->lanes);
+}
+
+/* for (iv = lo; iv < hi; iv += step): open, then close after the body. */
+typedef struct Loop {
+  LLVMBasicBlockRef header, exit;
+  LLVMValueRef iv;
+} Loop;
+
+static Loop loop_open(Body *e, LLVMValueRef lo) {
+  Loop l = {new_block(e, "loop"), NULL, NULL};
+  LLVMBasicBlockRef before = LLVMGetInsertBlock(e->b);
+  LLVMBuildBr(e->b, l.header);
+  LLVMPositionBuilderAtEnd(e->b, l.header);
+  l.iv = LLVMBuildPhi(e->b, e->i64, "");
+  LLVMAddIncoming(l.iv, &lo, &before, 1);
+  return l;
+}
+
+/* After the phis: leaves when the induction variable has reached `hi`. */
+static void loop_test(Body *e, Loop *l, LLVMValueRef hi) {
+  LLVMBasicBlockRef body = new_block(e, "body");
+  l->exit = new_block(e, "exit");
+  LLVMValueRef more = LLVMBuildICmp(e->b, LLVMIntSLT, l->iv, hi, "");
+  LLVMBuildCondBr(e->b, more, body, l->exit);
+  LLVMPositionBuilderAtEnd(e->b, body);
+}
+
+static void loop_close(Body *e, Loop *l, int64_t step) {
+  LLVMValueRef next = LLVMBuildNSWAdd(e->b, l->iv, index_const(e, step), "");
+  LLVMBasicBlockRef latch = LLVMGetInsertBlock(e->b);
+  LLVMAddIncoming(l->iv, &next, &latch, 1);
+  LLVMBuildBr(e->b, l->header);
+  LLVMPositionBuilderAtEnd(e->b, l->exit);
+}
+
+static void for_loop(Body *e, const KVal *k) {
+  LLVMValueRef lo = value(e, k->a[0]), hi = value(e, k->a[1]);
+  LLVMBasicBlockRef before = LLVMGetInsertBlock(e->b);
+  Loop l = loop_open(e, lo);
+  e->of[k->id] = l.iv;
+  for (uint32_t i = 0; i < k->accs.len; i++) {
+    const KVal *acc = k->accs.data[i];
+    LLVMValueRef init = value(e, acc->a[0]);
+    LLVMValueRef phi = LLVMBuildPhi(e->b, type_of_kval(e, acc), "");
+    LLVMAddIncoming(phi, &init, &before, 1);
+    e->of[acc->id] = phi;
+  }
+  loop_test(e, &l, hi);
+  block(e, &k->body);
+  LLVMBasicBlockRef latch = LLVMGetInsertBlock(e->b);
+  for (uint32_t i = 0; i < k->accs.len; i++) {
+    LLVMValueRef next = value(e, k->updates.data[i]);
+    LLVMAddIncoming(e->of[k->accs.data[i]->id], &next, &latch, 1);
+  }
+  loop_close(e, &l, k->number);
+}
+
+static void if_block(Body *e, const KVal *k) {
+  LLVMValueRef cond = value(e, k->a[0]);
+  LLVMBasicBlockRef then = new_block(e, "then"), after = new_block(e, "after");
+  LLVMBuildCondBr(e->b, cond, then, after);
+  LLVMPositionBuilderAtEnd(e->b, then);
+  block(e, &k->body);
+  LLVMBuildBr(e->b, after);
+  LLVMPositionBuilderAtEnd(e->b, after);
+}
+
+static LLVMValueRef statement(Body *e, const KVal *k) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  switch (k->kind) {
+  case K_INDEX:
+  case K_IV:
+  case K_CONST:
+  case K_ACC:
+  case K_RESULT: return NULL; /* found where they are used */
+  case K_ALU: return alu(e, k);
+  case K_SCALAR: return scalar(e, k);
+  case K_SPLAT: return splat(e, value(e, k->a[0]), k->lanes);
+  case K_LANES: return lanes_from(e, value(e, k->a[0]), k->lanes);
+  case K_LOAD: return load(e, k);
+  case K_STORE: store(e, k); return NULL;
+  case K_FOR: for_loop(e, k); return NULL;
+  case K_IF: if_block(e, k); return NULL;
+  case K_FOLD: return fold(e, k);
+  case K_FROM_I32:
+    return dtype_info[k->a[0]->dtype].kind == DK_INT
+               ? LLVMBuildSExt(e->b, value(e, k->a[0]), e->i64, "")
+               : LLVMBuildZExt(e->b, value(e, k->a[0]), e->i64, "");
+  case K_TO_I32: return LLVMBuildTrunc(e->b, value(e, k->a[0]), i32, "");
+  }
+  return NULL;
+}
+
+static void block(Body *e, const KBlock *k) {
+  for (uint32_t i = 0; i < k->len; i++) {
+    LLVMValueRef v = statement(e, k->data[i]);
+    if (v)
+      e->of[k->data[i]->id] = v;
+  }
+}
+
+/* ---- kernels -------------------------------------------------------------------------------- */
+
+static LLVMValueRef stage(Body *e, const Target *t, const Kernel *k,
+                          const KStage *s, const char *name) {
+  declare(e, t, name);
+  LLVMPositionBuilderAtEnd(e->b, new_block(e, "entry"));
+  load_args(e, k->n_args);
+  Loop l = loop_open(e, LLVMGetParam(e->fn, P_LO));
+  e->item = l.iv;
+  loop_test(e, &l, LLVMGetParam(e->fn, P_HI));
+  block(e, &s->body);
+  loop_close(e, &l, 1);
+  LLVMBuildRetVoid(e->b);
+  return e->fn;
+}
+
+void cg_llvm_kernel(LLVMModuleRef m, const Target *t, const Kernel *k,
+                    const char *name, LLVMValueRef *out_bodies) {
+  LLVMContextRef c = LLVMGetModuleContext(m);
+  Arena a = {0};
+  Body e = {.c = c,
+            .m = m,
+            .b = LLVMCreateBuilderInContext(c),
+            .i64 = LLVMInt64TypeInContext(c),
+            .ptr = LLVMPointerTypeInContext(c, 0)};
+  e.args = NEW_ARRAY(&a, LLVMValueRef, (size_t)k->n_args);
+  e.of = NEW_ARRAY(&a, LLVMValueRef, k->n_vals);
+  for (uint32_t i = 0; i < k->stages.len; i++) {
+    char stage_name[128];
+    snprintf(stage_name, sizeof stage_name, "%.100s.%u", name, i);
+    out_bodies[i] = stage(&e, t, k, &k->stages.data[i], stage_name);
+  }
+  LLVMDisposeBuilder(e.b);
+  arena_reset(&a);
+}

@@ -1,0 +1,471 @@
+/* table.c: a planned module as constant data: the step table.
+ *
+ * The library's one symbol `moert_model` is a MoertDesc (runtime/moert.h), built
+ * here as LLVM constants, next to the kernels that its records point to. Nodes
+ * become records one by one: a contraction that a gemm can do is a GEMM, a
+ * reshape is nothing or a COPY, a scan is LOOP, its body's records, END, and
+ * everything else is a LAUNCH of the kernel that cg_lower makes. Kernels with
+ * equal text are emitted once. */
+#include "codegen.h"
+
+#include <llvm-c/Core.h>
+#include <llvm-c/Target.h>
+#include <string.h>
+
+#ifndef MOEC_VERSION
+#error "MOEC_VERSION is set by CMakeLists.txt"
+#endif
+
+typedef VEC(LLVMValueRef) ConstVec;
+
+typedef struct Table {
+  Module *ir;
+  Arena *a;
+  const Target *t;
+  const CodegenOptions *o;
+  LLVMModuleRef m;
+  LLVMContextRef c;
+  LLVMTypeRef i32, i64, ptr;
+  Map strings; /* Sym -> global */
+  Map kernels; /* hash -> global MoertKernel */
+  uint32_t n_kernels;
+  /* of the entry at hand */
+  ConstVec records;
+  int64_t flops;
+} Table;
+
+/* ---- constants ------------------------------------------------------------------- */
+
+static LLVMValueRef c_i32(Table *t, int64_t x) {
+  return LLVMConstInt(t->i32, (uint64_t)x, true);
+}
+
+static LLVMValueRef c_i64(Table *t, int64_t x) {
+  return LLVMConstInt(t->i64, (uint64_t)x, true);
+}
+
+static LLVMValueRef c_null(Table *t) { return LLVMConstPointerNull(t->ptr); }
+
+static LLVMValueRef c_i64s(Table *t, const int64_t *x, unsigned n) {
+  LLVMValueRef all[16];
+  assert(n <= COUNT_OF(all));
+  for (unsigned i = 0; i < n; i++)
+    all[i] = c_i64(t, x[i]);
+  return LLVMConstArray2(t->i64, all, n);
+}
+
+/* A struct of moert.h, which must be `bytes` long: the layouts agree. */
+static LLVMValueRef c_struct(Table *t, size_t bytes, LLVMValueRef *fields,
+                             unsigned n) {
+  LLVMValueRef s = LLVMConstStructInContext(t->c, fields, n, false);
+  LLVMTargetDataRef layout = LLVMGetModuleDataLayout(t->m);
+  if (LLVMABISizeOfType(layout, LLVMTypeOf(s)) != bytes)
+    internal_error("a struct of the step table differs from moert.h");
+  return s;
+}
+#define C_STRUCT(t, T, fields) \
+  c_struct((t), sizeof(T), (fields), COUNT_OF(fields))
+
+/* A constant of its own; the linker sees no name. */
+static LLVMValueRef place(Table *t, LLVMValueRef v) {
+  LLVMValueRef g = LLVMAddGlobal(t->m, LLVMTypeOf(v), "");
+  LLVMSetInitializer(g, v);
+  LLVMSetGlobalConstant(g, true);
+  LLVMSetLinkage(g, LLVMPrivateLinkage);
+  return g;
+}
+
+/* Pointer to an array of equal structs; NULL for an empty one. */
+static LLVMValueRef c_array(Table *t, const ConstVec *v) {
+  if (!v->len)
+    return c_null(t);
+  LLVMTypeRef type = LLVMTypeOf(v->data[0]);
+  return place(t, LLVMConstArray2(type, v->data, v->len));
+}
+
+/* Pointer to text; NULL is "". */
+static LLVMValueRef c_text(Table *t, const char *text) {
+  text = text ? text : "";
+  size_t n = strlen(text);
+  if (n > 200) /* texts of stages: no use in interning them */
+    return place(t, LLVMConstStringInContext2(t->c, text, n, false));
+  Sym s = sym(t->ir->cx, text);
+  LLVMValueRef g = map_get(&t->strings, s);
+  if (!g) {
+    g = place(t, LLVMConstStringInContext2(t->c, text, n, false));
+    LLVMSetUnnamedAddress(g, LLVMGlobalUnnamedAddr);
+    map_put(t->a, &t->strings, s, g);
+  }
+  return g;
+}
+
+/* ---- places ------------------------------------------------------------------------ */
+
+static LLVMValueRef c_ref(Table *t, const Type *type, const Place *p) {
+  static_assert((int)MAX_LOOPS == (int)MOERT_MAX_LOOPS, "ORDER SLAB");
+  static_assert((int)SLAB_ARENA - 1 == (int)MOERT_SLAB_ARENA, "ORDER SLAB");
+  assert(p->slab != SLAB_NONE);
+  LLVMValueRef f[] = {c_i32(t, (int)p->slab - 1), c_i32(t, type->dtype),
+                      c_i64(t, type_elements(type)), c_i64(t, p->offset),
+                      c_i64s(t, p->stride, MAX_LOOPS)};
+  return C_STRUCT(t, MoertRef, f);
+}
+
+static LLVMValueRef value_ref(Table *t, const Value *v) {
+  return c_ref(t, &v->type, &v->place);
+}
+
+static LLVMValueRef c_dims(Table *t, const Type *type, int *out_rank) {
+  int64_t dims[MAX_RANK] = {0};
+  static_assert((int)MAX_RANK == (int)MOERT_MAX_RANK, "ranks");
+  *out_rank = type_stored_dims(type, dims);
+  return c_i64s(t, dims, MAX_RANK);
+}
+
+/* ---- kernels ------------------------------------------------------------------------- */
+
+static LLVMValueRef c_stage(Table *t, const KStage *s, LLVMValueRef body) {
+  LLVMValueRef f[] = {body, c_i64(t, s->count), c_i64(t, s->grain),
+                      c_i64(t, s->scratch_bytes), c_i32(t, s->uneven)};
+  return C_STRUCT(t, MoertStage, f);
+}
+
+static LLVMValueRef emit_kernel(Table *t, const Kernel *k) {
+  LLVMValueRef *bodies = NEW_ARRAY(t->a, LLVMValueRef, k->stages.len);
+  char name[96];
+  snprintf(name, sizeof name, "k%u.%.80s", t->n_kernels++, k->name);
+  cg_llvm_kernel(t->m, t->t, k, name, bodies);
+  ConstVec stages = {0};
+  for (uint32_t i = 0; i < k->stages.len; i++)
+    vec_push(t->a, &stages, c_stage(t, &k->stages.data[i], bodies[i]));
+  LLVMValueRef f[] = {c_text(t, k->name), c_i64(t, k->workspace_bytes),
+                      c_i32(t, (int)stages.len), c_array(t, &stages)};
+  return place(t, C_STRUCT(t, MoertKernel, f));
+}
+
+/* One that was emitted before when its text is the same. */
+static LLVMValueRef kernel_for(Table *t, Node *n) {
+  Kernel *k = cg_lower(t->ir->cx, n, t->t->lanes);
+  const void *key = (const void *)(uintptr_t)k->hash;
+  LLVMValueRef g = map_get(&t->kernels, key);
+  if (!g) {
+    g = emit_kernel(t, k);
+    map_put(t->a, &t->kernels, key, g);
+  }
+  return g;
+}
+
+/* ---- records --------------------------------------------------------------------------- */
+
+/* Fields of a MoertRecord as they stand for any kind. */
+typedef struct Record {
+  MoertRecordKind kind;
+  const char *name, *where;
+  ConstVec args;
+  uint32_t n_outs;
+  bool reverse;
+  int64_t count, flops;
+  LLVMValueRef kernel, gemm;
+} Record;
+
+static void add_record(Table *t, Record *r) {
+  LLVMValueRef f[] = {c_i32(t, r->kind),
+                      c_i32(t, r->args.len),
+                      c_i32(t, r->n_outs),
+                      c_i32(t, r->reverse),
+                      c_i64(t, r->count),
+                      c_text(t, r->name),
+                      c_text(t, r->where),
+                      c_array(t, &r->args),
+                      r->kernel ? r->kernel : c_null(t),
+                      r->gemm ? r->gemm : c_null(t),
+                      c_i64(t, r->flops)};
+  vec_push(t->a, &t->records, C_STRUCT(t, MoertRecord, f));
+}
+
+static int64_t node_flops(const Node *n) {
+  int64_t macs = ir_macs(n);
+  if (n->op == OP_fused)
+    for (uint32_t i = 0; i < n->body->nodes.len; i++)
+      macs += ir_macs(n->body->nodes.data[i]);
+  return 2 * macs;
+}
+
+/* "%h1, %c1: fused rows" */
+static const char *record_name(Table *t, const Node *n) {
+  Buf b = {0};
+  for (uint32_t i = 0; i < n->outs.len; i++) {
+    const Value *v = n->outs.data[i];
+    if (v->name)
+      buf_fmt(&b, "%s%%%s", i ? ", " : "", v->name);
+    else
+      buf_fmt(&b, "%s%%%u", i ? ", " : "", v->id);
+  }
+  buf_fmt(&b, ": %s", op_info[n->op].name);
+  if (n->op == OP_fused)
+    buf_fmt(&b, " %s", attr_sym(n, "kind"));
+  Sym s = sym(t->ir->cx, b.data);
+  buf_free(&b);
+  return s;
+}
+
+static Record record_of(Table *t, MoertRecordKind kind, const Node *n) {
+  return (Record){.kind = kind,
+                  .name = record_name(t, n),
+                  .where = node_loc(t->ir->cx, n)};
+}
+
+static LLVMValueRef c_gemm(Table *t, const MoertGemm *g) {
+  LLVMValueRef f[] = {c_i64(t, g->batch),          c_i64(t, g->m),
+                      c_i64(t, g->n),              c_i64(t, g->k),
+                      c_i64s(t, g->a_stride, 3),   c_i64s(t, g->b_stride, 3),
+                      c_i64s(t, g->c_stride, 3),   c_i32(t, g->dtype),
+                      c_i32(t, g->accumulate)};
+  return place(t, C_STRUCT(t, MoertGemm, f));
+}
+
+/* Operands, then results. */
+static void add_args(Table *t, Record *r, const Node *n) {
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    vec_push(t->a, &r->args, value_ref(t, n->ins.data[i]));
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    vec_push(t->a, &r->args, value_ref(t, n->outs.data[i]));
+  r->n_outs = n->outs.len;
+}
+
+static void launch(Table *t, Node *n) {
+  MoertGemm g;
+  bool gemm = n->op == OP_contract && cg_gemm(n, &g);
+  Record r = record_of(t, gemm ? MOERT_GEMM : MOERT_LAUNCH, n);
+  add_args(t, &r, n);
+  r.flops = node_flops(n);
+  if (gemm)
+    r.gemm = c_gemm(t, &g);
+  else
+    r.kernel = kernel_for(t, n);
+  add_record(t, &r);
+}
+
+static bool same_place(const Place *a, const Place *b) {
+  return a->slab == b->slab && a->offset == b->offset &&
+         !memcmp(a->stride, b->stride, sizeof a->stride);
+}
+
+/* Reshaped data stays as it is: a copy where the plan wants it elsewhere. */
+static void reshape(Table *t, const Node *n) {
+  if (same_place(&n->ins.data[0]->place, &n->outs.data[0]->place))
+    return;
+  Record r = record_of(t, MOERT_COPY, n);
+  add_args(t, &r, n);
+  add_record(t, &r);
+}
+
+static void region(Table *t, const Region *r);
+
+static void scan(Table *t, const Node *n) {
+  const Value *index = n->body->params.data[0];
+  Record r = record_of(t, MOERT_LOOP, n);
+  r.count = attr_int(n, "length");
+  r.reverse = attr_bool(n, "reverse");
+  if (index->place.slab != SLAB_NONE) {
+    vec_push(t->a, &r.args, value_ref(t, index));
+    r.n_outs = 1;
+  }
+  add_record(t, &r);
+  int64_t before = t->flops;
+  t->flops = 0;
+  region(t, n->body);
+  t->flops = before + t->flops * r.count;
+  Record end = record_of(t, MOERT_END, n);
+  add_record(t, &end);
+}
+
+static void region(Table *t, const Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    t->flops += node_flops(n);
+    if (n->op == OP_scan)
+      scan(t, n);
+    else if (n->op == OP_reshape)
+      reshape(t, n);
+    else
+      launch(t, n);
+  }
+}
+
+/* ---- entries and the descriptor -------------------------------------------------------- */
+
+static LLVMValueRef c_binding(Table *t, const Binding *b, const Value *v) {
+  int rank;
+  LLVMValueRef dims = c_dims(t, &v->type, &rank);
+  LLVMValueRef f[] = {c_i32(t, b->kind),       c_i32(t, v->type.dtype),
+                      c_i32(t, rank),          dims,
+                      c_text(t, b->name),      c_text(t, b->source),
+                      value_ref(t, v)};
+  return C_STRUCT(t, MoertBinding, f);
+}
+
+static LLVMValueRef c_bindings(Table *t, const BindingVec *b,
+                               const ValueVec *v) {
+  ConstVec all = {0};
+  for (uint32_t i = 0; i < b->len; i++)
+    vec_push(t->a, &all, c_binding(t, &b->data[i], v->data[i]));
+  return c_array(t, &all);
+}
+
+/* `minimize` gives every entry that trains the report `ok`. */
+static bool entry_trains(const Entry *e) {
+  for (uint32_t i = 0; i < e->outs.len; i++)
+    if (e->outs.data[i].kind == BIND_REPORT &&
+        !strcmp(e->outs.data[i].name, "ok"))
+      return true;
+  return false;
+}
+
+static LLVMValueRef c_entry(Table *t, Entry *e) {
+  t->records = (ConstVec){0};
+  t->flops = 0;
+  ir_number(e);
+  region(t, e->region);
+  LLVMValueRef f[] = {c_text(t, e->name),
+                      c_i32(t, e->ins.len),
+                      c_i32(t, e->outs.len),
+                      c_i32(t, t->records.len),
+                      c_i32(t, entry_trains(e)),
+                      c_bindings(t, &e->ins, &e->region->params),
+                      c_bindings(t, &e->outs, &e->region->results),
+                      c_array(t, &t->records),
+                      c_i64(t, e->input_bytes),
+                      c_i64(t, e->report_bytes),
+                      c_i64(t, e->arena_bytes),
+                      c_i64(t, t->flops)};
+  return C_STRUCT(t, MoertEntry, f);
+}
+
+static LLVMValueRef c_entries(Table *t) {
+  ConstVec all = {0};
+  for (uint32_t i = 0; i < t->ir->entries.len; i++)
+    vec_push(t->a, &all, c_entry(t, t->ir->entries.data[i]));
+  return c_array(t, &all);
+}
+
+static LLVMValueRef c_slots(Table *t) {
+  ConstVec all = {0};
+  for (uint32_t i = 0; i < t->ir->slots.len; i++) {
+    const Slot *s = t->ir->slots.data[i];
+    int rank;
+    LLVMValueRef dims = c_dims(t, &s->type, &rank);
+    LLVMValueRef f[] = {c_text(t, s->path), c_i32(t, s->kind),
+                        c_i32(t, s->type.dtype), c_i32(t, rank), dims,
+                        c_i64(t, s->place.offset)};
+    vec_push(t->a, &all, C_STRUCT(t, MoertSlot, f));
+  }
+  return c_array(t, &all);
+}
+
+static LLVMValueRef c_options(Table *t) {
+  ConstVec all = {0};
+  LLVMTypeRef real = LLVMDoubleTypeInContext(t->c);
+  for (uint32_t i = 0; i < t->ir->options.len; i++) {
+    const Option *o = &t->ir->options.data[i];
+    LLVMValueRef f[] = {c_text(t, o->name), LLVMConstReal(real, o->value)};
+    vec_push(t->a, &all, C_STRUCT(t, MoertOption, f));
+  }
+  return c_array(t, &all);
+}
+
+static LLVMValueRef c_texts(Table *t) {
+  ConstVec all = {0};
+  for (int i = 0; i < t->o->n_texts; i++) {
+    LLVMValueRef f[] = {c_text(t, t->o->texts[i].name),
+                        c_text(t, t->o->texts[i].text)};
+    vec_push(t->a, &all, C_STRUCT(t, MoertStageText, f));
+  }
+  return c_array(t, &all);
+}
+
+static LLVMValueRef c_features(Table *t) {
+  ConstVec all = {0};
+  for (int i = 0; i < t->t->n_features; i++)
+    vec_push(t->a, &all, c_text(t, t->t->features[i]));
+  return c_array(t, &all);
+}
+
+static void descriptor(Table *t) {
+  const int64_t *slabs = &t->ir->slab_bytes[SLAB_PARAM];
+  LLVMValueRef entries = c_entries(t);
+  LLVMValueRef f[] = {c_i32(t, MOERT_MAGIC),
+                      c_i32(t, MOERT_ABI_VERSION),
+                      c_text(t, "moec " MOEC_VERSION),
+                      c_text(t, t->o->source_hash),
+                      c_text(t, t->o->flags),
+                      c_i32(t, t->t->n_features),
+                      c_i32(t, t->ir->slots.len),
+                      c_i32(t, t->ir->options.len),
+                      c_i32(t, t->ir->entries.len),
+                      c_i32(t, t->o->n_texts),
+                      c_features(t),
+                      c_slots(t),
+                      c_options(t),
+                      entries,
+                      c_texts(t),
+                      c_i64s(t, slabs, 3)};
+  LLVMValueRef v = C_STRUCT(t, MoertDesc, f);
+  LLVMValueRef g = LLVMAddGlobal(t->m, LLVMTypeOf(v), "moert_model");
+  LLVMSetInitializer(g, v);
+  LLVMSetGlobalConstant(g, true);
+}
+
+void cg_table(Module *m, const Target *target, const CodegenOptions *o,
+              LLVMModuleRef out) {
+  Arena a = {0};
+  LLVMContextRef c = LLVMGetModuleContext(out);
+  Table t = {.ir = m,
+             .a = &a,
+             .t = target,
+             .o = o,
+             .m = out,
+             .c = c,
+             .i32 = LLVMInt32TypeInContext(c),
+             .i64 = LLVMInt64TypeInContext(c),
+             .ptr = LLVMPointerTypeInContext(c, 0)};
+  descriptor(&t);
+  arena_reset(&a);
+}
+
+/* ---- kernels alone ------------------------------------------------------------------------ */
+
+typedef struct Kernels {
+  Module *m;
+  int lanes;
+  void (*each)(void *user, const Kernel *k);
+  void *user;
+  Arena a;
+  Map seen;
+} Kernels;
+
+static void kernels_of(Kernels *ks, const Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    MoertGemm g;
+    if (n->op == OP_scan)
+      kernels_of(ks, n->body);
+    if (n->op == OP_scan || n->op == OP_reshape ||
+        (n->op == OP_contract && cg_gemm(n, &g)))
+      continue;
+    Kernel *k = cg_lower(ks->m->cx, n, ks->lanes);
+    const void *key = (const void *)(uintptr_t)k->hash;
+    if (map_get(&ks->seen, key))
+      continue;
+    map_put(&ks->a, &ks->seen, key, k);
+    ks->each(ks->user, k);
+  }
+}
+
+void cg_kernels(Module *m, int lanes,
+                void (*each)(void *user, const Kernel *k), void *user) {
+  Kernels ks = {.m = m, .lanes = lanes, .each = each, .user = user};
+  for (uint32_t i = 0; i < m->entries.len; i++)
+    kernels_of(&ks, m->entries.data[i]->region);
+  arena_reset(&ks.a);
+}
