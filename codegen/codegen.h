@@ -1,7 +1,8 @@
 /* codegen.h: from a planned module to one shared library.
  *
  * Sections in the order of the .c files: loops (the language and its builder),
- * lower (nodes to kernel loops), contract, rows, llvm, host, table, link. */
+ * lower (nodes to kernel loops), contract, rows, scalar, llvm, host, table,
+ * link. */
 #ifndef MOEC_CODEGEN_H
 #define MOEC_CODEGEN_H
 

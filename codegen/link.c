@@ -83,7 +83,8 @@ static int spawn_ld(char *const argv[], pid_t *out_pid, int *out_fd) {
   close(pipe_fd[1]);
   if (err)
     close(pipe_fd[0]);
-  *out_fd = pipe_fd[0];
+  else
+    *out_fd = pipe_fd[0];
   return err;
 }
 
@@ -93,7 +94,7 @@ static bool run_ld(Ctx *cx, const char *object, const char *library) {
                   (char *)library, (char *)object, NULL};
   char said[2000];
   pid_t pid;
-  int fd, status = 0;
+  int fd = -1, status = 0;
   int err = spawn_ld(argv, &pid, &fd);
   if (err) {
     diag_error(cx, nowhere, "cannot run the linker 'ld': %s", strerror(err));

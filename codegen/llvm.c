@@ -132,6 +132,8 @@ static LLVMValueRef alu(Body *e, const KVal *k) {
     c = LLVMBuildICmp(e->b, LLVMIntSGT, x, y, "");
     return LLVMBuildSelect(e->b, c, x, y, "");
   case A_LT: return LLVMBuildICmp(e->b, LLVMIntSLT, x, y, "");
+  case A_LE: return LLVMBuildICmp(e->b, LLVMIntSLE, x, y, "");
+  case A_EQ: return LLVMBuildICmp(e->b, LLVMIntEQ, x, y, "");
   }
   return NULL;
 }
