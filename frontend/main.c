@@ -31,6 +31,12 @@ Module *fe_compile(Ctx *cx, const FeOptions *o);
 
 enum { EXIT_OK = 0, EXIT_MISTAKE = 1, EXIT_USAGE = 2, EXIT_OURS = 70 };
 
+const char *const stage_names[] = {"frontend",
+#define P(name, entry, needs, gives, doc) #name,
+#include "../passes/passes.def"
+#undef P
+                                   "codegen", NULL};
+
 /* What a stage left behind, for dumps and for the library. */
 typedef struct Stage {
   int number;
@@ -82,8 +88,8 @@ static const char *default_output(Job *j) {
 /* The last stage that a dump list names. */
 static int last_dumped(const char *list) {
   int last = 0;
-  for (int i = 0; i < pass_count; i++)
-    if (list_has(list, pass_info[i].name)) last = i + 1;
+  for (int s = 0; s <= pass_count; s++)
+    if (list_has(list, stage_names[s])) last = s;
   return last;
 }
 
@@ -92,7 +98,7 @@ static bool check_dumps(Job *j) {
   if (!j->o.dump) return true;
   int from = j->o.from ? j->first : 0;
   for (int s = 0; s <= pass_count; s++) {
-    const char *name = s ? pass_info[s - 1].name : "frontend";
+    const char *name = stage_names[s];
     if (!list_has(j->o.dump, name) || list_has(j->o.dump, "all")) continue;
     if (s > j->last)
       return usage("--dump=%s comes after --stop-after=%s", name,

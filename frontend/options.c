@@ -2,8 +2,6 @@
  * the nearest real name for a wrong one, and the record of flags. */
 #include "options.h"
 
-#include "../passes/pass.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,13 +79,12 @@ static const OptionRow rows[] = {
 /* ---- names ------------------------------------------------------------------ */
 
 int stage_find(const char *name) {
-  if (strcmp(name, "frontend") == 0) return 0;
-  if (strcmp(name, "codegen") == 0) return pass_count + 1;
-  int i = pass_find(name);
-  return i < 0 ? -1 : i + 1;
+  for (int i = 0; stage_names[i]; i++)
+    if (strcmp(stage_names[i], name) == 0) return i;
+  return -1;
 }
 
-/* The words that an option's argument may be. `whole`: --dump knows "all". */
+/* The words that an option's argument may be. */
 static void words_of(Ctx *cx, const OptionRow *row, TextVec *out) {
   if (strcmp(row->words, STAGES) != 0) {
     for (const char *p = row->words; *p;) {
@@ -97,10 +94,10 @@ static void words_of(Ctx *cx, const OptionRow *row, TextVec *out) {
     }
     return;
   }
-  if (row->field != FIELD(from)) vec_push(&cx->perm, out, "frontend");
-  for (int i = 0; i < pass_count; i++)
-    vec_push(&cx->perm, out, pass_info[i].name);
-  if (row->field == FIELD(from)) vec_push(&cx->perm, out, "codegen");
+  /* IR text is the frontend's result, and nothing follows codegen. */
+  int first = row->field == FIELD(from);
+  for (int i = first; stage_names[i + !first]; i++)
+    vec_push(&cx->perm, out, stage_names[i]);
   if (row->field == FIELD(dump)) vec_push(&cx->perm, out, "all");
 }
 
@@ -272,11 +269,13 @@ void options_help(FILE *to) {
     if (column >= HELP_INDENT) fputc('\n', to), column = 0;
     wrap(to, row->doc, column);
   }
-  fprintf(to, "\nStages, in order: frontend");
-  for (int i = 0; i < pass_count; i++)
-    fprintf(to, i % 6 == 5 ? ",\n  %s" : ", %s", pass_info[i].name);
-  fprintf(to, ".\nExit status: 0, 1 a mistake in the model or a file, 2 one on "
-              "the command line,\n70 a mistake in moec.\n");
+  fprintf(to, "\nStages, in order:");
+  for (int i = 0; stage_names[i]; i++)
+    fprintf(to, "%s%s%s", i % 7 ? " " : "\n  ", stage_names[i],
+            stage_names[i + 1] ? "," : "");
+  fprintf(to,
+          "\n\nExit status: 0, 1 a mistake in the model or a file, 2 one on "
+          "the command line,\n70 a mistake in moec.\n");
 }
 
 Sym options_flags(Ctx *cx, const Options *o) {

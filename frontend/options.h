@@ -26,9 +26,10 @@ void options_help(FILE *to);
  * typed: what the library records and its hash covers. */
 Sym options_flags(Ctx *cx, const Options *o);
 
-/* Stages of the pipeline by name: "frontend" is 0, passes count from 1,
- * "codegen" comes after the last. -1: no such stage. */
-int stage_find(const char *name);
+/* The stages in pipeline order, ended by NULL: "frontend", the passes, "codegen".
+ * Given by main.c. */
+extern const char *const stage_names[];
+int stage_find(const char *name); /* index in stage_names, -1: no such stage */
 /* Whether the comma list names `word`, or is "all". */
 bool list_has(const char *list, const char *word);
 
