@@ -446,7 +446,8 @@ typedef enum EvalMode {
   EVAL_F64    /* keep every float in double: for central differences */
 } EvalMode;
 
-/* Called after each node, scan bodies' included (then once an iteration). */
+/* Called after each node, those in bodies included (in a scan's once an
+ * iteration). The tensors are valid during the call only. */
 typedef void EvalHook(void *user, const Node *n, const Tensor *const *ins,
                       Tensor *const *outs);
 
@@ -455,20 +456,58 @@ typedef struct Eval {
   EvalMode mode;
   EvalHook *hook; /* may be NULL */
   void *user;
+  /* ir_eval_node only, where an operand is ragged: the tensor of a value that
+   * stands outside of the node, see ir_ragged_source. May be NULL otherwise. */
+  const Tensor *(*outside)(void *user, const Value *v);
 } Eval;
+
+#define EVAL_FAILED UINT32_MAX
 
 Tensor *tensor_new(Arena *a, Type t); /* zeroed */
 Tensor *tensor_copy(Arena *a, const Tensor *t);
 /* Runs an entry: `ins` as entry->ins, `outs` (as entry->outs) get tensors in
  * arena `a`. Ids outside their table are clamped, and counted in the return
- * value: 0 means all were right. */
+ * value: 0 means all were right. EVAL_FAILED: there is something that can't be
+ * evaluated (`grad`), a diagnostic says so, `outs` are NULL. Renumbers the
+ * entry's values. */
 uint32_t ir_eval(Eval *ev, Entry *e, Tensor *const *ins, Tensor **outs,
                  Arena *a);
-/* One node on given operands; `outs` likewise. For launch-by-launch checks. */
+/* One node on given operands; `outs` likewise. For launch-by-launch checks and
+ * for folding constants. Renumbers the entry only where the node has a body. */
 uint32_t ir_eval_node(Eval *ev, Node *n, Tensor *const *ins, Tensor **outs,
                       Arena *a);
 /* Stored bytes of a type to a tensor and back, dtypes.def's layout. */
 void tensor_from_bytes(Tensor *t, const void *bytes);
 void tensor_to_bytes(const Tensor *t, void *bytes);
+
+/* Shared by eval.c, eval_scalar.c, eval_map.c, eval_data.c, eval_rows.c. */
+
+/* A node at work: what the eval functions of ops.def see. */
+typedef struct EvalCall {
+  Eval *ev;
+  Node *n;
+  const Tensor *const *ins;
+  Tensor *const *outs;  /* to fill, not zeroed; rounded afterwards */
+  uint32_t clamped;     /* ids outside of their table so far */
+  bool failed;          /* a diagnostic was reported */
+  struct EvalRun *run;  /* what stands around the node; eval.c */
+} EvalCall;
+
+typedef void EvalFn(EvalCall *c);
+#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, ...)        \
+  EvalFn eval_##eval;
+#include "ops.def"
+#undef OP
+
+/* `id` as an index below `size`, clamped and counted where it is not one. */
+int64_t eval_id(EvalCall *c, double id, int64_t size);
+/* The first row of each group of ragged value `v`, and the end of the last:
+ * groups + 1 numbers, to be freed. NULL: failed. */
+int64_t *eval_groups(EvalCall *c, Value *v);
+/* How many ids of each group: fills offsets[groups + 1]. */
+void eval_count_ids(EvalCall *c, const Tensor *ids, int64_t groups,
+                    int64_t *offsets);
+/* One element from bits of one dtype to the value of another. */
+double dtype_bitcast(double x, Dtype from, Dtype to);
 
 #endif
