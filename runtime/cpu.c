@@ -1,0 +1,55 @@
+/* cpu.c: the thread team.
+ *
+ * The runtime alone owns it: OpenMP's team, the one that oneDNN uses too, always
+ * of one size. libgomp ends and restarts threads when a region asks for fewer
+ * than the last one had, so no region here asks for fewer, even when it has
+ * fewer chunks than threads. */
+#include "rt.h"
+
+#include <omp.h>
+#include <sched.h>
+
+int rt_cpu_cores(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return omp_get_num_procs();
+  int n = CPU_COUNT(&set);
+  return n > 0 ? n : 1;
+}
+
+RtTeam rt_team_enter(int threads) {
+  RtTeam before = {omp_get_max_threads(), omp_get_dynamic()};
+  omp_set_dynamic(0);
+  omp_set_num_threads(threads);
+  return before;
+}
+
+void rt_team_leave(RtTeam before) {
+  omp_set_num_threads(before.threads);
+  omp_set_dynamic(before.dynamic);
+}
+
+static void run_chunk(const MoertStage *g, int64_t chunk, void *const *args,
+                      void *scratch, void *workspace) {
+  int64_t lo = chunk * g->grain;
+  int64_t hi = g->count - lo < g->grain ? g->count : lo + g->grain;
+  g->body(args, lo, hi, scratch, workspace);
+}
+
+void rt_run_stage(const MoertStage *g, int threads, void *const *args,
+                  char *scratch, int64_t scratch_stride, void *workspace) {
+  int64_t chunks = g->count / g->grain + (g->count % g->grain != 0);
+  if (chunks <= 1 || threads == 1) {
+    for (int64_t i = 0; i < chunks; i++)
+      run_chunk(g, i, args, scratch, workspace);
+  } else if (g->uneven) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int64_t i = 0; i < chunks; i++)
+      run_chunk(g, i, args, scratch + omp_get_thread_num() * scratch_stride,
+                workspace);
+  } else {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < chunks; i++)
+      run_chunk(g, i, args, scratch + omp_get_thread_num() * scratch_stride,
+                workspace);
+  }
+}

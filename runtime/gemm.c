@@ -1,0 +1,234 @@
+/* gemm.c: matrix products by oneDNN, or by plain loops.
+ *
+ * oneDNN's primitives cost a millisecond to make and can hold scratch memory of
+ * their own. So each different shape is made once, when a session begins, for the
+ * team's number of threads, with scratch memory given by the session. What oneDNN
+ * lacks (f64, strides that only its reference code takes) runs through plain
+ * loops: each element sums over k in order, whatever the number of threads. */
+#include "rt.h"
+
+#include <oneapi/dnnl/dnnl.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef void OwnGemm(const MoertGemm *g, void *const *args, int64_t row_lo,
+                     int64_t row_hi);
+
+struct RtGemm {
+  MoertGemm shape;
+  dnnl_primitive_t primitive; /* NULL: `own` */
+  dnnl_memory_t memory[4];    /* a, b, c, scratchpad */
+  OwnGemm *own;
+};
+
+/* ---- plain loops ------------------------------------------------------------ */
+
+/* One row of c over `width` columns, kept in registers or the first cache. */
+enum { OWN_COLUMNS = 64 };
+
+/* Rows [row_lo, row_hi) of all batches: row = batch * m + i. */
+#define OWN_GEMM(T)                                                            \
+  static void own_##T(const MoertGemm *g, void *const *args, int64_t row_lo,   \
+                      int64_t row_hi) {                                        \
+    const int64_t *as = g->a_stride, *bs = g->b_stride, *cs = g->c_stride;     \
+    for (int64_t row = row_lo; row < row_hi; row++) {                          \
+      int64_t batch = row / g->m, i = row % g->m;                              \
+      const T *a = (const T *)args[0] + batch * as[0] + i * as[1];             \
+      T *c = (T *)args[2] + batch * cs[0] + i * cs[1];                         \
+      for (int64_t j0 = 0; j0 < g->n; j0 += OWN_COLUMNS) {                     \
+        const T *b = (const T *)args[1] + batch * bs[0] + j0 * bs[2];          \
+        int64_t width = g->n - j0 < OWN_COLUMNS ? g->n - j0 : OWN_COLUMNS;     \
+        T sum[OWN_COLUMNS] = {0};                                              \
+        for (int64_t k = 0; k < g->k; k++)                                     \
+          for (int64_t j = 0; j < width; j++)                                  \
+            sum[j] += a[k * as[2]] * b[k * bs[1] + j * bs[2]];                 \
+        for (int64_t j = 0; j < width; j++) {                                  \
+          T *to = &c[(j0 + j) * cs[2]];                                        \
+          *to = g->accumulate ? *to + sum[j] : sum[j];                         \
+        }                                                                      \
+      }                                                                        \
+    }                                                                          \
+  }
+OWN_GEMM(float)
+OWN_GEMM(double)
+
+static OwnGemm *const own_gemm[MOERT_DTYPE_COUNT] = {
+    [MOERT_f32] = own_float, [MOERT_f64] = own_double};
+
+static void run_own(const RtGemm *g, void *const *args, int threads) {
+  int64_t rows = g->shape.batch * g->shape.m;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t row = 0; row < rows; row++)
+    g->own(&g->shape, args, row, row + 1);
+}
+
+/* ---- oneDNN ------------------------------------------------------------------ */
+
+static MoertStatus start_engine(RtGemms *all) {
+  if (all->engine) return MOERT_OK;
+  dnnl_engine_t engine;
+  RT_TRY(RT_DNNL(dnnl_engine_create(&engine, dnnl_cpu, 0)));
+  all->engine = engine;
+  dnnl_stream_t stream;
+  RT_TRY(RT_DNNL(
+      dnnl_stream_create(&stream, engine, dnnl_stream_default_flags)));
+  all->stream = stream;
+  return MOERT_OK;
+}
+
+/* A matrix of [batch,] rows, columns. A stride of 0 over the batch repeats: a
+ * batch dim of 1. oneDNN wants strides that could be real where a dim is 1. */
+static MoertStatus matrix(const MoertGemm *g, const int64_t *stride,
+                          int64_t rows, int64_t columns,
+                          dnnl_memory_desc_t *out) {
+  dnnl_dims_t dims = {g->batch, rows, columns}, strides;
+  int first = g->batch == 1; /* without the batch dim */
+  for (int i = 0; i < 3; i++) strides[i] = stride[i];
+  if (strides[0] == 0) dims[0] = 1, strides[0] = rows * columns;
+  if (columns == 1) strides[2] = 1;
+  if (rows == 1) strides[1] = columns * strides[2];
+  return RT_DNNL(dnnl_memory_desc_init_by_strides(
+      out, 3 - first, dims + first, rt_dtype[g->dtype].dnnl, strides + first));
+}
+
+static MoertStatus make_attributes(const MoertGemm *g,
+                                   dnnl_primitive_attr_t *out) {
+  RT_TRY(RT_DNNL(dnnl_primitive_attr_create(out)));
+  RT_TRY(RT_DNNL(dnnl_primitive_attr_set_scratchpad_mode(
+      *out, dnnl_scratchpad_mode_user)));
+  if (!g->accumulate) return MOERT_OK;
+  dnnl_post_ops_t ops;
+  RT_TRY(RT_DNNL(dnnl_post_ops_create(&ops)));
+  MoertStatus st = RT_DNNL(dnnl_post_ops_append_sum(ops, 1));
+  if (st == MOERT_OK)
+    st = RT_DNNL(dnnl_primitive_attr_set_post_ops(*out, ops));
+  dnnl_post_ops_destroy(ops);
+  return st;
+}
+
+/* Whether the primitive is oneDNN's slow reference code. */
+static bool is_reference(dnnl_primitive_desc_t pd) {
+  const char *name = NULL;
+  return dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) ==
+             dnnl_success &&
+         strstr(name, "ref");
+}
+
+/* The scratchpad is the session's: the same for all, given at each run. */
+static MoertStatus make_memories(RtGemms *all, RtGemm *g,
+                                 const dnnl_memory_desc_t md[3],
+                                 dnnl_primitive_desc_t pd) {
+  const dnnl_memory_desc_t *pad =
+      dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+  int64_t bytes = (int64_t)dnnl_memory_desc_get_size(pad);
+  if (bytes > all->scratchpad_bytes) all->scratchpad_bytes = bytes;
+  for (int i = 0; i < 4; i++)
+    RT_TRY(RT_DNNL(dnnl_memory_create(&g->memory[i], i < 3 ? &md[i] : pad,
+                                      all->engine, DNNL_MEMORY_NONE)));
+  return MOERT_OK;
+}
+
+/* Leaves g->primitive NULL where oneDNN has nothing good for the shape. */
+static MoertStatus make_primitive(RtGemms *all, RtGemm *g) {
+  const MoertGemm *s = &g->shape;
+  dnnl_memory_desc_t md[3];
+  RT_TRY(matrix(s, s->a_stride, s->m, s->k, &md[0]));
+  RT_TRY(matrix(s, s->b_stride, s->k, s->n, &md[1]));
+  RT_TRY(matrix(s, s->c_stride, s->m, s->n, &md[2]));
+  dnnl_matmul_desc_t desc;
+  RT_TRY(RT_DNNL(dnnl_matmul_desc_init(&desc, &md[0], &md[1], NULL, &md[2])));
+  dnnl_primitive_attr_t attr = NULL;
+  dnnl_primitive_desc_t pd = NULL;
+  MoertStatus st;
+  RT_TRYGOTO(make_attributes(s, &attr), st, done);
+  RT_TRYGOTO(RT_DNNL(dnnl_primitive_desc_create(&pd, &desc, attr, all->engine,
+                                                NULL)),
+             st, done);
+  if (is_reference(pd) && g->own) goto done;
+  RT_TRYGOTO(make_memories(all, g, md, pd), st, done);
+  st = RT_DNNL(dnnl_primitive_create(&g->primitive, pd));
+done:
+  dnnl_primitive_desc_destroy(pd);
+  dnnl_primitive_attr_destroy(attr);
+  return st;
+}
+
+static MoertStatus run_primitive(const RtGemms *all, const RtGemm *g,
+                                 void *const *args, void *scratchpad) {
+  static const int names[4] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST,
+                               DNNL_ARG_SCRATCHPAD};
+  dnnl_exec_arg_t exec[4];
+  for (int i = 0; i < 4; i++) {
+    RT_TRY(RT_DNNL(dnnl_memory_set_data_handle(g->memory[i],
+                                               i < 3 ? args[i] : scratchpad)));
+    exec[i] = (dnnl_exec_arg_t){names[i], g->memory[i]};
+  }
+  return RT_DNNL(dnnl_primitive_execute(g->primitive, all->stream, 4, exec));
+}
+
+/* ---- for the session ------------------------------------------------------------ */
+
+static void gemm_free(RtGemm *g) {
+  for (int i = 0; i < 4; i++) dnnl_memory_destroy(g->memory[i]);
+  dnnl_primitive_destroy(g->primitive);
+  free(g);
+}
+
+static MoertStatus make(RtGemms *all, const MoertGemm *shape, RtGemm **out) {
+  RT_TRY(start_engine(all));
+  RtGemm *g;
+  RT_TRY(RT_NEW(&g, 1));
+  g->shape = *shape;
+  g->own = own_gemm[shape->dtype];
+  MoertStatus st = MOERT_OK;
+  if (rt_dtype[shape->dtype].dnnl != dnnl_data_type_undef) {
+    st = make_primitive(all, g);
+    if (st == MOERT_UNSUPPORTED && g->own) st = MOERT_OK;
+  }
+  if (st == MOERT_OK && !g->primitive && !g->own)
+    st = rt_fail(MOERT_UNSUPPORTED, "no matrix product in %s",
+                 rt_dtype[shape->dtype].name);
+  if (st == MOERT_OK)
+    *out = g;
+  else
+    gemm_free(g);
+  return st;
+}
+
+static bool same_shape(const MoertGemm *a, const MoertGemm *b) {
+  return a->batch == b->batch && a->m == b->m && a->n == b->n && a->k == b->k &&
+         a->dtype == b->dtype && a->accumulate == b->accumulate &&
+         memcmp(a->a_stride, b->a_stride, sizeof a->a_stride) == 0 &&
+         memcmp(a->b_stride, b->b_stride, sizeof a->b_stride) == 0 &&
+         memcmp(a->c_stride, b->c_stride, sizeof a->c_stride) == 0;
+}
+
+MoertStatus rt_gemm_get(RtGemms *all, const MoertGemm *shape, RtGemm **out) {
+  *out = NULL;
+  for (int i = 0; i < all->n; i++)
+    if (same_shape(&all->items[i]->shape, shape)) {
+      *out = all->items[i];
+      return MOERT_OK;
+    }
+  RtGemm **more = realloc(all->items, (size_t)(all->n + 1) * sizeof *more);
+  if (!more) return rt_fail(MOERT_NO_MEMORY, "out of memory");
+  all->items = more;
+  RT_TRY(make(all, shape, out));
+  all->items[all->n++] = *out;
+  return MOERT_OK;
+}
+
+MoertStatus rt_gemm_run(RtGemms *all, RtGemm *g, void *const *args,
+                        void *scratchpad, int threads) {
+  if (g->primitive) return run_primitive(all, g, args, scratchpad);
+  run_own(g, args, threads);
+  return MOERT_OK;
+}
+
+void rt_gemms_free(RtGemms *all) {
+  for (int i = 0; i < all->n; i++) gemm_free(all->items[i]);
+  free(all->items);
+  if (all->stream) dnnl_stream_destroy(all->stream);
+  if (all->engine) dnnl_engine_destroy(all->engine);
+  *all = (RtGemms){0};
+}

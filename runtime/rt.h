@@ -1,0 +1,231 @@
+/* rt.h: what the runtime's files share. Sections in the order of the .c files:
+ * status, word, hash, cpuid, model, mem, cpu, gemm, session, step, safetensors,
+ * checkpoint. */
+#ifndef MOEC_RT_H
+#define MOEC_RT_H
+
+#include "moert.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
+#define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
+
+/* ---- status.c: failures as a status and a text ------------------------------ */
+
+/* Records this thread's failure text and returns `st`. */
+MoertStatus rt_fail(MoertStatus st, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Puts text in front of the failure recorded last; returns `st`. */
+MoertStatus rt_fail_prefix(MoertStatus st, const char *fmt, ...)
+    PRINTF_LIKE(2, 3);
+/* The status and text of an errno value or a oneDNN status, with the call that
+ * gave it and its place. */
+MoertStatus rt_fail_errno(int err, const char *subject, const char *call,
+                          const char *file, int line);
+MoertStatus rt_fail_dnnl(int status, const char *call, const char *file,
+                         int line);
+
+/* A call that returns a negative number and sets errno, as a status. */
+#define RT_SYS(call, subject)                                                  \
+  ((call) < 0 ? rt_fail_errno(errno, (subject), #call, __FILE__, __LINE__)     \
+              : MOERT_OK)
+/* A oneDNN call as a status. */
+#define RT_DNNL(call) rt_dnnl_status((int)(call), #call, __FILE__, __LINE__)
+static inline MoertStatus rt_dnnl_status(int status, const char *call,
+                                         const char *file, int line) {
+  return status ? rt_fail_dnnl(status, call, file, line) : MOERT_OK;
+}
+
+#define RT_TRY(call)                                                           \
+  do {                                                                         \
+    MoertStatus rt_try_ = (call);                                              \
+    if (rt_try_ != MOERT_OK) return rt_try_;                                   \
+  } while (0)
+/* The same with cleanup: stores the status in `st` and goes to `label`. */
+#define RT_TRYGOTO(call, st, label)                                            \
+  do {                                                                         \
+    (st) = (call);                                                             \
+    if ((st) != MOERT_OK) goto label;                                          \
+  } while (0)
+
+/* Memory for small tables; NULL is reported as MOERT_NO_MEMORY by RT_NEW. */
+#define RT_NEW(out, n)                                                         \
+  ((*(out) = calloc((size_t)(n) ? (size_t)(n) : 1, sizeof **(out)))            \
+       ? MOERT_OK                                                              \
+       : rt_fail(MOERT_NO_MEMORY, "out of memory"))
+
+/* ---- word.c: the name that was meant ---------------------------------------- */
+
+/* The candidate nearest to `word` by edit distance; NULL when none is near.
+ * `stride` bytes lie between candidates, each starts with a const char *. */
+const char *rt_nearest(const char *word, const void *candidates, size_t n,
+                       size_t stride);
+/* "; did you mean 'X'?" for that candidate, or "". Text of a static thread-local
+ * buffer. */
+const char *rt_did_you_mean(const char *word, const void *candidates, size_t n,
+                            size_t stride);
+
+/* ---- hash.c ------------------------------------------------------------------ */
+
+/* XXH64 with seed 0. */
+uint64_t rt_hash(const void *data, size_t bytes);
+
+/* ---- cpuid.c ----------------------------------------------------------------- */
+
+/* Whether this machine, its operating system included, has a CPU feature, by
+ * LLVM's name for it. False for names that are not known. */
+bool rt_cpu_has(const char *feature);
+
+/* ---- model.c ----------------------------------------------------------------- */
+
+struct MoertModel {
+  void *library;
+  const MoertDesc *desc;
+};
+
+typedef enum RtKind { RT_BOOL, RT_INT, RT_UINT, RT_FLOAT } RtKind;
+typedef struct RtDtype {
+  const char *name, *safetensors;
+  int64_t bytes;
+  RtKind kind;
+  int dnnl; /* dnnl_data_type_t */
+} RtDtype;
+extern const RtDtype rt_dtype[MOERT_DTYPE_COUNT];
+
+/* Product of dims. */
+int64_t rt_elements(int rank, const int64_t *dims);
+/* Bytes of a slot. */
+int64_t rt_slot_bytes(const MoertSlot *slot);
+/* Element 0 of `data` as a double, and back. */
+double rt_load(int dtype, const void *data);
+void rt_store(int dtype, void *data, double value);
+
+/* ---- mem.c -------------------------------------------------------------------- */
+
+/* All memory of a session. `bytes` is the sum of what was asked for. */
+typedef struct RtMem {
+  struct RtBlock {
+    void *data;
+    int64_t bytes;
+  } *blocks;
+  int n_blocks;
+  int64_t bytes;
+} RtMem;
+
+/* 64-byte aligned, every page touched: 0xff (NaN in any float dtype) where
+ * `poison`, else 0. NULL for no bytes. */
+MoertStatus rt_mem_new(RtMem *m, int64_t bytes, bool poison, void **out_data);
+void rt_mem_free(RtMem *m);
+/* Refuses what this machine does not have. */
+MoertStatus rt_mem_check(int64_t bytes);
+
+/* ---- cpu.c: the thread team ---------------------------------------------------- */
+
+/* The cores this process may use. */
+int rt_cpu_cores(void);
+/* Makes the calling thread's OpenMP settings those of a team of `threads`, and
+ * puts the old ones back. */
+typedef struct RtTeam {
+  int threads, dynamic;
+} RtTeam;
+RtTeam rt_team_enter(int threads);
+void rt_team_leave(RtTeam before);
+/* Runs all chunks of a stage. `scratch` holds `threads` areas. */
+void rt_run_stage(const MoertStage *g, int threads, void *const *args,
+                  char *scratch, int64_t scratch_stride, void *workspace);
+
+/* ---- gemm.c -------------------------------------------------------------------- */
+
+/* A product made ready: a oneDNN primitive, or plain loops. */
+typedef struct RtGemm RtGemm;
+/* All different products of a session. */
+typedef struct RtGemms {
+  RtGemm **items;
+  int n;
+  void *engine, *stream;
+  int64_t scratchpad_bytes; /* of the product that needs most */
+} RtGemms;
+/* The product for a shape, made where it is not there yet. Call within the
+ * team. */
+MoertStatus rt_gemm_get(RtGemms *all, const MoertGemm *shape, RtGemm **out);
+/* args: a, b, c. */
+MoertStatus rt_gemm_run(RtGemms *all, RtGemm *g, void *const *args,
+                        void *scratchpad, int threads);
+void rt_gemms_free(RtGemms *all);
+
+/* ---- session.c ------------------------------------------------------------------ */
+
+typedef struct RtEntry {
+  char *base[MOERT_SLAB_COUNT];
+  RtGemm **gemms; /* one a record; NULL where it is no product */
+  double *seconds; /* one a record */
+  int64_t *calls;
+  const MoertBinding *ok; /* the report, NULL where there is none */
+} RtEntry;
+
+struct MoertSession {
+  MoertModel *model;
+  const MoertDesc *desc;
+  int threads;
+  uint32_t seed;
+  bool poison, profile;
+  int64_t steps_done;
+  double *options; /* by index in desc->options */
+  RtMem mem;
+  char *slab[3]; /* param, optim, state: ORDER SLOT */
+  char *arena, *workspace, *scratch, *scratchpad;
+  int64_t workspace_bytes, scratch_stride;
+  char *state_kept; /* a copy of the state slab while some of it is reset */
+  RtEntry *entries;
+  RtGemms gemms;
+  void **args; /* of the record being run */
+};
+
+/* Index of an entry, -1 with a failure text when there is none. */
+int rt_find_entry(MoertSession *s, const char *name);
+/* Address of a slot. */
+char *rt_slot_data(const MoertSession *s, const MoertSlot *slot);
+char *rt_address(const MoertSession *s, int entry, const MoertRef *ref,
+                 const int64_t *loop);
+
+/* ---- step.c ----------------------------------------------------------------------- */
+
+/* Runs all records of an entry, its scalar inputs written before. */
+MoertStatus rt_run_entry(MoertSession *s, int entry);
+
+/* ---- safetensors.c ----------------------------------------------------------------- */
+
+/* A tensor in a file: `data` points into the mapping. */
+typedef struct RtTensor {
+  const char *name, *dtype;
+  int rank;
+  int64_t dims[MOERT_MAX_RANK];
+  const void *data;
+  int64_t bytes;
+} RtTensor;
+
+/* A mapped safetensors file, checked to be one. */
+typedef struct RtTensors {
+  const char *map;
+  size_t map_bytes;
+  void *header; /* cJSON, owns the names */
+  RtTensor *items;
+  int n;
+} RtTensors;
+
+/* Writes the slots of a kind to a new file and syncs it. */
+MoertStatus rt_tensors_write(const MoertSession *s, int kind, const char *path);
+/* Maps a file for reading; MOERT_BAD_DATA when it is not whole. */
+MoertStatus rt_tensors_open(const char *path, RtTensors *out);
+const RtTensor *rt_tensors_find(const RtTensors *t, const char *name);
+void rt_tensors_close(RtTensors *t);
+
+/* Maps a whole file; an empty one gives NULL and 0. */
+MoertStatus rt_map_file(const char *path, const char **out_data,
+                        size_t *out_bytes);
+void rt_unmap(const char *data, size_t bytes);
+/* Writes a new file and syncs it. */
+MoertStatus rt_write_file(const char *path, const void *data, size_t bytes);
+
+#endif

@@ -1,0 +1,432 @@
+/* session.c: a model's memory and settings, and reading and writing them.
+ *
+ * All memory is allocated here, before the first step: the slabs that the plan
+ * laid out, the largest workspace of any kernel, one scratch area a thread, and
+ * the library's scratchpad. Nothing is allocated in a step. */
+#include "rt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- finding things by name --------------------------------------------------- */
+
+int rt_find_entry(MoertSession *s, const char *name) {
+  const MoertDesc *d = s->desc;
+  for (int i = 0; i < d->n_entries; i++)
+    if (strcmp(d->entries[i].name, name) == 0) return i;
+  rt_fail(MOERT_NOT_FOUND, "the model has no entry '%s'%s", name,
+          rt_did_you_mean(name, &d->entries[0].name, (size_t)d->n_entries,
+                          sizeof d->entries[0]));
+  return -1;
+}
+
+static MoertStatus find_slot(const MoertSession *s, const char *path,
+                             const MoertSlot **out) {
+  const MoertDesc *d = s->desc;
+  for (int i = 0; i < d->n_slots; i++)
+    if (strcmp(d->slots[i].path, path) == 0) {
+      *out = &d->slots[i];
+      return MOERT_OK;
+    }
+  return rt_fail(MOERT_NOT_FOUND, "the model has no slot '%s'%s", path,
+                 d->n_slots
+                     ? rt_did_you_mean(path, &d->slots[0].path,
+                                       (size_t)d->n_slots, sizeof d->slots[0])
+                     : "");
+}
+
+static MoertStatus find_option(const MoertSession *s, const char *name,
+                               int *out) {
+  const MoertDesc *d = s->desc;
+  for (int i = 0; i < d->n_options; i++)
+    if (strcmp(d->options[i].name, name) == 0) {
+      *out = i;
+      return MOERT_OK;
+    }
+  return rt_fail(MOERT_NOT_FOUND, "the model has no option '%s'%s", name,
+                 d->n_options ? rt_did_you_mean(name, &d->options[0].name,
+                                                (size_t)d->n_options,
+                                                sizeof d->options[0])
+                              : "");
+}
+
+static const MoertBinding *find_binding(const MoertBinding *all, int n,
+                                        const char *name, int kind,
+                                        int other_kind) {
+  for (int i = 0; i < n; i++)
+    if ((all[i].kind == kind || all[i].kind == other_kind) &&
+        strcmp(all[i].name, name) == 0)
+      return &all[i];
+  return NULL;
+}
+
+static const MoertBinding *find_report(const MoertEntry *e, const char *name) {
+  return find_binding(e->outs, e->n_outs, name, MOERT_BIND_REPORT,
+                      MOERT_BIND_PROBE);
+}
+
+static int64_t binding_bytes(const MoertBinding *b) {
+  return rt_elements(b->rank, b->dims) * rt_dtype[b->dtype].bytes;
+}
+
+/* ---- addresses -------------------------------------------------------------------- */
+
+char *rt_slot_data(const MoertSession *s, const MoertSlot *slot) {
+  return s->slab[slot->kind] + slot->offset;
+}
+
+char *rt_address(const MoertSession *s, int entry, const MoertRef *ref,
+                 const int64_t *loop) {
+  int64_t offset = ref->offset;
+  if (loop)
+    for (int i = 0; i < MOERT_MAX_LOOPS; i++) offset += loop[i] * ref->stride[i];
+  return s->entries[entry].base[ref->slab] + offset;
+}
+
+void *moert_address(MoertSession *s, int entry, const MoertRef *ref,
+                    const int64_t *loop) {
+  return rt_address(s, entry, ref, loop);
+}
+
+/* ---- checks of the table ------------------------------------------------------------ */
+
+static int64_t slab_bytes(const MoertDesc *d, const MoertEntry *e, int slab) {
+  switch ((MoertSlab)slab) {
+  case MOERT_SLAB_PARAM:
+  case MOERT_SLAB_OPTIM:
+  case MOERT_SLAB_STATE: return d->slab_bytes[slab];
+  case MOERT_SLAB_INPUT: return e->input_bytes;
+  case MOERT_SLAB_REPORT: return e->report_bytes;
+  case MOERT_SLAB_ARENA: return e->arena_bytes;
+  case MOERT_SLAB_COUNT: break;
+  }
+  return -1;
+}
+
+/* Whether a ref stays in its slab over all turns of the loops around it. */
+static bool ref_fits(const MoertDesc *d, const MoertEntry *e, const MoertRef *r,
+                     const int64_t *counts) {
+  if (r->dtype < 0 || r->dtype >= MOERT_DTYPE_COUNT || r->elements < 0)
+    return false;
+  int64_t lo = r->offset, hi = r->offset + r->elements * rt_dtype[r->dtype].bytes;
+  for (int i = 0; i < MOERT_MAX_LOOPS; i++) {
+    int64_t far = (counts[i] - 1) * r->stride[i];
+    if (counts[i] > 0) *(far < 0 ? &lo : &hi) += far;
+  }
+  return lo >= 0 && hi <= slab_bytes(d, e, r->slab);
+}
+
+static MoertStatus check_bindings(const MoertDesc *d, const MoertEntry *e,
+                                  const MoertBinding *all, int n) {
+  static const int64_t none[MOERT_MAX_LOOPS];
+  for (int i = 0; i < n; i++)
+    if (!ref_fits(d, e, &all[i].ref, none))
+      return rt_fail(MOERT_BAD_DATA, "entry %s: '%s' lies outside of its slab",
+                     e->name, all[i].name);
+  return MOERT_OK;
+}
+
+static MoertStatus check_records(const MoertDesc *d, const MoertEntry *e) {
+  int64_t counts[MOERT_MAX_LOOPS] = {0};
+  int depth = 0;
+  for (int i = 0; i < e->n_records; i++) {
+    const MoertRecord *r = &e->records[i];
+    if (r->kind == MOERT_LOOP && depth < MOERT_MAX_LOOPS)
+      counts[depth++] = r->count;
+    else if (r->kind == MOERT_LOOP || (r->kind == MOERT_END && depth == 0))
+      return rt_fail(MOERT_BAD_DATA, "entry %s: record %d: loops do not nest",
+                     e->name, i);
+    else if (r->kind == MOERT_END)
+      counts[--depth] = 0;
+    for (int k = 0; k < r->n_args; k++)
+      if (!ref_fits(d, e, &r->args[k], counts))
+        return rt_fail(MOERT_BAD_DATA,
+                       "entry %s: record %d (%s): argument %d lies outside of "
+                       "its slab",
+                       e->name, i, r->name, k);
+  }
+  if (depth == 0) return MOERT_OK;
+  return rt_fail(MOERT_BAD_DATA, "entry %s: a loop has no end", e->name);
+}
+
+static MoertStatus check_tables(const MoertDesc *d) {
+  for (int i = 0; i < d->n_entries; i++) {
+    const MoertEntry *e = &d->entries[i];
+    RT_TRY(check_bindings(d, e, e->ins, e->n_ins));
+    RT_TRY(check_bindings(d, e, e->outs, e->n_outs));
+    RT_TRY(check_records(d, e));
+  }
+  return MOERT_OK;
+}
+
+/* ---- making a session ------------------------------------------------------------------ */
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* What all kernels of the model need at most. */
+typedef struct Needs {
+  int64_t workspace, scratch, arena, per_entry;
+  int args;
+} Needs;
+
+static void add_kernel(Needs *n, const MoertKernel *k) {
+  n->workspace = larger(n->workspace, k->workspace_bytes);
+  for (int i = 0; i < k->n_stages; i++)
+    n->scratch = larger(n->scratch, k->stages[i].scratch_bytes);
+}
+
+static Needs count_needs(const MoertDesc *d) {
+  Needs n = {0};
+  for (int i = 0; i < d->n_entries; i++) {
+    const MoertEntry *e = &d->entries[i];
+    n.arena = larger(n.arena, e->arena_bytes);
+    n.per_entry += e->input_bytes + e->report_bytes;
+    for (int k = 0; k < e->n_records; k++) {
+      const MoertRecord *r = &e->records[k];
+      if (r->n_args > n.args) n.args = r->n_args;
+      if (r->kind == MOERT_LAUNCH) add_kernel(&n, r->kernel);
+    }
+  }
+  n.scratch = (n.scratch + 63) / 64 * 64; /* no two threads in a cache line */
+  return n;
+}
+
+static MoertStatus make_gemms(MoertSession *s) {
+  for (int i = 0; i < s->desc->n_entries; i++) {
+    const MoertEntry *e = &s->desc->entries[i];
+    for (int k = 0; k < e->n_records; k++)
+      if (e->records[k].kind == MOERT_GEMM) {
+        MoertStatus st = rt_gemm_get(&s->gemms, e->records[k].gemm,
+                                     &s->entries[i].gemms[k]);
+        if (st != MOERT_OK)
+          return rt_fail_prefix(st, "entry %s: record %d (%s, %s): ", e->name,
+                                k, e->records[k].name, e->records[k].where);
+      }
+  }
+  return MOERT_OK;
+}
+
+static MoertStatus new_block(MoertSession *s, int64_t bytes, char **out) {
+  void *data;
+  MoertStatus st = rt_mem_new(&s->mem, bytes, s->poison, &data);
+  *out = data;
+  return st;
+}
+
+static MoertStatus make_memory(MoertSession *s, const Needs *n) {
+  const MoertDesc *d = s->desc;
+  int64_t scratch = n->scratch * s->threads;
+  int64_t total = n->arena + n->workspace + scratch + n->per_entry +
+                  s->gemms.scratchpad_bytes + d->slab_bytes[MOERT_SLOT_STATE];
+  for (int i = 0; i < 3; i++) total += d->slab_bytes[i];
+  RT_TRY(rt_mem_check(total));
+  for (int i = 0; i < 3; i++) RT_TRY(new_block(s, d->slab_bytes[i], &s->slab[i]));
+  RT_TRY(new_block(s, d->slab_bytes[MOERT_SLOT_STATE], &s->state_kept));
+  RT_TRY(new_block(s, n->arena, &s->arena));
+  RT_TRY(new_block(s, n->workspace, &s->workspace));
+  RT_TRY(new_block(s, scratch, &s->scratch));
+  RT_TRY(new_block(s, s->gemms.scratchpad_bytes, &s->scratchpad));
+  s->workspace_bytes = n->workspace;
+  s->scratch_stride = n->scratch;
+  for (int i = 0; i < d->n_entries; i++) {
+    char **base = s->entries[i].base;
+    for (int k = 0; k < 3; k++) base[k] = s->slab[k];
+    base[MOERT_SLAB_ARENA] = s->arena;
+    RT_TRY(new_block(s, d->entries[i].input_bytes, &base[MOERT_SLAB_INPUT]));
+    RT_TRY(new_block(s, d->entries[i].report_bytes, &base[MOERT_SLAB_REPORT]));
+  }
+  return s->mem.bytes == total
+             ? MOERT_OK
+             : rt_fail(MOERT_INTERNAL, "%lld bytes allocated, %lld planned",
+                       (long long)s->mem.bytes, (long long)total);
+}
+
+static MoertStatus make_tables(MoertSession *s, const Needs *n) {
+  const MoertDesc *d = s->desc;
+  RT_TRY(RT_NEW(&s->options, d->n_options));
+  for (int i = 0; i < d->n_options; i++) s->options[i] = d->options[i].value;
+  RT_TRY(RT_NEW(&s->args, n->args));
+  RT_TRY(RT_NEW(&s->entries, d->n_entries));
+  for (int i = 0; i < d->n_entries; i++) {
+    RtEntry *e = &s->entries[i];
+    size_t records = (size_t)d->entries[i].n_records;
+    RT_TRY(RT_NEW(&e->gemms, records));
+    RT_TRY(RT_NEW(&e->seconds, records));
+    RT_TRY(RT_NEW(&e->calls, records));
+    if (d->entries[i].trains) e->ok = find_report(&d->entries[i], "ok");
+  }
+  return MOERT_OK;
+}
+
+static MoertStatus make_session(MoertSession *s) {
+  Needs n = count_needs(s->desc);
+  RT_TRY(check_tables(s->desc));
+  RT_TRY(make_tables(s, &n));
+  RtTeam before = rt_team_enter(s->threads);
+  MoertStatus st = make_gemms(s);
+  rt_team_leave(before);
+  RT_TRY(st);
+  RT_TRY(make_memory(s, &n));
+  return s->desc->n_slots ? moert_step(s, "init") : MOERT_OK;
+}
+
+MoertStatus moert_session(MoertModel *model, const MoertSessionOptions *options,
+                          MoertSession **out_session) {
+  *out_session = NULL;
+  MoertSessionOptions o = options ? *options : (MoertSessionOptions){0};
+  enum { MOST_THREADS = 1024 };
+  if (o.threads < 0 || o.threads > MOST_THREADS)
+    return rt_fail(MOERT_INVALID, "%d threads: between 1 and %d, or 0 for all "
+                   "cores", o.threads, MOST_THREADS);
+  MoertSession *s;
+  RT_TRY(RT_NEW(&s, 1));
+  s->model = model;
+  s->desc = model->desc;
+  s->threads = o.threads ? o.threads : rt_cpu_cores();
+  s->seed = o.seed;
+  s->poison = o.poison;
+  s->profile = o.profile;
+  MoertStatus st = make_session(s);
+  if (st == MOERT_OK)
+    *out_session = s;
+  else
+    moert_session_free(s);
+  return st;
+}
+
+void moert_session_free(MoertSession *s) {
+  if (!s) return;
+  for (int i = 0; s->entries && i < s->desc->n_entries; i++) {
+    free(s->entries[i].gemms);
+    free(s->entries[i].seconds);
+    free(s->entries[i].calls);
+  }
+  free(s->entries);
+  free(s->options);
+  free(s->args);
+  rt_gemms_free(&s->gemms);
+  rt_mem_free(&s->mem);
+  free(s);
+}
+
+/* ---- reading and writing ---------------------------------------------------------------- */
+
+MoertStatus moert_set_option(MoertSession *s, const char *name, double value) {
+  int i;
+  RT_TRY(find_option(s, name, &i));
+  s->options[i] = value;
+  return MOERT_OK;
+}
+
+MoertStatus moert_get_option(MoertSession *s, const char *name,
+                             double *out_value) {
+  int i;
+  *out_value = 0;
+  RT_TRY(find_option(s, name, &i));
+  *out_value = s->options[i];
+  return MOERT_OK;
+}
+
+MoertStatus moert_input(MoertSession *s, const char *entry, const char *name,
+                        void **out_data, size_t *out_bytes) {
+  *out_data = NULL;
+  *out_bytes = 0;
+  int e = rt_find_entry(s, entry);
+  if (e < 0) return MOERT_NOT_FOUND;
+  const MoertEntry *en = &s->desc->entries[e];
+  const MoertBinding *b = find_binding(en->ins, en->n_ins, name,
+                                       MOERT_BIND_INPUT, MOERT_BIND_INPUT);
+  if (!b)
+    return rt_fail(MOERT_NOT_FOUND, "entry %s has no input '%s'", entry, name);
+  *out_data = rt_address(s, e, &b->ref, NULL);
+  *out_bytes = (size_t)binding_bytes(b);
+  return MOERT_OK;
+}
+
+static MoertStatus report(MoertSession *s, const char *entry, const char *name,
+                          const MoertBinding **out, const void **out_data) {
+  int e = rt_find_entry(s, entry);
+  if (e < 0) return MOERT_NOT_FOUND;
+  *out = find_report(&s->desc->entries[e], name);
+  if (!*out)
+    return rt_fail(MOERT_NOT_FOUND, "entry %s has no report '%s'", entry, name);
+  *out_data = rt_address(s, e, &(*out)->ref, NULL);
+  return MOERT_OK;
+}
+
+MoertStatus moert_report(MoertSession *s, const char *entry, const char *name,
+                         double *out_value) {
+  const MoertBinding *b;
+  const void *data;
+  *out_value = 0;
+  RT_TRY(report(s, entry, name, &b, &data));
+  if (rt_elements(b->rank, b->dims) != 1)
+    return rt_fail(MOERT_INVALID, "report '%s' of entry %s is not a scalar",
+                   name, entry);
+  *out_value = rt_load(b->dtype, data);
+  return MOERT_OK;
+}
+
+MoertStatus moert_report_data(MoertSession *s, const char *entry,
+                              const char *name, const void **out_data,
+                              size_t *out_bytes) {
+  const MoertBinding *b;
+  *out_data = NULL;
+  *out_bytes = 0;
+  RT_TRY(report(s, entry, name, &b, out_data));
+  *out_bytes = (size_t)binding_bytes(b);
+  return MOERT_OK;
+}
+
+static MoertStatus sized_slot(const MoertSession *s, const char *path,
+                              size_t bytes, const MoertSlot **out) {
+  RT_TRY(find_slot(s, path, out));
+  if ((int64_t)bytes == rt_slot_bytes(*out)) return MOERT_OK;
+  return rt_fail(MOERT_INVALID, "slot '%s' has %lld bytes, not %zu", path,
+                 (long long)rt_slot_bytes(*out), bytes);
+}
+
+MoertStatus moert_get(MoertSession *s, const char *path, void *data,
+                      size_t bytes) {
+  const MoertSlot *slot;
+  RT_TRY(sized_slot(s, path, bytes, &slot));
+  memcpy(data, rt_slot_data(s, slot), bytes);
+  return MOERT_OK;
+}
+
+MoertStatus moert_put(MoertSession *s, const char *path, const void *data,
+                      size_t bytes) {
+  const MoertSlot *slot;
+  RT_TRY(sized_slot(s, path, bytes, &slot));
+  memcpy(rt_slot_data(s, slot), data, bytes);
+  return MOERT_OK;
+}
+
+/* State slots are named entry/...: the others get their values back. */
+static void restore_others(MoertSession *s, const char *entry) {
+  size_t len = strlen(entry);
+  for (int i = 0; i < s->desc->n_slots; i++) {
+    const MoertSlot *slot = &s->desc->slots[i];
+    bool own = strncmp(slot->path, entry, len) == 0 && slot->path[len] == '/';
+    if (slot->kind == MOERT_SLOT_STATE && !own)
+      memcpy(rt_slot_data(s, slot), s->state_kept + slot->offset,
+             (size_t)rt_slot_bytes(slot));
+  }
+}
+
+MoertStatus moert_reset_state(MoertSession *s, const char *entry) {
+  int64_t bytes = s->desc->slab_bytes[MOERT_SLOT_STATE];
+  if (entry && rt_find_entry(s, entry) < 0) return MOERT_NOT_FOUND;
+  if (bytes == 0) return MOERT_OK;
+  memcpy(s->state_kept, s->slab[MOERT_SLOT_STATE], (size_t)bytes);
+  RT_TRY(moert_step(s, "reset"));
+  if (entry) restore_others(s, entry);
+  return MOERT_OK;
+}
+
+int64_t moert_steps_done(const MoertSession *s) { return s->steps_done; }
+void moert_set_steps_done(MoertSession *s, int64_t steps) {
+  s->steps_done = steps;
+}
+int64_t moert_planned_bytes(const MoertSession *s) { return s->mem.bytes; }
+int moert_threads(const MoertSession *s) { return s->threads; }

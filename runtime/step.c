@@ -1,0 +1,306 @@
+/* step.c: running an entry's records.
+ *
+ * A training step whose loss or gradient is not finite has changed nothing: the
+ * model itself keeps the old values. Such a step is then run once more, with a
+ * look at every float that a record writes, to name the first one to go wrong. */
+#include "rt.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- one record --------------------------------------------------------------- */
+
+static double seconds_now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void launch(const MoertSession *s, const MoertKernel *k) {
+  for (int i = 0; i < k->n_stages; i++)
+    rt_run_stage(&k->stages[i], s->threads, s->args, s->scratch,
+                 s->scratch_stride, s->workspace);
+}
+
+static MoertStatus run_record(MoertSession *s, int entry, int index,
+                              const int64_t *loop) {
+  const MoertRecord *r = &s->desc->entries[entry].records[index];
+  for (int i = 0; i < r->n_args; i++)
+    s->args[i] = rt_address(s, entry, &r->args[i], loop);
+  switch ((MoertRecordKind)r->kind) {
+  case MOERT_LAUNCH: launch(s, r->kernel); break;
+  case MOERT_GEMM:
+    return rt_gemm_run(&s->gemms, s->entries[entry].gemms[index], s->args,
+                       s->scratchpad, s->threads);
+  case MOERT_COPY: {
+    const MoertRef *to = &r->args[1];
+    memmove(s->args[1], s->args[0],
+            (size_t)(to->elements * rt_dtype[to->dtype].bytes));
+    break;
+  }
+  case MOERT_LOOP:
+  case MOERT_END: break;
+  }
+  return MOERT_OK;
+}
+
+static MoertStatus run_timed(MoertSession *s, int entry, int index,
+                             const int64_t *loop) {
+  double start = seconds_now();
+  MoertStatus st = run_record(s, entry, index, loop);
+  s->entries[entry].seconds[index] += seconds_now() - start;
+  s->entries[entry].calls[index]++;
+  return st;
+}
+
+/* ---- looking for what is not finite --------------------------------------------- */
+
+/* The bits that are all set in infinities and NaNs only. */
+static const uint64_t exponent_bits[MOERT_DTYPE_COUNT] = {
+    [MOERT_bf16] = 0x7f80,
+    [MOERT_f32] = 0x7f800000,
+    [MOERT_f64] = 0x7ff0000000000000,
+};
+
+/* How many elements are not finite, and the first of them. */
+static int64_t count_bad(const MoertRef *ref, const char *data,
+                         int64_t *out_first) {
+  uint64_t mask = exponent_bits[ref->dtype];
+  size_t bytes = (size_t)rt_dtype[ref->dtype].bytes;
+  int64_t bad = 0;
+  for (int64_t i = 0; mask && i < ref->elements; i++) {
+    uint64_t bits = 0;
+    memcpy(&bits, data + (size_t)i * bytes, bytes);
+    if ((bits & mask) == mask && bad++ == 0) *out_first = i;
+  }
+  return bad;
+}
+
+/* Describes what is wrong with a tensor, in `text`; false when nothing is. */
+static bool describe_bad(const MoertRef *ref, const char *data, char *text,
+                         size_t text_bytes) {
+  int64_t first = 0, bad = count_bad(ref, data, &first);
+  if (bad == 0) return false;
+  double x = rt_load(ref->dtype, data + first * rt_dtype[ref->dtype].bytes);
+  const char *kind = isnan(x) ? "nan" : x < 0 ? "-inf" : "inf";
+  if (ref->elements == 1)
+    snprintf(text, text_bytes, "is %s", kind);
+  else
+    snprintf(text, text_bytes,
+             "has %lld of %lld values that are not finite, the first is %s at "
+             "%lld",
+             (long long)bad, (long long)ref->elements, kind, (long long)first);
+  return true;
+}
+
+/* Options, slots and inputs that are wrong before anything ran. */
+static MoertStatus check_ins(const MoertSession *s, int entry) {
+  static const char *const kinds[] = {[MOERT_BIND_SLOT] = "slot",
+                                      [MOERT_BIND_INPUT] = "input",
+                                      [MOERT_BIND_OPTION] = "option"};
+  const MoertEntry *e = &s->desc->entries[entry];
+  char text[128];
+  for (int i = 0; i < e->n_ins; i++) {
+    const MoertBinding *b = &e->ins[i];
+    const char *data = rt_address(s, entry, &b->ref, NULL);
+    if (describe_bad(&b->ref, data, text, sizeof text))
+      return rt_fail(MOERT_NOT_FINITE,
+                     "step %lld of entry %s: not finite: %s '%s' %s, before "
+                     "any operation",
+                     (long long)s->steps_done + 1, e->name, kinds[b->kind],
+                     b->name, text);
+  }
+  return MOERT_OK;
+}
+
+/* " in turn 3, 5" of the loops around it. */
+static void loop_text(const int64_t *loop, int depth, char *text,
+                      size_t bytes) {
+  text[0] = 0;
+  for (int i = 0, used = 0; i < depth && used < (int)bytes; i++)
+    used += snprintf(text + used, bytes - (size_t)used, "%s%lld",
+                     i ? ", " : " in turn ", (long long)loop[i]);
+}
+
+static MoertStatus check_outs(const MoertSession *s, int entry, int index,
+                              const int64_t *loop, int depth) {
+  const MoertEntry *e = &s->desc->entries[entry];
+  const MoertRecord *r = &e->records[index];
+  char text[128], turns[128];
+  for (int i = r->n_args - r->n_outs; i < r->n_args; i++) {
+    const char *data = rt_address(s, entry, &r->args[i], loop);
+    if (!describe_bad(&r->args[i], data, text, sizeof text)) continue;
+    loop_text(loop, depth, turns, sizeof turns);
+    return rt_fail(MOERT_NOT_FINITE,
+                   "step %lld of entry %s: not finite: at %s: the result of "
+                   "record %d (%s)%s %s",
+                   (long long)s->steps_done + 1, e->name,
+                   r->where[0] ? r->where : "an unknown place", index, r->name,
+                   turns, text);
+  }
+  return MOERT_OK;
+}
+
+/* ---- all records ---------------------------------------------------------------------- */
+
+/* The loops around the record being run, outermost first. */
+typedef struct Loops {
+  int64_t index[MOERT_MAX_LOOPS];
+  int64_t turn[MOERT_MAX_LOOPS]; /* from 0, whatever the direction */
+  int start[MOERT_MAX_LOOPS];    /* its record */
+  int depth;
+} Loops;
+
+/* Sets the index of the innermost loop for its turn. */
+static void set_index(const MoertSession *s, int entry, Loops *l) {
+  int d = l->depth - 1;
+  const MoertRecord *r = &s->desc->entries[entry].records[l->start[d]];
+  l->index[d] = r->reverse ? r->count - 1 - l->turn[d] : l->turn[d];
+  if (r->n_args)
+    rt_store(r->args[0].dtype, rt_address(s, entry, &r->args[0], l->index),
+             (double)l->index[d]);
+}
+
+static int end_of_loop(const MoertEntry *e, int start) {
+  int depth = 1, i = start;
+  while (depth > 0) {
+    i++;
+    depth += (e->records[i].kind == MOERT_LOOP) -
+             (e->records[i].kind == MOERT_END);
+  }
+  return i;
+}
+
+/* Returns the record to go on after. */
+static int enter_loop(const MoertSession *s, int entry, int at, Loops *l) {
+  const MoertEntry *e = &s->desc->entries[entry];
+  if (e->records[at].count <= 0) return end_of_loop(e, at);
+  l->start[l->depth] = at;
+  l->turn[l->depth++] = 0;
+  set_index(s, entry, l);
+  return at;
+}
+
+static int next_turn(const MoertSession *s, int entry, int at, Loops *l) {
+  int d = l->depth - 1, start = l->start[d];
+  if (++l->turn[d] < s->desc->entries[entry].records[start].count) {
+    set_index(s, entry, l);
+    return start;
+  }
+  l->index[d] = 0;
+  l->depth--;
+  return at;
+}
+
+static MoertStatus run_records(MoertSession *s, int entry, bool check) {
+  const MoertEntry *e = &s->desc->entries[entry];
+  Loops l = {0};
+  for (int i = 0; i < e->n_records; i++) {
+    int kind = e->records[i].kind;
+    if (kind == MOERT_LOOP) {
+      i = enter_loop(s, entry, i, &l);
+    } else if (kind == MOERT_END) {
+      i = next_turn(s, entry, i, &l);
+    } else {
+      RT_TRY(s->profile ? run_timed(s, entry, i, l.index)
+                        : run_record(s, entry, i, l.index));
+      if (check) RT_TRY(check_outs(s, entry, i, l.index, l.depth));
+    }
+  }
+  return MOERT_OK;
+}
+
+/* ---- a step ------------------------------------------------------------------------------ */
+
+static double scalar_input(const MoertSession *s, const MoertBinding *b) {
+  if (b->kind == MOERT_BIND_STEP) return (double)s->steps_done;
+  if (b->kind == MOERT_BIND_SEED) return (double)s->seed;
+  for (int i = 0; i < s->desc->n_options; i++)
+    if (strcmp(s->desc->options[i].name, b->name) == 0) return s->options[i];
+  return 0;
+}
+
+static void write_scalars(MoertSession *s, int entry) {
+  const MoertEntry *e = &s->desc->entries[entry];
+  for (int i = 0; i < e->n_ins; i++) {
+    const MoertBinding *b = &e->ins[i];
+    if (b->kind == MOERT_BIND_OPTION || b->kind == MOERT_BIND_STEP ||
+        b->kind == MOERT_BIND_SEED)
+      rt_store(b->dtype, rt_address(s, entry, &b->ref, NULL),
+               scalar_input(s, b));
+  }
+}
+
+/* What a step may not read before it has written it. */
+static void poison(MoertSession *s, int entry) {
+  const MoertEntry *e = &s->desc->entries[entry];
+  if (e->arena_bytes) memset(s->arena, 0xff, (size_t)e->arena_bytes);
+  if (e->report_bytes)
+    memset(s->entries[entry].base[MOERT_SLAB_REPORT], 0xff,
+           (size_t)e->report_bytes);
+  if (s->workspace_bytes)
+    memset(s->workspace, 0xff, (size_t)s->workspace_bytes);
+}
+
+MoertStatus rt_run_entry(MoertSession *s, int entry) {
+  if (s->poison) poison(s, entry);
+  write_scalars(s, entry);
+  return run_records(s, entry, false);
+}
+
+static MoertStatus find_culprit(MoertSession *s, int entry) {
+  RT_TRY(check_ins(s, entry));
+  RT_TRY(run_records(s, entry, true));
+  return rt_fail(MOERT_NOT_FINITE,
+                 "step %lld of entry %s: the loss or the norm of its gradient "
+                 "is not finite, though every operation's result is",
+                 (long long)s->steps_done + 1, s->desc->entries[entry].name);
+}
+
+static MoertStatus step(MoertSession *s, int entry) {
+  const MoertBinding *ok = s->entries[entry].ok;
+  RT_TRY(rt_run_entry(s, entry));
+  if (ok && rt_load(ok->dtype, rt_address(s, entry, &ok->ref, NULL)) != 1)
+    return find_culprit(s, entry);
+  if (s->desc->entries[entry].trains) s->steps_done++;
+  return MOERT_OK;
+}
+
+MoertStatus moert_step(MoertSession *s, const char *entry) {
+  int e = rt_find_entry(s, entry);
+  if (e < 0) return MOERT_NOT_FOUND;
+  RtTeam before = rt_team_enter(s->threads);
+  MoertStatus st = step(s, e);
+  rt_team_leave(before);
+  return st;
+}
+
+/* ---- for tests and tools ------------------------------------------------------------------- */
+
+MoertStatus moert_run_record(MoertSession *s, int entry, int index,
+                             const int64_t *loop) {
+  static const int64_t first[MOERT_MAX_LOOPS];
+  const MoertEntry *e = &s->desc->entries[entry];
+  if (index < 0 || index >= e->n_records ||
+      e->records[index].kind == MOERT_LOOP ||
+      e->records[index].kind == MOERT_END)
+    return rt_fail(MOERT_INVALID, "entry %s has no record %d to run", e->name,
+                   index);
+  RtTeam before = rt_team_enter(s->threads);
+  MoertStatus st = run_record(s, entry, index, loop ? loop : first);
+  rt_team_leave(before);
+  return st;
+}
+
+MoertStatus moert_profile(MoertSession *s, int entry,
+                          const double **out_seconds,
+                          const int64_t **out_calls) {
+  *out_seconds = NULL;
+  *out_calls = NULL;
+  if (entry < 0 || entry >= s->desc->n_entries)
+    return rt_fail(MOERT_INVALID, "there is no entry number %d", entry);
+  *out_seconds = s->entries[entry].seconds;
+  *out_calls = s->entries[entry].calls;
+  return MOERT_OK;
+}
