@@ -1,0 +1,27 @@
+#!/bin/bash
+# Runs one fuzzer: tests/fuzz/run.sh BUILD dsl|ir [libFuzzer's arguments...]
+#
+# It starts from tests/fuzz/corpus and from the golden tests; what it discovers
+# stays in BUILD/found-*, inputs that fail in BUILD/failing-*.
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+build=$1 target=$2
+shift 2
+found=$build/found-$target seeds=$build/seeds-$target
+mkdir -p "$found" "$seeds"
+cp tests/fuzz/corpus/"$target"/* "$seeds"/
+case $target in
+ir) find tests -name '*.ir' ;;
+dsl) find tests -name '*.dsl' ;;
+esac | grep -v '^tests/fuzz/' | while read -r f; do
+  cp "$f" "$seeds/$(echo "$f" | tr / -)"
+done
+# A model that stands alone: the libraries and a small model in one text.
+if [ "$target" = dsl ]; then
+  { cat models/lib/*.dsl; sed -E -e 's/^const (V|D|N|H|T|B) *=.*/const \1 = 4/' \
+    -e 's/^const K *=.*/const K = 2/' models/lm_moe.dsl; } |
+    grep -v '^import' >"$seeds/lm_moe"
+fi
+exec "$build/fuzz_$target" -timeout=20 -rss_limit_mb=4096 -max_len=16384 \
+  -dict=tests/fuzz/"$target".dict -print_final_stats=0 -verbosity=${VERBOSITY:-1} \
+  -artifact_prefix="$build/failing-$target-" "$@" "$found" "$seeds"
