@@ -29,7 +29,7 @@ void fuzz_round_trip(Module *m) {
 }
 
 static void count_region(const Region *r, uint32_t *nodes, int64_t *elements) {
-  for (uint32_t i = 0; i < r->params.len; i++)
+  for (uint32_t i = 0; i < r->params.len && *elements < MAX_ELEMENTS; i++)
     *elements += type_elements(&r->params.data[i]->type);
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *n = r->nodes.data[i];

@@ -22,6 +22,10 @@ if [ "$target" = dsl ]; then
     -e 's/^const K *=.*/const K = 2/' models/lm_moe.dsl; } |
     grep -v '^import' >"$seeds/lm_moe"
 fi
+# Words that mutations may put in.
+case $target in
+ir) sed -nE 's/^OP\(([a-z0-9_]+),.*/\1/p' ir/ops.def ;;
+dsl) grep -ohE '[a-z_]{2,}' models/*.dsl models/lib/*.dsl ;;
+esac | sort -u | sed 's/.*/"&"/' >"$build/$target.dict"
 exec "$build/fuzz_$target" -timeout=20 -rss_limit_mb=4096 -max_len=16384 \
-  -dict=tests/fuzz/"$target".dict -print_final_stats=0 -verbosity=${VERBOSITY:-1} \
-  -artifact_prefix="$build/failing-$target-" "$@" "$found" "$seeds"
+  -dict="$build/$target.dict" -artifact_prefix="$build/failing-$target-" "$@" "$found" "$seeds"
