@@ -90,6 +90,52 @@ void autodiff_reverse(Builder *b, const Region *r, uint32_t n_nodes,
 /* cot[v] += d */
 void autodiff_add(Builder *b, Map *cot, Value *v, Value *d);
 
+/* ---- loop.c: a scan taken apart and put together ------------------------------ */
+
+typedef struct LoopCarry {
+  Value *init;  /* outside */
+  Value *param; /* in the body */
+  Value *next;  /* in the body */
+  Value *out;   /* outside */
+} LoopCarry;
+
+typedef struct LoopInput {
+  Value *outer, *param;
+} LoopInput;
+
+typedef struct LoopOutput {
+  Value *value, *out; /* in the body; stacked, outside */
+} LoopOutput;
+
+/* The parts of a scan, free to be changed; loop_close writes them back. Nodes
+ * of the body stay in n->body->nodes. */
+typedef struct Loop {
+  Node *n;
+  int64_t length;
+  bool reverse;
+  Value *index;
+  VEC(LoopCarry) carries;
+  VEC(LoopInput) scanned;
+  VEC(LoopInput) invariants;
+  VEC(LoopOutput) stacked;
+} Loop;
+
+Loop loop_open(Ctx *cx, Node *n);
+/* An empty loop over `length` whose body belongs to no scan yet. */
+Loop loop_new(Ctx *cx, Entry *e, int64_t length, bool reverse);
+/* Makes l->n hold the parts; for a new loop makes the scan through `b`. */
+void loop_close(Builder *b, Loop *l);
+/* The body's parameter for an operand, the result for a body's value: the one
+ * that is there, or a new one. */
+Value *loop_scanned(Ctx *cx, Loop *l, Value *outer);
+Value *loop_invariant(Ctx *cx, Loop *l, Value *outer);
+Value *loop_stack(Ctx *cx, Loop *l, Value *value);
+/* Adds a carry; its `next` is set by the caller. Returns its position. */
+uint32_t loop_carry(Ctx *cx, Loop *l, Value *init);
+/* One iteration's part of a stacked type, and back. */
+Type loop_element(Type t);
+Type loop_stacked(Type t, int64_t length);
+
 /* ---- cost.c: what a model costs --------------------------------------------- */
 
 /* Floating-point operations of the products in one step of the entry: a

@@ -255,22 +255,24 @@ static Value *spread(const Vjp *v, Value *x) {
 
 /* A sum over the rows of each group would have to hand each group's cotangent
  * to its own rows, and no op says that. */
-static bool sums_ragged(Vjp *v) {
-  if (!type_is_ragged(&in(v, 0)->type) || type_is_ragged(&res(v)->type))
+static bool sums_groups(Vjp *v) {
+  IndexMap m = node_map(v->n);
+  if (!type_is_ragged(&in(v, 0)->type) || !strchr(m.out, m.ins[0][0]) ||
+      strchr(m.out, m.ins[0][1]))
     return false;
   diag_error(v->b->cx, v->n->span,
-             "%s over a ragged dim has no derivative; contract with a value "
-             "that has the rows",
+             "%s over the rows of each group has no derivative; contract with "
+             "a value that has the rows",
              op_info[v->n->op].name);
   return true;
 }
 
 VJP_RULE(reduce_sum) {
-  if (!sums_ragged(v)) v->dins[0] = spread(v, dout(v));
+  if (!sums_groups(v)) v->dins[0] = spread(v, dout(v));
 }
 
 static void reduce_extreme(Vjp *v) {
-  if (sums_ragged(v)) return;
+  if (sums_groups(v)) return;
   Builder *b = v->b;
   Value *hit = ir_binary(b, OP_eq, in(v, 0), spread(v, res(v)));
   Value *ones = ir_cast(b, hit, res(v)->type.dtype);

@@ -16,22 +16,6 @@
  * result, unless the scan stacks that value already. */
 #include "pass.h"
 
-typedef struct ScanShape {
-  uint32_t carries, scanned, invariants, stacked;
-  int64_t length;
-  bool reverse;
-} ScanShape;
-
-static ScanShape shape_of(const Node *n) {
-  ScanShape s = {.carries = (uint32_t)attr_int(n, "carries"),
-                 .scanned = (uint32_t)attr_int(n, "scanned"),
-                 .length = attr_int(n, "length"),
-                 .reverse = attr_bool(n, "reverse")};
-  s.invariants = n->ins.len - s.carries - s.scanned;
-  s.stacked = n->outs.len - s.carries;
-  return s;
-}
-
 /* The body's parameter for operand i. Parameter 0 is the index. */
 static Value *param_of(const Node *n, uint32_t i) {
   return n->body->params.data[i + 1];
@@ -74,110 +58,50 @@ static void mark_reached(Arena *a, const Region *r, const Map *active,
 }
 
 /* The carries that a cotangent reaches in some iteration. */
-static bool *live_carries(const Vjp *v, const ScanShape *s,
-                          const Map *active) {
+static bool *live_carries(const Vjp *v, const Loop *l, const Map *active) {
   Arena *a = &v->b->cx->scratch;
-  const Region *body = v->n->body;
-  bool *live = NEW_ARRAY(a, bool, s->carries + 1);
+  bool *live = NEW_ARRAY(a, bool, l->carries.len + 1);
   Map reached = {0};
   for (uint32_t i = 0; i < v->n->outs.len; i++) {
-    Value *result = body->results.data[i];
-    if (!v->douts[i]) continue;
-    if (i < s->carries) live[i] = map_get(active, param_of(v->n, i)) != NULL;
-    if (map_get(active, result)) map_put(a, &reached, result, result);
+    Value *result = v->n->body->results.data[i];
+    if (!v->douts[i] || !map_get(active, result)) continue;
+    if (i < l->carries.len) live[i] = true;
+    map_put(a, &reached, result, result);
   }
   for (bool grew = true; grew;) {
     grew = false;
-    mark_reached(a, body, active, &reached);
-    for (uint32_t c = 0; c < s->carries; c++) {
-      if (live[c] || !map_get(&reached, param_of(v->n, c))) continue;
-      Value *result = body->results.data[c];
+    mark_reached(a, v->n->body, active, &reached);
+    for (uint32_t c = 0; c < l->carries.len; c++) {
+      const LoopCarry *carry = &l->carries.data[c];
+      if (live[c] || !map_get(&reached, carry->param)) continue;
       live[c] = grew = true;
-      if (map_get(active, result)) map_put(a, &reached, result, result);
+      if (map_get(active, carry->next))
+        map_put(a, &reached, carry->next, carry->next);
     }
   }
   return live;
 }
 
-/* ---- building the backward body ----------------------------------------------------- */
-
-/* One operand of the backward scan with the body's parameter for it. */
-typedef struct Operand {
-  Value *outer, *param;
-} Operand;
-typedef VEC(Operand) OperandVec;
+/* ---- forward values in the backward body ------------------------------------------ */
 
 typedef struct Back {
   Vjp *v;
-  ScanShape s;
-  Region *body;                         /* of the backward scan */
-  Builder in;                           /* appends to `nodes` */
-  NodeVec nodes, prologue;              /* prologue: recomputed values */
-  OperandVec carried, scanned, invariants;
-  Value *index;
-  Map now; /* forward value -> its stand-in in the backward body */
+  Ctx *cx;
+  Loop fwd, back;
+  Region *body;            /* of the backward scan */
+  Builder in;              /* appends to `nodes` */
+  NodeVec nodes, prologue; /* prologue: values computed again */
+  Map now; /* forward value -> what the backward body reads for it */
 } Back;
 
-static Arena *scratch(const Back *k) { return &k->v->b->cx->scratch; }
-
-static Value *add_operand(Back *k, OperandVec *to, Value *outer, Type type,
-                          Sym name) {
-  for (uint32_t i = 0; to != &k->carried && i < to->len; i++)
-    if (to->data[i].outer == outer) return to->data[i].param;
-  Operand o = {outer, ir_param(k->v->b->cx, k->body, name, type)};
-  vec_push(scratch(k), to, o);
-  return o.param;
-}
-
-/* The type of one iteration's part of a stacked value, and back. */
-static Type element_type(Type t) {
-  t.rank--;
-  for (int i = 0; i < t.rank; i++)
-    t.dims[i] = t.dims[i + 1];
-  t.dims[t.rank] = (Dim){0};
-  return t;
-}
-
-static Type stacked_type(Type t, int64_t length) {
-  assert(t.rank < MAX_RANK);
-  for (int i = t.rank; i > 0; i--)
-    t.dims[i] = t.dims[i - 1];
-  t.dims[0] = (Dim){.size = length};
-  t.rank++;
-  return t;
-}
-
-static Value *add_scanned(Back *k, Value *outer, Sym name) {
-  return add_operand(k, &k->scanned, outer, element_type(outer->type), name);
-}
-
-/* ---- forward values in the backward body ---------------------------------------------- */
-
-/* Position of `v` among the scan's stacked results, -1 when it is in none. */
-static int stacked_position(const Back *k, const Value *v) {
-  const ValueVec *results = &k->v->n->body->results;
-  for (uint32_t i = k->s.carries; i < results->len; i++)
-    if (results->data[i] == v) return (int)i;
-  return -1;
-}
-
-/* Adds `v` to what the forward scan stacks. */
-static int stash(Back *k, Value *v) {
-  Arena *perm = &k->v->b->cx->perm;
-  Node *n = k->v->n;
-  Value *out = NEW(perm, Value);
-  out->name = v->name;
-  out->type = stacked_type(v->type, k->s.length);
-  out->def = n;
-  out->region = n->region;
-  out->index = n->outs.len;
-  vec_push(perm, &n->outs, out);
-  vec_push(perm, &n->body->results, v);
-  return (int)out->index;
-}
-
 static bool is_carry(const Back *k, const Value *v) {
-  return !v->def && v->index >= 1 && v->index <= k->s.carries;
+  return !v->def && v->index >= 1 && v->index <= k->fwd.carries.len;
+}
+
+static bool is_stacked(const Back *k, const Value *v) {
+  for (uint32_t i = 0; i < k->fwd.stacked.len; i++)
+    if (k->fwd.stacked.data[i].value == v) return true;
+  return false;
 }
 
 /* One instruction an element, or an index map. */
@@ -191,7 +115,7 @@ static bool is_cheap(OpKind op) {
 /* Made of the operands at hand by cheap ops alone, `depth` of them at most. */
 static bool is_at_hand(const Back *k, const Value *v, int depth) {
   if (!v->def) return !is_carry(k, v);
-  if (stacked_position(k, v) >= 0) return true;
+  if (is_stacked(k, v)) return true;
   if (depth == 0 || !is_cheap(v->def->op)) return false;
   for (uint32_t i = 0; i < v->def->ins.len; i++)
     if (!is_at_hand(k, v->def->ins.data[i], depth - 1)) return false;
@@ -212,7 +136,7 @@ enum { CHEAP_DEPTH = 4, GENERATED_DEPTH = 16 };
 
 static bool is_recomputed(const Back *k, const Value *v) {
   const Node *n = v->def;
-  if (!n || stacked_position(k, v) >= 0) return false;
+  if (!n || is_stacked(k, v)) return false;
   return n->remat || type_is_ragged(&v->type) || n->op == OP_broadcast ||
          is_at_hand(k, v, CHEAP_DEPTH) || is_generated(k, v, GENERATED_DEPTH);
 }
@@ -222,19 +146,19 @@ static Value *stand_in(Back *k, Value *v);
 static void recompute(Back *k, Node *n) {
   for (uint32_t i = 0; i < n->ins.len; i++)
     stand_in(k, n->ins.data[i]);
-  Builder b = ir_builder_like(k->v->b->cx, k->body, &k->prologue, n);
-  b.backward = true;
-  b.remat = 0;
-  ir_clone(&b, n, &k->now);
+  Builder b = ir_builder_like(k->cx, k->body, &k->prologue, n);
+  Node *copy = ir_clone(&b, n, &k->now);
+  copy->backward = true;
+  copy->remat = 0;
 }
 
-/* A parameter of the forward body; a carry only exists while it runs. */
+/* A parameter of the forward body that holds outside of it as well. */
 static Value *stand_in_param(Back *k, Value *p) {
-  if (p->index == 0) return k->index;
+  if (p->index == 0) return k->back.index;
   Value *outer = k->v->n->ins.data[p->index - 1];
-  if (p->index <= k->s.carries + k->s.scanned)
-    return add_scanned(k, outer, p->name);
-  return add_operand(k, &k->invariants, outer, p->type, p->name);
+  if (p->index <= k->fwd.carries.len + k->fwd.scanned.len)
+    return loop_scanned(k->cx, &k->back, outer);
+  return loop_invariant(k->cx, &k->back, outer);
 }
 
 /* What the backward body reads for the forward body's value `v`. */
@@ -245,170 +169,149 @@ static Value *stand_in(Back *k, Value *v) {
     recompute(k, v->def);
     return map_get(&k->now, v);
   }
-  if (v->def || is_carry(k, v)) {
-    int at = stacked_position(k, v);
-    if (at < 0) at = stash(k, v);
-    found = add_scanned(k, k->v->n->outs.data[at], v->name);
-  } else {
+  if (v->def || is_carry(k, v))
+    found = loop_scanned(k->cx, &k->back, loop_stack(k->cx, &k->fwd, v));
+  else
     found = stand_in_param(k, v);
-  }
-  map_put(scratch(k), &k->now, v, found);
+  map_put(&k->cx->scratch, &k->now, v, found);
   return found;
 }
 
-/* Replaces forward values in the nodes and results of the backward body. */
-static void resolve(Back *k) {
-  const Region *forward = k->v->n->body;
-  for (uint32_t i = 0; i < k->nodes.len; i++) {
-    Node *n = k->nodes.data[i];
-    for (uint32_t j = 0; j < n->ins.len; j++)
-      if (n->ins.data[j]->region == forward)
-        n->ins.data[j] = stand_in(k, n->ins.data[j]);
-  }
-  ValueVec *results = &k->body->results;
-  for (uint32_t i = 0; i < results->len; i++)
-    if (results->data[i]->region == forward)
-      results->data[i] = stand_in(k, results->data[i]);
+/* Replaces forward values in `values` of the backward body. */
+static void resolve(Back *k, ValueVec *values) {
+  for (uint32_t i = 0; i < values->len; i++)
+    if (values->data[i]->region == k->v->n->body)
+      values->data[i] = stand_in(k, values->data[i]);
 }
 
-/* Drops nodes that no result needs, so that nothing is stashed for them. */
-static void drop_dead(Back *k) {
-  Arena *a = scratch(k);
+static bool is_used(const Node *n, const Map *used) {
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    if (map_get(used, n->outs.data[i])) return true;
+  return false;
+}
+
+/* Keeps of k->nodes what the yielded values need, and resolves forward values
+ * in those alone, so that nothing is stashed in vain. */
+static void finish_body(Back *k, ValueVec *yields) {
+  Arena *a = &k->cx->scratch;
   Map used = {0};
-  NodeVec kept = {0};
-  for (uint32_t i = 0; i < k->body->results.len; i++)
-    map_put(a, &used, k->body->results.data[i], k);
+  NodeVec *nodes = &k->body->nodes;
+  for (uint32_t i = 0; i < yields->len; i++)
+    map_put(a, &used, yields->data[i], k);
   for (uint32_t i = k->nodes.len; i-- > 0;) {
     Node *n = k->nodes.data[i];
-    bool live = false;
-    for (uint32_t j = 0; j < n->outs.len; j++)
-      live |= map_get(&used, n->outs.data[j]) != NULL;
-    if (!live) continue;
-    for (uint32_t j = 0; j < n->ins.len; j++)
+    for (uint32_t j = 0; is_used(n, &used) && j < n->ins.len; j++)
       map_put(a, &used, n->ins.data[j], k);
-    vec_push(a, &kept, n);
   }
-  k->nodes.len = 0;
-  for (uint32_t i = kept.len; i-- > 0;)
-    vec_push(&k->v->b->cx->perm, &k->nodes, kept.data[i]);
-}
-
-/* ---- the pieces of the backward scan ----------------------------------------------------- */
-
-static Value *zeros(Builder *b, Type t) { return ir_const(b, t, 0.0); }
-
-/* Parameters for the cotangents that come in, and their flow into `cot`. */
-static void seed(Back *k, const bool *live, const Map *active, Map *cot) {
-  const Node *n = k->v->n;
-  Ctx *cx = k->v->b->cx;
-  for (uint32_t i = 0; i < k->s.carries; i++) {
-    Value *d = k->v->douts[i], *p;
-    if (!live[i]) continue;
-    if (!d) d = zeros(k->v->b, n->outs.data[i]->type);
-    p = add_operand(k, &k->carried, d, d->type, sym(cx, "d"));
-    if (map_get(active, n->body->results.data[i]))
-      autodiff_add(&k->in, cot, n->body->results.data[i], p);
-  }
-  for (uint32_t i = k->s.carries; i < n->outs.len; i++) {
-    Value *d = k->v->douts[i];
-    if (d)
-      autodiff_add(&k->in, cot, n->body->results.data[i],
-                   add_scanned(k, d, sym(cx, "d")));
-  }
-}
-
-/* What the body yields, and which operand of the forward scan each result of
- * the backward one is for: carries, then invariants, then scanned operands. */
-static void collect(Back *k, const bool *live, const Map *cot,
-                    uint32_t *target) {
-  const Node *n = k->v->n;
-  Ctx *cx = k->v->b->cx;
-  ValueVec *results = &k->body->results;
-  for (uint32_t i = 0; i < k->s.carries; i++) {
-    if (!live[i]) continue;
-    Value *d = map_get(cot, param_of(n, i));
-    if (!d) d = zeros(&k->in, param_of(n, i)->type);
-    target[results->len] = i;
-    vec_push(&cx->perm, results, d);
-  }
-  for (uint32_t i = k->s.carries + k->s.scanned; i < n->ins.len; i++) {
-    Value *d = map_get(cot, param_of(n, i));
-    if (!d || !k->v->wants[i]) continue;
-    Value *zero = zeros(k->v->b, d->type);
-    Value *acc =
-        add_operand(k, &k->carried, zero, d->type, sym(cx, "acc"));
-    target[results->len] = i;
-    vec_push(&cx->perm, results, ir_binary(&k->in, OP_add, acc, d));
-  }
-  for (uint32_t i = k->s.carries; i < k->s.carries + k->s.scanned; i++) {
-    Value *d = map_get(cot, param_of(n, i));
-    if (!d || !k->v->wants[i]) continue;
-    target[results->len] = i;
-    vec_push(&cx->perm, results, d);
-  }
-}
-
-/* Parameters were made as they were needed; here they get their order. */
-static void order_operands(Back *k, ValueVec *ins) {
-  Arena *perm = &k->v->b->cx->perm;
-  const OperandVec *groups[] = {&k->carried, &k->scanned, &k->invariants};
-  ValueVec params = {0};
-  vec_push(perm, &params, k->index);
-  for (size_t g = 0; g < COUNT_OF(groups); g++)
-    for (uint32_t i = 0; i < groups[g]->len; i++) {
-      Operand o = groups[g]->data[i];
-      o.param->index = params.len;
-      vec_push(perm, &params, o.param);
-      vec_push(perm, ins, o.outer);
-    }
-  k->body->params = params;
-}
-
-static Node *make_scan(Back *k) {
-  Builder *b = k->v->b;
-  ValueVec ins = {0};
-  order_operands(k, &ins);
-  for (uint32_t i = 0; i < k->prologue.len; i++)
-    vec_push(&b->cx->perm, &k->body->nodes, k->prologue.data[i]);
+  uint32_t kept = 0;
   for (uint32_t i = 0; i < k->nodes.len; i++)
-    vec_push(&b->cx->perm, &k->body->nodes, k->nodes.data[i]);
-  uint32_t n_outs = k->body->results.len;
-  Type *types = NEW_ARRAY(scratch(k), Type, n_outs + 1);
-  for (uint32_t i = 0; i < n_outs; i++) {
-    Type t = k->body->results.data[i]->type;
-    types[i] = i < k->carried.len ? t : stacked_type(t, k->s.length);
+    if (is_used(k->nodes.data[i], &used))
+      k->nodes.data[kept++] = k->nodes.data[i];
+  k->nodes.len = kept;
+  for (uint32_t i = 0; i < kept; i++)
+    resolve(k, &k->nodes.data[i]->ins);
+  resolve(k, yields);
+  for (uint32_t i = 0; i < k->prologue.len; i++)
+    vec_push(&k->cx->perm, nodes, k->prologue.data[i]);
+  for (uint32_t i = 0; i < kept; i++)
+    vec_push(&k->cx->perm, nodes, k->nodes.data[i]);
+}
+
+/* ---- the pieces of the backward scan ------------------------------------------------ */
+
+/* Carries and scanned operands for the cotangents that come in; what they are
+ * in the body flows into `cot`. */
+static void seed(Back *k, const bool *live, const Map *active, Map *cot) {
+  for (uint32_t i = 0; i < k->fwd.carries.len; i++) {
+    const LoopCarry *c = &k->fwd.carries.data[i];
+    Value *d = k->v->douts[i];
+    if (!live[i]) continue;
+    if (!d) d = ir_const_like(k->v->b, c->out, 0.0);
+    uint32_t at = loop_carry(k->cx, &k->back, d);
+    if (map_get(active, c->next))
+      autodiff_add(&k->in, cot, c->next, k->back.carries.data[at].param);
   }
-  Attr attrs[MAX_ATTRS] = {{.i = k->carried.len, .present = true},
-                           {.i = k->scanned.len, .present = true},
-                           {.i = k->s.length, .present = true},
-                           {.i = !k->s.reverse, .present = true}};
-  Node *n = ir_node_raw(b, OP_scan, ins.data, ins.len, attrs, types, n_outs);
-  n->body = k->body;
-  k->body->owner = n;
-  return n;
+  for (uint32_t i = 0; i < k->fwd.stacked.len; i++) {
+    Value *d = k->v->douts[k->fwd.carries.len + i];
+    if (d)
+      autodiff_add(&k->in, cot, k->fwd.stacked.data[i].value,
+                   loop_scanned(k->cx, &k->back, d));
+  }
+}
+
+/* One value that the body yields, and the forward operand whose cotangent the
+ * scan's result for it is. */
+typedef struct Yield {
+  uint32_t operand;
+  bool stacked;
+} Yield;
+
+typedef struct Yields {
+  Yield *list; /* parallel to `values`: carries first, as in k->back */
+  ValueVec values;
+} Yields;
+
+static void yield(Back *k, Yields *y, uint32_t operand, bool is_stack,
+                  Value *v) {
+  y->list[y->values.len] = (Yield){operand, is_stack};
+  vec_push(&k->cx->perm, &y->values, v);
+}
+
+static void yield_all(Back *k, const bool *live, const Map *cot, Yields *y) {
+  const Node *n = k->v->n;
+  uint32_t carries = k->fwd.carries.len, scanned = k->fwd.scanned.len;
+  y->list = NEW_ARRAY(&k->cx->scratch, Yield, n->ins.len + 1);
+  for (uint32_t i = 0; i < carries; i++) {
+    Value *d = map_get(cot, param_of(n, i));
+    if (!live[i]) continue;
+    if (!d) d = ir_const_like(&k->in, param_of(n, i), 0.0);
+    yield(k, y, i, false, d);
+  }
+  for (uint32_t i = carries + scanned; i < n->ins.len; i++) {
+    Value *d = map_get(cot, param_of(n, i));
+    if (!d || !k->v->wants[i]) continue;
+    uint32_t at =
+        loop_carry(k->cx, &k->back, ir_const_like(k->v->b, d, 0.0));
+    Value *acc = k->back.carries.data[at].param;
+    yield(k, y, i, false, ir_binary(&k->in, OP_add, acc, d));
+  }
+  for (uint32_t i = carries; i < carries + scanned; i++) {
+    Value *d = map_get(cot, param_of(n, i));
+    if (d && k->v->wants[i]) yield(k, y, i, true, d);
+  }
+}
+
+static void set_results(Back *k, const Yields *y) {
+  for (uint32_t i = 0; i < y->values.len; i++) {
+    Value *v = y->values.data[i], *out;
+    if (y->list[i].stacked) {
+      out = loop_stack(k->cx, &k->back, v);
+    } else {
+      k->back.carries.data[i].next = v;
+      out = k->back.carries.data[i].out;
+    }
+    k->v->dins[y->list[i].operand] = out;
+  }
 }
 
 void vjp_scan(Vjp *v) {
   Ctx *cx = v->b->cx;
-  Back k = {.v = v, .s = shape_of(v->n)};
-  k.body = ir_region(cx, v->n->region->entry, NULL);
-  k.index = ir_param(cx, k.body, v->n->body->params.data[0]->name,
-                     type_scalar(DT_i32));
-  k.in = *v->b;
-  k.in.region = k.body;
+  Node *n = v->n;
+  Back k = {.v = v, .cx = cx, .fwd = loop_open(cx, n), .in = *v->b};
+  k.back = loop_new(cx, n->region->entry, k.fwd.length, !k.fwd.reverse);
+  k.body = k.in.region = k.back.index->region;
   k.in.out = &k.nodes;
-  Map active = scan_active(&cx->scratch, v->n, v->wants), cot = {0};
-  bool *live = live_carries(v, &k.s, &active);
+  Map active = scan_active(&cx->scratch, n, v->wants), cot = {0};
+  bool *live = live_carries(v, &k.fwd, &active);
+  Yields y = {0};
   seed(&k, live, &active, &cot);
-  autodiff_reverse(&k.in, v->n->body, v->n->body->nodes.len, &active, &cot);
-  uint32_t *target = NEW_ARRAY(&cx->scratch, uint32_t, v->n->ins.len + 1);
-  k.in.span = v->n->span;
-  k.in.loc = v->n->loc;
-  k.in.layer = v->n->layer;
-  collect(&k, live, &cot, target);
-  drop_dead(&k);
-  resolve(&k);
-  Node *back = make_scan(&k);
-  for (uint32_t i = 0; i < back->outs.len; i++)
-    v->dins[target[i]] = back->outs.data[i];
+  autodiff_reverse(&k.in, n->body, n->body->nodes.len, &active, &cot);
+  k.in.span = n->span;
+  k.in.loc = n->loc;
+  k.in.layer = n->layer;
+  yield_all(&k, live, &cot, &y);
+  finish_body(&k, &y.values);
+  set_results(&k, &y);
+  loop_close(v->b, &k.fwd);
+  loop_close(v->b, &k.back);
 }
