@@ -490,3 +490,29 @@ Module *ir_module_clone(const Module *m) {
 Sym node_loc(Ctx *cx, const Node *n) {
   return n->loc ? n->loc : span_text(cx, n->span);
 }
+
+/* ---- cost ------------------------------------------------------------------ */
+
+/* Index of a letter in a map's side, -1 when absent. */
+static int letter_at(const char *letters, char c) {
+  const char *p = strchr(letters, c);
+  return p ? (int)(p - letters) : -1;
+}
+
+int64_t ir_macs(const Node *n) {
+  IndexMap m;
+  if (n->op != OP_contract || !map_parse(attr_sym(n, "map"), &m)) return 0;
+  const Value *sides[3] = {n->ins.data[0], n->ins.data[1], n->outs.data[0]};
+  const char *letters[3] = {m.ins[0], m.ins[1], m.out};
+  char group = 0; /* of a ragged pair: its rows are counted by the row letter */
+  for (int s = 0; s < 3; s++)
+    if (type_is_ragged(&sides[s]->type)) group = letters[s][0];
+  int64_t macs = 1;
+  for (int s = 0; s < 2; s++)
+    for (int i = 0; letters[s][i]; i++) {
+      bool seen = s == 1 && letter_at(letters[0], letters[1][i]) >= 0;
+      if (letters[s][i] != group && !seen)
+        macs *= sides[s]->type.dims[i].size;
+    }
+  return macs;
+}

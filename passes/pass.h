@@ -146,7 +146,22 @@ int64_t cost_entry_flops(const Entry *e);
  * part in a product or a gather, biases for one, is on a line of its own. */
 void cost_report(Module *m, Entry *e, Buf *out);
 
-/* ---- plan.c: memory report --------------------------------------------------- */
+/* ---- life.c: how long values are needed -------------------------------------- */
+
+/* Positions count from 1; entry parameters are there from 0 on. */
+typedef struct Life {
+  Arena *arena;
+  Map times; /* of nodes */
+  Map last;  /* of values */
+  int end;   /* position after the last node; results are read there */
+} Life;
+
+void life_of(const Entry *e, Arena *a, Life *out);
+int life_start(const Life *l, const Node *n);
+int life_end(const Life *l, const Node *n); /* a scan's is after its body's */
+int life_last(const Life *l, const Value *v); /* last reading, or its making */
+
+/* ---- memory.c: memory report -------------------------------------------------- */
 
 /* Planned bytes by slab, peak of the arena and who is alive there, biggest
  * buffers. Needs a planned module. */

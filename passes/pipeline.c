@@ -55,6 +55,7 @@ void pass_tally(const PassOptions *o, const char *rule) {
 /* ---- facts ---------------------------------------------------------------- */
 
 static bool is_launched(const Node *n) {
+  if (n->op == OP_reshape) return true; /* costs nothing, or is a copy */
   switch (op_info[n->op].lower) {
   case LOWER_LAUNCH:
   case LOWER_CONTRACT:
