@@ -316,12 +316,14 @@ static bool bind_map(Infer *I, Letters *l) {
   const char *map = attr_sym(I->n, "map");
   if (!map_parse(map, &l->map))
     return fail(I, "map \"%s\" is not of the form \"ab,bc->ac\"", map);
-  if ((uint32_t)l->map.n_ins != I->n->ins.len)
+  uint32_t n_ins = (uint32_t)l->map.n_ins;
+  bool offsets = I->n->op == OP_contract && I->n->ins.len == 3;
+  if (n_ins != I->n->ins.len - offsets)
     return fail(I, "map \"%s\" has %d operand%s, the op %u", map, l->map.n_ins,
                 l->map.n_ins == 1 ? "" : "s", I->n->ins.len);
-  for (uint32_t i = 0; i < I->n->ins.len; i++)
+  for (uint32_t i = 0; i < n_ins; i++)
     if (!bind_operand(I, l, i)) return false;
-  for (uint32_t i = 0; i < I->n->ins.len; i++)
+  for (uint32_t i = 0; i < n_ins; i++)
     if (!want_rows_kept(I, l, l->map.ins[i])) return false;
   return want_rows_kept(I, l, l->map.out);
 }
@@ -352,13 +354,24 @@ static bool infer_reduce(Infer *I) {
          map_result(I, &l, in(I, 0).dtype);
 }
 
+/* Offsets i32[N + 1] of a ragged operand's rows, where a contraction has them. */
+static bool want_offsets(Infer *I, const Letters *l) {
+  if (I->n->ins.len < 3) return true;
+  Type t = in(I, 2);
+  if (!l->row) return fail(I, "offsets, but no operand is ragged");
+  int64_t groups = l->dims[(int)l->group].size;
+  return (t.dtype == DT_i32 && t.rank == 1 && t.dims[0].size == groups + 1) ||
+         fail(I, "offsets must be i32[%lld], but are %s",
+              (long long)groups + 1, text(I, t));
+}
+
 static bool infer_contract(Infer *I) {
   Letters l;
   if (!want_float(I, 0) || !want_float(I, 1)) return false;
   if (in(I, 0).dtype != in(I, 1).dtype)
     return fail(I, "operands differ: %s vs %s", text(I, in(I, 0)),
                 text(I, in(I, 1)));
-  if (!bind_map(I, &l)) return false;
+  if (!bind_map(I, &l) || !want_offsets(I, &l)) return false;
   for (int i = 0; i < 2; i++)
     for (const char *c = l.map.ins[i]; *c; c++)
       if (!strchr(l.map.ins[1 - i], *c) && !strchr(l.map.out, *c))
