@@ -2,7 +2,7 @@
  *
  * Every node knows the depth of the tree below it, so that a tree too deep to
  * walk is refused here, once, and nobody who walks it has to count. */
-#include "frontend.h"
+#include "ast.h"
 
 const char *const binary_text[BIN_COUNT] = {
 #define BINARY(name, text, prec) text,

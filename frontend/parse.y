@@ -10,7 +10,7 @@
 %param {Parser *ps}
 
 %code requires {
-#include "frontend.h"
+#include "ast.h"
 }
 
 %code {
