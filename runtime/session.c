@@ -5,6 +5,7 @@
  * the library's scratchpad. Nothing is allocated in a step. */
 #include "rt.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -314,6 +315,8 @@ void moert_session_free(MoertSession *s) {
 MoertStatus moert_set_option(MoertSession *s, const char *name, double value) {
   int i;
   RT_TRY(find_option(s, name, &i));
+  if (!isfinite(value))
+    return rt_fail(MOERT_INVALID, "option '%s' must be a finite number", name);
   s->options[i] = value;
   return MOERT_OK;
 }

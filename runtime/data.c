@@ -1,0 +1,252 @@
+/* data.c: a text file as the inputs of an entry.
+ *
+ * The file is mapped. With S the largest shift asked for, its first n - S bytes
+ * are positions to read at; they are cut into B streams of equal length that run
+ * side by side, so that recurrent state carries on from batch to batch. Training
+ * drops what does not fill a batch at the end of the streams and starts again.
+ * Covering gives every position exactly once: the streams are rounded up, and
+ * what lies behind the end is masked. */
+#include "rt.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* An input that takes text. */
+typedef struct TextInput {
+  char *data;
+  int dtype;
+  int64_t shift;
+  bool mask;
+} TextInput;
+
+struct MoertText {
+  MoertSession *session;
+  const MoertEntry *entry;
+  const char *path;
+  const char *bytes;
+  size_t n_bytes;
+  MoertTextMode mode;
+  TextInput *inputs;
+  int n_inputs;
+  bool has_mask;
+  int64_t streams, width;   /* B, T */
+  int64_t shift;            /* the largest */
+  int64_t below;            /* bytes must be smaller */
+  int64_t positions;        /* to read at, over all streams */
+  int64_t stream_positions; /* of one stream */
+  int64_t batches;          /* in a round */
+  int64_t cursor;
+};
+
+/* ---- what an input asks for ------------------------------------------------------ */
+
+typedef struct Source {
+  bool text, mask;
+  int64_t shift, below;
+} Source;
+
+static const char *skip_space(const char *p) {
+  while (isspace((unsigned char)*p)) p++;
+  return p;
+}
+
+/* Takes `word` at *p, not as the start of a longer one. */
+static bool take(const char **p, const char *word) {
+  size_t len = strlen(word);
+  const char *q = skip_space(*p);
+  if (strncmp(q, word, len) != 0) return false;
+  if (isalpha((unsigned char)word[0]) && isalnum((unsigned char)q[len]))
+    return false;
+  *p = q + len;
+  return true;
+}
+
+static bool take_number(const char **p, int64_t *out) {
+  char *end;
+  if (!take(p, "=")) return false;
+  *out = strtoll(*p, &end, 10);
+  bool is_number = end != *p && *out >= 0;
+  *p = end;
+  return is_number;
+}
+
+static bool take_argument(const char **p, Source *out) {
+  if (take(p, "mask")) return out->mask = true;
+  if (take(p, "shift")) return take_number(p, &out->shift);
+  if (take(p, "below")) return take_number(p, &out->below);
+  return false;
+}
+
+/* False: text, but with arguments that are not understood. */
+static bool parse_source(const char *p, Source *out) {
+  *out = (Source){.below = 256};
+  if (!take(&p, "text")) return true;
+  out->text = true;
+  if (take(&p, "(")) {
+    do
+      if (!take_argument(&p, out)) return false;
+    while (take(&p, ","));
+    if (!take(&p, ")")) return false;
+  }
+  return *skip_space(p) == 0;
+}
+
+/* ---- opening ------------------------------------------------------------------------ */
+
+static MoertStatus add_input(MoertText *t, int entry, const MoertBinding *b) {
+  Source src;
+  if (!parse_source(b->source, &src))
+    return rt_fail(MOERT_UNSUPPORTED,
+                   "entry %s: input '%s': this runtime does not know the "
+                   "source '%s'",
+                   t->entry->name, b->name, b->source);
+  if (!src.text) return MOERT_OK;
+  RtKind kind = src.mask ? RT_FLOAT : RT_INT;
+  if (b->rank != 2 || rt_dtype[b->dtype].kind != kind)
+    return rt_fail(MOERT_INVALID, "entry %s: input '%s' from %s must be %s[B, T]",
+                   t->entry->name, b->name, b->source,
+                   src.mask ? "f32" : "i32");
+  if (t->n_inputs == 0) t->streams = b->dims[0], t->width = b->dims[1];
+  if (b->dims[0] != t->streams || b->dims[1] != t->width)
+    return rt_fail(MOERT_INVALID,
+                   "entry %s: text inputs differ in shape: '%s' is [%lld, %lld], "
+                   "not [%lld, %lld]",
+                   t->entry->name, b->name, (long long)b->dims[0],
+                   (long long)b->dims[1], (long long)t->streams,
+                   (long long)t->width);
+  if (src.shift > t->shift) t->shift = src.shift;
+  if (src.below < t->below) t->below = src.below;
+  t->has_mask |= src.mask;
+  t->inputs[t->n_inputs++] =
+      (TextInput){rt_address(t->session, entry, &b->ref, NULL), b->dtype,
+                  src.shift, src.mask};
+  return MOERT_OK;
+}
+
+static MoertStatus find_inputs(MoertText *t, int entry) {
+  RT_TRY(RT_NEW(&t->inputs, t->entry->n_ins));
+  for (int i = 0; i < t->entry->n_ins; i++)
+    if (t->entry->ins[i].kind == MOERT_BIND_INPUT)
+      RT_TRY(add_input(t, entry, &t->entry->ins[i]));
+  if (t->n_inputs) return MOERT_OK;
+  return rt_fail(MOERT_INVALID, "entry %s takes no text", t->entry->name);
+}
+
+static MoertStatus check_bytes(const MoertText *t) {
+  for (size_t i = 0; t->below < 256 && i < t->n_bytes; i++)
+    if ((unsigned char)t->bytes[i] >= t->below)
+      return rt_fail(MOERT_BAD_DATA,
+                     "%s: byte %zu is %d, the model takes bytes below %lld",
+                     t->path, i, (unsigned char)t->bytes[i],
+                     (long long)t->below);
+  return MOERT_OK;
+}
+
+static MoertStatus check_length(const MoertText *t) {
+  bool train = t->mode == MOERT_TEXT_TRAIN;
+  long long n = (long long)t->n_bytes, shift = t->shift;
+  long long wanted = (train ? t->streams * t->width : 1) + shift;
+  if (n == 0) return rt_fail(MOERT_BAD_DATA, "%s: the file is empty", t->path);
+  if (n >= wanted) return MOERT_OK;
+  if (!train)
+    return rt_fail(MOERT_BAD_DATA,
+                   "%s: %lld bytes are too few: it takes %lld to predict one",
+                   t->path, n, wanted);
+  return rt_fail(MOERT_BAD_DATA,
+                 "%s: %lld bytes are fewer than a batch takes: %lld, for %lld "
+                 "sequences of %lld and %lld to look ahead",
+                 t->path, n, wanted, (long long)t->streams,
+                 (long long)t->width, shift);
+}
+
+static MoertStatus lay_out(MoertText *t) {
+  bool train = t->mode == MOERT_TEXT_TRAIN;
+  int64_t n = (int64_t)t->n_bytes;
+  RT_TRY(check_length(t));
+  t->positions = n - t->shift;
+  int64_t round_up = train ? 0 : 1; /* to whole streams, to whole batches */
+  t->stream_positions =
+      (t->positions + round_up * (t->streams - 1)) / t->streams;
+  t->batches =
+      (t->stream_positions + round_up * (t->width - 1)) / t->width;
+  if (!train && !t->has_mask &&
+      t->batches * t->width * t->streams != t->positions)
+    return rt_fail(MOERT_INVALID,
+                   "entry %s cannot cover %s: its %lld positions do not fill "
+                   "whole batches, and no input is from text(mask)",
+                   t->entry->name, t->path, (long long)t->positions);
+  return check_bytes(t);
+}
+
+MoertStatus moert_text_open(MoertSession *s, const char *entry,
+                            const char *path, MoertTextMode mode,
+                            MoertText **out_text) {
+  *out_text = NULL;
+  int e = rt_find_entry(s, entry);
+  if (e < 0) return MOERT_NOT_FOUND;
+  MoertText *t;
+  MoertStatus st;
+  RT_TRY(RT_NEW(&t, 1));
+  t->session = s;
+  t->entry = &s->desc->entries[e];
+  t->mode = mode;
+  t->below = 256;
+  t->path = path;
+  RT_TRYGOTO(find_inputs(t, e), st, fail);
+  RT_TRYGOTO(rt_map_file(path, &t->bytes, &t->n_bytes), st, fail);
+  RT_TRYGOTO(lay_out(t), st, fail);
+  *out_text = t;
+  return MOERT_OK;
+fail:
+  moert_text_close(t);
+  return st;
+}
+
+void moert_text_close(MoertText *t) {
+  if (!t) return;
+  rt_unmap(t->bytes, t->n_bytes);
+  free(t->inputs);
+  free(t);
+}
+
+/* ---- reading -------------------------------------------------------------------------- */
+
+/* One row of an input: positions [at, at + width) of a stream. What is behind
+ * the stream's or the text's end becomes 0, in the mask too. */
+static void fill_row(const MoertText *t, const TextInput *in, int64_t stream,
+                     int64_t at) {
+  int64_t bytes = rt_dtype[in->dtype].bytes;
+  char *row = in->data + stream * t->width * bytes;
+  for (int64_t i = 0; i < t->width; i++) {
+    int64_t in_stream = at + i;
+    int64_t p = stream * t->stream_positions + in_stream;
+    bool there = in_stream < t->stream_positions && p < t->positions;
+    double x = !there     ? 0
+               : in->mask ? 1
+                          : (unsigned char)t->bytes[p + in->shift];
+    rt_store(in->dtype, row + i * bytes, x);
+  }
+}
+
+MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event) {
+  *out_event = MOERT_TEXT_END;
+  int64_t batch = t->cursor % t->batches;
+  if (t->mode == MOERT_TEXT_COVER && t->cursor >= t->batches) return MOERT_OK;
+  if (batch == 0) RT_TRY(moert_reset_state(t->session, t->entry->name));
+  for (int i = 0; i < t->n_inputs; i++)
+    for (int64_t b = 0; b < t->streams; b++)
+      fill_row(t, &t->inputs[i], b, batch * t->width);
+  t->cursor++;
+  *out_event = batch == 0 ? MOERT_TEXT_START : MOERT_TEXT_BATCH;
+  return MOERT_OK;
+}
+
+int64_t moert_text_cursor(const MoertText *t) { return t->cursor; }
+void moert_text_seek(MoertText *t, int64_t cursor) {
+  t->cursor = cursor < 0 ? 0 : cursor;
+}
+int64_t moert_text_batch_tokens(const MoertText *t) {
+  return t->streams * t->width;
+}
+int64_t moert_text_batches(const MoertText *t) { return t->batches; }
