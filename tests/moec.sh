@@ -1,0 +1,93 @@
+#!/bin/bash
+# The command line of moec: what it refuses, what it suggests, its exit statuses,
+# and that a failed run writes nothing.
+set -u
+d=$(mktemp -d)
+trap 'rm -rf "$d"' EXIT
+status=0
+
+# check NAME STATUS STDERR-PATTERN ARGUMENTS...
+check() {
+  local name=$1 want=$2 pattern=$3 got
+  shift 3
+  "$MOEC" "$@" >"$d/out" 2>"$d/err"
+  got=$?
+  if [ $got != "$want" ]; then
+    echo "not ok $name: exit status $got, not $want"
+    head -5 "$d/err" >&2
+    status=1
+  elif ! grep -q -e "$pattern" "$d/err" && [ "$pattern" ]; then
+    echo "not ok $name: '$(head -1 "$d/err")' lacks '$pattern'"
+    status=1
+  else
+    echo "ok $name"
+  fi
+}
+
+expect() { # NAME COMMAND...
+  local name=$1
+  shift
+  if "$@"; then
+    echo "ok $name"
+  else
+    echo "not ok $name: $*"
+    status=1
+  fi
+}
+
+cat >"$d/good.ir" <<'TEXT'
+moec-ir 1
+mesh {dev=1}
+entry @main(%x: f32[4] = input "text") {
+  %y = add %x, %x : f32[4]
+  return report "y" = %y
+}
+TEXT
+sed 's/f32\[4\]$/f32[5]/' "$d/good.ir" >"$d/bad.ir"
+echo 'fn f( { return 1 }' >"$d/bad.dsl"
+
+check 'help' 0 '' --help
+for option in -o -D -I -O --mcpu --precision --mesh --dump --dump-dir \
+  --stop-after --from --time-passes --report --emit --loc --ops --version; do
+  expect "help tells $option" grep -q -e "^  $option" "$d/out"
+done
+check 'version' 0 '' --version
+check 'ops' 0 '' --ops
+expect 'ops tells contract' grep -q '^contract ' "$d/out"
+check 'no input' 2 'no input'
+check 'unknown long option' 2 "unknown option '--dmup'; did you mean '--dump'" \
+  --dmup=fuse "$d/good.ir"
+check 'unknown option, nothing near' 2 "unknown option '--zzzzzzzz'; 'moec --help'" \
+  --zzzzzzzz
+check 'unknown stage' 2 "did you mean 'simplify'" --dump=simplfy "$d/good.ir"
+check 'unknown report' 2 "did you mean 'cost'" --report=memory,costs "$d/good.ir"
+check 'missing argument' 2 'needs an argument: FILE' "$d/good.ir" -o
+check 'argument not wanted' 2 'takes no argument' --loc=1 "$d/good.ir"
+check 'two inputs' 2 'one input at a time' "$d/good.ir" "$d/bad.ir"
+check 'neither model nor text' 2 'neither a model' "$d/good"
+check 'defines for text' 2 'not for IR text' -D N=1 "$d/good.ir"
+check 'resuming a model' 2 'for IR text' --from=fuse "$d/bad.dsl"
+check 'library to standard output' 2 'cannot go to standard' -o - "$d/good.ir"
+check 'dump that never comes' 2 'comes after' --dump=fuse --stop-after=hoist \
+  "$d/good.ir"
+check 'missing file' 1 "cannot read '$d/none.ir': No such file" "$d/none.ir"
+check 'missing model' 1 'none.dsl' "$d/none.dsl"
+check 'bad text' 1 'bad.ir:4' "$d/bad.ir" --dump=all --dump-dir="$d/dumps" \
+  -o "$d/out.so"
+expect 'nothing written for bad text' [ ! -e "$d/dumps" -a ! -e "$d/out.so" ]
+check 'bad model' 1 'bad.dsl:1' "$d/bad.dsl" --dump=all --dump-dir="$d/dumps" \
+  -o "$d/out.so"
+expect 'nothing written for a bad model' [ ! -e "$d/dumps" -a ! -e "$d/out.so" ]
+check 'text as it was read' 0 '' --dump=frontend "$d/good.ir"
+expect 'the same text' cmp -s "$d/out" "$d/good.ir"
+check 'text to a file' 0 '' --stop-after=frontend "$d/good.ir" -o "$d/copy.ir"
+expect 'the same text in the file' cmp -s "$d/copy.ir" "$d/good.ir"
+check 'file that cannot be written' 1 "cannot write '$d/none/copy.ir'" \
+  --stop-after=frontend "$d/good.ir" -o "$d/none/copy.ir"
+check 'dumps of all stages' 0 '' --dump=all --dump-dir="$d/dumps" "$d/good.ir"
+expect 'a file a stage' [ "$(ls "$d/dumps" | wc -l)" = 13 -a \
+  -e "$d/dumps/00-frontend.ir" -a -e "$d/dumps/12-plan.ir" ]
+check 'starting where facts are lacking' 1 'cannot start from codegen' \
+  --from=codegen "$d/good.ir" -o "$d/out.so"
+check 'times' 0 'simplify .*ms' --time-passes --stop-after=simplify "$d/good.ir"
+exit $status

@@ -1,0 +1,54 @@
+#!/bin/bash
+# slow: every stage of every model is read, printed and resumed
+# Two laws for each model after each stage: its text, read and printed, is the
+# same text; and the passes that remain, started from the text, end at the same
+# plan. Models shrink to the sizes below.
+set -u
+d=$(mktemp -d)
+trap 'rm -rf "$d"' EXIT
+sizes='V=16 D=8 N=4 K=2 H=12 T=3 B=4 WARMUP=10'
+status=0
+
+bad() { # NAME WHY [FILE]
+  echo "not ok $1: $2"
+  [ $# = 2 ] || head -20 "$3" >&2
+  status=1
+}
+
+stages() { "$MOEC" --help | sed -n '/^Stages/,/^$/p' | tail -n +2 | tr -d ' \n' |
+  tr ',' ' '; }
+
+check_stage() { # MODEL TEXT NEXT-STAGE
+  local name text=$2 next=$3
+  name="$1 after $(basename "$text" .ir | cut -d- -f2-)"
+  "$MOEC" "$text" --dump=frontend >"$d/again" 2>"$d/err" ||
+    { bad "$name" "cannot be read" "$d/err"; return; }
+  diff "$text" "$d/again" >"$d/diff" ||
+    { bad "$name" "prints otherwise once read" "$d/diff"; return; }
+  if [ "$next" != codegen ]; then
+    "$MOEC" "$text" --from="$next" --stop-after=plan >"$d/planned" 2>"$d/err" ||
+      { bad "$name" "cannot go on with $next" "$d/err"; return; }
+    diff "$d"/dump/*-plan.ir "$d/planned" >"$d/diff" ||
+      { bad "$name" "goes on to another plan" "$d/diff"; return; }
+  fi
+  echo "ok $name"
+}
+
+for model in models/*.dsl; do
+  defines=()
+  for size in $sizes; do
+    grep -q "^const ${size%=*} *=" "$model" && defines+=(-D "$size")
+  done
+  rm -rf "$d/dump"
+  if ! "$MOEC" "$model" "${defines[@]}" --dump=all --dump-dir="$d/dump" \
+    2>"$d/err"; then
+    bad "$model" "does not compile" "$d/err"
+    continue
+  fi
+  read -ra rest < <(stages)
+  for text in "$d"/dump/*.ir; do
+    rest=("${rest[@]:1}")
+    check_stage "$model" "$text" "${rest[0]}"
+  done
+done
+exit $status
