@@ -4,18 +4,7 @@
  *
  * All text is collected first and written at the end, so that a run with errors
  * writes nothing. */
-#if __has_include("frontend.h")
 #include "frontend.h"
-#else /* TEMPORARY, until the frontend is there */
-#include "../ir/ir.h"
-typedef struct FeOptions {
-  const char *path;
-  const char *const *includes, *const *defines, *const *mesh;
-  uint32_t n_includes, n_defines, n_mesh;
-} FeOptions;
-Module *fe_compile(Ctx *cx, const FeOptions *o);
-#endif
-
 #include "options.h"
 
 #include "../codegen/codegen.h"
@@ -74,6 +63,10 @@ static bool ends_with(const char *text, const char *end) {
   return n >= k && strcmp(text + n - k, end) == 0;
 }
 
+static bool emits(const Job *j, const char *kind) {
+  return j->emit && strcmp(j->emit, kind) == 0;
+}
+
 static bool is_ir(const Job *j) {
   return ends_with(j->o.input, ".ir");
 }
@@ -116,6 +109,8 @@ static bool decide(Job *j) {
     return usage("'%s' is neither a model (.dsl) nor IR text (.ir)", o->input);
   if (is_ir(j) && (o->defines.len || o->mesh.len || o->includes.len))
     return usage("-D, -I and --mesh are for models, not for IR text");
+  if (is_ir(j) && o->emit && strcmp(o->emit, "ast") == 0)
+    return usage("--emit=ast is for models (.dsl)");
   if (!is_ir(j) && o->from) return usage("--from is for IR text (.ir)");
 
   bool text_only = o->dump || o->report || o->stop_after || o->emit;
@@ -129,6 +124,8 @@ static bool decide(Job *j) {
   j->first = o->from ? stage_find(o->from) : 1;
   if (o->stop_after)
     j->last = stage_find(o->stop_after);
+  else if (emits(j, "ast"))
+    j->last = 0;
   else if (j->library || j->emit || list_has(o->report, "memory"))
     j->last = pass_count;
   else
@@ -136,7 +133,7 @@ static bool decide(Job *j) {
   if (j->last > 0 && j->last < j->first && j->first <= pass_count)
     return usage("--stop-after=%s comes before --from=%s", o->stop_after,
                  o->from);
-  bool codegen = j->library || (j->emit && strcmp(j->emit, "ir") != 0);
+  bool codegen = j->library || (j->emit && !emits(j, "ir"));
   if (o->stop_after && j->last < pass_count && codegen)
     return usage("--emit=%s needs every pass, so no --stop-after", j->emit);
   if (list_has(o->report, "memory") && j->last < pass_count)
@@ -169,6 +166,16 @@ static void keep_stage(void *user, int number, const char *name, Module *m) {
   vec_push(&j->cx.perm, &j->stages, ((Stage){number, name, text}));
 }
 
+static FeOptions fe_options(const Job *j) {
+  return (FeOptions){.path = j->o.input,
+                     .includes = j->o.includes.data,
+                     .n_includes = j->o.includes.len,
+                     .defines = j->o.defines.data,
+                     .n_defines = j->o.defines.len,
+                     .mesh = j->o.mesh.data,
+                     .n_mesh = j->o.mesh.len};
+}
+
 static bool load(Job *j) {
   double start = now_ms();
   if (is_ir(j)) {
@@ -180,13 +187,7 @@ static bool load(Job *j) {
     }
     j->m = ir_read(&j->cx, file);
   } else {
-    FeOptions fe = {.path = j->o.input,
-                    .includes = j->o.includes.data,
-                    .n_includes = j->o.includes.len,
-                    .defines = j->o.defines.data,
-                    .n_defines = j->o.defines.len,
-                    .mesh = j->o.mesh.data,
-                    .n_mesh = j->o.mesh.len};
+    FeOptions fe = fe_options(j);
     j->m = fe_compile(&j->cx, &fe);
   }
   if (!j->m) return false;
@@ -296,9 +297,13 @@ static bool write_dumps(Job *j) {
 /* The text that --emit or --stop-after asks for. */
 static bool emit_text(Job *j, Buf *text) {
   buf_add(text, "");
-  if (strcmp(j->emit, "ir") == 0) {
+  if (emits(j, "ir")) {
     ir_print(j->m, (PrintOptions){.loc = j->o.loc}, text);
     return true;
+  }
+  if (emits(j, "ast")) {
+    FeOptions fe = fe_options(j);
+    return fe_print_ast(&j->cx, &fe, text);
   }
   CodegenOptions c = codegen_options(j);
   return cg_emit_text(j->m, &c, j->emit, text);
@@ -323,6 +328,7 @@ static bool write_library(Job *j) {
 }
 
 static bool compile(Job *j) {
+  if (emits(j, "ast")) return write_emit(j);
   if (!load(j)) return false;
   if (list_has(j->o.report, "cost")) {
     Entry *e = main_entry(j->m);

@@ -31,8 +31,10 @@ static const OptionRow rows[] = {
     {O_TEXT, "-o", "FILE", NULL, FIELD(output), 0,
      "the library to write, or with --emit the text; - is standard output "
      "(default: the model's name with .so, unless only text is asked for)"},
-    {O_TEXT, "--emit", "KIND", "ir|loops|llvm|asm", FIELD(emit), 0,
-     "text instead of a library: the last IR, kernel loops, LLVM IR, assembly"},
+    {O_TEXT, "--emit", "KIND", "ast|ir|loops|llvm|asm", FIELD(emit), 0,
+     "text instead of a library: the model in canonical form, the last IR, "
+     "kernel "
+     "loops, LLVM IR, assembly"},
     {O_TEXT, "--report", "LIST", "memory,cost", FIELD(report), 0,
      "planned memory and biggest buffers; parameters, operations and bytes by "
      "layer"},
