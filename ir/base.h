@@ -22,7 +22,7 @@
 
 #define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
 
-/* ---- arena.c: bump allocation in blocks -------------------------------- */
+/* ---- arena.c: bump allocation in blocks --------------------------------- */
 
 typedef struct ArenaBlock ArenaBlock;
 typedef struct Arena {
@@ -93,7 +93,7 @@ bool path_match(const char *pattern, const char *path);
 void vec_grow(Arena *a, void **data, uint32_t *cap, uint32_t len,
               size_t item_bytes);
 
-/* ---- map.c: hash maps from pointers, syms or bytes ----------------------- */
+/* ---- map.c: hash maps from pointers, syms or bytes ---------------------- */
 
 /* Key: a pointer (a Sym too) or a 64-bit number. Zeroed is empty. */
 typedef struct MapSlot {
@@ -110,7 +110,7 @@ void map_put(Arena *a, Map *m, const void *key, void *value); /* not NULL */
 
 uint64_t hash_bytes(uint64_t seed, const void *data, size_t bytes);
 
-/* ---- diag.c: sources, spans and diagnostics ------------------------------ */
+/* ---- diag.c: sources, spans and diagnostics ----------------------------- */
 
 /* A byte range of a source. file 0 is "nowhere". */
 typedef struct Span {

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* ---- builders ------------------------------------------------------------ */
+/* ---- builders ----------------------------------------------------------- */
 
 Builder ir_builder(Ctx *cx, Region *r) {
   return (Builder){.cx = cx, .region = r, .out = &r->nodes};
@@ -20,7 +20,7 @@ Builder ir_builder_like(Ctx *cx, Region *r, NodeVec *out, const Node *n) {
                    .backward = n->backward};
 }
 
-/* ---- nodes --------------------------------------------------------------- */
+/* ---- nodes -------------------------------------------------------------- */
 
 Value *ir_add_result(Ctx *cx, Node *n, Type type) {
   Value *v = NEW(&cx->perm, Value);
@@ -153,7 +153,7 @@ Value *ir_param(Ctx *cx, Region *r, Sym name, Type type) {
   return v;
 }
 
-/* ---- one line an op ------------------------------------------------------ */
+/* ---- one line an op ----------------------------------------------------- */
 
 static Value *only(const Node *n) {
   assert(n->outs.len == 1);
@@ -240,7 +240,7 @@ Value *ir_contract(Builder *b, Value *x, Value *y, const char *map) {
       ir_node(b, OP_contract, NULL, (Value *[]){x, y}, 2, "map", map, NULL));
 }
 
-/* ---- index maps ---------------------------------------------------------- */
+/* ---- index maps --------------------------------------------------------- */
 
 static bool is_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- sources ------------------------------------------------------------- */
+/* ---- sources ------------------------------------------------------------ */
 
 uint32_t source_add(Ctx *cx, const char *path, const char *text, size_t len) {
   assert(len <= MAX_SOURCE);
@@ -49,7 +49,7 @@ bool source_read(Ctx *cx, const char *path, uint32_t *out_file) {
   return !error;
 }
 
-/* ---- spans --------------------------------------------------------------- */
+/* ---- spans -------------------------------------------------------------- */
 
 static const Source *span_source(const Ctx *cx, Span s) {
   if (s.file == 0 || s.file > cx->sources.len) return NULL;
@@ -105,7 +105,7 @@ Span span_join(Span a, Span b) {
   return (Span){a.file, a.lo < b.lo ? a.lo : b.lo, a.hi > b.hi ? a.hi : b.hi};
 }
 
-/* ---- recording ----------------------------------------------------------- */
+/* ---- recording ---------------------------------------------------------- */
 
 static void record(Ctx *cx, Severity severity, Span s, const char *fmt,
                    va_list args) {
@@ -145,7 +145,7 @@ void diag_note(Ctx *cx, Span s, const char *fmt, ...) {
   va_end(args);
 }
 
-/* ---- printing ------------------------------------------------------------ */
+/* ---- printing ----------------------------------------------------------- */
 
 enum { LINE_SHOWN = 200 }; /* bytes of a source line shown around the caret */
 
@@ -236,7 +236,7 @@ void diag_print(Ctx *cx, FILE *to) {
             cx->errors - shown == 1 ? "" : "s");
 }
 
-/* ---- the context --------------------------------------------------------- */
+/* ---- the context -------------------------------------------------------- */
 
 void ctx_free(Ctx *cx) {
   arena_reset(&cx->scratch);

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* ---- tables -------------------------------------------------------------- */
+/* ---- tables ------------------------------------------------------------- */
 
 const DtypeInfo dtype_info[DTYPE_COUNT] = {
 #define DT(name, bytes, kind, llvm, onednn, safetensors, tol) \
@@ -50,7 +50,7 @@ bool op_is(OpKind op, unsigned trait) {
   return op_info[op].traits & trait;
 }
 
-/* ---- attributes ---------------------------------------------------------- */
+/* ---- attributes --------------------------------------------------------- */
 
 enum { ATTR_TEXT = 96 }; /* longest attrs column */
 
@@ -125,7 +125,7 @@ Attr *attr_ref(Node *n, const char *name) {
   return &n->attrs[attr_index(n->op, name)];
 }
 
-/* ---- types --------------------------------------------------------------- */
+/* ---- types -------------------------------------------------------------- */
 
 Type type_of(Dtype dtype, int rank, const int64_t *sizes) {
   assert(rank >= 0 && rank <= MAX_RANK);
@@ -201,7 +201,7 @@ Sym type_text(Ctx *cx, const Type *t) {
   return s;
 }
 
-/* ---- values -------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------- */
 
 Value *ir_now(Value *v) {
   Value *last = v;
@@ -256,7 +256,7 @@ uint32_t *ir_use_counts(Entry *e, Arena *a) {
   return counts;
 }
 
-/* ---- sweeping ------------------------------------------------------------ */
+/* ---- sweeping ----------------------------------------------------------- */
 
 static void rewire(ValueVec *v) {
   for (uint32_t i = 0; i < v->len; i++)
@@ -301,7 +301,7 @@ void ir_sweep(Entry *e) {
   drop_dead(e->region, NEW_ARRAY(&cx->scratch, bool, ir_number(e)));
 }
 
-/* ---- ragged values ------------------------------------------------------- */
+/* ---- ragged values ------------------------------------------------------ */
 
 /* The operand that parameter `v` of a body stands for. NULL: `v` is no such
  * parameter, or the index of a scan. */
@@ -327,37 +327,58 @@ Value *ir_outermost(Value *v) {
   return v;
 }
 
-/* What says whose the rows of result `v` of fused op `n` are. */
-static Value *fused_source(const Node *n, const Value *v) {
-  Value *source = ir_ragged_source(n->body->results.data[v->index]);
-  while (source && !source->def && source->region == n->body)
-    source = outer_operand(source);
+static bool is_inside(const Region *r, const Region *around) {
+  while (r != around && r->owner)
+    r = r->owner->region;
+  return r == around;
+}
+
+/* `source` by what region `from` can see: a parameter of a fused body that the
+ * search went into stands for the operand outside. */
+static Value *seen_from(const Region *from, Value *source) {
+  for (Value *outer; !is_inside(from, source->region); source = outer)
+    if (!(outer = outer_operand(source))) break;
   return source;
 }
 
-Value *ir_ragged_source(Value *v) {
-  v = ir_now(v);
-  if (!v->def) {
-    Value *outer = outer_operand(v);
-    return outer ? ir_ragged_source(outer) : NULL;
-  }
+/* Pushes what hands `v` its rows; gives the source where v's op is told it. */
+static Value *push_owners(Arena *a, ValueVec *todo, Value *v) {
   Node *n = v->def;
-  if (n->op == OP_dispatch) return ir_now(n->ins.data[1]);
-  if (n->op == OP_rows_gather) return ir_now(n->ins.data[2]);
-  if (n->op == OP_fused) return fused_source(n, v);
-  if (n->op == OP_scan)
-    return v->index < attr_int(n, "carries")
-               ? ir_ragged_source(n->ins.data[v->index])
-               : NULL;
-  for (uint32_t i = 0; i < n->ins.len; i++) {
-    Value *in = ir_now(n->ins.data[i]);
-    Value *source = type_is_ragged(&in->type) ? ir_ragged_source(in) : NULL;
-    if (source) return source;
+  if (!n) {
+    Value *outer = outer_operand(v);
+    if (outer) vec_push(a, todo, outer);
+  } else if (n->op == OP_dispatch || n->op == OP_rows_gather) {
+    return ir_now(n->ins.data[n->op == OP_dispatch ? 1 : 2]);
+  } else if (n->op == OP_fused) {
+    vec_push(a, todo, ir_now(n->body->results.data[v->index]));
+  } else if (n->op == OP_scan) {
+    if (v->index < attr_int(n, "carries"))
+      vec_push(a, todo, ir_now(n->ins.data[v->index]));
+  } else {
+    for (uint32_t i = n->ins.len; i-- > 0;) /* the first is looked at first */
+      vec_push(a, todo, ir_now(n->ins.data[i]));
   }
   return NULL;
 }
 
-/* ---- cloning ------------------------------------------------------------- */
+Value *ir_ragged_source(Value *v) {
+  Arena a = {0};
+  ValueVec todo = {0};
+  Map seen = {0};
+  Value *source = NULL;
+  const Region *from = v->region;
+  vec_push(&a, &todo, ir_now(v));
+  while (!source && todo.len) {
+    Value *at = todo.data[--todo.len];
+    if (!type_is_ragged(&at->type) || map_get(&seen, at)) continue;
+    map_put(&a, &seen, at, at);
+    source = push_owners(&a, &todo, at);
+  }
+  arena_reset(&a);
+  return source ? seen_from(from, source) : NULL;
+}
+
+/* ---- cloning ------------------------------------------------------------ */
 
 static Value *mapped(const Map *map, Value *v) {
   Value *to = map_get(map, v);
@@ -418,7 +439,7 @@ Node *ir_clone(Builder *b, const Node *n, Map *map) {
   return copy;
 }
 
-/* ---- modules ------------------------------------------------------------- */
+/* ---- modules ------------------------------------------------------------ */
 
 Entry *ir_entry(Module *m, const char *name) {
   for (uint32_t i = 0; i < m->entries.len; i++)

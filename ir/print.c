@@ -124,8 +124,14 @@ static void print_place(Printer *p, Place place) {
   static const char *const names[SLAB_COUNT] = {
       [SLAB_PARAM] = "param", [SLAB_OPTIM] = "optim",   [SLAB_STATE] = "state",
       [SLAB_INPUT] = "input", [SLAB_REPORT] = "report", [SLAB_ARENA] = "arena"};
-  if (place.slab != SLAB_NONE)
-    buf_fmt(p->out, " in %s[%lld]", names[place.slab], (long long)place.offset);
+  if (place.slab == SLAB_NONE) return;
+  int loops = MAX_LOOPS;
+  while (loops && !place.stride[loops - 1])
+    loops--;
+  buf_fmt(p->out, " in %s[%lld", names[place.slab], (long long)place.offset);
+  for (int i = 0; i < loops; i++)
+    buf_fmt(p->out, ", %lld", (long long)place.stride[i]);
+  buf_add(p->out, "]");
 }
 
 static void print_type(Printer *p, const Type *t) {
@@ -186,18 +192,17 @@ static size_t line_length(const Buf *b) {
   return last ? (size_t)(b->data + b->len - last - 1) : b->len;
 }
 
-/* Items separated by commas: on this line when they and `more` bytes after them
- * fit, else each on a line of its own. */
+/* Items separated by commas: on this line, after `lead`, when they and `more`
+ * bytes after them fit, else each on a line of its own. */
 static void print_list(Printer *p, ItemFn *item, const void *of, uint32_t n,
-                       int depth, size_t more) {
+                       const char *lead, int depth, size_t more) {
   size_t start = p->out->len;
   for (int wrap = 0; wrap < 2; wrap++) {
     for (uint32_t i = 0; i < n; i++) {
-      buf_add(p->out, i ? "," : "");
       if (wrap)
-        buf_fmt(p->out, "\n%*s", 2 * depth + 4, "");
-      else if (i)
-        buf_add(p->out, " ");
+        buf_fmt(p->out, "%s\n%*s", i ? "," : "", 2 * depth + 4, "");
+      else
+        buf_add(p->out, i ? ", " : lead);
       item(p, of, i);
     }
     if (line_length(p->out) + more <= WIDTH || wrap) return;
@@ -220,7 +225,7 @@ static void print_node(Printer *p, const Node *n, int depth);
 
 static void print_body(Printer *p, const Region *r, int depth) {
   buf_add(p->out, " (");
-  print_list(p, print_param, r, r->params.len, depth, strlen(") {"));
+  print_list(p, print_param, r, r->params.len, "", depth, strlen(") {"));
   buf_add(p->out, ") {\n");
   for (uint32_t i = 0; i < r->nodes.len; i++)
     print_node(p, r->nodes.data[i], depth + 1);
@@ -292,20 +297,13 @@ static void print_entry(Printer *p, const Entry *e) {
             (long long)e->report_bytes);
   buf_add(&plan, " {\n");
   buf_fmt(p->out, "entry @%s(", e->name);
-  print_list(p, print_entry_param, e, e->ins.len, 0, plan.len - 1);
+  print_list(p, print_entry_param, e, e->ins.len, "", 0, plan.len - 1);
   buf_add(p->out, plan.data);
   buf_free(&plan);
   for (uint32_t i = 0; i < e->region->nodes.len; i++)
     print_node(p, e->region->nodes.data[i], 1);
-  buf_add(p->out, e->outs.len ? "  return " : "  return");
-  size_t before = p->out->len;
-  print_list(p, print_entry_result, e, e->outs.len, 1, 0);
-  if (before < p->out->len && p->out->data[before] == '\n') {
-    /* wrapped: no blank at the end of "return" */
-    memmove(p->out->data + before - 1, p->out->data + before,
-            p->out->len - before + 1);
-    p->out->len--;
-  }
+  buf_add(p->out, "  return");
+  print_list(p, print_entry_result, e, e->outs.len, " ", 1, 0);
   buf_add(p->out, "\n}\n");
 }
 

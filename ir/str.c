@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- interned strings ---------------------------------------------------- */
+/* ---- interned strings --------------------------------------------------- */
 
 /* Strings whose hashes are equal form a chain. */
 typedef struct SymNode {
@@ -46,7 +46,7 @@ Sym sym_fmt(Ctx *cx, const char *fmt, ...) {
   return s;
 }
 
-/* ---- text building ------------------------------------------------------- */
+/* ---- text building ------------------------------------------------------ */
 
 static void reserve(Buf *b, size_t more) {
   if (b->cap - b->len > more) return;
@@ -104,7 +104,7 @@ void format_double(double x, char *out) {
   }
 }
 
-/* ---- matchers ------------------------------------------------------------ */
+/* ---- matchers ----------------------------------------------------------- */
 
 enum { LONGEST_WORD = 63 };
 

@@ -1,0 +1,860 @@
+/* read.c: text to IR, by recursive descent. Grammar and meaning are in IR.md.
+ *
+ * The text may come from anyone, so everything is checked, and one run reports
+ * many mistakes: after one, reading goes on at the next statement, and results
+ * of a statement that failed are known but void, so that their uses are not
+ * reported again. Types are written in the text and inferred again; where the
+ * two differ it is a mistake. */
+#include "ir.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEEPEST = 16, MOST_ERRORS = 50 };
+
+/* ---- tokens ------------------------------------------------------------- */
+
+typedef enum TokenKind {
+  T_END,
+  T_WORD,   /* text: a name or keyword */
+  T_VALUE,  /* text: the name behind '%' */
+  T_ENTRY,  /* text: the name behind '@' */
+  T_NUMBER, /* number; integer when `is_int` */
+  T_STRING, /* text: the contents */
+  T_SIGN,   /* sign: one of (){}[],:= or '<' for "<=" */
+  T_WRONG   /* reported already */
+} TokenKind;
+
+typedef struct Token {
+  TokenKind kind;
+  Span span;
+  bool first; /* on its line */
+  char sign;
+  Sym text;
+  double number;
+  bool is_int;
+  int64_t integer;
+} Token;
+
+/* What a name of the entry stands for. value NULL: its statement failed. */
+typedef struct Def {
+  Value *value;
+  Region *region;
+  Span span;
+} Def;
+
+typedef struct Reader {
+  Ctx *cx;
+  Arena *a;
+  uint32_t file;
+  const char *text;
+  uint32_t at, len;
+  Token t;    /* the one to be read next */
+  int braces; /* open before t */
+  Module *m;
+  Entry *entry;
+  Map defs; /* name -> Def, of the entry */
+  int depth;
+} Reader;
+
+static bool fail(Reader *r, Span s, const char *fmt, ...) PRINTF_LIKE(3, 4);
+static bool fail(Reader *r, Span s, const char *fmt, ...) {
+  char text[512];
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(text, sizeof text, fmt, args);
+  va_end(args);
+  diag_error(r->cx, s, "%s", text);
+  return false;
+}
+
+static bool is_name_char(char c) {
+  return isalnum((unsigned char)c) || c == '_' || c == '.';
+}
+
+static char peek(const Reader *r, uint32_t ahead) {
+  return r->at + ahead < r->len ? r->text[r->at + ahead] : '\0';
+}
+
+/* Skips blanks and comments; true when a line ended. */
+static bool skip_blanks(Reader *r) {
+  bool newline = r->at == 0;
+  for (; r->at < r->len; r->at++) {
+    char c = r->text[r->at];
+    if (c == '#')
+      while (r->at + 1 < r->len && r->text[r->at + 1] != '\n')
+        r->at++;
+    else if (c == '\n')
+      newline = true;
+    else if (c != ' ' && c != '\t' && c != '\r')
+      break;
+  }
+  return newline;
+}
+
+static uint32_t name_length(const Reader *r, uint32_t from) {
+  uint32_t n = 0;
+  while (is_name_char(peek(r, from + n)))
+    n++;
+  return n;
+}
+
+/* A word; '-' may join letters, as in moec-ir. */
+static void lex_word(Reader *r, Token *t) {
+  uint32_t n = name_length(r, 0);
+  while (peek(r, n) == '-' && isalpha((unsigned char)peek(r, n + 1)))
+    n += 1 + name_length(r, n + 1);
+  t->kind = T_WORD;
+  t->text = sym_n(r->cx, r->text + r->at, n);
+  r->at += n;
+}
+
+/* A name behind '%' or '@'. */
+static void lex_name(Reader *r, Token *t, TokenKind kind) {
+  uint32_t n = name_length(r, 1);
+  t->kind = n ? kind : T_WRONG;
+  t->text = sym_n(r->cx, r->text + r->at + 1, n);
+  r->at += n + 1;
+  t->span.hi = r->at;
+  if (!n) fail(r, t->span, "expected a name after '%c'", r->text[t->span.lo]);
+}
+
+static void lex_number(Reader *r, Token *t) {
+  char digits[64], *end;
+  uint32_t n = 0;
+  while (n < sizeof digits - 1) {
+    char c = peek(r, n);
+    bool sign = (c == '-' || c == '+') &&
+                (n == 0 || digits[n - 1] == 'e' || digits[n - 1] == 'E');
+    if (!isalnum((unsigned char)c) && c != '.' && !sign) break;
+    digits[n++] = c;
+  }
+  digits[n] = '\0';
+  r->at += n;
+  t->span.hi = r->at;
+  t->kind = T_NUMBER;
+  errno = 0;
+  t->integer = strtoll(digits, &end, 10);
+  t->is_int = !*end && errno == 0;
+  t->number = strtod(digits, &end);
+  bool hex = digits[strspn(digits, "+-0")] == 'x' ||
+             digits[strspn(digits, "+-0")] == 'X';
+  if (*end || end == digits || hex) {
+    t->kind = T_WRONG;
+    fail(r, t->span, "'%s' is not a number", digits);
+  }
+}
+
+static int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  c = (char)tolower((unsigned char)c);
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The character that an escape at r->at stands for; -1: malformed. */
+static int lex_escape(Reader *r) {
+  char c = peek(r, 1);
+  if (c == '"' || c == '\\') return r->at += 2, c;
+  if (c != 'x') return -1;
+  int hi = hex_digit(peek(r, 2)), lo = hi < 0 ? -1 : hex_digit(peek(r, 3));
+  if (lo < 0 || hi * 16 + lo == 0) return -1;
+  r->at += 4;
+  return hi * 16 + lo;
+}
+
+static void lex_string(Reader *r, Token *t) {
+  Buf b = {0};
+  t->kind = T_STRING;
+  r->at++;
+  while (t->kind == T_STRING && peek(r, 0) != '"') {
+    int c = (unsigned char)peek(r, 0);
+    if (c == '\\')
+      c = lex_escape(r);
+    else if (c != '\0' && c != '\n')
+      r->at++;
+    else
+      c = -1;
+    if (c < 0) {
+      t->span.hi = r->at + 1;
+      fail(r, t->span,
+           "malformed string: it ends with '\"' on the same line, "
+           "escapes are \\\" \\\\ \\xHH");
+      t->kind = T_WRONG;
+      while (r->at < r->len && r->text[r->at] != '\n')
+        r->at++; /* nothing sensible follows on this line */
+    }
+    if (c >= 0) buf_add_n(&b, (char[]){(char)c}, 1);
+  }
+  if (t->kind == T_STRING) r->at++;
+  t->text = sym_n(r->cx, b.data, b.len);
+  buf_free(&b);
+}
+
+static void lex_sign(Reader *r, Token *t) {
+  char c = r->text[r->at++];
+  bool le = c == '<' && peek(r, 0) == '=';
+  r->at += le;
+  t->span.hi = r->at;
+  t->kind = T_SIGN;
+  t->sign = c;
+  if (le || (c && strchr("(){}[],:=", c))) return;
+  t->kind = T_WRONG;
+  if (isprint((unsigned char)c))
+    fail(r, t->span, "unexpected character '%c'", c);
+  else
+    fail(r, t->span, "unexpected byte 0x%02x", (unsigned char)c);
+}
+
+/* Moves on: r->t becomes the next token. */
+static void next(Reader *r) {
+  if (r->t.kind == T_SIGN) r->braces += (r->t.sign == '{') - (r->t.sign == '}');
+  r->t = (Token){.kind = T_END};
+  r->t.first = skip_blanks(r);
+  r->t.span = (Span){r->file, r->at, r->at};
+  if (r->at >= r->len) return;
+  char c = r->text[r->at], after = peek(r, 1);
+  if (isalpha((unsigned char)c) || c == '_')
+    lex_word(r, &r->t);
+  else if (c == '%')
+    lex_name(r, &r->t, T_VALUE);
+  else if (c == '@')
+    lex_name(r, &r->t, T_ENTRY);
+  else if (isdigit((unsigned char)c) || c == '.' ||
+           ((c == '-' || c == '+') && isalnum((unsigned char)after)))
+    lex_number(r, &r->t);
+  else if (c == '"')
+    lex_string(r, &r->t);
+  else
+    lex_sign(r, &r->t);
+  r->t.span.hi = r->at;
+}
+
+/* ---- expecting tokens --------------------------------------------------- */
+
+static bool is_sign(const Reader *r, char sign) {
+  return r->t.kind == T_SIGN && r->t.sign == sign;
+}
+
+static bool is_word(const Reader *r, const char *word) {
+  return r->t.kind == T_WORD && strcmp(r->t.text, word) == 0;
+}
+
+static bool take_sign(Reader *r, char sign) {
+  if (!is_sign(r, sign)) return false;
+  next(r);
+  return true;
+}
+
+static bool take_word(Reader *r, const char *word) {
+  if (!is_word(r, word)) return false;
+  next(r);
+  return true;
+}
+
+/* Always false: reports that something else was expected here. */
+static bool expected(Reader *r, const char *what) {
+  if (r->t.kind == T_WRONG) return false;
+  if (r->t.kind == T_END)
+    return fail(r, r->t.span, "expected %s, but the text ends", what);
+  int len = (int)(r->t.span.hi - r->t.span.lo);
+  return fail(r, r->t.span, "expected %s, found '%.*s'", what,
+              len < 40 ? len : 40, r->text + r->t.span.lo);
+}
+
+static bool want_sign(Reader *r, char sign) {
+  char what[] = {'\'', sign, '\'', '\0'};
+  return take_sign(r, sign) || expected(r, sign == '<' ? "'<='" : what);
+}
+
+static bool want_word(Reader *r, const char *word) {
+  return take_word(r, word) || expected(r, word);
+}
+
+static bool want_text(Reader *r, TokenKind kind, const char *what, Sym *out) {
+  if (r->t.kind != kind) return expected(r, what);
+  *out = r->t.text;
+  next(r);
+  return true;
+}
+
+static bool want_string(Reader *r, Sym *out) {
+  return want_text(r, T_STRING, "a string", out);
+}
+
+static bool want_int(Reader *r, int64_t *out) {
+  if (r->t.kind != T_NUMBER || !r->t.is_int)
+    return expected(r, "a 64-bit integer");
+  *out = r->t.integer;
+  next(r);
+  return true;
+}
+
+static bool want_float(Reader *r, double *out) {
+  if (is_word(r, "inf") || is_word(r, "nan"))
+    *out = strtod(r->t.text, NULL);
+  else if (r->t.kind == T_NUMBER)
+    *out = r->t.number;
+  else
+    return expected(r, "a number");
+  next(r);
+  return true;
+}
+
+/* Reports an unknown word, with the nearest of `names`. */
+static bool unknown(Reader *r, const char *what, const char *const *names,
+                    size_t n) {
+  const char *near = nearest_word(r->t.text, names, n);
+  return near ? fail(r, r->t.span, "unknown %s '%s'; did you mean '%s'?", what,
+                     r->t.text, near)
+              : fail(r, r->t.span, "unknown %s '%s'", what, r->t.text);
+}
+
+/* One of `n` words; gives its index. */
+static bool want_one_of(Reader *r, const char *what, const char *const *names,
+                        size_t n, size_t *out) {
+  if (r->t.kind != T_WORD) return expected(r, what);
+  for (*out = 0; *out < n; ++*out)
+    if (names[*out] && take_word(r, names[*out])) return true;
+  return unknown(r, what, names, n);
+}
+
+/* ---- types, places, attributes ------------------------------------------ */
+
+static bool read_dtype(Reader *r, Dtype *out) {
+  const char *names[DTYPE_COUNT];
+  size_t i;
+  for (Dtype d = 0; d < DTYPE_COUNT; d++)
+    names[d] = dtype_info[d].name;
+  if (!want_one_of(r, "dtype", names, DTYPE_COUNT, &i)) return false;
+  *out = (Dtype)i;
+  return true;
+}
+
+static bool read_dim(Reader *r, Type *t) {
+  if (t->rank == MAX_RANK)
+    return fail(r, r->t.span, "more than %d dims", MAX_RANK);
+  Dim *d = &t->dims[t->rank++];
+  if (take_word(r, "r")) {
+    d->ragged = true;
+    if (!want_sign(r, '<')) return false;
+  }
+  return want_int(r, &d->size);
+}
+
+static bool read_type(Reader *r, Type *t) {
+  Span from = r->t.span;
+  *t = (Type){0};
+  if (!read_dtype(r, &t->dtype) || !want_sign(r, '[')) return false;
+  if (!is_sign(r, ']')) do {
+      if (!read_dim(r, t)) return false;
+    } while (take_sign(r, ','));
+  from.hi = r->t.span.hi;
+  return want_sign(r, ']') && ir_check_type(r->cx, from, "type", t);
+}
+
+/* An optional place, with strides by loop: in arena[64, 1024]. */
+static bool read_place(Reader *r, Place *out) {
+  static const char *const names[SLAB_COUNT] = {
+      "none", "param", "optim", "state", "input", "report", "arena"};
+  size_t slab;
+  *out = (Place){.slab = SLAB_NONE};
+  if (!take_word(r, "in")) return true;
+  if (!want_one_of(r, "slab", names + 1, SLAB_COUNT - 1, &slab)) return false;
+  out->slab = (Slab)(slab + 1);
+  if (!want_sign(r, '[') || !want_int(r, &out->offset)) return false;
+  for (int i = 0; i < MAX_LOOPS && take_sign(r, ','); i++)
+    if (!want_int(r, &out->stride[i])) return false;
+  return want_sign(r, ']');
+}
+
+static bool read_bool(Reader *r, int64_t *out) {
+  *out = is_word(r, "true");
+  return take_word(r, "true") || take_word(r, "false") ||
+         expected(r, "true or false");
+}
+
+static bool read_ints(Reader *r, Attr *a) {
+  VEC(int64_t) list = {0};
+  if (!want_sign(r, '[')) return false;
+  if (!is_sign(r, ']')) do {
+      int64_t i;
+      if (!want_int(r, &i)) return false;
+      vec_push(r->a, &list, i);
+    } while (take_sign(r, ','));
+  a->list = list.data;
+  a->list_len = list.len;
+  return want_sign(r, ']');
+}
+
+static bool read_attr(Reader *r, AttrKind kind, Attr *a) {
+  a->present = true;
+  switch (kind) {
+  case ATTR_INT: return want_int(r, &a->i);
+  case ATTR_FLOAT: return want_float(r, &a->f);
+  case ATTR_BOOL: return read_bool(r, &a->i);
+  case ATTR_STR:
+  case ATTR_MAP: return want_string(r, &a->s);
+  case ATTR_INTS: return read_ints(r, a);
+  }
+  return false;
+}
+
+static bool read_attrs(Reader *r, Node *n) {
+  const AttrSpec *specs;
+  const char *names[MAX_ATTRS];
+  int count = op_attrs(n->op, &specs);
+  for (int i = 0; i < count; i++)
+    names[i] = specs[i].name;
+  if (!take_sign(r, '{')) return true;
+  do {
+    size_t i;
+    Span at = r->t.span;
+    if (!want_one_of(r, "attribute", names, (size_t)count, &i)) return false;
+    if (n->attrs[i].present)
+      return fail(r, at, "attribute '%s' is given twice", names[i]);
+    if (!want_sign(r, '=') || !read_attr(r, specs[i].kind, &n->attrs[i]))
+      return false;
+  } while (take_sign(r, ','));
+  return want_sign(r, '}');
+}
+
+/* {a=1, b=2}: all of `names`, in order. */
+static bool read_sizes(Reader *r, const char *const *names, int64_t *out,
+                       size_t n) {
+  if (!want_sign(r, '{')) return false;
+  for (size_t i = 0; i < n; i++) {
+    if (i && !want_sign(r, ',')) return false;
+    if (!want_word(r, names[i]) || !want_sign(r, '=')) return false;
+    Span at = r->t.span;
+    if (!want_int(r, &out[i])) return false;
+    if (out[i] < 0)
+      return fail(r, at, "%s=%lld is negative", names[i], (long long)out[i]);
+  }
+  return want_sign(r, '}');
+}
+
+/* ---- values ------------------------------------------------------------- */
+
+/* Makes `name` known; value NULL: void. */
+static bool define(Reader *r, Sym name, Span span, Region *region, Value *v) {
+  const Def *old = map_get(&r->defs, name);
+  if (old) {
+    fail(r, span, "%%%s is defined twice", name);
+    diag_note(r->cx, old->span, "first defined here");
+    return false;
+  }
+  Def *d = NEW(r->a, Def);
+  *d = (Def){v, region, span};
+  map_put(r->a, &r->defs, name, d);
+  if (v && !isdigit((unsigned char)*name)) v->name = name;
+  return true;
+}
+
+/* The value that the next token names. False without a report: it is void. */
+static bool read_use(Reader *r, const Region *region, Value **out) {
+  Span at = r->t.span;
+  Sym name;
+  if (!want_text(r, T_VALUE, "a value", &name)) return false;
+  const Def *d = map_get(&r->defs, name);
+  if (!d) return fail(r, at, "%%%s is not defined before this use", name);
+  if (d->region != region) {
+    fail(r, at,
+         "%%%s belongs to another region; a body sees only its own "
+         "parameters and values",
+         name);
+    diag_note(r->cx, d->span, "%%%s is defined here", name);
+    return false;
+  }
+  *out = d->value;
+  return d->value != NULL;
+}
+
+static bool read_uses(Reader *r, const Region *region, ValueVec *out) {
+  bool ok = true;
+  do {
+    Value *v = NULL;
+    if (r->t.kind != T_VALUE) return expected(r, "a value");
+    if (!read_use(r, region, &v)) ok = false; /* the rest may be wrong too */
+    vec_push(r->a, out, v);
+  } while (take_sign(r, ','));
+  return ok;
+}
+
+/* %x: f32[4] with its place, a parameter of `region`. */
+static bool read_param(Reader *r, Region *region, Value **out) {
+  Span at = r->t.span;
+  Sym name;
+  Type type;
+  Place place;
+  if (!want_text(r, T_VALUE, "a parameter", &name)) return false;
+  if (!want_sign(r, ':') || !read_type(r, &type) || !read_place(r, &place)) {
+    define(r, name, at, region, NULL);
+    return false;
+  }
+  *out = ir_param(r->cx, region, NULL, type);
+  (*out)->place = place;
+  return define(r, name, at, region, *out);
+}
+
+/* ---- statements --------------------------------------------------------- */
+
+typedef struct Name {
+  Sym text;
+  Span span;
+} Name;
+typedef VEC(Name) NameVec;
+
+/* What is written of a statement, before it is checked. */
+typedef struct Statement {
+  Node *node;
+  NameVec names;
+  TypeVec types;
+  VEC(Place) places;
+} Statement;
+
+static bool read_flag(Reader *r, Node *n) {
+  int64_t group;
+  if (take_word(r, "backward")) return n->backward = true;
+  if (take_word(r, "layer"))
+    return want_sign(r, '(') && want_string(r, &n->layer) && want_sign(r, ')');
+  if (take_word(r, "loc"))
+    return want_sign(r, '(') && want_string(r, &n->loc) && want_sign(r, ')');
+  if (!take_word(r, "remat")) return expected(r, "the end of the line");
+  Span at = r->t.span;
+  if (!want_sign(r, '(') || !want_int(r, &group) || !want_sign(r, ')'))
+    return false;
+  if (group < 1 || group > UINT32_MAX)
+    return fail(r, at, "remat group %lld is not in 1 to %lld", (long long)group,
+                (long long)UINT32_MAX);
+  n->remat = (uint32_t)group;
+  return true;
+}
+
+static bool read_region(Reader *r, Node *n);
+
+static bool read_results(Reader *r, Statement *s) {
+  if (!take_sign(r, ':')) return true;
+  do {
+    Type t;
+    Place p;
+    if (!read_type(r, &t) || !read_place(r, &p)) return false;
+    vec_push(r->a, &s->types, t);
+    vec_push(r->a, &s->places, p);
+  } while (take_sign(r, ','));
+  return true;
+}
+
+static bool read_op(Reader *r, Node *n) {
+  const char *names[OP_COUNT];
+  size_t i;
+  for (OpKind op = 0; op < OP_COUNT; op++)
+    names[op] = op_info[op].name;
+  n->span = r->t.span;
+  if (!want_one_of(r, "op", names, OP_COUNT, &i)) return false;
+  n->op = (OpKind)i;
+  return true;
+}
+
+/* Everything behind the '='. */
+static bool read_rest(Reader *r, Statement *s) {
+  Node *n = s->node;
+  if (!read_op(r, n)) return false;
+  bool ok = r->t.kind != T_VALUE || read_uses(r, n->region, &n->ins);
+  if (!read_attrs(r, n)) return false;
+  if (op_is(n->op, TRAIT_REGION) && !read_region(r, n)) ok = false;
+  if (!read_results(r, s)) return false;
+  while (!r->t.first && r->t.kind != T_END)
+    if (!read_flag(r, n)) return false;
+  return ok;
+}
+
+/* The written types are the inferred ones. */
+static bool check_results(Reader *r, Statement *s) {
+  Node *n = s->node;
+  const char *op = op_info[n->op].name;
+  TypeVec types = {0};
+  if (s->types.len != s->names.len)
+    return fail(r, n->span, "%s: %u results are named, %u types are written",
+                op, s->names.len, s->types.len);
+  if (op_is(n->op, TRAIT_TYPED))
+    for (uint32_t i = 0; i < s->types.len; i++)
+      ir_add_result(r->cx, n, s->types.data[i]);
+  if (!ir_infer_types(r->cx, n, &types)) return false;
+  if (types.len != s->names.len)
+    return fail(r, n->span, "%s: has %u results, %u are named", op, types.len,
+                s->names.len);
+  for (uint32_t i = 0; i < types.len; i++) {
+    if (!type_equal(&types.data[i], &s->types.data[i]))
+      return fail(r, n->span, "%s: result %u is %s, but %s is written", op, i,
+                  type_text(r->cx, &types.data[i]),
+                  type_text(r->cx, &s->types.data[i]));
+    if (i == n->outs.len) ir_add_result(r->cx, n, types.data[i]);
+    n->outs.data[i]->place = s->places.data[i];
+  }
+  return true;
+}
+
+/* Goes on at the first statement after the one that failed: on a new line, with
+ * as many braces open as before it. */
+static void recover(Reader *r, int braces) {
+  while (r->t.kind != T_END) {
+    if (r->braces < braces) return;
+    if (r->braces == braces && (r->t.first || is_sign(r, '}'))) return;
+    next(r);
+  }
+}
+
+static bool read_statement(Reader *r, Region *region) {
+  Statement s = {.node = NEW(r->a, Node)};
+  int braces = r->braces;
+  s.node->region = region;
+  bool ok = true;
+  if (r->t.kind == T_VALUE) {
+    do {
+      Name name = {NULL, r->t.span};
+      ok = want_text(r, T_VALUE, "the name of a result", &name.text);
+      if (ok) vec_push(r->a, &s.names, name);
+    } while (ok && take_sign(r, ','));
+    ok = ok && want_sign(r, '=');
+  }
+  ok = ok && read_rest(r, &s) && check_results(r, &s);
+  if (!ok) {
+    if (r->t.span.lo > s.node->span.lo && r->t.first && r->braces == braces)
+      ; /* read to its end */
+    else
+      recover(r, braces);
+  }
+  for (uint32_t i = 0; i < s.names.len; i++)
+    if (!define(r, s.names.data[i].text, s.names.data[i].span, region,
+                ok ? s.node->outs.data[i] : NULL))
+      ok = false;
+  if (ok) vec_push(r->a, &region->nodes, s.node);
+  return ok;
+}
+
+/* Statements up to `last`, which is "yield" or "return". */
+static bool read_statements(Reader *r, Region *region, const char *last) {
+  bool ok = true;
+  while (r->cx->errors < MOST_ERRORS && !is_word(r, last)) {
+    if (r->t.kind == T_END || is_sign(r, '}')) return expected(r, last);
+    uint32_t at = r->t.span.lo;
+    if (!read_statement(r, region)) ok = false;
+    if (r->t.span.lo == at) next(r); /* a stray brace, say */
+  }
+  return take_word(r, last) && ok;
+}
+
+static bool read_body(Reader *r, Region *body) {
+  if (!want_sign(r, '(')) return false;
+  bool ok = true;
+  if (!is_sign(r, ')')) do {
+      Value *v;
+      if (!read_param(r, body, &v)) return false;
+    } while (take_sign(r, ','));
+  if (!want_sign(r, ')') || !want_sign(r, '{')) return false;
+  if (!read_statements(r, body, "yield")) ok = false;
+  if (r->t.kind == T_VALUE && !read_uses(r, body, &body->results)) ok = false;
+  return want_sign(r, '}') && ok;
+}
+
+static bool read_region(Reader *r, Node *n) {
+  Region *body = ir_region(r->cx, r->entry, n);
+  if (r->depth == DEEPEST)
+    return fail(r, n->span, "regions nested deeper than %d", DEEPEST);
+  r->depth++;
+  bool ok = read_body(r, body);
+  r->depth--;
+  return ok;
+}
+
+/* ---- entries ------------------------------------------------------------ */
+
+static bool read_binding(Reader *r, bool in, Binding *out) {
+  static const char *const names[] = {
+      [BIND_SLOT] = "slot",  [BIND_INPUT] = "input", [BIND_OPTION] = "option",
+      [BIND_STEP] = "step",  [BIND_SEED] = "seed",   [BIND_REPORT] = "report",
+      [BIND_PROBE] = "probe"};
+  Span at = r->t.span;
+  size_t kind;
+  if (!want_one_of(r, "binding", names, COUNT_OF(names), &kind)) return false;
+  *out = (Binding){.kind = (BindKind)kind};
+  bool result = kind == BIND_REPORT || kind == BIND_PROBE;
+  if (kind != BIND_SLOT && result == in)
+    return fail(r, at, "'%s' binds a %s", names[kind],
+                result ? "result" : "parameter");
+  if (kind == BIND_STEP || kind == BIND_SEED) return true;
+  return want_string(r, kind == BIND_INPUT ? &out->source : &out->name);
+}
+
+static bool read_entry_param(Reader *r) {
+  Value *v;
+  Binding b;
+  Span at = r->t.span;
+  if (!read_param(r, r->entry->region, &v) || !want_sign(r, '=') ||
+      !read_binding(r, true, &b))
+    return false;
+  if (b.kind == BIND_INPUT && !v->name)
+    return fail(r, at, "an input needs a name that is not a number");
+  if (b.kind == BIND_INPUT) b.name = v->name;
+  vec_push(r->a, &r->entry->ins, b);
+  return true;
+}
+
+static bool read_entry_params(Reader *r) {
+  if (!want_sign(r, '(')) return false;
+  if (!is_sign(r, ')')) do {
+      if (!read_entry_param(r)) return false;
+    } while (take_sign(r, ','));
+  return want_sign(r, ')');
+}
+
+static bool read_return(Reader *r) {
+  Region *region = r->entry->region;
+  bool ok = true;
+  if (is_sign(r, '}')) return true;
+  do {
+    Binding b;
+    Value *v = NULL;
+    if (!read_binding(r, false, &b) || !want_sign(r, '=')) return false;
+    if (r->t.kind != T_VALUE) return expected(r, "a value");
+    if (!read_use(r, region, &v)) ok = false;
+    vec_push(r->a, &r->entry->outs, b);
+    vec_push(r->a, &region->results, v);
+  } while (take_sign(r, ','));
+  return ok;
+}
+
+static bool read_plan(Reader *r, Entry *e) {
+  static const char *const names[] = {"arena", "input", "report"};
+  int64_t bytes[3];
+  if (!take_word(r, "plan")) return true;
+  if (!read_sizes(r, names, bytes, 3)) return false;
+  e->arena_bytes = bytes[0];
+  e->input_bytes = bytes[1];
+  e->report_bytes = bytes[2];
+  return true;
+}
+
+static bool read_entry(Reader *r) {
+  Sym name;
+  Span at = r->t.span;
+  if (!want_text(r, T_ENTRY, "an entry's name", &name)) return false;
+  r->entry = ir_entry_new(r->m, name, at);
+  r->defs = (Map){0};
+  bool ok = read_entry_params(r) && read_plan(r, r->entry);
+  if (!ok) /* its text is still worth reading: names are void */
+    while (r->t.kind != T_END && !is_sign(r, '{'))
+      next(r);
+  if (!want_sign(r, '{')) return false;
+  if (!ok) return false;
+  if (!read_statements(r, r->entry->region, "return")) ok = false;
+  if (r->cx->errors >= MOST_ERRORS) return false;
+  if (!read_return(r)) return false;
+  return want_sign(r, '}') && ok;
+}
+
+/* ---- the module --------------------------------------------------------- */
+
+static bool read_mesh(Reader *r) {
+  if (!want_sign(r, '{')) return false;
+  do {
+    MeshAxis axis;
+    if (!want_text(r, T_WORD, "a mesh axis", &axis.name) ||
+        !want_sign(r, '=') || !want_int(r, &axis.size))
+      return false;
+    vec_push(r->a, &r->m->mesh, axis);
+  } while (take_sign(r, ','));
+  return want_sign(r, '}');
+}
+
+static bool read_slabs(Reader *r) {
+  static const char *const names[] = {"param", "optim", "state"};
+  return read_sizes(r, names, &r->m->slab_bytes[SLAB_PARAM], 3);
+}
+
+static bool read_option(Reader *r) {
+  Option o = {.span = r->t.span};
+  if (!want_text(r, T_WORD, "an option's name", &o.name) ||
+      !want_sign(r, '=') || !want_float(r, &o.value))
+    return false;
+  vec_push(r->a, &r->m->options, o);
+  return true;
+}
+
+static bool read_slot(Reader *r) {
+  static const char *const names[] = {
+      [SLOT_PARAM] = "param", [SLOT_OPTIM] = "optim", [SLOT_STATE] = "state"};
+  Slot *s = NEW(r->a, Slot);
+  size_t kind;
+  s->span = r->t.span;
+  if (!want_string(r, &s->path) ||
+      !want_one_of(r, "slot kind", names, COUNT_OF(names), &kind) ||
+      !read_type(r, &s->type) || !read_place(r, &s->place))
+    return false;
+  s->kind = (SlotKind)kind;
+  vec_push(r->a, &r->m->slots, s);
+  return true;
+}
+
+static bool read_header(Reader *r) {
+  int64_t version;
+  Span at = r->t.span;
+  if (!take_word(r, "moec-ir"))
+    return fail(r, at, "expected 'moec-ir 1' at the start of an IR file");
+  at = r->t.span;
+  if (!want_int(r, &version)) return false;
+  return version == 1 || fail(r, at, "IR version %lld is not known, only 1",
+                              (long long)version);
+}
+
+static bool read_item(Reader *r) {
+  static const char *const names[] = {"mesh", "slabs", "option", "slot",
+                                      "entry"};
+  static bool (*const read[])(Reader *) = {read_mesh, read_slabs, read_option,
+                                           read_slot, read_entry};
+  size_t i;
+  return want_one_of(r, "item", names, COUNT_OF(names), &i) && read[i](r);
+}
+
+/* At the start of an item, or at the end. */
+static bool at_item(const Reader *r) {
+  static const char *const names[] = {"mesh", "slabs", "option", "slot",
+                                      "entry"};
+  if (r->t.kind == T_END) return true;
+  for (size_t i = 0; r->t.first && i < COUNT_OF(names); i++)
+    if (is_word(r, names[i])) return true;
+  return false;
+}
+
+static void read_module(Reader *r) {
+  if (!read_header(r)) return;
+  while (r->t.kind != T_END && r->cx->errors < MOST_ERRORS) {
+    uint32_t at = r->t.span.lo;
+    if (read_item(r)) {
+      if (!r->t.first && r->t.kind != T_END)
+        expected(r, "the end of the line");
+      else
+        continue;
+    }
+    if (r->t.span.lo == at) next(r);
+    while (!at_item(r))
+      next(r);
+  }
+}
+
+Module *ir_read(Ctx *cx, uint32_t file) {
+  const Source *src = &cx->sources.data[file - 1];
+  Reader r = {.cx = cx,
+              .a = &cx->perm,
+              .file = file,
+              .text = src->text,
+              .len = (uint32_t)src->len,
+              .m = ir_module_new(cx)};
+  uint32_t errors = cx->errors;
+  next(&r);
+  read_module(&r);
+  if (cx->errors > errors) return NULL;
+  return ir_verify(r.m, false) ? r.m : NULL;
+}
