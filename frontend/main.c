@@ -102,17 +102,26 @@ static bool check_dumps(Job *j) {
   return true;
 }
 
-static bool decide(Job *j) {
+static bool check_input(const Job *j) {
   const Options *o = &j->o;
   if (!o->input) return usage("no input; 'moec --help' tells more");
   if (!is_ir(j) && !ends_with(o->input, ".dsl"))
     return usage("'%s' is neither a model (.dsl) nor IR text (.ir)", o->input);
   if (is_ir(j) && (o->defines.len || o->mesh.len || o->includes.len))
     return usage("-D, -I and --mesh are for models, not for IR text");
-  if (is_ir(j) && o->emit && strcmp(o->emit, "ast") == 0)
-    return usage("--emit=ast is for models (.dsl)");
   if (!is_ir(j) && o->from) return usage("--from is for IR text (.ir)");
+  if (o->emit && strcmp(o->emit, "ast") == 0) {
+    if (is_ir(j)) return usage("--emit=ast is for models (.dsl)");
+    if (o->dump || o->report || o->stop_after)
+      return usage("--emit=ast runs no stage, so no --dump, --report or "
+                   "--stop-after");
+  }
+  return true;
+}
 
+/* What comes out, and where to. */
+static bool decide_result(Job *j) {
+  const Options *o = &j->o;
   bool text_only = o->dump || o->report || o->stop_after || o->emit;
   j->library = !o->emit && !o->stop_after && (o->output || !text_only);
   j->emit = o->emit;
@@ -120,25 +129,33 @@ static bool decide(Job *j) {
   j->output = o->output ? o->output : j->library ? default_output(j) : "-";
   if (j->library && strcmp(j->output, "-") == 0)
     return usage("a library cannot go to standard output");
+  return true;
+}
 
+static bool decide_stages(Job *j) {
+  const Options *o = &j->o;
+  bool memory = list_has(o->report, "memory");
   j->first = o->from ? stage_find(o->from) : 1;
   if (o->stop_after)
     j->last = stage_find(o->stop_after);
-  else if (emits(j, "ast"))
-    j->last = 0;
-  else if (j->library || j->emit || list_has(o->report, "memory"))
+  else if (j->library || j->emit || memory)
     j->last = pass_count;
   else
     j->last = o->dump ? last_dumped(o->dump) : 0;
-  if (j->last > 0 && j->last < j->first && j->first <= pass_count)
-    return usage("--stop-after=%s comes before --from=%s", o->stop_after,
-                 o->from);
-  bool codegen = j->library || (j->emit && !emits(j, "ir"));
-  if (o->stop_after && j->last < pass_count && codegen)
-    return usage("--emit=%s needs every pass, so no --stop-after", j->emit);
-  if (list_has(o->report, "memory") && j->last < pass_count)
-    return usage("--report=memory needs every pass, so no --stop-after");
+  if (o->stop_after && j->last < pass_count) {
+    if (j->last > 0 && j->last < j->first)
+      return usage("--stop-after=%s comes before --from=%s", o->stop_after,
+                   o->from);
+    if (j->emit && !emits(j, "ir"))
+      return usage("--emit=%s needs every pass, so no --stop-after", j->emit);
+    if (memory)
+      return usage("--report=memory needs every pass, so no --stop-after");
+  }
   return check_dumps(j);
+}
+
+static bool decide(Job *j) {
+  return check_input(j) && decide_result(j) && decide_stages(j);
 }
 
 /* ---- the stages ------------------------------------------------------------------ */
