@@ -1,0 +1,150 @@
+/* memory.c: the memory report of a planned module.
+ *
+ * It reads places alone, so it also serves a module that came from a file: what
+ * is alive when follows from the text's order, and values that share bytes are
+ * counted once. */
+#include "pass.h"
+
+#include <stdlib.h>
+
+enum { BIGGEST = 10, ALIVE = 20 };
+
+/* Bytes of the arena that some value holds from `start` to `end`. */
+typedef struct Piece {
+  int64_t offset, bytes;
+  int start, end;
+  const Value *value;
+} Piece;
+typedef VEC(Piece) PieceVec;
+
+typedef struct Report {
+  Ctx *cx;
+  Buf *out;
+  Life life;
+  PieceVec pieces;
+} Report;
+
+static void add_piece(Report *r, const Value *v, int start) {
+  if (v->place.slab != SLAB_ARENA) return;
+  for (int i = 0; i < MAX_LOOPS; i++)
+    if (v->place.stride[i]) return; /* a row of something that is counted */
+  Piece p = {v->place.offset, type_bytes(&v->type), start,
+             life_last(&r->life, v), v};
+  vec_push(&r->cx->scratch, &r->pieces, p);
+}
+
+static void collect(Report *r, const Region *region) {
+  for (uint32_t i = 0; i < region->nodes.len; i++) {
+    const Node *n = region->nodes.data[i];
+    for (uint32_t j = 0; j < n->outs.len; j++)
+      add_piece(r, n->outs.data[j], life_start(&r->life, n));
+    if (n->op == OP_scan) collect(r, n->body);
+  }
+}
+
+static int by_place(const void *x, const void *y) {
+  const Piece *a = x, *b = y;
+  if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
+  if (a->bytes != b->bytes) return a->bytes < b->bytes ? 1 : -1;
+  return a->start - b->start;
+}
+
+static int by_bytes(const void *x, const void *y) {
+  const Piece *a = x, *b = y;
+  if (a->bytes != b->bytes) return a->bytes < b->bytes ? 1 : -1;
+  return by_place(x, y);
+}
+
+/* Pieces alive at a position, those within others left out. */
+static PieceVec alive_at(Report *r, int position) {
+  PieceVec v = {0};
+  for (uint32_t i = 0; i < r->pieces.len; i++) {
+    const Piece *p = &r->pieces.data[i];
+    if (p->start <= position && position <= p->end)
+      vec_push(&r->cx->scratch, &v, *p);
+  }
+  if (v.len) qsort(v.data, v.len, sizeof *v.data, by_place);
+  uint32_t n = 0;
+  int64_t end = 0;
+  for (uint32_t i = 0; i < v.len; i++) {
+    Piece p = v.data[i];
+    if (p.offset + p.bytes <= end) continue;
+    end = p.offset + p.bytes;
+    v.data[n++] = p;
+  }
+  v.len = n;
+  return v;
+}
+
+static int64_t sum_of(const PieceVec *v) {
+  int64_t sum = 0;
+  for (uint32_t i = 0; i < v->len; i++) sum += v->data[i].bytes;
+  return sum;
+}
+
+static void print_bytes(Buf *out, const char *what, int64_t bytes) {
+  buf_fmt(out, "  %-34s %14lld  %9.1f MiB\n", what, (long long)bytes,
+          (double)bytes / (1 << 20));
+}
+
+static void print_piece(Report *r, const Piece *p) {
+  const Value *v = p->value;
+  Sym type = type_text(r->cx, &v->type);
+  Sym name = v->name ? sym_fmt(r->cx, "%%%s", v->name)
+                     : sym_fmt(r->cx, "%%%u", v->id);
+  Sym at = node_loc(r->cx, v->def);
+  buf_fmt(r->out, "    %14lld  %-24s %-26s %s%s%s\n", (long long)p->bytes,
+          name, type, op_info[v->def->op].name, at[0] ? " " : "", at);
+}
+
+static void print_pieces(Report *r, const PieceVec *v, uint32_t most) {
+  for (uint32_t i = 0; i < v->len && i < most; i++)
+    print_piece(r, &v->data[i]);
+  if (v->len > most) buf_fmt(r->out, "    and %u more\n", v->len - most);
+}
+
+static void report_entry(Report *r, Entry *e) {
+  ir_number(e);
+  life_of(e, &r->cx->scratch, &r->life);
+  r->pieces = (PieceVec){0};
+  collect(r, e->region);
+  int peak_at = 0;
+  int64_t peak = -1;
+  for (int t = 0; t <= r->life.end; t++) {
+    PieceVec alive = alive_at(r, t);
+    int64_t sum = sum_of(&alive);
+    if (sum > peak) {
+      peak = sum;
+      peak_at = t;
+    }
+  }
+  PieceVec alive = alive_at(r, peak_at), all = r->pieces;
+  if (alive.len) qsort(alive.data, alive.len, sizeof *alive.data, by_bytes);
+  if (all.len) qsort(all.data, all.len, sizeof *all.data, by_bytes);
+  buf_fmt(r->out, "entry %s\n", e->name);
+  print_bytes(r->out, "inputs", e->input_bytes);
+  print_bytes(r->out, "reports", e->report_bytes);
+  print_bytes(r->out, "arena", e->arena_bytes);
+  print_bytes(r->out, "most alive at once", peak);
+  if (!all.len) return;
+  buf_add(r->out, "  biggest buffers\n");
+  all.len = all.len < BIGGEST ? all.len : BIGGEST;
+  print_pieces(r, &all, BIGGEST);
+  buf_add(r->out, "  alive at the peak\n");
+  print_pieces(r, &alive, ALIVE);
+}
+
+void memory_report(Module *m, Buf *out) {
+  Report r = {.cx = m->cx, .out = out};
+  int64_t arena = 0;
+  buf_add(out, "memory, in bytes\n");
+  print_bytes(out, "parameters", m->slab_bytes[SLAB_PARAM]);
+  print_bytes(out, "optimiser state", m->slab_bytes[SLAB_OPTIM]);
+  print_bytes(out, "recurrent state", m->slab_bytes[SLAB_STATE]);
+  for (uint32_t i = 0; i < m->entries.len; i++)
+    if (m->entries.data[i]->arena_bytes > arena)
+      arena = m->entries.data[i]->arena_bytes;
+  print_bytes(out, "arena, of the largest entry", arena);
+  for (uint32_t i = 0; i < m->entries.len; i++)
+    report_entry(&r, m->entries.data[i]);
+}

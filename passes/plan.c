@@ -1,0 +1,618 @@
+/* plan.c: gives every value its place in memory.
+ *
+ * Slots, inputs and reports get offsets in their slabs. Everything else lives in
+ * the entry's arena, in buffers that are as long-lived as the values in them.
+ * First, values are sent home: what is returned into a slot is computed right
+ * there if nothing reads the old content any more, what a scan stacks is computed
+ * in its row of the stack, a carry's next value in the carry's buffer. Where
+ * that cannot be, a copy is added: a reshape to the same type. Then an
+ * elementwise node may write over an operand that dies there, a reshape shares
+ * its operand's bytes, and the rest gets buffers, which life spans and best fit
+ * turn into offsets.
+ *
+ * A carry that is stacked as well lives in the stack, which gets one row more:
+ * the turn at row i reads row i and writes row i + 1, and no copy is needed.
+ *
+ *   %h, %ys = scan %h0, %u {carries=1, ...} (%i, %hp, %uu) {
+ *     %h1 = fused %hp, %uu ...
+ *     yield %h1, %h1
+ *   }
+ * becomes
+ *   %h0.1 = reshape %h0 : f32[64, 512] in arena[0]
+ *   %h, %ys = scan %h0.1, ... (%hp in arena[0, 131072]) {
+ *     %h1 = fused ... in arena[131072, 131072]
+ *   } : f32[64, 512] in arena[4194304], f32[32, 64, 512] in arena[131072] */
+#include "pass.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGN = 64 };
+
+/* Bytes that some values share, one after the other. */
+typedef struct Buffer {
+  int64_t bytes;
+  bool fixed;   /* at `base` from the start: slots, inputs, reports */
+  bool pinned;  /* stack or carry: nothing else may be written over it */
+  Region *region; /* whose nodes may write over what is in it */
+  int start, end; /* positions */
+  uint32_t number;
+  Place base;
+} Buffer;
+typedef VEC(Buffer *) BufferVec;
+
+/* Where in its buffer a value is. */
+typedef struct Home {
+  Buffer *buffer;
+  int64_t offset;
+  int64_t stride[MAX_LOOPS];
+} Home;
+
+typedef struct Plan {
+  Ctx *cx;
+  Arena *a;
+  Entry *e;
+  Map homes;   /* Value -> Home */
+  Map buffers; /* Sym of a slot -> Buffer */
+  BufferVec arena;
+  Life life;
+} Plan;
+
+static int64_t align_up(int64_t x) { return (x + ALIGN - 1) / ALIGN * ALIGN; }
+
+static Home *home_of(const Plan *p, const Value *v) {
+  return map_get(&p->homes, v);
+}
+
+static void set_home(Plan *p, Value *v, Home h) {
+  Home *copy = arena_copy(p->a, &h, sizeof h);
+  map_put(p->a, &p->homes, v, copy);
+}
+
+static Buffer *new_buffer(Plan *p, Region *r, int64_t bytes) {
+  Buffer *b = NEW(p->a, Buffer);
+  b->bytes = align_up(bytes);
+  b->region = r;
+  b->start = INT32_MAX;
+  b->end = -1;
+  b->number = p->arena.len;
+  vec_push(p->a, &p->arena, b);
+  return b;
+}
+
+/* ---- what the text leaves out ------------------------------------------------ */
+
+/* A launch whose body is reshapes alone is a reshape. */
+static void unwrap_reshape(Node *n) {
+  if (n->op != OP_fused || n->ins.len != 1 || n->outs.len != 1) return;
+  const Value *v = n->body->results.data[0];
+  while (v->def && v->def->op == OP_reshape) v = v->def->ins.data[0];
+  if (v->def) return;
+  n->op = OP_reshape;
+  n->body = NULL;
+  memset(n->attrs, 0, sizeof n->attrs);
+}
+
+/* A ragged contraction reads the offsets of the rows. */
+static void name_offsets(Plan *p, Node *n) {
+  if (n->op != OP_contract || n->ins.len == 3) return;
+  Value *source = NULL;
+  for (uint32_t i = 0; i < 2 && !source; i++)
+    if (type_is_ragged(&n->ins.data[i]->type))
+      source = ir_ragged_source(n->ins.data[i]);
+  if (!source && type_is_ragged(&n->outs.data[0]->type))
+    source = ir_ragged_source(n->outs.data[0]);
+  if (!source) return;
+  if (source->region != n->region)
+    internal_error("the offsets of a ragged contraction are out of its reach");
+  vec_push(&p->cx->perm, &n->ins, source);
+}
+
+static void prepare(Plan *p, Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    unwrap_reshape(n);
+    name_offsets(p, n);
+    if (n->op == OP_scan) prepare(p, n->body);
+  }
+}
+
+/* ---- who reads what ------------------------------------------------------------ */
+
+static bool in_vec(const ValueVec *v, const Value *x) {
+  for (uint32_t i = 0; i < v->len; i++)
+    if (v->data[i] == x) return true;
+  return false;
+}
+
+static bool reads_any(const Node *n, const ValueVec *set) {
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    if (in_vec(set, n->ins.data[i])) return true;
+  return false;
+}
+
+/* `old` and what reshapes make of it: all may share its bytes. */
+static ValueVec views_of(Plan *p, const Region *r, Value *old) {
+  ValueVec set = {0};
+  vec_push(p->a, &set, old);
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    if (n->op == OP_reshape && in_vec(&set, n->ins.data[0]))
+      vec_push(p->a, &set, n->outs.data[0]);
+  }
+  return set;
+}
+
+/* Whether a launch reads parameter `from` of its body only to compute, element
+ * by element, what it writes to the same place: a loop over elements with no
+ * order among them. */
+static bool is_pointwise(const Region *body, const Value *from, Arena *a) {
+  ValueVec depends = {0};
+  vec_push(a, &depends, (Value *)from);
+  for (uint32_t i = 0; i < body->nodes.len; i++) {
+    const Node *n = body->nodes.data[i];
+    LowerKind k = op_info[n->op].lower;
+    if (k != LOWER_SCALAR && k != LOWER_ACCESS) return false;
+    if (!reads_any(n, &depends)) continue;
+    if (k != LOWER_SCALAR) return false;
+    vec_push(a, &depends, n->outs.data[0]);
+  }
+  return true;
+}
+
+/* Whether result j of `n` may be written over its operand i: each element is
+ * read for the last time when the same element is written. */
+static bool may_write_over(Plan *p, const Node *n, uint32_t i, uint32_t j) {
+  const Type *from = &n->ins.data[i]->type, *to = &n->outs.data[j]->type;
+  if (dtype_info[from->dtype].bytes != dtype_info[to->dtype].bytes ||
+      !type_same_dims(from, to))
+    return false;
+  if (op_is(n->op, TRAIT_EW)) return true;
+  return n->op == OP_fused &&
+         is_pointwise(n->body, n->body->params.data[i], p->a);
+}
+
+/* Whether result `v` of a node of `r` may be written to where `old` has been:
+ * nothing reads it later, and the node itself only pointwise. */
+static bool may_replace(Plan *p, const Region *r, Value *old, const Value *v) {
+  ValueVec views = views_of(p, r, old);
+  const Node *n = v->def;
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    if (in_vec(&views, n->ins.data[i]) && !may_write_over(p, n, i, v->index))
+      return false;
+  bool after = false;
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *later = r->nodes.data[i];
+    if (after && later->op != OP_reshape && reads_any(later, &views))
+      return false;
+    if (after && later->op == OP_reshape && reads_any(later, &views) &&
+        home_of(p, later->outs.data[0]))
+      return false; /* it is a copy */
+    after = after || later == n;
+  }
+  for (uint32_t i = 0; i < views.len; i++)
+    if (in_vec(&r->results, views.data[i])) return false;
+  return true;
+}
+
+/* ---- copies ---------------------------------------------------------------------- */
+
+/* A copy of `v` in front of node number `at`. */
+static Value *add_copy(Plan *p, Region *r, Value *v, uint32_t at) {
+  NodeVec tail = {0};
+  Builder b = ir_builder(p->cx, r);
+  b.out = &tail;
+  if (v->def) b = ir_builder_like(p->cx, r, &tail, v->def);
+  Value *copy = ir_reshape(&b, v, v->type);
+  copy->name = v->name;
+  vec_push(&p->cx->perm, &r->nodes, NULL);
+  Node **nodes = r->nodes.data;
+  memmove(nodes + at + 1, nodes + at,
+          (r->nodes.len - 1 - at) * sizeof *nodes);
+  nodes[at] = copy->def;
+  return copy;
+}
+
+static uint32_t node_position(const Region *r, const Node *n) {
+  uint32_t i = 0;
+  while (r->nodes.data[i] != n) i++;
+  return i;
+}
+
+/* What a chain of reshapes starts from. */
+static Value *viewed(Value *v) {
+  while (v->def && v->def->op == OP_reshape) v = v->def->ins.data[0];
+  return v;
+}
+
+/* `v` where it owns its bytes; a copy, made as early as can be, where it is a
+ * parameter of the region or a view of one. */
+static Value *owned(Plan *p, Region *r, Value *v) {
+  if (viewed(v)->def) return v;
+  uint32_t at = v->def ? node_position(r, v->def) + 1 : 0;
+  return add_copy(p, r, v, at);
+}
+
+/* ---- sending values home ------------------------------------------------------------ */
+
+/* Whether the node that makes `v` can be told where to write it. */
+static bool can_send(const Plan *p, const Value *v) {
+  return v->def && v->def->op != OP_scan && !home_of(p, v);
+}
+
+/* Makes result number i of region `r` be at `h` at its end. `old`: what was
+ * there before, NULL for nothing. A copy is added where the value cannot be
+ * computed there. */
+static void send_result(Plan *p, Region *r, uint32_t i, Home h, Value *old) {
+  Value *v = r->results.data[i];
+  if (v == old) return;
+  v = r->results.data[i] = owned(p, r, v);
+  for (Value *from = v;;) {
+    if (can_send(p, from) && (!old || may_replace(p, r, old, from))) {
+      set_home(p, from, h);
+      return;
+    }
+    if (home_of(p, from) || !from->def || from->def->op != OP_reshape) break;
+    from = from->def->ins.data[0];
+  }
+  v = r->results.data[i] = add_copy(p, r, v, r->nodes.len);
+  set_home(p, v, h);
+}
+
+static void send_scan(Plan *p, Region *r, Node *n, int depth);
+
+static void send_scans(Plan *p, Region *r, int depth) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    if (n->op != OP_scan) continue;
+    if (depth >= MAX_LOOPS)
+      internal_error("more than %d scans inside one another", MAX_LOOPS);
+    send_scan(p, r, n, depth);
+    i = node_position(r, n); /* copies may have gone in before it */
+  }
+}
+
+/* The initial value of carry c is to be at `h` when the scan starts. */
+static void send_init(Plan *p, Region *r, Node *n, uint32_t c, Home h) {
+  Value *v = n->ins.data[c];
+  ValueVec views = views_of(p, r, v);
+  bool mine = can_send(p, v) && v->def->op != OP_reshape && views.len == 1 &&
+              !in_vec(&r->results, v);
+  for (uint32_t i = 0; i < n->ins.len && mine; i++)
+    mine = i == c || n->ins.data[i] != v;
+  for (uint32_t i = node_position(r, n) + 1; i < r->nodes.len && mine; i++)
+    mine = !reads_any(r->nodes.data[i], &views);
+  if (!mine) n->ins.data[c] = v = add_copy(p, r, v, node_position(r, n));
+  set_home(p, v, h);
+}
+
+/* A number of a result that stacks what carry c becomes, 0 for none. */
+static uint32_t stacked_carry(const Plan *p, const Node *n, uint32_t c) {
+  const Region *body = n->body;
+  uint32_t carries = (uint32_t)attr_int(n, "carries");
+  Value *next = body->results.data[c];
+  if (!can_send(p, next)) return 0;
+  for (uint32_t i = carries; i < body->results.len; i++)
+    if (body->results.data[i] == next && !home_of(p, n->outs.data[i])) return i;
+  return 0;
+}
+
+/* Carry c in the stack that is result s, one row apart. */
+static void send_in_stack(Plan *p, Region *r, Node *n, uint32_t c, uint32_t s,
+                          int depth) {
+  int64_t length = attr_int(n, "length");
+  bool reverse = attr_bool(n, "reverse");
+  int64_t row = type_bytes(&n->outs.data[c]->type);
+  Buffer *b = new_buffer(p, r, row * (length + 1));
+  b->pinned = true;
+  Home before = {b, reverse ? row : 0, {0}};
+  Home after = {b, reverse ? 0 : row, {0}};
+  set_home(p, n->outs.data[s], after);
+  Home last = {b, reverse ? 0 : row * length, {0}};
+  set_home(p, n->outs.data[c], last);
+  Home first = {b, reverse ? row * length : 0, {0}};
+  before.stride[depth] = after.stride[depth] = row;
+  set_home(p, n->body->params.data[1 + c], before);
+  set_home(p, n->body->results.data[c], after);
+  send_init(p, r, n, c, first);
+}
+
+static void send_carry(Plan *p, Region *r, Node *n, uint32_t c) {
+  Buffer *b = new_buffer(p, r, type_bytes(&n->outs.data[c]->type));
+  b->pinned = true;
+  Home h = {b, 0, {0}};
+  Value *param = n->body->params.data[1 + c];
+  set_home(p, param, h);
+  set_home(p, n->outs.data[c], h);
+  send_result(p, n->body, c, h, param);
+  send_init(p, r, n, c, h);
+}
+
+static void send_stack(Plan *p, Region *r, Node *n, uint32_t i, int depth) {
+  Value *out = n->outs.data[i];
+  if (home_of(p, out)) return; /* with its carry */
+  Buffer *b = new_buffer(p, r, type_bytes(&out->type));
+  b->pinned = true;
+  Home h = {b, 0, {0}};
+  set_home(p, out, h);
+  h.stride[depth] = type_bytes(&n->body->results.data[i]->type);
+  send_result(p, n->body, i, h, NULL);
+}
+
+static void send_scan(Plan *p, Region *r, Node *n, int depth) {
+  uint32_t carries = (uint32_t)attr_int(n, "carries");
+  Region *body = n->body;
+  /* What a turn hands on unchanged is copied before anything is overwritten. */
+  for (uint32_t i = 0; i < body->results.len; i++)
+    if (i >= carries || body->results.data[i] != body->params.data[1 + i])
+      body->results.data[i] = owned(p, body, body->results.data[i]);
+  for (uint32_t c = 0; c < carries; c++) {
+    uint32_t s = stacked_carry(p, n, c);
+    if (s)
+      send_in_stack(p, r, n, c, s, depth);
+    else
+      send_carry(p, r, n, c);
+  }
+  for (uint32_t i = carries; i < n->outs.len; i++)
+    send_stack(p, r, n, i, depth);
+  send_scans(p, body, depth + 1);
+}
+
+/* ---- entries: parameters and results --------------------------------------------------- */
+
+static Buffer *fixed_buffer(Plan *p, Slab slab, int64_t offset) {
+  Buffer *b = NEW(p->a, Buffer);
+  b->fixed = b->pinned = true;
+  b->base = (Place){.slab = slab, .offset = offset};
+  return b;
+}
+
+static int64_t take(int64_t *slab_bytes, const Type *t) {
+  int64_t at = *slab_bytes;
+  *slab_bytes = align_up(at + type_bytes(t));
+  return at;
+}
+
+static Buffer *slot_buffer(Plan *p, Sym path) {
+  Buffer *b = map_get(&p->buffers, path);
+  if (b) return b;
+  const Slot *s = ir_slot(p->e->module, path);
+  b = fixed_buffer(p, s->place.slab, s->place.offset);
+  map_put(p->a, &p->buffers, path, b);
+  return b;
+}
+
+static void place_params(Plan *p) {
+  Entry *e = p->e;
+  e->input_bytes = 0;
+  for (uint32_t i = 0; i < e->ins.len; i++) {
+    Value *v = e->region->params.data[i];
+    Home h = {0};
+    if (e->ins.data[i].kind == BIND_SLOT)
+      h.buffer = slot_buffer(p, e->ins.data[i].name);
+    else
+      h.buffer = fixed_buffer(p, SLAB_INPUT, take(&e->input_bytes, &v->type));
+    set_home(p, v, h);
+  }
+}
+
+/* The parameter that holds a slot's content before the step. */
+static Value *old_content(const Entry *e, Sym path) {
+  for (uint32_t i = 0; i < e->ins.len; i++)
+    if (e->ins.data[i].kind == BIND_SLOT && e->ins.data[i].name == path)
+      return e->region->params.data[i];
+  return NULL;
+}
+
+static void place_results(Plan *p) {
+  Entry *e = p->e;
+  Region *r = e->region;
+  e->report_bytes = 0;
+  /* Old contents that are handed on are copied before they are overwritten. */
+  for (uint32_t i = 0; i < e->outs.len; i++) {
+    const Binding *b = &e->outs.data[i];
+    Value *v = r->results.data[i];
+    if (b->kind != BIND_SLOT || v != old_content(e, b->name))
+      r->results.data[i] = owned(p, r, v);
+  }
+  for (uint32_t i = 0; i < e->outs.len; i++) {
+    const Binding *b = &e->outs.data[i];
+    Home h = {0};
+    Value *old = NULL;
+    if (b->kind == BIND_SLOT) {
+      h.buffer = slot_buffer(p, b->name);
+      old = old_content(e, b->name);
+    } else {
+      int64_t at = take(&e->report_bytes, &r->results.data[i]->type);
+      h.buffer = fixed_buffer(p, SLAB_REPORT, at);
+    }
+    send_result(p, r, i, h, old);
+  }
+}
+
+/* ---- the rest -------------------------------------------------------------------------- */
+
+/* Keeps the buffer for as long as `v` is needed. */
+static void extend(Plan *p, const Value *v, int start) {
+  Buffer *b = home_of(p, v)->buffer;
+  int last = life_last(&p->life, v);
+  if (start < b->start) b->start = start;
+  if (last > b->end) b->end = last;
+}
+
+/* A buffer of an operand that ends its life at node `n`, to write result j to:
+ * NULL where there is none. */
+static Home *dying_operand(Plan *p, const Region *r, const Node *n,
+                           uint32_t j) {
+  int now = life_start(&p->life, n);
+  for (uint32_t i = 0; i < n->ins.len; i++) {
+    Home *h = home_of(p, n->ins.data[i]);
+    if (h->buffer->pinned || h->buffer->region != r || h->buffer->end != now)
+      continue;
+    bool all = true, taken = false;
+    for (uint32_t k = 0; k < n->ins.len && all; k++)
+      if (home_of(p, n->ins.data[k])->buffer == h->buffer)
+        all = may_write_over(p, n, k, j);
+    for (uint32_t k = 0; k < n->outs.len && all; k++) {
+      Home *other = home_of(p, n->outs.data[k]);
+      taken = taken || (other && other->buffer == h->buffer);
+    }
+    if (all && !taken) return h;
+  }
+  return NULL;
+}
+
+static void place_outs(Plan *p, Region *r, Node *n) {
+  for (uint32_t j = 0; j < n->outs.len; j++) {
+    Value *v = n->outs.data[j];
+    if (home_of(p, v)) continue;
+    Home *over = dying_operand(p, r, n, j);
+    Home h = over ? *over : (Home){0};
+    if (n->op == OP_reshape) h = *home_of(p, n->ins.data[0]);
+    if (!h.buffer) h.buffer = new_buffer(p, r, type_bytes(&v->type));
+    set_home(p, v, h);
+  }
+  for (uint32_t j = 0; j < n->outs.len; j++)
+    extend(p, n->outs.data[j], life_start(&p->life, n));
+}
+
+static void place_region(Plan *p, Region *r, int depth);
+
+static void place_scan(Plan *p, Region *r, Node *n, int depth) {
+  uint32_t carries = (uint32_t)attr_int(n, "carries");
+  uint32_t scanned = (uint32_t)attr_int(n, "scanned");
+  ValueVec *params = &n->body->params;
+  int start = life_start(&p->life, n);
+  Buffer *index = new_buffer(p, r, type_bytes(&params->data[0]->type));
+  index->pinned = true;
+  set_home(p, params->data[0], (Home){.buffer = index});
+  index->start = start;
+  index->end = life_end(&p->life, n);
+  for (uint32_t i = carries; i < n->ins.len; i++) {
+    Home h = *home_of(p, n->ins.data[i]);
+    Value *param = params->data[1 + i];
+    if (i < carries + scanned) h.stride[depth] += type_bytes(&param->type);
+    set_home(p, param, h);
+  }
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    extend(p, n->outs.data[i], start);
+  place_region(p, n->body, depth + 1);
+}
+
+static void place_region(Plan *p, Region *r, int depth) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    if (n->op == OP_scan)
+      place_scan(p, r, n, depth);
+    else
+      place_outs(p, r, n);
+  }
+}
+
+/* ---- offsets ---------------------------------------------------------------------------- */
+
+static int by_size(const void *x, const void *y) {
+  const Buffer *a = *(Buffer *const *)x, *b = *(Buffer *const *)y;
+  if (a->bytes != b->bytes) return a->bytes < b->bytes ? 1 : -1;
+  return a->number < b->number ? -1 : 1;
+}
+
+static int by_offset(const void *x, const void *y) {
+  const Buffer *a = *(Buffer *const *)x, *b = *(Buffer *const *)y;
+  if (a->base.offset != b->base.offset)
+    return a->base.offset < b->base.offset ? -1 : 1;
+  return a->number < b->number ? -1 : 1;
+}
+
+/* The smallest gap that holds `b` among those placed that live with it. */
+static int64_t best_fit(const Buffer *b, Buffer *const *placed, size_t n) {
+  int64_t best = -1, best_gap = INT64_MAX, free_from = 0;
+  for (size_t i = 0; i < n; i++) {
+    const Buffer *o = placed[i];
+    if (o->end < b->start || o->start > b->end) continue;
+    int64_t gap = o->base.offset - free_from;
+    if (gap >= b->bytes && gap < best_gap) {
+      best = free_from;
+      best_gap = gap;
+    }
+    int64_t end = o->base.offset + o->bytes;
+    if (end > free_from) free_from = end;
+  }
+  return best >= 0 ? best : free_from;
+}
+
+/* Largest first, each into the gap that fits best. Returns the arena's size. */
+static int64_t pack(Plan *p) {
+  size_t n = p->arena.len;
+  Buffer **order = NEW_ARRAY(p->a, Buffer *, n + 1);
+  Buffer **placed = NEW_ARRAY(p->a, Buffer *, n + 1);
+  int64_t total = 0;
+  for (size_t i = 0; i < n; i++) order[i] = p->arena.data[i];
+  qsort(order, n, sizeof *order, by_size);
+  for (size_t i = 0; i < n; i++) {
+    Buffer *b = order[i];
+    b->base = (Place){.slab = SLAB_ARENA,
+                      .offset = best_fit(b, placed, i)};
+    size_t at = i;
+    while (at && by_offset(&b, &placed[at - 1]) < 0) {
+      placed[at] = placed[at - 1];
+      at--;
+    }
+    placed[at] = b;
+    if (b->base.offset + b->bytes > total) total = b->base.offset + b->bytes;
+  }
+  return total;
+}
+
+static void write_place(const Plan *p, Value *v) {
+  const Home *h = home_of(p, v);
+  v->place = h->buffer->base;
+  v->place.offset += h->offset;
+  for (int i = 0; i < MAX_LOOPS; i++) v->place.stride[i] += h->stride[i];
+}
+
+static void write_places(const Plan *p, const Region *r) {
+  for (uint32_t i = 0; i < r->params.len; i++)
+    write_place(p, r->params.data[i]);
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    for (uint32_t j = 0; j < n->outs.len; j++)
+      write_place(p, n->outs.data[j]);
+    if (n->op == OP_scan) write_places(p, n->body);
+  }
+}
+
+/* ---- the pass ------------------------------------------------------------------------------ */
+
+static void place_slots(Module *m) {
+  static const Slab slab_of[] = {[SLOT_PARAM] = SLAB_PARAM,
+                                 [SLOT_OPTIM] = SLAB_OPTIM,
+                                 [SLOT_STATE] = SLAB_STATE};
+  memset(m->slab_bytes, 0, sizeof m->slab_bytes);
+  for (uint32_t i = 0; i < m->slots.len; i++) {
+    Slot *s = m->slots.data[i];
+    Slab slab = slab_of[s->kind];
+    s->place = (Place){.slab = slab};
+    s->place.offset = take(&m->slab_bytes[slab], &s->type);
+  }
+}
+
+static void plan_entry(Ctx *cx, Entry *e) {
+  Plan p = {.cx = cx, .a = &cx->scratch, .e = e};
+  prepare(&p, e->region);
+  place_params(&p);
+  place_results(&p);
+  send_scans(&p, e->region, 0);
+  life_of(e, p.a, &p.life);
+  place_region(&p, e->region, 0);
+  e->arena_bytes = pack(&p);
+  write_places(&p, e->region);
+}
+
+bool pass_plan(Module *m, const PassOptions *o) {
+  (void)o;
+  place_slots(m);
+  for (uint32_t i = 0; i < m->entries.len; i++)
+    plan_entry(m->cx, m->entries.data[i]);
+  return true;
+}
