@@ -5,8 +5,8 @@ the other side of tests/bench/agree.sh.
 Dropout is 0 and the gate's noise sample is 0 with its standard deviation kept,
 so that both engines compute the same function.
 
-    lm_moe_torch.py gate FILE --width D --experts N    gate weights, N(0, 0.1)
-    lm_moe_torch.py compare ...                        see agree.sh
+    lm_moe_torch.py weights FILE ...    writes the weights that both start from
+    lm_moe_torch.py compare ...         gradients and losses against moerun's
 """
 import argparse
 import json
@@ -167,8 +167,7 @@ def compare_gradients(model, sgd, rate):
 
 
 def compare(a):
-    params = {n: t for n, t in load_safetensors(a.weights).items()
-              if n.startswith("lm/")}
+    params = load_safetensors(a.weights)
     sgd = load_safetensors(a.after)
     model = LstmMoe(params, a.k, 0.1, 0.1)
     adam = Adam(model.p, a.rate, a.warmup)
@@ -192,21 +191,41 @@ def compare(a):
     return 0 if ok and len(theirs) == a.steps else 1
 
 
-def write_gate(a):
+def write_weights(a):
+    """Gate weights from N(0, 0.1), so that no two logits tie; the others of the
+    size that models/lib draws them in."""
     g = torch.Generator().manual_seed(1)
-    w = 0.1 * torch.randn(a.width, 2, a.experts, generator=g)
-    save_safetensors(a.file, {"lm/moe/gate/w": w})
+
+    def uniform(*shape, size):
+        return size * (2 * torch.rand(shape, generator=g) - 1)
+
+    def normal(*shape, std):
+        return std * torch.randn(shape, generator=g)
+
+    d, n, hidden, v = a.width, a.experts, a.hidden, a.vocabulary
+    glorot = math.sqrt(6 / (d + hidden))
+    w = {"lm/embed/table": normal(v, d, std=d ** -0.5),
+         "lm/moe/gate/w": normal(d, 2, n, std=0.1),
+         "lm/moe/experts/w1": uniform(n, d, hidden, size=glorot),
+         "lm/moe/experts/w2": uniform(n, hidden, d, size=glorot),
+         "lm/softmax/w": uniform(d, v, size=math.sqrt(6 / (d + v))),
+         "lm/softmax/bias": torch.zeros(v)}
+    for name in ("lm/lstm1", "lm/lstm2"):
+        w[name + "/w"] = uniform(d, 4, d, size=d ** -0.5)
+        w[name + "/u"] = uniform(d, 4, d, size=d ** -0.5)
+        w[name + "/bias"] = normal(4, d, std=0.1)
+    save_safetensors(a.file, w)
     return 0
 
 
 def main():
     top = argparse.ArgumentParser()
     sub = top.add_subparsers(required=True)
-    p = sub.add_parser("gate")
-    p.set_defaults(run=write_gate)
+    p = sub.add_parser("weights")
+    p.set_defaults(run=write_weights)
     p.add_argument("file")
-    p.add_argument("--width", type=int, required=True)
-    p.add_argument("--experts", type=int, required=True)
+    for name in ("width", "experts", "hidden", "vocabulary"):
+        p.add_argument("--" + name, type=int, required=True)
     p = sub.add_parser("compare")
     p.set_defaults(run=compare)
     for name in ("weights", "after", "log", "data"):
