@@ -301,19 +301,8 @@ void eval_count_ids(EvalCall *c, const Tensor *ids, int64_t groups,
     offsets[g + 1] += offsets[g];
 }
 
-/* A parameter of a body stands for an operand of its owner. */
-static const Value *through_params(const Value *v) {
-  while (!v->def && v->region->owner) {
-    const Node *owner = v->region->owner;
-    uint32_t index = v->index - (owner->op == OP_scan); /* its first: index */
-    if (index >= owner->ins.len) break;
-    v = owner->ins.data[index];
-  }
-  return v;
-}
-
 int64_t *eval_groups(EvalCall *c, Value *v) {
-  const Value *source = ir_ragged_source(v);
+  Value *source = ir_ragged_source(v);
   const Tensor *t = NULL;
   if (source && c->run->values) t = c->run->values[source->id];
   if (source && !t && c->ev->outside) t = c->ev->outside(c->ev->user, source);
@@ -327,8 +316,8 @@ int64_t *eval_groups(EvalCall *c, Value *v) {
   int64_t groups = v->type.dims[0].size;
   int64_t *offsets = calloc((size_t)groups + 1, sizeof *offsets);
   if (!offsets) internal_error("out of memory");
-  const Value *origin = through_params(source);
-  if (origin->def && origin->def->op == OP_route)
+  const Node *origin = ir_outermost(source)->def;
+  if (origin && origin->op == OP_route) /* offsets; otherwise ids */
     for (int64_t g = 0; g <= groups; g++)
       offsets[g] = (int64_t)t->data[g];
   else
