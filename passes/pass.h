@@ -136,6 +136,20 @@ uint32_t loop_carry(Ctx *cx, Loop *l, Value *init);
 Type loop_element(Type t);
 Type loop_stacked(Type t, int64_t length);
 
+/* ---- expand.c, shared with expand_math.c ---------------------------------------- */
+
+typedef struct Expand {
+  Builder b;      /* where the node that is replaced stood */
+  NodeVec routes; /* those made in this region so far */
+} Expand;
+
+/* What the only result of `n` is now, as nodes appended through x->b. One for
+ * each op whose row says EXPAND. */
+typedef Value *ExpandFn(Expand *x, Node *n);
+ExpandFn expand_exp, expand_log, expand_log1p, expand_tanh, expand_erf,
+    expand_sigmoid, expand_normal, expand_uniform, expand_philox,
+    expand_dispatch, expand_combine, expand_row_dot, expand_stop_gradient;
+
 /* ---- cost.c: what a model costs --------------------------------------------- */
 
 /* Floating-point operations of the products in one step of the entry: a
