@@ -60,6 +60,51 @@ unsigned pass_facts(Module *m, unsigned wanted);
 /* Counts one rewrite; `rule` is a literal. */
 void pass_tally(const PassOptions *o, const char *rule);
 
+/* ---- rewrite.c: local rewrites as rule rows --------------------------------- */
+
+#define ANY_OP OP_COUNT
+
+/* What a rule looks at. Nodes it makes go through `b`; they are rewritten in
+ * turn before anything reads them. */
+typedef struct Rewrite {
+  Builder *b;
+  const PassOptions *options;
+  Node *n;         /* operands are up to date */
+  const Map *uses; /* value -> how often it is read, see rw_uses */
+  bool has_grads;  /* the module still has a grad op */
+} Rewrite;
+
+/* Guard and action: what takes the place of the node's only result, or NULL
+ * where the rule does not apply. A rule keeps the type and makes the program
+ * smaller or more canonical, so that rewriting ends. */
+typedef Value *RuleFn(Rewrite *w);
+typedef struct Rule {
+  const char *name;
+  OpKind op;     /* of the node */
+  OpKind ins[2]; /* that make its first operands; ANY_OP for whatever */
+  RuleFn *apply;
+} Rule;
+
+/* Rows of rules by family; the last has no name. */
+extern const Rule scalar_rules[]; /* simplify.c */
+extern const Rule move_rules[];   /* simplify_move.c */
+extern const Rule map_rules[];    /* simplify_map.c */
+
+/* Improves a scan in place, or replaces its results, with new nodes through
+ * `b`, before it; true when it changed something. simplify_scan.c */
+bool simplify_scan(Builder *b, Node *n, const Map *uses,
+                   const PassOptions *o);
+
+/* Applies the rules to the entry until none fires, merges equal nodes and
+ * drops dead ones. */
+void rewrite_entry(Entry *e, const Rule *const *families,
+                   const PassOptions *o);
+
+Value *rw_in(const Rewrite *w, uint32_t i);
+uint32_t rw_uses(const Rewrite *w, const Value *v); /* 0: a new value */
+bool rw_is_const(const Value *v, double *out);      /* every element *out */
+bool rw_is_value(const Value *v, double value);     /* signs of 0 differ */
+
 /* ---- autodiff.c, shared with vjp.c and vjp_scan.c ------------------------------ */
 
 /* One application of a rule: cotangents for the operands of `n` from those of
