@@ -83,7 +83,8 @@ struct KVal {
   uint16_t level; /* depth of the block it is known in; 0 is the stage's */
   uint32_t scope; /* that block's number; 0: known everywhere */
   KVal *a[5];
-  int64_t number; /* K_INDEX, K_ACC, K_RESULT; K_FOR: step */
+  int64_t number; /* K_INDEX, K_ACC, K_RESULT; K_FOR: step; the chunk
+                     variable: its stage's count */
   double value;
   KBase base;
   KVal *loop;
@@ -151,6 +152,9 @@ KVal *kb_gather(KBuild *b, KBase base, KVal *index, KVal *offsets);
  * index allows, but not out of an open kb_if. */
 KVal *kb_load_fixed(KBuild *b, KBase base, KVal *index, KVal *offsets,
                     int lanes);
+/* The same from the depth `floor` inwards, for what was written there. */
+KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets,
+                   int lanes, int floor);
 void kb_store(KBuild *b, KBase base, KVal *index, KVal *v);
 
 /* Opens a loop; ends at kb_end. Carried values are declared at its start
@@ -166,6 +170,7 @@ void kb_end(KBuild *b);
 /* Leaves the inner blocks for a while: what follows goes into the block of
  * depth `level`, in front of the open inner ones, until kb_return. */
 int kb_depth(const KBuild *b); /* of the innermost open block */
+uint32_t kb_scope(const KBuild *b, int level); /* its number, 0 when not open */
 typedef struct KDetour KDetour;
 KDetour *kb_detour(KBuild *b, int level);
 void kb_return(KBuild *b, KDetour *d);
@@ -178,6 +183,117 @@ void cg_print_kernel(const Kernel *k, Buf *out);
  * Arguments of the record are the node's operands, then its results. `lanes` is
  * the target's f32 vector width. */
 Kernel *cg_lower(Ctx *cx, const Node *n, int lanes);
+
+/* ---- lower*.c among themselves: one fused node at work -------------------------
+ *
+ * An index of one dim within a vector loop: base + stride * lane, or `vec`, i32
+ * lanes, where it is not that regular. Without lanes: stride 0, no vec. */
+typedef struct Ix {
+  KVal *base;
+  int64_t stride;
+  KVal *vec;
+} Ix;
+
+/* A value pulled at an index, for when it is pulled there again. */
+typedef struct LwMemo LwMemo;
+struct LwMemo {
+  Ix at[MAX_RANK];
+  KVal *result;
+  LwMemo *next;
+};
+
+/* Elements of a value kept in scratch: those under `n_lead` leading indices. It
+ * holds while the block that filled it is open. */
+typedef struct LwRow LwRow;
+struct LwRow {
+  Ix lead[MAX_RANK];
+  int n_lead;
+  KBase base;
+  int level;
+  uint32_t scope;
+  LwRow *next;
+};
+
+/* What lowering knows of a value of the body. */
+typedef struct LwValue {
+  const Value *v;
+  int arg; /* argument of the record, -1 when computed */
+  int rank;
+  int64_t dims[MAX_RANK]; /* as stored; one for all in a flat kernel */
+  int lead;               /* leading dims that are the row's indices */
+  int cost;               /* scalar ops an element, from arguments */
+  uint64_t loops;         /* the loop nests that read it, one bit each */
+  bool read, split;       /* split: its readers' nests differ */
+  bool keep;              /* worth a row in scratch */
+  bool column;            /* summed over the rows of a `cols` kernel */
+  LwMemo *memos;
+  LwRow *rows;
+} LwValue;
+
+typedef struct Lower {
+  Ctx *cx;
+  Arena *arena;
+  KBuild *b;
+  const Node *n;
+  int lanes; /* of every vector in this kernel */
+  int rows;  /* leading dims that the stage's loop runs over */
+  bool flat; /* all values have one dim or none */
+  Map values;
+} Lower;
+
+/* lower.c */
+LwValue *lw_value(const Lower *l, const Value *v);
+/* What a write goes to: the value, and where index 0 of its inner dims, or of
+ * all its dims, is. */
+typedef struct LwTarget {
+  LwValue *v;
+  KBase base;
+  bool inner;
+} LwTarget;
+/* Computes and stores the inner dims of targets, all of one inner shape, under
+ * given leading indices. */
+void lw_write(Lower *l, const LwTarget *targets, int n, const Ix *lead,
+              int n_lead);
+/* The row of `v` under `lead`, filled now unless it is there. */
+LwRow *lw_keep(Lower *l, LwValue *v, const Ix *lead, int n_lead);
+/* An empty row for `v`; the caller fills it in the block of depth `level`. */
+LwRow *lw_row_new(Lower *l, LwValue *v, const Ix *lead, int n_lead,
+                  int level);
+
+/* lower_index.c */
+Ix lw_ix(KVal *base);
+Ix lw_ix_c(Lower *l, int64_t number);
+Ix lw_ix_lanes(KVal *base); /* consecutive */
+bool lw_uniform(const Ix *at, int n);
+bool lw_same(const Ix *x, const Ix *y, int n);
+int lw_level(const Ix *at, int n); /* outermost depth that knows all */
+Ix lw_add(Lower *l, Ix x, Ix y);
+Ix lw_mul_c(Lower *l, Ix x, int64_t c);
+Ix lw_div_c(Lower *l, Ix x, int64_t c);
+Ix lw_rem_c(Lower *l, Ix x, int64_t c);
+Ix lw_clamp(Lower *l, Ix x, int64_t lo, int64_t hi); /* to [lo, hi] */
+bool lw_range(const Lower *l, Ix x, int64_t *lo, int64_t *hi);
+Ix lw_linear(Lower *l, const int64_t *dims, int n, const Ix *at);
+void lw_split(Lower *l, const int64_t *dims, int n, Ix linear, Ix *at);
+KVal *lw_i32(Lower *l, Ix x);         /* as i32, one or lanes */
+Ix lw_ix_from(Lower *l, KVal *v);     /* from i32 or u32 */
+KVal *lw_load(Lower *l, KBase base, Ix at, int floor);
+
+/* lower_pull.c: a value at an index; one lane when no index varies by lane */
+KVal *lw_pull(Lower *l, const Value *v, const Ix *at);
+KVal *lw_compute(Lower *l, const Value *v, const Ix *at);
+
+/* lower_reduce.c, lower_row.c */
+KVal *lw_reduce(Lower *l, const Value *v, const Ix *at);
+/* The rows of all results of a top_k, sort, put or cumsum; returns that of
+ * result `index`. */
+LwRow *lw_row_op(Lower *l, const Node *n, uint32_t index, const Ix *lead);
+double lw_lowest(Dtype dtype);
+double lw_highest(Dtype dtype);
+/* A reduction in the open block: over flat rows [lo, hi) of `row_dims` (none
+ * when lo is NULL), then the reduced dims of `n`; `at`: kept indices. */
+KVal *lw_reduce_rows(Lower *l, const Node *n, const Ix *at, KVal *lo, KVal *hi,
+                     int row_dims);
 
 /* ---- what to make ---------------------------------------------------------- */
 

@@ -66,6 +66,10 @@ static void open_level(KBuild *b, KVal *owner, KBlock *block) {
 
 int kb_depth(const KBuild *b) { return b->n_levels - 1; }
 
+uint32_t kb_scope(const KBuild *b, int level) {
+  return level < b->n_levels ? b->levels[level].scope : 0;
+}
+
 bool kb_known(const KBuild *b, const KVal *v) {
   return v->scope == 0 ||
          (v->level < b->n_levels && b->levels[v->level].scope == v->scope);
@@ -372,9 +376,14 @@ KVal *kb_gather(KBuild *b, KBase base, KVal *index, KVal *offsets) {
 
 KVal *kb_load_fixed(KBuild *b, KBase base, KVal *index, KVal *offsets,
                     int lanes) {
-  int floor = 0;
+  return kb_load_from(b, base, index, offsets, lanes, 0);
+}
+
+KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets,
+                   int lanes, int floor) {
   for (int i = 0; i < b->n_levels; i++)
-    if (b->levels[i].owner && b->levels[i].owner->kind == K_IF) floor = i;
+    if (b->levels[i].owner && b->levels[i].owner->kind == K_IF && i > floor)
+      floor = i;
   return cons(b, load_of(base, index, offsets, lanes), floor);
 }
 
@@ -392,7 +401,8 @@ KVal *kb_stage(KBuild *b, int64_t count, int64_t grain) {
   assert(b->n_levels == 0 && count >= 0 && grain > 0);
   b->stage = (KStage){.count = count, .grain = grain};
   open_level(b, NULL, &b->stage.body);
-  KVal *iv = new_val(b, (KVal){.kind = K_IV, .index = true, .lanes = 1});
+  KVal *iv = new_val(b, (KVal){.kind = K_IV, .index = true, .lanes = 1,
+                               .number = count});
   return b->stage.iv = know_at(b, iv, 0);
 }
 
