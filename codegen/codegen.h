@@ -224,8 +224,11 @@ typedef struct LwValue {
   int cost;               /* scalar ops an element, from arguments */
   uint64_t loops;         /* the loop nests that read it, one bit each */
   bool read, split;       /* split: its readers' nests differ */
+  bool mapped;            /* read at other indices than those of a result */
   bool keep;              /* worth a row in scratch */
-  bool column;            /* summed over the rows of a `cols` kernel */
+  bool column;            /* summed over the rows of a `cols` kernel, */
+  KBase partial;          /* in `chunks` parts, in the workspace */
+  int64_t chunks;
   LwMemo *memos;
   LwRow *rows;
 } LwValue;
@@ -260,6 +263,19 @@ LwRow *lw_keep(Lower *l, LwValue *v, const Ix *lead, int n_lead);
 LwRow *lw_row_new(Lower *l, LwValue *v, const Ix *lead, int n_lead,
                   int level);
 
+/* All results under given leading indices; in blocks of their own stage. */
+void lw_write_results(Lower *l, const Ix *lead, int n_lead);
+void lw_emit_map(Lower *l);
+/* Sees all values as one long dim where they allow it. */
+void lw_flatten(Lower *l, const LwValue *like);
+/* Rows of a chunk, from the work in all `count`. */
+int64_t lw_grain(const Lower *l, int64_t count);
+
+/* lower_cols.c */
+void lw_mark_columns(Lower *l);
+void lw_emit_cols(Lower *l);
+KVal *lw_column(Lower *l, LwValue *v, const Ix *at); /* in stage 2 */
+
 /* lower_index.c */
 Ix lw_ix(KVal *base);
 Ix lw_ix_c(Lower *l, int64_t number);
@@ -290,10 +306,13 @@ KVal *lw_reduce(Lower *l, const Value *v, const Ix *at);
 LwRow *lw_row_op(Lower *l, const Node *n, uint32_t index, const Ix *lead);
 double lw_lowest(Dtype dtype);
 double lw_highest(Dtype dtype);
-/* A reduction in the open block: over flat rows [lo, hi) of `row_dims` (none
- * when lo is NULL), then the reduced dims of `n`; `at`: kept indices. */
-KVal *lw_reduce_rows(Lower *l, const Node *n, const Ix *at, KVal *lo, KVal *hi,
-                     int row_dims);
+/* A reduction over `row_dims` leading dims and maybe others, at kept indices
+ * `at`, in the open block: the rows [lo, hi) of it, or (in a flat kernel) those
+ * elements; and the part of one row. */
+KVal *lw_reduce_rows(Lower *l, const Node *n, const Ix *at, int row_dims,
+                     KVal *lo, KVal *hi);
+KVal *lw_reduce_row(Lower *l, const Node *n, const Ix *at, int row_dims,
+                    const Ix *row);
 
 /* ---- what to make ---------------------------------------------------------- */
 

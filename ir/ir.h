@@ -403,6 +403,13 @@ Sym map_text(Ctx *cx, const IndexMap *m);
 Sym map_dropping(Ctx *cx, int rank, int dim);
 char map_free_letter(const IndexMap *m); /* one that the map does not use */
 
+/* ---- lead.c: rows ------------------------------------------------------- */
+
+/* Of the `lead` leading stored dims of an op's result, how many also lead in
+ * operand `operand`, index for index: element (i.., j..) of the result reads
+ * (i.., *) of it only. */
+int ir_lead(const Node *n, uint32_t operand, int lead);
+
 /* ---- infer.c: result types ---------------------------------------------- */
 
 /* Gives n its results' types (for TYPED ops: checks the one there) from

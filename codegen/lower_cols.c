@@ -1,0 +1,278 @@
+/* lower_cols.c: fused nodes of kind `cols`: sums over rows, then the little that
+ * is left to do with them.
+ *
+ * The column reductions of the body (its reductions over the `rows` leading
+ * dims, none of which reads another's result) run over rows in a number of
+ * chunks that follows from the shapes alone. Each chunk leaves its partial sums
+ * in the workspace; the second stage adds them up in order of the chunks and
+ * computes the results from them. The number of threads changes nothing. */
+#include "codegen.h"
+
+#include <string.h>
+
+enum {
+  MAX_CHUNKS = 64,
+  CHUNK_OPS = 32768,
+  MIN_ROWS = 8,           /* of a chunk that keeps a table of sums */
+  PARALLEL_COLUMNS = 4096 /* sums worth adding up in parallel */
+};
+
+/* The reductions' operand, whose leading dims are the rows. */
+static const LwValue *summed(const Lower *l, const Node *n) {
+  return lw_value(l, n->ins.data[0]);
+}
+
+static bool reads_column(const Lower *l, const Node *n, const Map *after) {
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    if (map_get(after, n->ins.data[i]) ||
+        lw_value(l, n->ins.data[i])->column)
+      return true;
+  return false;
+}
+
+/* Drops its `rows` leading letters. */
+static bool sums_rows(const Lower *l, const Node *n) {
+  IndexMap m;
+  if (op_info[n->op].lower != LOWER_REDUCE || n->op == OP_rows_dot)
+    return false;
+  map_parse(attr_sym(n, "map"), &m);
+  const char *from = m.ins[0] + type_is_ragged(&n->ins.data[0]->type);
+  if ((int)strlen(from) < l->rows) return false;
+  for (int i = 0; i < l->rows; i++)
+    if (strchr(m.out, from[i])) return false;
+  return true;
+}
+
+static bool same_rows(const LwValue *x, const LwValue *y, int rows) {
+  return memcmp(x->dims, y->dims, sizeof(int64_t) * (size_t)rows) == 0;
+}
+
+void lw_mark_columns(Lower *l) {
+  const Region *body = l->n->body;
+  const LwValue *first = NULL;
+  Map after = {0}; /* what depends on a column */
+  for (uint32_t i = 0; i < body->nodes.len; i++) {
+    Node *n = body->nodes.data[i];
+    LwValue *out = lw_value(l, n->outs.data[0]);
+    if (reads_column(l, n, &after)) {
+      for (uint32_t j = 0; j < n->outs.len; j++)
+        map_put(l->arena, &after, n->outs.data[j], n);
+    } else if (sums_rows(l, n) &&
+               (!first || same_rows(first, summed(l, n), l->rows))) {
+      out->column = true;
+      if (!first) first = summed(l, n);
+    }
+  }
+  assert(first && "a `cols` node without a column");
+}
+
+/* ---- stage 1 ------------------------------------------------------------------------ */
+
+typedef struct Cols {
+  Lower *l;
+  const Node **nodes; /* the column reductions */
+  int n;
+  int64_t rows, chunks, per_chunk;
+} Cols;
+
+static int64_t product(const int64_t *dims, int n) {
+  int64_t p = 1;
+  for (int i = 0; i < n; i++) p *= dims[i];
+  return p;
+}
+
+static LwValue *column(const Cols *c, int i) {
+  return lw_value(c->l, c->nodes[i]->outs.data[0]);
+}
+
+static int64_t size_of(const LwValue *v) { return product(v->dims, v->rank); }
+
+static void find_columns(Cols *c) {
+  const Region *body = c->l->n->body;
+  c->nodes = NEW_ARRAY(c->l->arena, const Node *, body->nodes.len);
+  for (uint32_t i = 0; i < body->nodes.len; i++)
+    if (lw_value(c->l, body->nodes.data[i]->outs.data[0])->column)
+      c->nodes[c->n++] = body->nodes.data[i];
+}
+
+static void choose_chunks(Cols *c) {
+  Lower *l = c->l;
+  const LwValue *x = summed(l, c->nodes[0]);
+  int dims = l->flat ? 1 : l->rows;
+  int64_t step = l->flat ? 4 * l->lanes : 1, table = 1;
+  for (int i = 0; i < c->n; i++)
+    if (size_of(column(c, i)) > table) table = size_of(column(c, i));
+  c->rows = product(x->dims, dims);
+  int64_t grain = lw_grain(l, c->rows); /* rows of CHUNK_OPS operations */
+  if (table > 1 && grain < MIN_ROWS) grain = MIN_ROWS;
+  int64_t chunks = (c->rows + grain - 1) / grain;
+  if (chunks > MAX_CHUNKS) chunks = MAX_CHUNKS;
+  int64_t per = (c->rows + chunks - 1) / chunks;
+  c->per_chunk = (per + step - 1) / step * step;
+  c->chunks = (c->rows + c->per_chunk - 1) / c->per_chunk;
+}
+
+static KVal *start_value(Lower *l, const Node *n, int lanes) {
+  Dtype t = n->outs.data[0]->type.dtype;
+  double x = n->op == OP_reduce_max   ? lw_lowest(t)
+             : n->op == OP_reduce_min ? lw_highest(t)
+                                      : 0;
+  return kb_splat(l->b, kb_const(l->b, t, x), lanes);
+}
+
+static KVal *joined(Lower *l, const Node *n, KVal *x, KVal *y) {
+  OpKind op = n->op == OP_reduce_max   ? OP_max
+              : n->op == OP_reduce_min ? OP_min
+                                       : OP_add;
+  return kb_op2(l->b, op, x, y);
+}
+
+/* Does `visit` for each element of a table, the last dim in vector steps. */
+typedef struct Table {
+  Cols *c;
+  int first;      /* the column whose dims these are */
+  KVal *chunk;
+  const Ix *row;  /* NULL: the tables are being cleared */
+  Ix at[MAX_RANK];
+} Table;
+
+static void visit_table(Table *t) {
+  Lower *l = t->c->l;
+  const LwValue *like = column(t->c, t->first);
+  for (int i = t->first; i < t->c->n; i++) {
+    LwValue *v = column(t->c, i);
+    const Node *n = t->c->nodes[i];
+    if (v->rank != like->rank ||
+        memcmp(v->dims, like->dims, sizeof(int64_t) * (size_t)v->rank))
+      continue;
+    Ix to = lw_linear(l, v->dims, v->rank, t->at);
+    int lanes = to.stride ? l->lanes : 1;
+    KVal *start = kb_alu_c(l->b, A_MUL, t->chunk, size_of(v));
+    KVal *index = kb_alu(l->b, A_ADD, start, to.base);
+    KVal *x = start_value(l, n, lanes);
+    if (t->row) {
+      KVal *part = lw_reduce_row(l, n, t->at, l->rows, t->row);
+      x = joined(l, n, kb_load(l->b, v->partial, index, lanes), part);
+    }
+    kb_store(l->b, v->partial, index, x);
+  }
+}
+
+static void table_dim(Table *t, int d) {
+  KBuild *b = t->c->l->b;
+  const LwValue *v = column(t->c, t->first);
+  int lanes = d == v->rank - 1 ? t->c->l->lanes : 1;
+  int64_t size = v->dims[d], main = size / lanes * lanes;
+  for (int part = 0; part < 2; part++) {
+    int64_t lo = part ? main : 0, hi = part ? size : main;
+    int step = part ? 1 : lanes;
+    if (lo == hi) continue;
+    KVal *loop = kb_for(b, kb_index(b, lo), kb_index(b, hi), step);
+    KVal *iv = kb_iv(b, loop);
+    t->at[d] = step > 1 ? lw_ix_lanes(iv) : lw_ix(iv);
+    if (d == v->rank - 1) visit_table(t);
+    else table_dim(t, d + 1);
+    kb_end(b);
+  }
+}
+
+/* Once for each shape among the columns. */
+static void visit_tables(Cols *c, KVal *chunk, const Ix *row) {
+  for (int i = 0; i < c->n; i++) {
+    const LwValue *v = column(c, i);
+    bool seen = v->rank == 0;
+    for (int j = 0; j < i && !seen; j++) {
+      const LwValue *w = column(c, j);
+      seen = w->rank == v->rank &&
+             memcmp(w->dims, v->dims, sizeof(int64_t) * (size_t)v->rank) == 0;
+    }
+    if (seen) continue;
+    Table t = {.c = c, .first = i, .chunk = chunk, .row = row};
+    table_dim(&t, 0);
+  }
+}
+
+static bool has_tables(const Cols *c) {
+  for (int i = 0; i < c->n; i++)
+    if (column(c, i)->rank) return true;
+  return false;
+}
+
+static void sum_chunk(Cols *c) {
+  Lower *l = c->l;
+  KBuild *b = l->b;
+  KVal *chunk = kb_stage(b, c->chunks, 1);
+  KVal *lo = kb_alu_c(b, A_MUL, chunk, c->per_chunk);
+  KVal *hi = kb_alu_c(b, A_ADD, lo, c->per_chunk);
+  if (c->chunks * c->per_chunk > c->rows) hi = kb_alu_c(b, A_MIN, hi, c->rows);
+  for (int i = 0; i < c->n; i++) {
+    LwValue *v = column(c, i);
+    if (v->rank) continue;
+    KVal *sum = lw_reduce_rows(l, c->nodes[i], NULL, l->rows, lo, hi);
+    kb_store(b, v->partial, chunk, sum);
+  }
+  if (has_tables(c)) {
+    visit_tables(c, chunk, NULL);
+    KVal *loop = kb_for(b, lo, hi, 1);
+    Ix row[MAX_RANK];
+    lw_split(l, summed(l, c->nodes[0])->dims, l->rows,
+             lw_ix(kb_iv(b, loop)), row);
+    visit_tables(c, chunk, row);
+    kb_end(b);
+  }
+  kb_end(b);
+}
+
+/* ---- stage 2 ------------------------------------------------------------------------ */
+
+KVal *lw_column(Lower *l, LwValue *v, const Ix *at) {
+  KBuild *b = l->b;
+  KDetour *d = kb_detour(b, lw_level(at, v->rank));
+  const Node *n = v->v->def;
+  Ix to = lw_linear(l, v->dims, v->rank, at);
+  int lanes = to.stride || to.vec ? l->lanes : 1;
+  KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, v->chunks), 1);
+  KVal *acc = kb_acc(b, loop, start_value(l, n, lanes));
+  Ix from = lw_ix(kb_alu_c(b, A_MUL, kb_iv(b, loop), size_of(v)));
+  KVal *x = lw_load(l, v->partial, lw_add(l, from, to), 0);
+  kb_next(b, acc, joined(l, n, acc, x));
+  kb_end(b);
+  KVal *result = kb_result(b, acc);
+  kb_return(b, d);
+  return result;
+}
+
+/* Every result is an elementwise function of columns of its own shape. */
+static bool is_spread(const Cols *c) {
+  Lower *l = c->l;
+  const Region *body = l->n->body;
+  const LwValue *like = column(c, 0);
+  for (uint32_t i = 0; i < body->results.len; i++) {
+    const LwValue *v = lw_value(l, body->results.data[i]);
+    if (!v->column || v->rank != like->rank ||
+        memcmp(v->dims, like->dims, sizeof(int64_t) * (size_t)v->rank))
+      return false;
+  }
+  return size_of(like) >= PARALLEL_COLUMNS;
+}
+
+void lw_emit_cols(Lower *l) {
+  Cols c = {.l = l};
+  find_columns(&c);
+  lw_flatten(l, summed(l, c.nodes[0]));
+  choose_chunks(&c);
+  for (int i = 0; i < c.n; i++) {
+    LwValue *v = column(&c, i);
+    v->chunks = c.chunks;
+    v->partial = kb_workspace(l->b, v->v->type.dtype, c.chunks * size_of(v));
+  }
+  sum_chunk(&c);
+  if (is_spread(&c)) {
+    lw_emit_map(l);
+    return;
+  }
+  for (int i = 0; i < c.n; i++) column(&c, i)->keep = column(&c, i)->rank > 0;
+  kb_stage(l->b, 1, 1);
+  lw_write_results(l, NULL, 0);
+  kb_end(l->b);
+}
