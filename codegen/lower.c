@@ -411,10 +411,10 @@ static void read_operands(Lower *l, const Node *n, int *nests) {
   bool nest = kind == LOWER_REDUCE || kind == LOWER_ROW;
   if (kind != LOWER_ROW) out->keep = is_worth_keeping(out);
   uint64_t loops = nest || out->keep ? new_nest(nests) : out->loops;
-  int lead = out->lead;
-  for (uint32_t j = 1; j < n->outs.len; j++) {
-    int other = lw_value(l, n->outs.data[j])->lead;
-    if (other < lead) lead = other;
+  int lead = MAX_RANK;
+  for (uint32_t j = 0; j < n->outs.len; j++) {
+    const LwValue *v = lw_value(l, n->outs.data[j]);
+    if (v->read && v->lead < lead) lead = v->lead;
   }
   for (uint32_t i = 0; i < n->ins.len; i++) {
     bool mapped = !op_is(n->op, TRAIT_EW) || (out->mapped && !out->keep);
@@ -455,6 +455,7 @@ static bool is_flat(const Lower *l, const LwValue *like) {
     const LwValue *v = lw_value(l, n->outs.data[0]);
     bool spread = n->op == OP_broadcast &&
                   lw_value(l, n->ins.data[0])->rank == 0;
+    if (v->column && v->rank) return false;
     if (v->column) continue;
     if (!op_is(n->op, TRAIT_EW) && n->op != OP_const && !spread) return false;
     if (v->rank && !same_inner(v, like, 0)) return false;

@@ -64,6 +64,7 @@ void lw_mark_columns(Lower *l) {
     }
   }
   assert(first && "a `cols` node without a column");
+  lw_flatten(l, first);
 }
 
 /* ---- stage 1 ------------------------------------------------------------------------ */
@@ -259,7 +260,6 @@ static bool is_spread(const Cols *c) {
 void lw_emit_cols(Lower *l) {
   Cols c = {.l = l};
   find_columns(&c);
-  lw_flatten(l, summed(l, c.nodes[0]));
   choose_chunks(&c);
   for (int i = 0; i < c.n; i++) {
     LwValue *v = column(&c, i);

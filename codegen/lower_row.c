@@ -184,7 +184,8 @@ static void merge_sort(RowOp *r, int64_t k, KBase *out) {
 
 static void order(RowOp *r, int64_t k, KBase *out) {
   LwValue *x = lw_value(r->l, r->x);
-  if (x->arg < 0) lw_keep(r->l, x, r->at, r->lead); /* it is read often */
+  bool stored = x->arg >= 0 || op_info[x->v->def->op].lower == LOWER_ROW;
+  if (!stored) lw_keep(r->l, x, r->at, r->lead); /* it is read often */
   if (k <= MAX_PICKS || r->size <= SHORT_ROW) pick(r, k, out);
   else merge_sort(r, k, out);
 }
