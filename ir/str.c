@@ -20,7 +20,8 @@ Sym sym_n(Ctx *cx, const char *text, size_t len) {
   const void *key = (const void *)(uintptr_t)hash;
   SymNode *first = map_get(&cx->syms, key);
   for (SymNode *s = first; s; s = s->next)
-    if (s->len == len && memcmp(s->text, text, len) == 0) return s->text;
+    if (s->len == len && (len == 0 || memcmp(s->text, text, len) == 0))
+      return s->text;
   SymNode *s = arena_alloc(&cx->perm, sizeof(SymNode) + len + 1);
   s->next = first;
   s->len = len;

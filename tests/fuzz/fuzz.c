@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_NODES = 2000, MAX_ELEMENTS = 1 << 16 };
+enum { SMALL_NODES = 2000, SMALL_ELEMENTS = 1 << 16 };
 
 void fuzz_round_trip(Module *m) {
   Ctx *cx = m->cx;
@@ -29,12 +29,12 @@ void fuzz_round_trip(Module *m) {
 }
 
 static void count_region(const Region *r, uint32_t *nodes, int64_t *elements) {
-  for (uint32_t i = 0; i < r->params.len && *elements < MAX_ELEMENTS; i++)
+  for (uint32_t i = 0; i < r->params.len && *elements < SMALL_ELEMENTS; i++)
     *elements += type_elements(&r->params.data[i]->type);
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *n = r->nodes.data[i];
     ++*nodes;
-    for (uint32_t k = 0; k < n->outs.len && *elements < MAX_ELEMENTS; k++)
+    for (uint32_t k = 0; k < n->outs.len && *elements < SMALL_ELEMENTS; k++)
       *elements += type_elements(&n->outs.data[k]->type);
     if (n->body) count_region(n->body, nodes, elements);
   }
@@ -43,9 +43,9 @@ static void count_region(const Region *r, uint32_t *nodes, int64_t *elements) {
 void fuzz_passes(Module *m) {
   uint32_t nodes = 0;
   int64_t elements = 0;
-  for (uint32_t i = 0; i < m->entries.len && elements < MAX_ELEMENTS; i++)
+  for (uint32_t i = 0; i < m->entries.len && elements < SMALL_ELEMENTS; i++)
     count_region(m->entries.data[i]->region, &nodes, &elements);
-  if (nodes > MAX_NODES || elements >= MAX_ELEMENTS) return;
+  if (nodes > SMALL_NODES || elements >= SMALL_ELEMENTS) return;
   Pipeline p = {.options = {.opt_level = 2, .precision = DT_f32}};
   if (pass_run(&p, m))
     fuzz_round_trip(m);
