@@ -1,0 +1,22 @@
+/* check.h: what a unit test prints, a line a case. */
+#ifndef MOEC_CHECK_H
+#define MOEC_CHECK_H
+
+#include <stdio.h>
+
+static int failures; /* main returns whether it is 0 */
+
+/* CHECK(name, condition, "why: %d", ...): one case. */
+#define CHECK(name, ok, ...)                                                  \
+  do {                                                                        \
+    if (ok) {                                                                 \
+      printf("ok %s\n", name);                                                \
+    } else {                                                                  \
+      printf("not ok %s: ", name);                                            \
+      printf(__VA_ARGS__);                                                    \
+      printf("\n");                                                           \
+      failures++;                                                             \
+    }                                                                         \
+  } while (0)
+
+#endif
