@@ -26,6 +26,7 @@ struct MoertText {
   const char *path;
   const char *bytes;
   size_t n_bytes;
+  bool is_random; /* bytes are ours, not mapped */
   MoertTextMode mode;
   TextInput *inputs;
   int n_inputs;
@@ -74,7 +75,8 @@ static bool take_number(const char **p, int64_t *out) {
 static bool take_argument(const char **p, Source *out) {
   if (take(p, "mask")) return out->mask = true;
   if (take(p, "shift")) return take_number(p, &out->shift);
-  if (take(p, "below")) return take_number(p, &out->below);
+  if (take(p, "below"))
+    return take_number(p, &out->below) && out->below > 0;
   return false;
 }
 
@@ -179,6 +181,22 @@ static MoertStatus lay_out(MoertText *t) {
   return check_bytes(t);
 }
 
+/* Some batches of random bytes; the same in every run. */
+static MoertStatus make_random(MoertText *t) {
+  enum { BATCHES = 16 };
+  t->n_bytes = (size_t)(BATCHES * t->streams * t->width + t->shift);
+  char *bytes;
+  RT_TRY(RT_NEW(&bytes, t->n_bytes));
+  t->is_random = true;
+  t->bytes = bytes;
+  uint64_t x = 1;
+  for (size_t i = 0; i < t->n_bytes; i++) {
+    x = x * 6364136223846793005u + 1442695040888963407u;
+    bytes[i] = (char)((x >> 33) % (uint64_t)t->below);
+  }
+  return MOERT_OK;
+}
+
 MoertStatus moert_text_open(MoertSession *s, const char *entry,
                             const char *path, MoertTextMode mode,
                             MoertText **out_text) {
@@ -194,7 +212,8 @@ MoertStatus moert_text_open(MoertSession *s, const char *entry,
   t->below = 256;
   t->path = path;
   RT_TRYGOTO(find_inputs(t, e), st, fail);
-  RT_TRYGOTO(rt_map_file(path, &t->bytes, &t->n_bytes), st, fail);
+  RT_TRYGOTO(path ? rt_map_file(path, &t->bytes, &t->n_bytes) : make_random(t),
+             st, fail);
   RT_TRYGOTO(lay_out(t), st, fail);
   *out_text = t;
   return MOERT_OK;
@@ -205,7 +224,10 @@ fail:
 
 void moert_text_close(MoertText *t) {
   if (!t) return;
-  rt_unmap(t->bytes, t->n_bytes);
+  if (t->is_random)
+    free((void *)(uintptr_t)t->bytes);
+  else
+    rt_unmap(t->bytes, t->n_bytes);
   free(t->inputs);
   free(t);
 }

@@ -141,7 +141,8 @@ typedef enum MoertTextEvent {
 } MoertTextEvent;
 
 /* MOERT_INVALID: the entry takes no text. MOERT_BAD_DATA: empty, shorter than a
- * batch (the message says how many bytes it takes), a byte out of bounds. */
+ * batch (the message says how many bytes it takes), a byte out of bounds. `path`
+ * NULL: random bytes, for measuring. */
 MOERT_API MoertStatus moert_text_open(MoertSession *s, const char *entry,
                                       const char *path, MoertTextMode mode,
                                       MoertText **out_text);

@@ -1,6 +1,6 @@
 /* rt.h: what the runtime's files share. Sections in the order of the .c files:
- * status, word, hash, cpuid, model, mem, cpu, gemm, session, step, safetensors,
- * checkpoint. */
+ * status, word, hash, cpuid, model, mem, cpu, gemm, session, step, safetensors;
+ * then those of moerun, which stands on moert.h and word.c alone. */
 #ifndef MOEC_RT_H
 #define MOEC_RT_H
 
@@ -227,5 +227,123 @@ MoertStatus rt_map_file(const char *path, const char **out_data,
 void rt_unmap(const char *data, size_t bytes);
 /* Writes a new file and syncs it. */
 MoertStatus rt_write_file(const char *path, const void *data, size_t bytes);
+
+/* ==== moerun ==================================================================== */
+
+/* The command line. Names are those of the options. */
+typedef struct RunArgs {
+  const char *model, *entry, *data, *valid, *log, *ckpt, *resume, *load;
+  const char *prompt, *ir;
+  int64_t steps, seed, threads, ckpt_every, valid_every, print_every, keep;
+  int64_t tokens;
+  double temperature;
+  bool quiet, profile, poison;
+  const char **sets; /* "name=value", n_sets of them */
+  int n_sets;
+} RunArgs;
+
+/* What the programs end with. */
+enum { EXIT_USER = 1, EXIT_USAGE = 2, EXIT_INTERNAL = 70 };
+
+/* ---- moerun_args.c: the command line -------------------------------------------- */
+
+typedef struct RunVerb {
+  const char *name;
+  int (*run)(const RunArgs *a); /* an exit status */
+  const char *use, *doc;
+} RunVerb;
+
+void run_help(const RunVerb *verbs, int n_verbs);
+void run_verb_help(const RunVerb *verbs, int verb);
+/* Fills `out` from the words behind the verb. False: said what is wrong. */
+bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,
+               RunArgs *out);
+
+/* ---- moerun_open.c: what all verbs do ------------------------------------------- */
+
+/* Prints "moerun: " and the message on stderr; returns EXIT_USER. */
+int run_error(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* Prints the runtime's failure text; returns the exit status for it. */
+int run_failed(MoertStatus st);
+
+typedef struct Run {
+  const RunArgs *args;
+  MoertModel *model;
+  MoertSession *session;
+  const MoertDesc *desc;
+  int64_t cursor;       /* of the checkpoint that was resumed */
+  bool resumed;
+  int64_t resident_before, peak_before; /* bytes, before and after creation */
+} Run;
+
+/* Model, session, checkpoint, options, in this order. An exit status, 0 when all
+ * is well; call run_close in any case. */
+int run_open(const RunArgs *a, Run *out);
+void run_close(Run *r);
+/* NULL, with the message printed, when the model has no such entry. */
+const MoertEntry *run_entry(const Run *r, const char *name);
+
+/* Resident memory of this process: now, and its peak. */
+int64_t run_resident_bytes(void);
+int64_t run_peak_bytes(void);
+double run_seconds(void);
+/* "12.3 MB", "1,234,567", "1:02:03"; static thread-local text, four at a time. */
+const char *run_bytes_text(int64_t bytes);
+const char *run_count_text(int64_t n);
+const char *run_time_text(double seconds);
+
+/* ---- moerun_progress.c: what training tells ---------------------------------------- */
+
+/* A JSON object on one line. */
+typedef struct JsonLine {
+  FILE *to;
+  int n; /* fields so far */
+} JsonLine;
+JsonLine json_start(FILE *to);
+void json_number(JsonLine *j, const char *key, double value);
+void json_string(JsonLine *j, const char *key, const char *value);
+void json_end(JsonLine *j);
+
+/* One step as shown to people. */
+typedef struct StepInfo {
+  int64_t step, steps;
+  double loss, lr, grad_norm; /* NaN where the model does not report it */
+  double tokens_per_s, seconds_left;
+} StepInfo;
+
+typedef struct Progress {
+  bool quiet, live; /* live: stderr is a terminal */
+  bool has_header;
+  double last_live;
+  float *losses;    /* one a step */
+  int64_t first_step, n, cap;
+  struct ProgressValid {
+    int64_t step;
+    double loss;
+  } *valids;
+  int n_valids, cap_valids;
+} Progress;
+
+void progress_line(Progress *p, const StepInfo *i);
+void progress_live(Progress *p, const StepInfo *i);
+void progress_note(Progress *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void progress_add(Progress *p, int64_t step, double loss);
+void progress_add_valid(Progress *p, int64_t step, double loss);
+/* The losses as a text picture, on stderr. */
+void progress_curve(const Progress *p);
+void progress_free(Progress *p);
+
+/* ---- moerun_train.c, moerun_eval.c, moerun_sample.c, moerun_bench.c,
+ * moerun_info.c: one verb each ------------------------------------------------------ */
+
+int run_train(const RunArgs *a);
+int run_eval(const RunArgs *a);
+int run_sample(const RunArgs *a);
+int run_bench(const RunArgs *a);
+int run_info(const RunArgs *a);
+
+/* Mean negative log likelihood over every prediction of an open text. */
+MoertStatus run_evaluate(const Run *r, const char *entry, MoertText *text,
+                         double *out_loss, double *out_tokens);
 
 #endif

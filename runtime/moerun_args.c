@@ -1,0 +1,244 @@
+/* moerun_args.c: the options of all verbs as one table; parsing and help. */
+#include "rt.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { /* ORDER VERB: as in moerun.c */
+  TRAIN = 1,
+  EVAL = 2,
+  SAMPLE = 4,
+  BENCH = 8,
+  INFO = 16,
+  RUNS = TRAIN | EVAL | SAMPLE | BENCH
+};
+
+typedef enum OptionKind { OPT_TEXT, OPT_COUNT, OPT_REAL, OPT_FLAG, OPT_SET } OptionKind;
+
+typedef struct Option {
+  const char *name;
+  const char *value; /* what it stands for in the help, NULL for a flag */
+  int verbs;
+  OptionKind kind;
+  size_t at; /* in RunArgs */
+  const char *doc;
+} Option;
+
+#define AT(field) offsetof(RunArgs, field)
+
+static const Option options[] = {
+    {"--data", "FILE", TRAIN | EVAL | BENCH, OPT_TEXT, AT(data),
+     "the text to read, any bytes (bench: random bytes without it)"},
+    {"--valid", "FILE", TRAIN, OPT_TEXT, AT(valid),
+     "a text to evaluate on, by the entry eval"},
+    {"--valid-every", "N", TRAIN, OPT_COUNT, AT(valid_every),
+     "evaluate every N steps, and at the end; default: at the end"},
+    {"--steps", "N", TRAIN | BENCH, OPT_COUNT, AT(steps),
+     "train: up to step N, those of a resumed run included; bench: default 20"},
+    {"--set", "NAME=X", RUNS, OPT_SET, AT(sets),
+     "set an option of the model, e.g. lr=2e-3; may be given again"},
+    {"--seed", "N", RUNS, OPT_COUNT, AT(seed),
+     "for initial values and random draws; default 0"},
+    {"--threads", "N", RUNS, OPT_COUNT, AT(threads),
+     "default: the cores this process may use"},
+    {"--log", "F.jsonl", TRAIN, OPT_TEXT, AT(log),
+     "write one JSON object a step: step, loss, tokens_per_s, every scalar\n"
+     "report under its name, and under the last part of its name where only\n"
+     "one report ends so; valid_loss, valid_perplexity where evaluated"},
+    {"--print-every", "N", TRAIN, OPT_COUNT, AT(print_every),
+     "a line of progress every N steps; default: about 40 lines"},
+    {"--ckpt", "DIR", TRAIN | EVAL | SAMPLE, OPT_TEXT, AT(ckpt),
+     "train: save checkpoints under DIR; else: load the newest one there"},
+    {"--ckpt-every", "N", TRAIN, OPT_COUNT, AT(ckpt_every),
+     "save every N steps, and at the end; default: at the end"},
+    {"--keep", "N", TRAIN, OPT_COUNT, AT(keep),
+     "keep the N newest checkpoints; default 3, 0 keeps all"},
+    {"--resume", "auto|DIR", TRAIN, OPT_TEXT, AT(resume),
+     "go on from a checkpoint bit for bit; auto: the newest one under --ckpt,\n"
+     "or from the start when there is none"},
+    {"--load", "DIR[:PATTERN]", TRAIN | EVAL | SAMPLE | BENCH, OPT_TEXT,
+     AT(load),
+     "parameters from a checkpoint or a .safetensors file; with a pattern only\n"
+     "those whose path matches ('*' any run, '?' any character)"},
+    {"--prompt", "TEXT", SAMPLE, OPT_TEXT, AT(prompt),
+     "what the text starts with; default: a new line"},
+    {"--tokens", "N", SAMPLE, OPT_COUNT, AT(tokens),
+     "how many to write; default 200"},
+    {"--temperature", "X", SAMPLE, OPT_REAL, AT(temperature),
+     "below 1 more likely, above 1 more varied, 0 the likeliest; default 1"},
+    {"--entry", "NAME", RUNS, OPT_TEXT, AT(entry),
+     "the model's entry to run; default train, eval or decode"},
+    {"--profile", NULL, BENCH, OPT_FLAG, AT(profile),
+     "time by source line, on standard error"},
+    {"--ir", "STAGE", INFO, OPT_TEXT, AT(ir),
+     "print the embedded IR of a stage, e.g. frontend, plan"},
+    {"--quiet", NULL, TRAIN | EVAL | SAMPLE, OPT_FLAG, AT(quiet),
+     "no progress on standard error"},
+    {"--poison", NULL, RUNS, OPT_FLAG, AT(poison),
+     "fill memory with NaN before use: for tests"},
+};
+
+/* ---- help -------------------------------------------------------------------------- */
+
+void run_help(const RunVerb *verbs, int n_verbs) {
+  printf("moerun runs models that moec has compiled.\n\n");
+  for (int i = 0; i < n_verbs; i++)
+    printf("  moerun %-7s %-32s %s\n", verbs[i].name, verbs[i].use,
+           verbs[i].doc);
+  printf("\n  moerun COMMAND --help   its options\n\n"
+         "Results go to standard output, progress to standard error. Exit "
+         "status: 0;\n1 for a mistake in what was given, or a failure of the "
+         "machine; 2 for a wrong\ncommand line; 70 for a mistake of the "
+         "runtime itself.\n");
+}
+
+static void print_doc(const char *doc) {
+  for (const char *line = doc;;) {
+    size_t len = strcspn(line, "\n");
+    printf("%.*s\n", (int)len, line);
+    if (!line[len]) return;
+    printf("%26s", "");
+    line += len + 1;
+  }
+}
+
+void run_verb_help(const RunVerb *verbs, int verb) {
+  printf("moerun %s %s [OPTION]...\n%s\n\n", verbs[verb].name, verbs[verb].use,
+         verbs[verb].doc);
+  for (size_t i = 0; i < COUNT_OF(options); i++) {
+    const Option *o = &options[i];
+    if (!(o->verbs & 1 << verb)) continue;
+    char left[64];
+    snprintf(left, sizeof left, "%s%s%s", o->name, o->value ? " " : "",
+             o->value ? o->value : "");
+    printf("  %-23s ", left);
+    print_doc(o->doc);
+  }
+  printf("  %-23s this text\n", "--help");
+}
+
+/* ---- parsing ------------------------------------------------------------------------ */
+
+static bool wrong(const char *fmt, const char *a, const char *b) {
+  fprintf(stderr, "moerun: ");
+  fprintf(stderr, fmt, a, b);
+  fprintf(stderr, "\n");
+  return false;
+}
+
+/* Finds the option of a verb whose name is the first `len` characters. */
+static const Option *find_option(const RunVerb *verbs, int verb,
+                                 const char *word, size_t len) {
+  const char *own[COUNT_OF(options)];
+  size_t n = 0;
+  char name[64];
+  for (size_t i = 0; i < COUNT_OF(options); i++) {
+    if (!(options[i].verbs & 1 << verb)) continue;
+    if (strlen(options[i].name) == len &&
+        strncmp(options[i].name, word, len) == 0)
+      return &options[i];
+    own[n++] = options[i].name;
+  }
+  snprintf(name, sizeof name, "%.*s", (int)len, word);
+  fprintf(stderr, "moerun %s: unknown option '%s'%s\n", verbs[verb].name, name,
+          rt_did_you_mean(name, own, n, sizeof own[0]));
+  return NULL;
+}
+
+static bool set_count(const Option *o, const char *value, int64_t *out) {
+  char *end;
+  errno = 0;
+  long long n = strtoll(value, &end, 10);
+  if (end == value || *end || errno || n < 0)
+    return wrong("%s: '%s' is not a whole number from 0", o->name, value);
+  *out = n;
+  return true;
+}
+
+static bool set_real(const Option *o, const char *value, double *out) {
+  char *end;
+  double x = strtod(value, &end);
+  if (end == value || *end || !isfinite(x) || x < 0)
+    return wrong("%s: '%s' is not a number from 0", o->name, value);
+  *out = x;
+  return true;
+}
+
+static bool add_set(const Option *o, const char *value, RunArgs *out) {
+  if (!strchr(value, '='))
+    return wrong("%s: '%s' is not of the form NAME=VALUE", o->name, value);
+  const char **more =
+      realloc(out->sets, (size_t)(out->n_sets + 1) * sizeof *more);
+  if (!more) return wrong("%s: out of memory%s", o->name, "");
+  out->sets = more;
+  out->sets[out->n_sets++] = value;
+  return true;
+}
+
+static bool set_option(const Option *o, const char *value, RunArgs *out) {
+  void *at = (char *)out + o->at;
+  switch (o->kind) {
+  case OPT_TEXT: *(const char **)at = value; return true;
+  case OPT_COUNT: return set_count(o, value, at);
+  case OPT_REAL: return set_real(o, value, at);
+  case OPT_FLAG: *(bool *)at = true; return true;
+  case OPT_SET: return add_set(o, value, out);
+  }
+  return false;
+}
+
+/* An option at argv[*i], its value included. */
+static bool parse_option(const RunVerb *verbs, int verb, char **argv, int argc,
+                         int *i, RunArgs *out) {
+  const char *word = argv[*i];
+  size_t len = strcspn(word, "=");
+  const Option *o = find_option(verbs, verb, word, len);
+  if (!o) return false;
+  if (!o->value && word[len])
+    return wrong("%s takes no value: '%s'", o->name, word);
+  if (!o->value) return set_option(o, NULL, out);
+  if (word[len]) return set_option(o, word + len + 1, out);
+  if (*i + 1 == argc) return wrong("%s: %s is missing", o->name, o->value);
+  return set_option(o, argv[++*i], out);
+}
+
+static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
+  int bit = 1 << verb;
+  const char *name = verbs[verb].name;
+  if (!a->model)
+    return wrong("%s: which model? moerun %s MODEL.so", name, name);
+  if (bit & (TRAIN | EVAL) && !a->data)
+    return wrong("%s: --data FILE is missing%s", name, "");
+  if (bit & TRAIN && a->steps < 0)
+    return wrong("%s: --steps N is missing%s", name, "");
+  if (bit & TRAIN && a->resume && strcmp(a->resume, "auto") == 0 && !a->ckpt)
+    return wrong("%s: --resume auto looks under --ckpt DIR, which is missing%s",
+                 name, "");
+  if (a->resume && a->load)
+    return wrong("%s: --resume and --load exclude each other%s", name, "");
+  if (bit & (EVAL | SAMPLE) && !a->ckpt && !a->load)
+    return wrong("%s: --ckpt DIR is missing%s", name, "");
+  if (a->seed > UINT32_MAX)
+    return wrong("%s: --seed is larger than 4294967295%s", name, "");
+  if (a->threads > INT32_MAX)
+    return wrong("%s: --threads is too large%s", name, "");
+  return true;
+}
+
+bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,
+               RunArgs *out) {
+  *out = (RunArgs){.steps = -1, .seed = -1, .keep = 3, .tokens = 200,
+                   .temperature = 1};
+  for (int i = 0; i < argc; i++) {
+    if (argv[i][0] == '-' && argv[i][1]) {
+      if (!parse_option(verbs, verb, argv, argc, &i, out)) return false;
+    } else if (out->model) {
+      return wrong("one model at a time: '%s' and '%s'", out->model, argv[i]);
+    } else {
+      out->model = argv[i];
+    }
+  }
+  return check(verbs, verb, out);
+}

@@ -1,0 +1,129 @@
+/* moerun_info.c: what is in a compiled model. */
+#include "rt.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static const char *const dtype_names[MOERT_DTYPE_COUNT] = {
+#define DT(name, ...) [MOERT_##name] = #name,
+#include "dtypes.def"
+#undef DT
+};
+static const int64_t dtype_bytes[MOERT_DTYPE_COUNT] = {
+#define DT(name, bytes, ...) [MOERT_##name] = bytes,
+#include "dtypes.def"
+#undef DT
+};
+
+static void type_text(int dtype, int rank, const int64_t *dims, char *out,
+                      size_t bytes) {
+  size_t used = (size_t)snprintf(out, bytes, "%s[", dtype_names[dtype]);
+  for (int i = 0; i < rank && used < bytes; i++)
+    used += (size_t)snprintf(out + used, bytes - used, "%s%" PRId64,
+                             i ? ", " : "", dims[i]);
+  if (used < bytes) snprintf(out + used, bytes - used, "]");
+}
+
+static void print_model(const RunArgs *a, const MoertDesc *d) {
+  printf("model      %s\ncompiler   %s, options: %s\nsource     %s\nneeds     ",
+         a->model, d->compiler, d->flags[0] ? d->flags : "none",
+         d->source_hash);
+  for (int i = 0; i < d->n_features; i++) printf(" %s", d->features[i]);
+  printf("\nmemory     parameters %s, optimiser state %s, recurrent state %s\n",
+         run_bytes_text(d->slab_bytes[MOERT_SLOT_PARAM]),
+         run_bytes_text(d->slab_bytes[MOERT_SLOT_OPTIM]),
+         run_bytes_text(d->slab_bytes[MOERT_SLOT_STATE]));
+}
+
+static void print_binding(const char *what, const MoertBinding *b,
+                          const char *from) {
+  char type[160];
+  type_text(b->dtype, b->rank, b->dims, type, sizeof type);
+  printf("    %-7s %-32s %-16s %s%s\n", what, b->name, type,
+         from[0] ? "from " : "", from);
+}
+
+static void print_entry(const MoertEntry *e) {
+  printf("\nentry %s: %d records, %.3f GFLOP a step, arena %s%s\n", e->name,
+         e->n_records, (double)e->flops / 1e9, run_bytes_text(e->arena_bytes),
+         e->trains ? ", trains" : "");
+  for (int i = 0; i < e->n_ins; i++)
+    if (e->ins[i].kind == MOERT_BIND_INPUT)
+      print_binding("input", &e->ins[i], e->ins[i].source);
+  for (int i = 0; i < e->n_ins; i++)
+    if (e->ins[i].kind == MOERT_BIND_OPTION)
+      print_binding("option", &e->ins[i], "");
+  for (int i = 0; i < e->n_outs; i++)
+    if (e->outs[i].kind == MOERT_BIND_REPORT)
+      print_binding("report", &e->outs[i], "");
+    else if (e->outs[i].kind == MOERT_BIND_PROBE)
+      print_binding("probe", &e->outs[i], "");
+}
+
+static void print_slots(const MoertDesc *d) {
+  static const char *const titles[] = {[MOERT_SLOT_PARAM] = "parameters",
+                                       [MOERT_SLOT_OPTIM] = "optimiser state",
+                                       [MOERT_SLOT_STATE] = "recurrent state"};
+  for (int kind = 0; kind < 3; kind++) {
+    int64_t total = 0;
+    int n = 0;
+    for (int i = 0; i < d->n_slots; i++) {
+      const MoertSlot *s = &d->slots[i];
+      if (s->kind != kind) continue;
+      if (n++ == 0) printf("\n%s\n", titles[kind]);
+      char type[160];
+      int64_t elements = 1;
+      for (int k = 0; k < s->rank; k++) elements *= s->dims[k];
+      type_text(s->dtype, s->rank, s->dims, type, sizeof type);
+      printf("    %-40s %-24s %14s\n", s->path, type,
+             run_bytes_text(elements * dtype_bytes[s->dtype]));
+      total += elements;
+    }
+    if (n) printf("    %-40s %39s\n", "all, elements", run_count_text(total));
+  }
+}
+
+static void print_lists(const MoertDesc *d) {
+  if (d->n_options) printf("\noptions (moerun --set NAME=X)\n");
+  for (int i = 0; i < d->n_options; i++)
+    printf("    %-40s %g\n", d->options[i].name, d->options[i].value);
+  if (d->n_texts) printf("\nIR, by stage (moerun info --ir STAGE)\n   ");
+  for (int i = 0; i < d->n_texts; i++) printf(" %s", d->texts[i].name);
+  if (d->n_texts) printf("\n");
+}
+
+static int print_ir(const MoertDesc *d, const char *stage) {
+  for (int i = 0; i < d->n_texts; i++)
+    if (strcmp(d->texts[i].name, stage) == 0) {
+      fputs(d->texts[i].text, stdout);
+      return 0;
+    }
+  run_error("the model has no IR of a stage '%s'%s", stage,
+            d->n_texts ? rt_did_you_mean(stage, &d->texts[0].name,
+                                         (size_t)d->n_texts,
+                                         sizeof d->texts[0])
+                       : "");
+  fprintf(stderr, "there are:");
+  for (int i = 0; i < d->n_texts; i++)
+    fprintf(stderr, " %s", d->texts[i].name);
+  fprintf(stderr, "\n");
+  return EXIT_USER;
+}
+
+int run_info(const RunArgs *a) {
+  MoertModel *model;
+  MoertStatus st = moert_open(a->model, &model);
+  if (st != MOERT_OK) return run_failed(st);
+  const MoertDesc *d = moert_desc(model);
+  int status = 0;
+  if (a->ir) {
+    status = print_ir(d, a->ir);
+  } else {
+    print_model(a, d);
+    for (int i = 0; i < d->n_entries; i++) print_entry(&d->entries[i]);
+    print_slots(d);
+    print_lists(d);
+  }
+  moert_close(model);
+  return status;
+}

@@ -1,0 +1,174 @@
+/* moerun_open.c: opening a model with its checkpoint, messages, and numbers as
+ * people read them. */
+#include "rt.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- messages ----------------------------------------------------------------------- */
+
+int run_error(const char *fmt, ...) {
+  va_list ap;
+  fputs("moerun: ", stderr);
+  va_start(ap, fmt);
+  vfprintf(stderr, fmt, ap);
+  va_end(ap);
+  fputc('\n', stderr);
+  return EXIT_USER;
+}
+
+int run_failed(MoertStatus st) {
+  run_error("%s", moert_error());
+  return st == MOERT_INTERNAL ? EXIT_INTERNAL : EXIT_USER;
+}
+
+/* ---- opening ------------------------------------------------------------------------ */
+
+/* "DIR:PATTERN", "DIR": parameters only. */
+static MoertStatus load_parameters(Run *r, const char *from) {
+  char *dir = strdup(from);
+  if (!dir) return MOERT_NO_MEMORY;
+  char *colon = strrchr(dir, ':');
+  if (colon) *colon = 0;
+  MoertStatus st =
+      moert_load(r->session, dir, colon ? colon + 1 : "*", NULL);
+  free(dir);
+  return st;
+}
+
+static MoertStatus resume(Run *r, const char *from) {
+  const RunArgs *a = r->args;
+  bool is_auto = strcmp(from, "auto") == 0;
+  MoertStatus st =
+      moert_load(r->session, is_auto ? a->ckpt : from, NULL, &r->cursor);
+  if (is_auto && st == MOERT_NOT_FOUND) return MOERT_OK; /* from the start */
+  r->resumed = st == MOERT_OK;
+  return st;
+}
+
+/* Training saves under --ckpt; the others load from there. */
+static MoertStatus load(Run *r, bool trains) {
+  const RunArgs *a = r->args;
+  if (a->resume) return resume(r, a->resume);
+  if (a->load) return load_parameters(r, a->load);
+  if (a->ckpt && !trains) return moert_load(r->session, a->ckpt, "*", NULL);
+  return MOERT_OK;
+}
+
+static int set_options(Run *r) {
+  for (int i = 0; i < r->args->n_sets; i++) {
+    const char *text = r->args->sets[i], *equals = strchr(text, '=');
+    char name[128], *end;
+    snprintf(name, sizeof name, "%.*s", (int)(equals - text), text);
+    double value = strtod(equals + 1, &end);
+    if (end == equals + 1 || *end)
+      return run_error("--set %s: '%s' is not a number", text, equals + 1);
+    MoertStatus st = moert_set_option(r->session, name, value);
+    if (st != MOERT_OK) return run_failed(st);
+  }
+  return 0;
+}
+
+int run_open(const RunArgs *a, Run *out) {
+  *out = (Run){.args = a};
+  MoertStatus st = moert_open(a->model, &out->model);
+  if (st != MOERT_OK) return run_failed(st);
+  out->desc = moert_desc(out->model);
+  MoertSessionOptions o = {.threads = (int)a->threads,
+                           .seed = a->seed < 0 ? 0 : (uint32_t)a->seed,
+                           .poison = a->poison,
+                           .profile = a->profile};
+  out->resident_before = run_resident_bytes();
+  st = moert_session(out->model, &o, &out->session);
+  if (st != MOERT_OK) return run_failed(st);
+  out->peak_before = run_peak_bytes();
+  st = load(out, a->steps >= 0);
+  if (st != MOERT_OK) return run_failed(st);
+  return set_options(out);
+}
+
+void run_close(Run *r) {
+  moert_session_free(r->session);
+  moert_close(r->model);
+}
+
+const MoertEntry *run_entry(const Run *r, const char *name) {
+  const MoertDesc *d = r->desc;
+  for (int i = 0; i < d->n_entries; i++)
+    if (strcmp(d->entries[i].name, name) == 0) return &d->entries[i];
+  run_error("the model has no entry '%s'%s", name,
+            rt_did_you_mean(name, &d->entries[0].name, (size_t)d->n_entries,
+                            sizeof d->entries[0]));
+  return NULL;
+}
+
+/* ---- the process ---------------------------------------------------------------------- */
+
+static int64_t proc_status(const char *field) {
+  FILE *f = fopen("/proc/self/status", "r");
+  if (!f) return 0;
+  char line[256];
+  long long kib = 0;
+  size_t len = strlen(field);
+  while (fgets(line, sizeof line, f))
+    if (strncmp(line, field, len) == 0 && line[len] == ':')
+      sscanf(line + len + 1, "%lld", &kib);
+  fclose(f);
+  return (int64_t)kib * 1024;
+}
+
+int64_t run_resident_bytes(void) { return proc_status("VmRSS"); }
+int64_t run_peak_bytes(void) { return proc_status("VmHWM"); }
+
+double run_seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- numbers as text -------------------------------------------------------------------- */
+
+enum { TEXT_BYTES = 40 };
+
+/* One of four buffers, in turn. */
+static char *text_buffer(void) {
+  static _Thread_local char buffers[4][TEXT_BYTES];
+  static _Thread_local unsigned next;
+  return buffers[next++ % 4];
+}
+
+const char *run_bytes_text(int64_t bytes) {
+  static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+  char *text = text_buffer();
+  double x = (double)bytes;
+  size_t u = 0;
+  while (x >= 999.95 && u + 1 < COUNT_OF(units)) x /= 1000, u++;
+  snprintf(text, TEXT_BYTES, u ? "%.1f %s" : "%.0f %s", x, units[u]);
+  return text;
+}
+
+const char *run_count_text(int64_t n) {
+  char digits[24], *text = text_buffer(), *to = text;
+  int len = snprintf(digits, sizeof digits, "%lld", (long long)n);
+  for (int i = 0; i < len; i++) {
+    if (i && (len - i) % 3 == 0 && digits[i - 1] != '-') *to++ = ',';
+    *to++ = digits[i];
+  }
+  *to = 0;
+  return text;
+}
+
+const char *run_time_text(double seconds) {
+  char *text = text_buffer();
+  if (!isfinite(seconds) || seconds < 0) seconds = 0;
+  long long s = (long long)(seconds + 0.5);
+  if (s < 3600)
+    snprintf(text, TEXT_BYTES, "%lld:%02lld", s / 60, s % 60);
+  else
+    snprintf(text, TEXT_BYTES, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60,
+             s % 60);
+  return text;
+}

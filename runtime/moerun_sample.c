@@ -1,0 +1,127 @@
+/* moerun_sample.c: writing text, one token at a time.
+ *
+ * The entry takes one token, from `tokens`, and reports the `logits` of the next
+ * one; recurrent state carries what came before. */
+#include "rt.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Sampler {
+  Run run;
+  const char *entry;
+  void *input;        /* one token */
+  int input_dtype;
+  const MoertBinding *logits;
+  const void *logits_data;
+  int64_t n; /* vocabulary */
+  double *weights;
+  uint64_t random;
+} Sampler;
+
+/* Uniform in [0, 1): splitmix64. */
+static double next_uniform(uint64_t *state) {
+  uint64_t x = *state += 0x9E3779B97F4A7C15;
+  x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9;
+  x = (x ^ x >> 27) * 0x94D049BB133111EB;
+  return (double)((x ^ x >> 31) >> 11) * 0x1p-53;
+}
+
+static double logit(const Sampler *s, int64_t i) {
+  return s->logits->dtype == MOERT_f64
+             ? ((const double *)s->logits_data)[i]
+             : (double)((const float *)s->logits_data)[i];
+}
+
+static int64_t likeliest(const Sampler *s) {
+  int64_t best = 0;
+  for (int64_t i = 1; i < s->n; i++)
+    if (logit(s, i) > logit(s, best)) best = i;
+  return best;
+}
+
+static int64_t draw(Sampler *s, double temperature) {
+  int64_t best = likeliest(s);
+  if (temperature == 0) return best;
+  double sum = 0, top = logit(s, best);
+  for (int64_t i = 0; i < s->n; i++)
+    sum += s->weights[i] = exp((logit(s, i) - top) / temperature);
+  double at = next_uniform(&s->random) * sum;
+  for (int64_t i = 0; i < s->n; i++)
+    if ((at -= s->weights[i]) < 0) return i;
+  return best; /* the sum was rounded */
+}
+
+static MoertStatus feed(Sampler *s, int64_t token) {
+  int32_t id = (int32_t)token;
+  memcpy(s->input, &id, sizeof id);
+  return moert_step(s->run.session, s->entry);
+}
+
+static int write_text(Sampler *s) {
+  const RunArgs *a = s->run.args;
+  const char *prompt = a->prompt && a->prompt[0] ? a->prompt : "\n";
+  MoertStatus st = moert_reset_state(s->run.session, s->entry);
+  for (const char *p = prompt; *p && st == MOERT_OK; p++) {
+    int byte = (unsigned char)*p;
+    if (byte >= s->n)
+      return run_error("--prompt: byte %d is outside of the model's vocabulary "
+                       "of %lld",
+                       byte, (long long)s->n);
+    if (a->prompt) putchar(byte);
+    st = feed(s, byte);
+  }
+  for (int64_t i = 0; i < a->tokens && st == MOERT_OK; i++) {
+    int64_t token = draw(s, a->temperature);
+    putchar((int)token);
+    fflush(stdout);
+    if (i + 1 < a->tokens) st = feed(s, token);
+  }
+  putchar('\n');
+  return st == MOERT_OK ? 0 : run_failed(st);
+}
+
+/* The one input that takes tokens, and the logits. */
+static int find_ends(Sampler *s, const MoertEntry *e) {
+  size_t bytes = 0;
+  const MoertBinding *in = NULL;
+  for (int i = 0; i < e->n_ins; i++)
+    if (e->ins[i].kind == MOERT_BIND_INPUT &&
+        strcmp(e->ins[i].source, "tokens") == 0)
+      in = &e->ins[i];
+  for (int i = 0; i < e->n_outs; i++)
+    if (e->outs[i].kind == MOERT_BIND_REPORT &&
+        strcmp(e->outs[i].name, "logits") == 0)
+      s->logits = &e->outs[i];
+  if (!in || in->dtype != MOERT_i32)
+    return run_error("entry %s has no i32 input from tokens", s->entry);
+  if (!s->logits ||
+      (s->logits->dtype != MOERT_f32 && s->logits->dtype != MOERT_f64))
+    return run_error("entry %s does not report logits as floats", s->entry);
+  MoertStatus st =
+      moert_input(s->run.session, s->entry, in->name, &s->input, &bytes);
+  if (st == MOERT_OK && bytes != sizeof(int32_t))
+    return run_error("entry %s: input '%s' must be one token", s->entry,
+                     in->name);
+  if (st == MOERT_OK)
+    st = moert_report_data(s->run.session, s->entry, "logits", &s->logits_data,
+                           &bytes);
+  if (st != MOERT_OK) return run_failed(st);
+  s->n = (int64_t)bytes / (s->logits->dtype == MOERT_f64 ? 8 : 4);
+  s->weights = calloc((size_t)s->n, sizeof *s->weights);
+  return s->weights ? 0 : run_error("out of memory");
+}
+
+int run_sample(const RunArgs *a) {
+  Sampler s = {.entry = a->entry ? a->entry : "decode",
+               .random = a->seed < 0 ? 0 : (uint64_t)a->seed};
+  int status = run_open(a, &s.run);
+  const MoertEntry *e = status ? NULL : run_entry(&s.run, s.entry);
+  if (!status && !e) status = EXIT_USER;
+  if (!status) status = find_ends(&s, e);
+  if (!status) status = write_text(&s);
+  free(s.weights);
+  run_close(&s.run);
+  return status;
+}
