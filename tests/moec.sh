@@ -38,6 +38,7 @@ expect() { # NAME COMMAND...
 cat >"$d/good.ir" <<'TEXT'
 moec-ir 1
 mesh {dev=1}
+
 entry @main(%x: f32[4] = input "text") {
   %y = add %x, %x : f32[4]
   return report "y" = %y
@@ -72,7 +73,7 @@ check 'dump that never comes' 2 'comes after' --dump=fuse --stop-after=hoist \
   "$d/good.ir"
 check 'missing file' 1 "cannot read '$d/none.ir': No such file" "$d/none.ir"
 check 'missing model' 1 'none.dsl' "$d/none.dsl"
-check 'bad text' 1 'bad.ir:4' "$d/bad.ir" --dump=all --dump-dir="$d/dumps" \
+check 'bad text' 1 'bad.ir:5' "$d/bad.ir" --dump=all --dump-dir="$d/dumps" \
   -o "$d/out.so"
 expect 'nothing written for bad text' [ ! -e "$d/dumps" -a ! -e "$d/out.so" ]
 check 'bad model' 1 'bad.dsl:1' "$d/bad.dsl" --dump=all --dump-dir="$d/dumps" \

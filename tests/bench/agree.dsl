@@ -1,6 +1,6 @@
 # The model of models/lm_moe.dsl as tests/bench/agree.sh compares it with another
 # engine: no dropout, and the gate's noise sample is 0 with its standard deviation
-# kept. With -D DESCEND=1 a step is plain gradient descent, so (p - p') / RATE is the
+# kept. A step of `descend` is plain gradient descent, so (p - p') / RATE is the
 # gradient; RATE is a large power of two, so that the subtraction costs no
 # precision.
 import "../../models/lib/nn.dsl"
@@ -16,7 +16,6 @@ const H = 1024
 const T = 32
 const B = 64
 const WARMUP = 1000
-const DESCEND = 0
 const RATE = 4096
 option lr = 1e-3
 
@@ -40,10 +39,12 @@ fn body(x: i32[b, t]) {
 entry train(x: i32[B, T] from text, y: i32[B, T] from text(shift = 1)) {
   let logits, aux = body(x) as "lm"
   let nll = cross_entropy(logits, y)
-  if DESCEND == 1 {
-    minimize nll + aux with { "*": sgd(RATE) }
-  } else {
-    minimize nll + aux with { "*": adam(warmup_rsqrt(lr, WARMUP)) }
-  }
+  minimize nll + aux with { "*": adam(warmup_rsqrt(lr, WARMUP)) }
   report loss = nll
+}
+
+entry descend(x: i32[B, T] from text, y: i32[B, T] from text(shift = 1)) {
+  let logits, aux = body(x) as "lm"
+  let nll = cross_entropy(logits, y)
+  minimize nll + aux with { "*": sgd(RATE) }
 }

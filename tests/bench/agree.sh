@@ -36,13 +36,14 @@ options=("$@")
 "$PYTHON" tests/bench/peers/lm_moe_torch.py weights "$work/weights.safetensors" \
   --width "$(size D)" --experts "$(size N)" --hidden "$(size H)" \
   --vocabulary "$(size V)"
-"$BUILD/moec" tests/bench/agree.dsl "$@" -o "$work/adam.so"
-"$BUILD/moec" tests/bench/agree.dsl "$@" -D DESCEND=1 -o "$work/descend.so"
+"$BUILD/moec" tests/bench/agree.dsl "$@" -o "$work/agree.so"
 rm -rf "$work/after" "$work/log.jsonl"
-"$BUILD/moerun" train "$work/descend.so" --data "$data" --steps 1 \
-  --load "$work/weights.safetensors:*" --ckpt "$work/after"
-"$BUILD/moerun" train "$work/adam.so" --data "$data" --steps 20 \
-  --load "$work/weights.safetensors:*" --log "$work/log.jsonl"
+run() { # moerun's options...
+  "$BUILD/moerun" train "$work/agree.so" --data "$data" --quiet \
+    --load "$work/weights.safetensors:*" "$@"
+}
+run --entry descend --steps 1 --ckpt "$work/after"
+run --steps 20 --log "$work/log.jsonl"
 "$PYTHON" tests/bench/peers/lm_moe_torch.py compare --data "$data" \
   --weights "$work/weights.safetensors" --log "$work/log.jsonl" \
   --after "$work/after/$(cat "$work/after/latest")/params.safetensors" \
