@@ -70,7 +70,8 @@ typedef struct Rewrite {
   Builder *b;
   const PassOptions *options;
   Node *n;         /* operands are up to date */
-  const Map *uses; /* value -> how often it is read, see rw_uses */
+  const Map *uses; /* value -> how often it is read, see rw_uses; also holds
+                      the nodes that were there when it was made */
   bool has_grads;  /* the module still has a grad op */
 } Rewrite;
 
@@ -120,6 +121,7 @@ typedef struct Vjp {
 typedef void VjpFn(Vjp *v);
 extern VjpFn *const vjp_rules[OP_COUNT]; /* vjp.c, from ops.def */
 VjpFn vjp_zero;                          /* vjp.c: has none, needs none */
+VjpFn vjp_none;                          /* vjp.c: has none, an error */
 VjpFn vjp_scan;                          /* vjp_scan.c */
 
 /* Adds to `active` each value of the first n_nodes of `r` that depends, through

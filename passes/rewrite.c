@@ -254,7 +254,8 @@ static void rewrite_region(Driver *d, Region *r) {
 
 /* ---- one entry ------------------------------------------------------------------------- */
 
-static void count_use(Arena *a, Map *uses, const Value *v) {
+/* Reads of each value; nodes are in the map too, as known. */
+static void count_use(Arena *a, Map *uses, const void *v) {
   uintptr_t n = (uintptr_t)map_get(uses, v);
   map_put(a, uses, v, (void *)(n + 1));
 }
@@ -262,6 +263,7 @@ static void count_use(Arena *a, Map *uses, const Value *v) {
 static void count_uses(Arena *a, Map *uses, const Region *r) {
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *n = r->nodes.data[i];
+    count_use(a, uses, n);
     for (uint32_t j = 0; j < n->ins.len; j++)
       count_use(a, uses, n->ins.data[j]);
     if (n->body) count_uses(a, uses, n->body);

@@ -45,8 +45,9 @@ static void mark_through_body(const Shrink *s, Map *needed) {
   }
 }
 
+/* Of a scan that was not there when uses were counted, everything is. */
 static bool is_read(const Shrink *s, const Value *out) {
-  return map_get(s->uses, out) != NULL;
+  return map_get(s->uses, out) || !map_get(s->uses, s->l.n);
 }
 
 /* Values of the body, parameters included, that something reads in the end. */

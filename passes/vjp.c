@@ -46,7 +46,7 @@ static Value *scale(Builder *b, Value *x, double by) {
 
 void vjp_zero(Vjp *v) { (void)v; }
 
-VJP_RULE(none) {
+void vjp_none(Vjp *v) {
   diag_error(v->b->cx, v->n->span, "%s has no derivative",
              op_info[v->n->op].name);
 }
