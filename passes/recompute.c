@@ -19,7 +19,7 @@
  *
  *   %a = tanh %x : f32[4] remat(1)
  *   ...
- *   %b = tanh %x : f32[4] remat(2) backward
+ *   %b = tanh %x : f32[4] remat(2)
  *   %g = mul %d, %b : f32[4] backward
  */
 #include "pass.h"
@@ -80,7 +80,6 @@ static Value *recomputed(Recompute *r, Value *v) {
   Builder b = ir_builder_like(r->cx, n->region, &r->out, n);
   Node *copy = ir_clone(&b, n, &r->clones);
   copy->remat = fresh_group(r, n->remat);
-  copy->backward = true;
   pass_tally(r->options, "computed again");
   return map_get(&r->clones, v);
 }
