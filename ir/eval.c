@@ -26,7 +26,7 @@ typedef struct EvalRun {
 enum { KEEP = -1 }; /* last_use: until its region ends */
 
 static EvalFn *const rules[OP_COUNT] = {
-#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, ...)        \
+#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, ...) \
   [OP_##name] = eval_##eval,
 #include "ops.def"
 #undef OP
@@ -38,14 +38,22 @@ static double wrap(double x) { /* to [0, 2^32) */
   return fabs(x) < 0x1p63 ? (double)(uint32_t)(int64_t)x : 0;
 }
 
-static double round_bool(double x) { return x != 0; }
-static double round_u32(double x) { return wrap(x); }
+static double round_bool(double x) {
+  return x != 0;
+}
+static double round_u32(double x) {
+  return wrap(x);
+}
 static double round_i32(double x) {
   double u = wrap(x);
   return u < 0x1p31 ? u : u - 0x1p32;
 }
-static double round_f32(double x) { return (float)x; }
-static double round_f64(double x) { return x; }
+static double round_f32(double x) {
+  return (float)x;
+}
+static double round_f64(double x) {
+  return x;
+}
 /* Nearest, ties to even, on the 8 bits of a bf16 significand. */
 static double round_bf16(double x) {
   if (!isfinite(x) || x == 0) return x;
@@ -57,17 +65,21 @@ static double round_bf16(double x) {
   return fabs(y) < 0x1p128 ? y : copysign(INFINITY, x);
 }
 
-static double load_bool(const void *p) { return *(const uint8_t *)p != 0; }
-static void store_bool(void *p, double x) { *(uint8_t *)p = x != 0; }
-#define LOAD_STORE(name, T)                                                   \
-  static double load_##name(const void *p) {                                  \
-    T x;                                                                      \
-    memcpy(&x, p, sizeof x);                                                  \
-    return (double)x;                                                         \
-  }                                                                           \
-  static void store_##name(void *p, double value) {                           \
-    T x = (T)value;                                                           \
-    memcpy(p, &x, sizeof x);                                                  \
+static double load_bool(const void *p) {
+  return *(const uint8_t *)p != 0;
+}
+static void store_bool(void *p, double x) {
+  *(uint8_t *)p = x != 0;
+}
+#define LOAD_STORE(name, T)                         \
+  static double load_##name(const void *p) {        \
+    T x;                                            \
+    memcpy(&x, p, sizeof x);                        \
+    return (double)x;                               \
+  }                                                 \
+  static void store_##name(void *p, double value) { \
+    T x = (T)value;                                 \
+    memcpy(p, &x, sizeof x);                        \
   }
 LOAD_STORE(i32, int32_t)
 LOAD_STORE(u32, uint32_t)
@@ -261,8 +273,7 @@ uint32_t ir_eval(Eval *ev, Entry *e, Tensor *const *ins, Tensor **outs,
   }
   bool ok = run_region(ev, &run, r);
   for (uint32_t i = 0; i < r->results.len; i++)
-    outs[i] =
-        ok ? tensor_copy(a, run.values[r->results.data[i]->id]) : NULL;
+    outs[i] = ok ? tensor_copy(a, run.values[r->results.data[i]->id]) : NULL;
   drop_all(&run, r);
   run_free(&run);
   return ok ? run.clamped : EVAL_FAILED;

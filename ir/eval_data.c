@@ -55,7 +55,9 @@ void eval_identity(EvalCall *c) {
          sizeof(double) * (size_t)type_elements(&c->outs[0]->type));
 }
 
-void eval_reshape(EvalCall *c) { eval_identity(c); }
+void eval_reshape(EvalCall *c) {
+  eval_identity(c);
+}
 
 void eval_slice(EvalCall *c) {
   copy_along(c->ins[0], attr_int(c->n, "start"), c->outs[0], 0,
@@ -142,7 +144,9 @@ static void rank_rows(EvalCall *c, int64_t k) {
   free(row);
 }
 
-void eval_top_k(EvalCall *c) { rank_rows(c, attr_int(c->n, "k")); }
+void eval_top_k(EvalCall *c) {
+  rank_rows(c, attr_int(c->n, "k"));
+}
 
 void eval_sort(EvalCall *c) {
   const Type *t = &c->ins[0]->type;

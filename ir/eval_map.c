@@ -92,9 +92,9 @@ static void choose_inner(Nest *nest) {
     int steps = 0;
     for (int t = 0; t < TENSORS; t++)
       steps += l->stride[t] > 1;
-    if (best >= 0 && (steps > best_steps ||
-                      (steps == best_steps &&
-                       l->size <= nest->loops[best].size)))
+    if (best >= 0 &&
+        (steps > best_steps ||
+         (steps == best_steps && l->size <= nest->loops[best].size)))
       continue;
     best = i;
     best_steps = steps;
@@ -209,8 +209,12 @@ static void inner_multiply_add(int64_t count, double *out, int64_t so,
   }
 }
 
-void eval_broadcast(EvalCall *c) { run_map(c, inner_copy); }
-void eval_transpose(EvalCall *c) { run_map(c, inner_copy); }
+void eval_broadcast(EvalCall *c) {
+  run_map(c, inner_copy);
+}
+void eval_transpose(EvalCall *c) {
+  run_map(c, inner_copy);
+}
 
 void eval_reduce_sum(EvalCall *c) {
   fill(c->outs[0], 0);

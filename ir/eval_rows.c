@@ -174,7 +174,6 @@ void eval_rows_dot(EvalCall *c) {
   int64_t width = last_dim(y), k = last_dim(slot);
   int64_t rows = type_elements(&slot->type);
   for (int64_t j = 0; j < rows; j++)
-    c->outs[0]->data[j] =
-        dot(y->data + eval_id(c, slot->data[j], rows) * width,
-            d->data + j / k * width, width);
+    c->outs[0]->data[j] = dot(y->data + eval_id(c, slot->data[j], rows) * width,
+                              d->data + j / k * width, width);
 }

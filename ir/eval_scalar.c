@@ -9,27 +9,29 @@
 
 /* Defines eval_<name>: `expr` over operands a, b, c, elementwise. `integer`
  * tells whether the result is one, `in` and `to` are the dtypes around. */
-#define SCALAR(name, expr)                                                    \
-  void eval_##name(EvalCall *call) {                                          \
-    uint32_t n_ins = call->n->ins.len;                                        \
-    const double *as = call->ins[0]->data;                                    \
-    const double *bs = n_ins > 1 ? call->ins[1]->data : as;                   \
-    const double *cs = n_ins > 2 ? call->ins[2]->data : as;                   \
-    Tensor *out = call->outs[0];                                              \
-    const Dtype in = call->ins[0]->type.dtype, to = out->type.dtype;          \
-    const bool typed = call->ev->mode == EVAL_TYPED;                          \
-    const bool integer = dtype_info[to].kind != DK_FLOAT;                     \
-    for (int64_t i = 0, n = type_elements(&out->type); i < n; i++) {          \
-      const double a = as[i], b = bs[i], c = cs[i];                           \
-      (void)a, (void)b, (void)c;                                              \
-      out->data[i] = (expr);                                                  \
-    }                                                                         \
-    (void)in, (void)typed, (void)integer;                                     \
+#define SCALAR(name, expr)                                           \
+  void eval_##name(EvalCall *call) {                                 \
+    uint32_t n_ins = call->n->ins.len;                               \
+    const double *as = call->ins[0]->data;                           \
+    const double *bs = n_ins > 1 ? call->ins[1]->data : as;          \
+    const double *cs = n_ins > 2 ? call->ins[2]->data : as;          \
+    Tensor *out = call->outs[0];                                     \
+    const Dtype in = call->ins[0]->type.dtype, to = out->type.dtype; \
+    const bool typed = call->ev->mode == EVAL_TYPED;                 \
+    const bool integer = dtype_info[to].kind != DK_FLOAT;            \
+    for (int64_t i = 0, n = type_elements(&out->type); i < n; i++) { \
+      const double a = as[i], b = bs[i], c = cs[i];                  \
+      (void)a, (void)b, (void)c;                                     \
+      out->data[i] = (expr);                                         \
+    }                                                                \
+    (void)in, (void)typed, (void)integer;                            \
   }
 
 /* ---- integers ---------------------------------------------------------------- */
 
-static uint32_t bits(double x) { return (uint32_t)(int64_t)x; }
+static uint32_t bits(double x) {
+  return (uint32_t)(int64_t)x;
+}
 
 /* The product modulo 2^32: the same for signed and unsigned. */
 static double int_mul(double a, double b) {
@@ -82,12 +84,12 @@ static double cast(double x, Dtype from, Dtype to) {
 
 SCALAR(add, a + b)
 SCALAR(sub, a - b)
-SCALAR(mul, integer ? int_mul(a, b) : a * b)
+SCALAR(mul, integer ? int_mul(a, b) : a *b)
 SCALAR(div, integer ? int_div(a, b) : a / b)
 SCALAR(rem, int_rem(a, b))
 SCALAR(max, a > b ? a : b)
 SCALAR(min, a < b ? a : b)
-SCALAR(fma, integer ? int_mul(a, b) + c : fused(a, b, c, typed && to == DT_f32))
+SCALAR(fma, integer ? int_mul(a, b) + c : fused(a, b, c, typed &&to == DT_f32))
 SCALAR(neg, -a)
 SCALAR(abs, fabs(a))
 SCALAR(sqrt, sqrt(a))
@@ -160,20 +162,26 @@ static double normal_quantile(double q, double tail) {
       4.5921953931549871457e+4, 6.7265770927008700853e+4,
       3.3430575583588128105e+4, 2.5090809287301226727e+3};
   static const double b[] = {1,
-      4.2313330701600911252e+1, 6.8718700749205790830e+2,
-      5.3941960214247511077e+3, 2.1213794301586595867e+4,
-      3.9307895800092710610e+4, 2.8729085735721942674e+4,
-      5.2264952788528545610e+3};
+                             4.2313330701600911252e+1,
+                             6.8718700749205790830e+2,
+                             5.3941960214247511077e+3,
+                             2.1213794301586595867e+4,
+                             3.9307895800092710610e+4,
+                             2.8729085735721942674e+4,
+                             5.2264952788528545610e+3};
   static const double c[] = {
       1.42343711074968357734e0,  4.63033784615654529590e0,
       5.76949722146069140550e0,  3.64784832476320460504e0,
       1.27045825245236838258e0,  2.41780725177450611770e-1,
       2.27238449892691845833e-2, 7.74545014278341407640e-4};
   static const double d[] = {1,
-      2.05319162663775882187e0,  1.67638483018380384940e0,
-      6.89767334985100004550e-1, 1.48103976427480074590e-1,
-      1.51986665636164571966e-2, 5.47593808499534494600e-4,
-      1.05075007164441684324e-9};
+                             2.05319162663775882187e0,
+                             1.67638483018380384940e0,
+                             6.89767334985100004550e-1,
+                             1.48103976427480074590e-1,
+                             1.51986665636164571966e-2,
+                             5.47593808499534494600e-4,
+                             1.05075007164441684324e-9};
   if (fabs(q) <= 0.425) {
     double r = 0.180625 - q * q;
     return q * polynomial(a, 7, r) / polynomial(b, 7, r);

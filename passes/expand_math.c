@@ -235,8 +235,8 @@ static Value *log1p_f32(Builder *b, Value *x) {
   Value *u = with(b, OP_add, x, 1);
   Value *e = exponent_bits(b, u);
   Value *four = ir_bitcast(b, from(b, OP_sub, FOUR, e), DT_f32);
-  Value *m = add(b, divide_bits(b, x, e),
-                 scaled(b, four, 0.25, number(b, x, -1)));
+  Value *m =
+      add(b, divide_bits(b, x, e), scaled(b, four, 0.25, number(b, x, -1)));
   Value *k = with(b, OP_mul, ir_cast(b, e, DT_f32), 0x1p-23);
   Value *y = scaled(b, k, (float)LN_2, log1p_core(b, m));
   return log_specials(b, u, y);
@@ -248,8 +248,8 @@ static Value *log1p_f64(Builder *b, Value *x) {
   Value *lost = divide(b, sub(b, x, with(b, OP_sub, u, 1)), u);
   Value *positive = from(b, OP_lt, 0, u);
   Value *finite = with(b, OP_lt, u, INFINITY);
-  return ir_select(b, ir_binary(b, OP_and, positive, finite),
-                   add(b, y, lost), y);
+  return ir_select(b, ir_binary(b, OP_and, positive, finite), add(b, y, lost),
+                   y);
 }
 
 Value *expand_log1p(Expand *x, Node *n) {
@@ -263,8 +263,8 @@ Value *expand_log1p(Expand *x, Node *n) {
 static Value *odd_rational(Builder *b, Value *x, double s_max, const double *p,
                            const double *q, int n) {
   Value *s = from(b, OP_min, s_max, mul(b, x, x));
-  Value *y = divide(b, mul(b, x, polynomial(b, s, p, n)),
-                    polynomial(b, s, q, n));
+  Value *y =
+      divide(b, mul(b, x, polynomial(b, s, p, n)), polynomial(b, s, q, n));
   return from(b, OP_max, -1, from(b, OP_min, 1, y));
 }
 
@@ -279,9 +279,8 @@ static Value *tanh_f32(Builder *b, Value *x) {
 
 /* 16 ops, relative error 3e-7. erf(3.93) rounds to 1. */
 static Value *erf_f32(Builder *b, Value *x) {
-  static const double p[] = {1.12837911f,     0.19078809f,
-                             0.0527903885f,   0.00377964112f,
-                             0.000284783979f, 2.04161734e-6f};
+  static const double p[] = {1.12837911f,    0.19078809f,     0.0527903885f,
+                             0.00377964112f, 0.000284783979f, 2.04161734e-6f};
   static const double q[] = {1,
                              0.502414286f,
                              0.114258856f,
@@ -325,10 +324,9 @@ static Value *erf_f64(Builder *b, Value *x) {
                              0.000692582699542577551,
                              0.0000208140738589339863};
   /* erfc(x) exp(x^2) in x, 1 <= x <= 6 */
-  static const double far_p[] = {0.999999887407217737, 1.39048866816377589,
-                                 0.949410558184370435, 0.37353349141693404,
-                                 0.0843279497869135161,
-                                 0.00892717340815961565};
+  static const double far_p[] = {0.999999887407217737,  1.39048866816377589,
+                                 0.949410558184370435,  0.37353349141693404,
+                                 0.0843279497869135161, 0.00892717340815961565};
   static const double far_q[] = {1,
                                  2.51886664876059943,
                                  2.79165317157795516,
@@ -337,8 +335,7 @@ static Value *erf_f64(Builder *b, Value *x) {
                                  0.149463488927759727,
                                  0.0158231255401655029};
   Value *s = mul(b, x, x), *abs = ir_unary(b, OP_abs, x);
-  Value *near = mul(b, x, divide(b, POLYNOMIAL(b, s, p),
-                                 POLYNOMIAL(b, s, q)));
+  Value *near = mul(b, x, divide(b, POLYNOMIAL(b, s, p), POLYNOMIAL(b, s, q)));
   Value *t = from(b, OP_min, 6, abs);
   Value *decay = exp_f64(b, ir_unary(b, OP_neg, mul(b, t, t)));
   Value *tail = divide(b, mul(b, decay, POLYNOMIAL(b, t, far_p)),
@@ -380,7 +377,8 @@ typedef struct Quantile {
 } Quantile;
 
 static const Quantile ppnd7 = {
-    4, 3,
+    4,
+    3,
     {3.3871327179, 50.434271938, 159.29113202, 59.109374720},
     {1, 17.895169469, 78.757757664, 67.187563600},
     {1.4234372777, 2.7568153900, 1.3067284816, 0.17023821103},
@@ -388,7 +386,8 @@ static const Quantile ppnd7 = {
     log_core};
 
 static const Quantile ppnd16 = {
-    8, 8,
+    8,
+    8,
     {3.3871328727963666080, 133.14166789178437745, 1971.5909503065514427,
      13731.693765509461125, 45921.953931549871457, 67265.770927008700853,
      33430.575583588128105, 2509.0809287301226727},
@@ -398,10 +397,9 @@ static const Quantile ppnd16 = {
     {1.42343711074968357734, 4.63033784615654529590, 5.76949722146069140550,
      3.64784832476320460504, 1.27045825245236838258, 0.241780725177450611770,
      0.0227238449892691845833, 0.000774545014278341407640},
-    {1, 2.05319162663775882187, 1.67638483018380384940,
-     0.689767334985100004550, 0.148103976427480074590,
-     0.0151986665636164571966, 0.000547593808499534494600,
-     1.05075007164441684324e-9},
+    {1, 2.05319162663775882187, 1.67638483018380384940, 0.689767334985100004550,
+     0.148103976427480074590, 0.0151986665636164571966,
+     0.000547593808499534494600, 1.05075007164441684324e-9},
     log_f64_core};
 
 /* The sample at p = (k + 1/2) / 2^24 for the upper 24 bits k: q = p - 1/2 and
@@ -419,8 +417,7 @@ static Value *normal_sample(Builder *b, Value *bits, Dtype dtype,
   r = ir_unary(b, OP_sqrt, ir_unary(b, OP_neg, log));
   r = with(b, OP_sub, r, 1.6);
   Value *far_p = polynomial(b, r, t->c, t->n);
-  far_p = ir_select(b, with(b, OP_lt, q, 0), ir_unary(b, OP_neg, far_p),
-                    far_p);
+  far_p = ir_select(b, with(b, OP_lt, q, 0), ir_unary(b, OP_neg, far_p), far_p);
   Value *far_q = polynomial(b, r, t->d, t->n_d);
   Value *near = with(b, OP_le, abs, 0.425);
   return divide(b, ir_select(b, near, near_p, far_p),

@@ -1,25 +1,11 @@
 /* eval.c: the interpreter, op by op, against values worked out by hand, and its
  * f32 arithmetic against the machine's. */
 #include "../../ir/ir.h"
+#include "check.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int failures;
-
-static void check(const char *name, bool ok, const char *fmt, ...)
-    PRINTF_LIKE(3, 4);
-static void check(const char *name, bool ok, const char *fmt, ...) {
-  printf(ok ? "ok eval %s\n" : "not ok eval %s: ", name);
-  if (ok) return;
-  failures++;
-  va_list args;
-  va_start(args, fmt);
-  vprintf(fmt, args);
-  va_end(args);
-  printf("\n");
-}
 
 /* ---- cases -------------------------------------------------------------------- */
 
@@ -53,12 +39,11 @@ static const Case cases[] = {
      "1 5 nan 2 | 3 2 7 nan", "3 5 7 nan", 0},
     {"min", "f32[4] f32[4]", "%y = min %a, %b : f32[4]", "%y",
      "1 5 nan 2 | 3 2 7 nan", "1 2 7 nan", 0},
-    {"fma rounds once", "f32[1] f32[1] f32[1]",
-     "%y = fma %a, %b, %c : f32[1]", "%y",
-     "1.00000011920928955 | 1.00000011920928955 | -1.0000002384185791",
+    {"fma rounds once", "f32[1] f32[1] f32[1]", "%y = fma %a, %b, %c : f32[1]",
+     "%y", "1.00000011920928955 | 1.00000011920928955 | -1.0000002384185791",
      "1.4210854715202004e-14", 0},
-    {"neg abs", "i32[2]", "%x = neg %a : i32[2]\n%y = abs %a : i32[2]",
-     "%x %y", "-2147483648 5", "-2147483648 -5 | -2147483648 5", 0},
+    {"neg abs", "i32[2]", "%x = neg %a : i32[2]\n%y = abs %a : i32[2]", "%x %y",
+     "-2147483648 5", "-2147483648 -5 | -2147483648 5", 0},
     {"sqrt floor", "f32[3]", "%x = sqrt %a : f32[3]\n%y = floor %a : f32[3]",
      "%x %y", "2 -0.5 6.25", "1.41421354 nan 2.5 | 2 -1 6", 0},
     {"exp log log1p", "f32[2]",
@@ -66,8 +51,8 @@ static const Case cases[] = {
      "%x %y %z", "1 0", "2.71828175 1 | 0 -inf | 0.693147182 0", 0},
     {"tanh erf sigmoid", "f32[2]",
      "%x = tanh %a : f32[2]\n%y = erf %a : f32[2]\n%z = sigmoid %a : f32[2]",
-     "%x %y %z", "0.5 -1000",
-     "0.462117165 -1 | 0.520499885 -1 | 0.622459352 0", 0},
+     "%x %y %z", "0.5 -1000", "0.462117165 -1 | 0.520499885 -1 | 0.622459352 0",
+     0},
     {"normal uniform", "u32[3]",
      "%x = normal %a : f32[3]\n%y = uniform %a : f32[3]", "%x %y",
      "0 2147483648 4294967295",
@@ -75,8 +60,7 @@ static const Case cases[] = {
     {"comparisons", "f32[3] f32[3]",
      "%x = lt %a, %b : bool[3]\n%y = le %a, %b : bool[3]\n"
      "%z = eq %a, %b : bool[3]\n%w = ne %a, %b : bool[3]",
-     "%x %y %z %w", "1 2 nan | 2 2 nan",
-     "1 0 0 | 1 1 0 | 0 1 0 | 1 0 1", 0},
+     "%x %y %z %w", "1 2 nan | 2 2 nan", "1 0 0 | 1 1 0 | 0 1 0 | 1 0 1", 0},
     {"bits of integers", "u32[2] u32[2]",
      "%x = and %a, %b : u32[2]\n%y = or %a, %b : u32[2]\n"
      "%z = xor %a, %b : u32[2]\n%w = not %a : u32[2]",
@@ -89,8 +73,7 @@ static const Case cases[] = {
      "0 0 0 1 | 0 1 1 1 | 0 1 1 0 | 1 1 0 0", 0},
     {"shifts of u32", "u32[4] u32[4]",
      "%x = shl %a, %b : u32[4]\n%y = shr %a, %b : u32[4]", "%x %y",
-     "3 3 2147483648 5 | 1 31 31 32",
-     "6 2147483648 0 0 | 1 0 1 0", 0},
+     "3 3 2147483648 5 | 1 31 31 32", "6 2147483648 0 0 | 1 0 1 0", 0},
     {"shifts of i32", "i32[4] i32[4]",
      "%x = shl %a, %b : i32[4]\n%y = shr %a, %b : i32[4]", "%x %y",
      "3 -8 -8 8 | 30 1 40 40", "-1073741824 -16 0 0 | 0 -4 -1 0", 0},
@@ -102,11 +85,14 @@ static const Case cases[] = {
      "%x = cast %a : i32[6]\n%y = cast %a : u32[6]\n%z = cast %a : bool[6]",
      "%x %y %z", "1.9 -1.9 3000000000 -inf nan 1e20",
      "1 -1 2147483647 -2147483648 0 2147483647 |"
-     "1 0 3000000000 0 0 4294967295 | 1 1 1 1 1 1", 0},
+     "1 0 3000000000 0 0 4294967295 | 1 1 1 1 1 1",
+     0},
     {"cast of integers", "i32[3]",
      "%x = cast %a : u32[3]\n%y = cast %a : bool[3]\n%z = cast %a : f32[3]",
-     "%x %y %z", "-1 0 16777217", "4294967295 0 16777217 | 1 0 1 | "
-     "-1 0 16777216", 0},
+     "%x %y %z", "-1 0 16777217",
+     "4294967295 0 16777217 | 1 0 1 | "
+     "-1 0 16777216",
+     0},
     {"cast to bf16", "f32[5]", "%x = cast %a : bf16[5]", "%x",
      "1.00390625 1.01171875 3.3e38 1e39 1e-40",
      "1 1.015625 3.29648543e38 inf 9.18355e-41", 0},
@@ -116,8 +102,8 @@ static const Case cases[] = {
      "%x %y %z", "1 -0.0 inf | 3212836864",
      "1065353216 2147483648 2139095040 | -1 | -1082130432", 0},
     {"philox, zeros", "u32[]",
-     "%y = philox %a, %a, %a, %a, %a {site=0} : u32[]", "%y", "0",
-     "0x6627e8d5", 0},
+     "%y = philox %a, %a, %a, %a, %a {site=0} : u32[]", "%y", "0", "0x6627e8d5",
+     0},
     {"philox, ones", "u32[]",
      "%y = philox %a, %a, %a, %a, %a {site=4294967295} : u32[]", "%y",
      "4294967295", "0x408f276d", 0},
@@ -130,15 +116,14 @@ static const Case cases[] = {
     {"const iota", "f32[]",
      "%x = const {value=0.1} : f32[2]\n%y = iota {dim=1} : i32[2, 3]\n"
      "%z = iota {dim=0} : f32[2, 3]",
-     "%x %y %z", "0",
-     "0.100000001 0.100000001 | 0 1 2 0 1 2 | 0 0 0 1 1 1", 0},
+     "%x %y %z", "0", "0.100000001 0.100000001 | 0 1 2 0 1 2 | 0 0 0 1 1 1", 0},
     {"broadcast", "f32[2]",
      "%x = broadcast %a {map=\"d->bd\"} : f32[2, 2]\n"
      "%y = broadcast %a {map=\"d->db\"} : f32[2, 3]",
      "%x %y", "1 2", "1 2 1 2 | 1 1 1 2 2 2", 0},
     {"broadcast with reordered dims", "f32[2, 3]",
-     "%x = broadcast %a {map=\"ab->bca\"} : f32[3, 2, 2]", "%x",
-     "1 2 3 4 5 6", "1 4 1 4 2 5 2 5 3 6 3 6", 0},
+     "%x = broadcast %a {map=\"ab->bca\"} : f32[3, 2, 2]", "%x", "1 2 3 4 5 6",
+     "1 4 1 4 2 5 2 5 3 6 3 6", 0},
     {"transpose reshape", "f32[2, 3]",
      "%x = transpose %a {map=\"ab->ba\"} : f32[3, 2]\n"
      "%y = reshape %x : f32[6]",
@@ -147,11 +132,10 @@ static const Case cases[] = {
      "%x = slice %a {dim=1, start=1, size=2} : f32[2, 2]\n"
      "%y = concat %a, %x {dim=1} : f32[2, 5]\n"
      "%z = pad %x {dim=0, lo=1, hi=0} : f32[3, 2]",
-     "%x %y %z", "1 2 3 4 5 6",
-     "2 3 5 6 | 1 2 3 2 3 4 5 6 5 6 | 0 0 2 3 5 6", 0},
-    {"gather", "f32[3, 2] i32[2, 2]",
-     "%x = gather %a, %b : f32[2, 2, 2]", "%x", "1 2 3 4 5 6 | 2 0 1 1",
-     "5 6 1 2 3 4 3 4", 0},
+     "%x %y %z", "1 2 3 4 5 6", "2 3 5 6 | 1 2 3 2 3 4 5 6 5 6 | 0 0 2 3 5 6",
+     0},
+    {"gather", "f32[3, 2] i32[2, 2]", "%x = gather %a, %b : f32[2, 2, 2]", "%x",
+     "1 2 3 4 5 6 | 2 0 1 1", "5 6 1 2 3 4 3 4", 0},
     {"gather clamps", "f32[3] i32[3]", "%x = gather %a, %b : f32[3]", "%x",
      "1 2 3 | -1 1 7", "1 2 3", 2},
     {"scatter_add", "i32[3] f32[3, 2]",
@@ -160,8 +144,8 @@ static const Case cases[] = {
     {"take put", "f32[2, 3] i32[2, 2]",
      "%x = take %a, %b : f32[2, 2]\n%y = put %x, %b {size=3} : f32[2, 3]",
      "%x %y", "1 2 3 4 5 6 | 2 0 1 1", "3 1 5 5 | 1 0 3 0 10 0", 0},
-    {"put clamps", "f32[2] i32[2]", "%x = put %a, %b {size=2} : f32[2]",
-     "%x", "3 4 | -5 9", "3 4", 2},
+    {"put clamps", "f32[2] i32[2]", "%x = put %a, %b {size=2} : f32[2]", "%x",
+     "3 4 | -5 9", "3 4", 2},
 
     /* sums and orders */
     {"reductions", "f32[2, 3]",
@@ -170,8 +154,8 @@ static const Case cases[] = {
      "%z = reduce_min %a {map=\"ab->\"} : f32[]",
      "%x %y %z", "1 -2 3 4 5 -6", "5 3 -3 | 3 5 | -6", 0},
     {"a sum is rounded once", "f32[3]",
-     "%x = reduce_sum %a {map=\"a->\"} : f32[]", "%x",
-     "16777216 1 1", "16777218", 0},
+     "%x = reduce_sum %a {map=\"a->\"} : f32[]", "%x", "16777216 1 1",
+     "16777218", 0},
     {"cumsum", "f32[2, 3]",
      "%x = cumsum %a {exclusive=false, reverse=false} : f32[2, 3]\n"
      "%y = cumsum %a {exclusive=true, reverse=false} : f32[2, 3]\n"
@@ -179,9 +163,8 @@ static const Case cases[] = {
      "%w = cumsum %a {exclusive=true, reverse=true} : f32[2, 3]",
      "%x %y %z %w", "1 2 3 4 5 6",
      "1 3 6 4 9 15 | 0 1 3 0 4 9 | 6 5 3 15 11 6 | 5 3 0 11 6 0", 0},
-    {"top_k", "f32[2, 4]",
-     "%x, %y = top_k %a {k=3} : f32[2, 3], i32[2, 3]", "%x %y",
-     "1 3 3 2 nan -inf 0 nan", "3 3 2 0 -inf nan | 1 2 3 2 1 0", 0},
+    {"top_k", "f32[2, 4]", "%x, %y = top_k %a {k=3} : f32[2, 3], i32[2, 3]",
+     "%x %y", "1 3 3 2 nan -inf 0 nan", "3 3 2 0 -inf nan | 1 2 3 2 1 0", 0},
     {"sort", "f32[5]", "%x, %y = sort %a : f32[5], i32[5]", "%x %y",
      "nan 2 nan 2 7", "7 2 2 nan nan | 4 1 3 0 2", 0},
     {"contract", "f32[2, 3] f32[3, 2]",
@@ -197,8 +180,7 @@ static const Case cases[] = {
     /* routing: 3 tokens, 2 choices, 3 experts; expert 1 has no rows */
     {"route", "i32[3, 2]",
      "%x, %y, %z = route %a {experts=3} : i32[4], i32[3, 2], i32[6]",
-     "%x %y %z", "2 0 0 2 0 2",
-     "0 3 3 6 | 3 0 1 4 2 5 | 1 2 4 0 3 5", 0},
+     "%x %y %z", "2 0 0 2 0 2", "0 3 3 6 | 3 0 1 4 2 5 | 1 2 4 0 3 5", 0},
     {"route clamps", "i32[2, 1]",
      "%x, %y, %z = route %a {experts=2} : i32[3], i32[2, 1], i32[2]",
      "%x %y %z", "5 -1", "0 1 2 | 1 0 | 1 0", 2},
@@ -210,7 +192,8 @@ static const Case cases[] = {
      "%v = combine %w, %b : f32[3, 1]",
      "%x %y %z %w %v", "1 2 3 | 2 0 0 2 0 2 | 10 20 30 40 50 60",
      "1 2 3 1 2 3 | 30 140 330 | 1 1 4 4 9 9 |"
-     "20 60 150 10 80 180 | 30 140 330", 0},
+     "20 60 150 10 80 180 | 30 140 330",
+     0},
     {"rows_gather rows_combine rows_dot", "f32[3, 1] i32[3, 2] f32[3, 2]",
      "%o, %s, %r = route %b {experts=3} : i32[4], i32[3, 2], i32[6]\n"
      "%x = rows_gather %a, %r, %o {choices=2} : f32[3, r<=6, 1]\n"
@@ -220,7 +203,8 @@ static const Case cases[] = {
      "%v = rows_combine %w, %s : f32[3, 1]",
      "%x %y %z %w %v", "1 2 3 | 2 0 0 2 0 2 | 10 20 30 40 50 60",
      "1 2 3 1 2 3 | 30 140 330 | 1 1 4 4 9 9 |"
-     "20 60 150 10 80 180 | 30 140 330", 0},
+     "20 60 150 10 80 180 | 30 140 330",
+     0},
     {"ragged contractions and sums", "f32[3, 1] i32[3, 2] f32[3, 1, 2]",
      "%d = dispatch %a, %b {experts=3} : f32[3, r<=6, 1]\n"
      "%x = contract %d, %c {map=\"nrd,ndh->nrh\"} : f32[3, r<=6, 2]\n"
@@ -231,7 +215,8 @@ static const Case cases[] = {
      "%u = contract %d, %x {map=\"nrd,nrh->dh\"} : f32[1, 2]",
      "%x %y %z %w %v %u", "1 2 3 | 2 0 0 2 0 2 | 1 10 5 5 2 20",
      "1 10 2 20 3 30 2 20 4 40 6 60 | 14 140 0 0 28 280 |"
-     "6 60 0 0 12 120 | 30 -inf 60 | 11 22 33 22 44 66 | 42 420", 0},
+     "6 60 0 0 12 120 | 30 -inf 60 | 11 22 33 22 44 66 | 42 420",
+     0},
     {"ragged contraction after expand", "f32[3, 1] i32[3, 2] f32[3, 1, 2]",
      "%o, %s, %r = route %b {experts=3} : i32[4], i32[3, 2], i32[6]\n"
      "%d = rows_gather %a, %r, %o {choices=2} : f32[3, r<=6, 1]\n"
@@ -240,8 +225,8 @@ static const Case cases[] = {
      "1 10 2 20 3 30 2 20 4 40 6 60", 0},
 
     /* structure */
-    {"stop_gradient", "f32[2]", "%x = stop_gradient %a : f32[2]", "%x",
-     "1 2", "1 2", 0},
+    {"stop_gradient", "f32[2]", "%x = stop_gradient %a : f32[2]", "%x", "1 2",
+     "1 2", 0},
     {"scan", "f32[] f32[3] f32[]",
      "%x, %y = scan %a, %b, %c {carries=1, scanned=1, length=3, "
      "reverse=false} (%t: i32[], %h: f32[], %s: f32[], %u: f32[]) {\n"
@@ -365,7 +350,7 @@ static bool same_tensor(const Case *c, const Tensor *t, const char **list) {
   read_numbers(list, want, n);
   for (int64_t i = 0; i < n; i++)
     if (!near(t->data[i], want[i], t->type.dtype)) {
-      check(c->name, false, "element %d is %.9g, not %.9g", (int)i, t->data[i],
+      CHECK(c->name, false, "element %d is %.9g, not %.9g", (int)i, t->data[i],
             want[i]);
       return false;
     }
@@ -387,12 +372,11 @@ static void run_case(const Case *c) {
   }
   uint32_t clamped = ir_eval(&ev, e, ins, &out, &cx.perm);
   bool ok = clamped == c->clamped;
-  if (!ok) check(c->name, false, "%u ids clamped", clamped);
+  if (!ok) CHECK(c->name, false, "%u ids clamped", clamped);
   list = c->expected;
   for (int i = 0; i < MAX_RESULTS && w.kept[i] && ok; i++)
     ok = same_tensor(c, w.kept[i], &list);
-  if (ok && *list) check(c->name, ok = false, "values missing: %s", list);
-  if (ok) check(c->name, true, " ");
+  if (ok) CHECK(c->name, !*list, "values missing: %s", list);
   buf_free(&text);
   ctx_free(&cx);
 }
@@ -400,7 +384,7 @@ static void run_case(const Case *c) {
 static void test_every_op_was_run(void) {
   for (int op = 0; op < OP_COUNT; op++)
     if (!seen[op] && op != OP_grad)
-      check("every op has a case", false, "%s has none", op_info[op].name);
+      CHECK("every op has a case", false, "%s has none", op_info[op].name);
 }
 
 /* ---- arithmetic against the machine's --------------------------------------------- */
@@ -448,14 +432,15 @@ static void test_f32_is_the_machines(void) {
     ir_eval(&ev, e, in, out, &a);
     for (int i = 0; i < 512; i++) {
       float x = (float)in[0]->data[i], y = (float)in[1]->data[i];
-      float want[7] = {x + y, x - y, x * y, x / y,
-                       sqrtf(x), fmaf(x, y, (float)in[2]->data[i]), x};
+      float want[7] = {x + y, x - y,    x * y,
+                       x / y, sqrtf(x), fmaf(x, y, (float)in[2]->data[i]),
+                       x};
       for (int k = 0; k < 7; k++)
         wrong += !isnan(want[k]) && !same_bits(out[k]->data[i], want[k]);
     }
     arena_reset(&a);
   }
-  check("f32 arithmetic is the machine's", wrong == 0, "%u differ", wrong);
+  CHECK("f32 arithmetic is the machine's", wrong == 0, "%u differ", wrong);
   ctx_free(&cx);
 }
 
@@ -475,7 +460,7 @@ static void test_f64_mode_keeps_doubles(void) {
   ins[0]->data[0] = 1;
   ins[1]->data[0] = 3;
   ir_eval(&ev, e, ins, &out, &cx.perm);
-  check("f64 mode keeps doubles", out->data[0] == 1.0 / 3, "%.17g",
+  CHECK("f64 mode keeps doubles", out->data[0] == 1.0 / 3, "%.17g",
         out->data[0]);
   ctx_free(&cx);
 }
@@ -489,7 +474,7 @@ static void test_grad_is_refused(void) {
   Eval ev = {.cx = &cx, .mode = EVAL_TYPED};
   Tensor *in = tensor_new(&cx.perm, type_scalar(DT_f32)), *out;
   uint32_t got = ir_eval(&ev, m->entries.data[0], &in, &out, &cx.perm);
-  check("grad is refused", got == EVAL_FAILED && !out && cx.errors == 1,
+  CHECK("grad is refused", got == EVAL_FAILED && !out && cx.errors == 1,
         "returned %u, %u errors", got, cx.errors);
   ctx_free(&cx);
 }
@@ -506,7 +491,7 @@ static void test_hook_sees_every_iteration(void) {
   Tensor *in = tensor_new(&cx.perm, type_scalar(DT_f32)), *out;
   in->data[0] = 1;
   ir_eval(&ev, m->entries.data[0], &in, &out, &cx.perm);
-  check("the hook sees every iteration", w.calls == 6 && out->data[0] == 32,
+  CHECK("the hook sees every iteration", w.calls == 6 && out->data[0] == 32,
         "%u calls, %g", w.calls, out->data[0]);
   ctx_free(&cx);
 }
@@ -518,13 +503,17 @@ static const Tensor *the_ids(void *user, const Value *v) {
 
 /* A node alone, with the ids of its ragged operand from outside; and a scan. */
 static void test_single_nodes(void) {
-  Case c = {"", "f32[2, 1] i32[2, 1] f32[2, 1, 1] f32[]",
+  Case c = {"",
+            "f32[2, 1] i32[2, 1] f32[2, 1, 1] f32[]",
             "%x = dispatch %a, %b {experts=2} : f32[2, r<=2, 1]\n"
             "%y = contract %x, %c {map=\"nrd,ndh->nrh\"} : f32[2, r<=2, 1]\n"
             "%z = scan %d {carries=1, scanned=0, length=3, reverse=false} "
             "(%t: i32[], %h: f32[]) {\n%w = add %h, %h : f32[]\nyield %w\n}"
             " : f32[]",
-            "%y %z", "", "", 0};
+            "%y %z",
+            "",
+            "",
+            0};
   Ctx cx = {0};
   Buf text = {0};
   case_text(&c, &text);
@@ -541,12 +530,12 @@ static void test_single_nodes(void) {
     ins[i]->data[1] = 3;
   }
   ir_eval_node(&ev, contract, ins, &out, &cx.perm);
-  check("a ragged node alone", out->data[0] == 6 && out->data[1] == 9,
-        "%g %g", out->data[0], out->data[1]);
+  CHECK("a ragged node alone", out->data[0] == 6 && out->data[1] == 9, "%g %g",
+        out->data[0], out->data[1]);
   ins[0] = tensor_new(&cx.perm, type_scalar(DT_f32));
   ins[0]->data[0] = 1;
   ir_eval_node(&ev, scan, ins, &out, &cx.perm);
-  check("a scan alone", out->data[0] == 8, "%g", out->data[0]);
+  CHECK("a scan alone", out->data[0] == 8, "%g", out->data[0]);
   buf_free(&text);
   ctx_free(&cx);
 }
@@ -572,7 +561,7 @@ static void test_bytes(void) {
     bool ok = memcmp(back->data, again->data, 3 * sizeof(double)) == 0;
     for (int i = 0; i < 3; i++)
       ok = ok && fabs(back->data[i] - t->data[i]) <= fabs(t->data[i]) / 256;
-    check(dtype_info[rows[r].dtype].name, ok, "bytes change values");
+    CHECK(dtype_info[rows[r].dtype].name, ok, "bytes change values");
     arena_reset(&a);
   }
 }
