@@ -312,11 +312,23 @@ void eval_count_ids(EvalCall *c, const Tensor *ids, int64_t groups,
     offsets[g + 1] += offsets[g];
 }
 
-int64_t *eval_groups(EvalCall *c, Value *v) {
+/* What says whose the rows of `v` are: ids, or offsets where that comes out true.
+ * NULL: nothing does. */
+static const Tensor *rows_source(EvalCall *c, Value *v, bool *offsets) {
+  *offsets = true;
+  if (c->n->op == OP_contract && c->n->ins.len > 2) return c->ins[2];
   Value *source = ir_ragged_source(v);
-  const Tensor *t = NULL;
-  if (source && c->run->values) t = c->run->values[source->id];
-  if (source && !t && c->ev->outside) t = c->ev->outside(c->ev->user, source);
+  if (!source) return NULL;
+  const Node *origin = ir_outermost(source)->def;
+  *offsets = origin && origin->op == OP_route;
+  const Tensor *t = c->run->values ? c->run->values[source->id] : NULL;
+  if (!t && c->ev->outside) t = c->ev->outside(c->ev->user, source);
+  return t;
+}
+
+int64_t *eval_groups(EvalCall *c, Value *v) {
+  bool is_offsets;
+  const Tensor *t = rows_source(c, v, &is_offsets);
   if (!t) {
     diag_error(c->ev->cx, c->n->span,
                "%s: nothing says which rows of a ragged value belong to whom",
@@ -327,12 +339,11 @@ int64_t *eval_groups(EvalCall *c, Value *v) {
   int64_t groups = v->type.dims[0].size;
   int64_t *offsets = calloc((size_t)groups + 1, sizeof *offsets);
   if (!offsets) internal_error("out of memory");
-  const Node *origin = ir_outermost(source)->def;
-  if (origin && origin->op == OP_route) /* offsets; otherwise ids */
-    for (int64_t g = 0; g <= groups; g++)
-      offsets[g] = (int64_t)t->data[g];
-  else
-    eval_count_ids(c, t, groups, offsets);
+  for (int64_t g = 0; g <= groups && is_offsets; g++)
+    offsets[g] = (int64_t)t->data[g];
+  uint32_t clamped = c->clamped; /* counted where rows were made */
+  if (!is_offsets) eval_count_ids(c, t, groups, offsets);
+  c->clamped = clamped;
   return offsets;
 }
 
