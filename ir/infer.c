@@ -730,8 +730,8 @@ static bool infer_scan(Infer *I) {
     return false;
   const ValueVec *results = &I->n->body->results;
   if (results->len < carries)
-    return fail(I, "the body must yield %u carries, but yields %u values",
-                carries, results->len);
+    return fail(I, "carries=%u, but the body yields %u", carries,
+                results->len);
   for (uint32_t i = 0; i < results->len; i++) {
     Type t = ir_now(results->data[i])->type;
     if (i >= carries && !stacked(I, t)) return false;

@@ -210,10 +210,11 @@ static void lex_sign(Reader *r, Token *t) {
 /* Moves on: r->t becomes the next token. */
 static void next(Reader *r) {
   if (r->t.kind == T_SIGN) r->braces += (r->t.sign == '{') - (r->t.sign == '}');
-  r->t = (Token){.kind = T_END};
+  Span after_last = {r->file, r->t.span.hi, r->t.span.hi};
+  r->t = (Token){.kind = T_END, .span = after_last};
   r->t.first = skip_blanks(r);
-  r->t.span = (Span){r->file, r->at, r->at};
   if (r->at >= r->len) return;
+  r->t.span.lo = r->at;
   char c = r->text[r->at], after = peek(r, 1);
   if (isalpha((unsigned char)c) || c == '_')
     lex_word(r, &r->t);
@@ -314,7 +315,10 @@ static bool unknown(Reader *r, const char *what, const char *const *names,
 /* One of `n` words; gives its index. */
 static bool want_one_of(Reader *r, const char *what, const char *const *names,
                         size_t n, size_t *out) {
-  if (r->t.kind != T_WORD) return expected(r, what);
+  char a_what[32];
+  snprintf(a_what, sizeof a_what, "%s %s", strchr("aeiou", *what) ? "an" : "a",
+           what);
+  if (r->t.kind != T_WORD) return expected(r, a_what);
   for (*out = 0; *out < n; ++*out)
     if (names[*out] && take_word(r, names[*out])) return true;
   return unknown(r, what, names, n);
@@ -379,7 +383,7 @@ static bool read_ints(Reader *r, Attr *a) {
   VEC(int64_t) list = {0};
   if (!want_sign(r, '[')) return false;
   if (!is_sign(r, ']')) do {
-      int64_t i;
+      int64_t i = 0;
       if (!want_int(r, &i)) return false;
       vec_push(r->a, &list, i);
     } while (take_sign(r, ','));
@@ -455,7 +459,7 @@ static bool define(Reader *r, Sym name, Span span, Region *region, Value *v) {
 /* The value that the next token names. False without a report: it is void. */
 static bool read_use(Reader *r, const Region *region, Value **out) {
   Span at = r->t.span;
-  Sym name;
+  Sym name = NULL;
   if (!want_text(r, T_VALUE, "a value", &name)) return false;
   const Def *d = map_get(&r->defs, name);
   if (!d) return fail(r, at, "%%%s is not defined before this use", name);
@@ -485,7 +489,7 @@ static bool read_uses(Reader *r, const Region *region, ValueVec *out) {
 /* %x: f32[4] with its place, a parameter of `region`. */
 static bool read_param(Reader *r, Region *region, Value **out) {
   Span at = r->t.span;
-  Sym name;
+  Sym name = NULL;
   Type type;
   Place place;
   if (!want_text(r, T_VALUE, "a parameter", &name)) return false;
@@ -515,7 +519,7 @@ typedef struct Statement {
 } Statement;
 
 static bool read_flag(Reader *r, Node *n) {
-  int64_t group;
+  int64_t group = 0;
   if (take_word(r, "backward")) return n->backward = true;
   if (take_word(r, "layer"))
     return want_sign(r, '(') && want_string(r, &n->layer) && want_sign(r, ')');
@@ -576,15 +580,15 @@ static bool check_results(Reader *r, Statement *s) {
   const char *op = op_info[n->op].name;
   TypeVec types = {0};
   if (s->types.len != s->names.len)
-    return fail(r, n->span, "%s: %u results are named, %u types are written",
-                op, s->names.len, s->types.len);
+    return fail(r, n->span, "%s: %u named, but %u typed of its results", op,
+                s->names.len, s->types.len);
   if (op_is(n->op, TRAIT_TYPED))
     for (uint32_t i = 0; i < s->types.len; i++)
       ir_add_result(r->cx, n, s->types.data[i]);
   if (!ir_infer_types(r->cx, n, &types)) return false;
   if (types.len != s->names.len)
-    return fail(r, n->span, "%s: has %u results, %u are named", op, types.len,
-                s->names.len);
+    return fail(r, n->span, "%s: %u named of its %u results", op, s->names.len,
+                types.len);
   for (uint32_t i = 0; i < types.len; i++) {
     if (!type_equal(&types.data[i], &s->types.data[i]))
       return fail(r, n->span, "%s: result %u is %s, but %s is written", op, i,
@@ -634,16 +638,18 @@ static bool read_statement(Reader *r, Region *region) {
   return ok;
 }
 
-/* Statements up to `last`, which is "yield" or "return". */
-static bool read_statements(Reader *r, Region *region, const char *last) {
-  bool ok = true;
-  while (r->cx->errors < MOST_ERRORS && !is_word(r, last)) {
+/* Statements up to `last`, which is "yield" or "return". False: it never came;
+ * *ok becomes false when a statement failed. */
+static bool read_statements(Reader *r, Region *region, const char *last,
+                            bool *ok) {
+  while (!is_word(r, last)) {
+    if (r->cx->errors >= MOST_ERRORS) return false;
     if (r->t.kind == T_END || is_sign(r, '}')) return expected(r, last);
     uint32_t at = r->t.span.lo;
-    if (!read_statement(r, region)) ok = false;
+    if (!read_statement(r, region)) *ok = false;
     if (r->t.span.lo == at) next(r); /* a stray brace, say */
   }
-  return take_word(r, last) && ok;
+  return take_word(r, last);
 }
 
 static bool read_body(Reader *r, Region *body) {
@@ -653,8 +659,9 @@ static bool read_body(Reader *r, Region *body) {
       Value *v;
       if (!read_param(r, body, &v)) return false;
     } while (take_sign(r, ','));
-  if (!want_sign(r, ')') || !want_sign(r, '{')) return false;
-  if (!read_statements(r, body, "yield")) ok = false;
+  if (!want_sign(r, ')') || !want_sign(r, '{') ||
+      !read_statements(r, body, "yield", &ok))
+    return false;
   if (r->t.kind == T_VALUE && !read_uses(r, body, &body->results)) ok = false;
   return want_sign(r, '}') && ok;
 }
@@ -738,21 +745,16 @@ static bool read_plan(Reader *r, Entry *e) {
 }
 
 static bool read_entry(Reader *r) {
-  Sym name;
+  Sym name = NULL;
   Span at = r->t.span;
   if (!want_text(r, T_ENTRY, "an entry's name", &name)) return false;
   r->entry = ir_entry_new(r->m, name, at);
   r->defs = (Map){0};
-  bool ok = read_entry_params(r) && read_plan(r, r->entry);
-  if (!ok) /* its text is still worth reading: names are void */
-    while (r->t.kind != T_END && !is_sign(r, '{'))
-      next(r);
-  if (!want_sign(r, '{')) return false;
-  if (!ok) return false;
-  if (!read_statements(r, r->entry->region, "return")) ok = false;
-  if (r->cx->errors >= MOST_ERRORS) return false;
-  if (!read_return(r)) return false;
-  return want_sign(r, '}') && ok;
+  bool ok = true;
+  if (!read_entry_params(r) || !read_plan(r, r->entry)) return false;
+  return want_sign(r, '{') &&
+         read_statements(r, r->entry->region, "return", &ok) &&
+         read_return(r) && want_sign(r, '}') && ok;
 }
 
 /* ---- the module --------------------------------------------------------- */
@@ -799,7 +801,7 @@ static bool read_slot(Reader *r) {
 }
 
 static bool read_header(Reader *r) {
-  int64_t version;
+  int64_t version = 0;
   Span at = r->t.span;
   if (!take_word(r, "moec-ir"))
     return fail(r, at, "expected 'moec-ir 1' at the start of an IR file");
@@ -818,14 +820,15 @@ static bool read_item(Reader *r) {
   return want_one_of(r, "item", names, COUNT_OF(names), &i) && read[i](r);
 }
 
-/* At the start of an item, or at the end. */
+/* At the start of an item, or at the end. Within braces "slot" and "option"
+ * bind a result, but "entry" never occurs there. */
 static bool at_item(const Reader *r) {
-  static const char *const names[] = {"mesh", "slabs", "option", "slot",
-                                      "entry"};
+  static const char *const names[] = {"mesh", "slabs", "option", "slot"};
   if (r->t.kind == T_END) return true;
-  for (size_t i = 0; r->t.first && i < COUNT_OF(names); i++)
+  if (!r->t.first) return false;
+  for (size_t i = 0; r->braces <= 0 && i < COUNT_OF(names); i++)
     if (is_word(r, names[i])) return true;
-  return false;
+  return is_word(r, "entry");
 }
 
 static void read_module(Reader *r) {
@@ -841,6 +844,7 @@ static void read_module(Reader *r) {
     if (r->t.span.lo == at) next(r);
     while (!at_item(r))
       next(r);
+    r->braces = 0;
   }
 }
 

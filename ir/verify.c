@@ -303,16 +303,17 @@ static void set_param_sources(Verify *V, const Node *n) {
                source_of(V, n->ins.data[i]));
 }
 
-/* The operand by which `n` finds the rows of its ragged operand: ids, or the
- * slots that a route made together with the offsets. NULL: neither. */
+/* The operand by which `n` finds the rows of its ragged operands: ids, offsets,
+ * or the offsets of the route that made its slots. NULL: it has none. */
 static Value *rows_by(const Node *n) {
   uint32_t at = n->op == OP_combine || n->op == OP_rows_combine ? 1 : 2;
-  if (n->op == OP_combine || n->op == OP_row_dot)
-    return ir_outermost(n->ins.data[at]);
-  if (n->op != OP_rows_combine && n->op != OP_rows_dot) return NULL;
-  Value *slot = ir_outermost(n->ins.data[at]);
-  return slot->def && slot->def->op == OP_route ? slot->def->outs.data[0]
-                                                : NULL;
+  bool slots = n->op == OP_rows_combine || n->op == OP_rows_dot;
+  bool direct = n->op == OP_combine || n->op == OP_row_dot ||
+                (n->op == OP_contract && n->ins.len > 2);
+  if (!slots && !direct) return NULL;
+  Value *by = ir_outermost(n->ins.data[at]);
+  if (direct) return by;
+  return by->def && by->def->op == OP_route ? by->def->outs.data[0] : NULL;
 }
 
 static bool check_ragged(Verify *V, const Node *n) {
@@ -360,7 +361,9 @@ static bool check_place(Verify *V, const Value *v, Span s) {
   bool ok = true;
   for (int i = 0; i < MAX_LOOPS; i++) {
     if (!p->stride[i]) continue;
-    if (p->stride[i] < 0 || i >= V->depth) return fail(V, s, "a bad stride");
+    if (p->stride[i] < 0 || i >= V->depth)
+      return fail(V, s, "stride %lld for loop %d of %d",
+                  (long long)p->stride[i], i + 1, V->depth);
     int64_t last = attr_int(V->loops[i], "length") - 1;
     ok = ok && !__builtin_mul_overflow(p->stride[i], last, &reach) &&
          !__builtin_add_overflow(bytes, reach, &bytes);
