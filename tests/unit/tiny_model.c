@@ -4,7 +4,8 @@
  * over x; a product; stages with workspace, scratch and uneven chunks.
  *
  * Built several times: TINY_ABI another version, TINY_FEATURE another required
- * CPU feature, TINY_ROWS the shape of the parameter, TINY_B another batch. */
+ * CPU feature, TINY_ROWS the shape of the parameter, TINY_B another batch,
+ * TINY_BELOW a bound on bytes. */
 #include "../../runtime/moert.h"
 
 #include <math.h>
@@ -19,6 +20,9 @@
 #endif
 #ifndef TINY_ROWS
 #define TINY_ROWS 1
+#endif
+#ifndef TINY_BELOW
+#define TINY_BELOW "256"
 #endif
 #ifndef TINY_B
 #define TINY_B 4
@@ -269,7 +273,7 @@ static const MoertRecord decode_records[] = {LAUNCH(copy_w, a_logits, 1)};
    .name = (n), .source = (s), .ref = __VA_ARGS__}
 #define NONE {0}
 #define BT {B, T}
-#define BIND_X BIND(INPUT, i32, 2, BT, "x", "text", REF_X)
+#define BIND_X BIND(INPUT, i32, 2, BT, "x", "text( below = " TINY_BELOW " )", REF_X)
 #define BIND_Y BIND(INPUT, i32, 2, BT, "y", "text(shift=1)", REF_Y)
 #define SCALAR(n, t, at) BIND(REPORT, t, 0, NONE, n, "", REF(REPORT, t, 1, at))
 static const MoertBinding init_ins[] = {
