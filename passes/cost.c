@@ -142,20 +142,6 @@ static void count_products(Cost *c, const Region *r, int64_t times) {
   }
 }
 
-static int64_t region_macs(const Region *r) {
-  int64_t sum = 0;
-  for (uint32_t i = 0; i < r->nodes.len; i++) {
-    const Node *n = r->nodes.data[i];
-    sum += ir_macs(n);
-    if (n->body) sum += body_times(n) * region_macs(n->body);
-  }
-  return sum;
-}
-
-int64_t cost_entry_flops(const Entry *e) {
-  return 2 * region_macs(e->region);
-}
-
 /* Tokens of one step: elements of the first input of integers. */
 static int64_t count_tokens(const Entry *e) {
   for (uint32_t i = 0; i < e->ins.len; i++) {

@@ -199,9 +199,6 @@ ExpandFn expand_exp, expand_log, expand_log1p, expand_tanh, expand_erf,
 
 /* ---- cost.c: what a model costs --------------------------------------------- */
 
-/* Floating-point operations of the products in one step of the entry: a
- * multiply-add is two, a scan counts `length` times. */
-int64_t cost_entry_flops(const Entry *e);
 /* The table of parameters, operations and bytes by layer, for the forward part
  * of `e`, before autodiff. Operations are multiply-adds a token; what has no
  * part in a product or a gather, biases for one, is on a line of its own. */
