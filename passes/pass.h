@@ -197,6 +197,51 @@ ExpandFn expand_exp, expand_log, expand_log1p, expand_tanh, expand_erf,
     expand_sigmoid, expand_normal, expand_uniform, expand_philox,
     expand_dispatch, expand_combine, expand_row_dot, expand_stop_gradient;
 
+/* ---- batch.c: an op of a loop's body, for all iterations at once --------------- */
+
+/* A body's value seen from outside of the loop. */
+typedef struct Over {
+  Value *v;
+  bool stacked; /* one an iteration along dim 0; else the same in all */
+} Over;
+
+/* Whether the op can work on stacked operands; stacked: by operand. */
+bool batch_can(const Node *n, const bool *stacked);
+/* Appends through `b` what computes all iterations' results of `n` from its
+ * operands: a plain clone when no operand is stacked. */
+void batch_node(Builder *b, const Node *n, const Over *ins, int64_t length,
+                Over *outs);
+
+/* ---- hoist.c, shared with hoist_sink.c ------------------------------------------- */
+
+/* On what a body's value depends, the last that holds. */
+typedef enum LoopClass {
+  CLASS_NONE,  /* not of this body */
+  CLASS_FIXED, /* on invariants alone */
+  CLASS_INPUT, /* on the index and scanned operands, by ops that can be batched */
+  CLASS_CARRY  /* on carries, or not to be had outside for another reason */
+} LoopClass;
+
+typedef struct Hoist {
+  Ctx *cx;
+  const PassOptions *options;
+  Loop l;
+  Region *body;
+  Builder before, after; /* around the scan */
+  Map classes;           /* value -> LoopClass */
+  Map uses;              /* value -> reads, a yield is one */
+  bool changed;
+} Hoist;
+
+LoopClass hoist_class(const Hoist *h, const Value *v);
+/* The body's value outside of the loop through `b`, made before or after it;
+ * `made` remembers (value -> Over). After the loop, what it must keep for that
+ * is stacked; before it, the class of `v` must not be CLASS_CARRY. */
+Over hoist_outside(Hoist *h, Builder *b, Map *made, Value *v);
+/* Moves sums over all iterations, and what only feeds stacked results, to
+ * behind the loop. hoist_sink.c */
+void hoist_sink(Hoist *h);
+
 /* ---- cost.c: what a model costs --------------------------------------------- */
 
 /* The table of parameters, operations and bytes by layer, for the forward part

@@ -581,6 +581,8 @@ static bool check_passes(const char *name, Probe *g) {
     PassFn *run;
     const char *name;
   } passes[] = {{pass_simplify, "simplify"},
+                {pass_hoist, "hoist"},
+                {pass_simplify, "simplify"},
                 {pass_recompute, "recompute"},
                 {pass_simplify, "simplify"}};
   for (size_t i = 0; i < COUNT_OF(passes); i++)
@@ -602,7 +604,7 @@ static int check_once(const Case *c, const int64_t *dims, bool early) {
     return report(c->name, false, "does not parse");
   forward_only(&f);
   PassOptions o = {.precision = DT_f64};
-  if (early) pass_simplify(g.m, &o);
+  if (early && pass_simplify(g.m, &o)) pass_hoist(g.m, &o);
   if (!pass_autodiff(g.m, &o) || !ir_verify(g.m, false)) {
     diag_print(&g.cx, stdout);
     return report(c->name, false, "autodiff fails");
