@@ -331,8 +331,9 @@ typedef struct CodegenOptions {
 
 /* ---- contract.c, rows.c: called by cg_lower -----------------------------------
  * The product as one library call, when dims collapse to one stride each; false
- * when it needs a generated kernel (ragged, or awkward strides). */
-bool cg_gemm(const Node *n, MoertGemm *out);
+ * when it needs a generated kernel (ragged, awkward strides, not f32). Operand 1
+ * is the left matrix where swapped. */
+bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped);
 /* A contraction that no gemm can take; `route`; `scatter_add`. */
 Kernel *cg_contract(Ctx *cx, const Node *n, int lanes);
 Kernel *cg_route(Ctx *cx, const Node *n, int lanes);

@@ -629,6 +629,44 @@ static Kernel *nest(Ctx *cx, const Node *n, Letters ls, int lanes) {
   return kb_finish(t.b);
 }
 
+/* ---- library calls ----------------------------------------------------------------------- */
+
+/* A matrix whose rows or columns are contiguous, with its batch stride outside
+ * of it: what libraries are fast with. */
+static bool is_plain(const Letter *rows, const Letter *cols,
+                     const Letter *batch, int side) {
+  int64_t r = rows->stride[side], c = cols->stride[side];
+  int64_t b = batch->stride[side];
+  bool matrix = (c == 1 && r >= cols->size) || (r == 1 && c >= rows->size) ||
+                (rows->size == 1 && c == 1) || (cols->size == 1 && r == 1);
+  return matrix && (batch->size == 1 || b >= rows->size * cols->size);
+}
+
+static void set_strides(int64_t *to, const Product *p, Role x, Role y,
+                        int side) {
+  to[0] = p->role[ROLE_BATCH].stride[side];
+  to[1] = p->role[x].stride[side];
+  to[2] = p->role[y].stride[side];
+}
+
+bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
+  Product p = {.dtype = n->outs.data[0]->type.dtype};
+  if (p.dtype != DT_f32 || !find_product(letters_of(n), &p) || p.groups)
+    return false;
+  const Letter *b = &p.role[ROLE_BATCH], *m = &p.role[ROLE_M];
+  const Letter *c = &p.role[ROLE_N], *k = &p.role[ROLE_K];
+  if (!is_plain(m, k, b, LEFT) || !is_plain(k, c, b, RIGHT) ||
+      !is_plain(m, c, b, OUT))
+    return false;
+  *out = (MoertGemm){.batch = b->size, .m = m->size, .n = c->size,
+                     .k = k->size, .dtype = (int32_t)p.dtype};
+  set_strides(out->a_stride, &p, ROLE_M, ROLE_K, LEFT);
+  set_strides(out->b_stride, &p, ROLE_K, ROLE_N, RIGHT);
+  set_strides(out->c_stride, &p, ROLE_M, ROLE_N, OUT);
+  *out_swapped = p.arg[LEFT] == 1;
+  return true;
+}
+
 Kernel *cg_contract(Ctx *cx, const Node *n, int lanes) {
   Letters ls = letters_of(n);
   Product p = {.dtype = n->outs.data[0]->type.dtype};

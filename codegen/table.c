@@ -235,9 +235,15 @@ static void add_args(Table *t, Record *r, const Node *n) {
 
 static void launch(Table *t, Node *n) {
   MoertGemm g;
-  bool gemm = n->op == OP_contract && cg_gemm(n, &g);
+  bool swapped = false;
+  bool gemm = n->op == OP_contract && cg_gemm(n, &g, &swapped);
   Record r = record_of(t, gemm ? MOERT_GEMM : MOERT_LAUNCH, n);
   add_args(t, &r, n);
+  if (swapped) {
+    LLVMValueRef left = r.args.data[1];
+    r.args.data[1] = r.args.data[0];
+    r.args.data[0] = left;
+  }
   r.flops = node_flops(n);
   if (gemm)
     r.gemm = c_gemm(t, &g);
@@ -448,10 +454,11 @@ static void kernels_of(Kernels *ks, const Region *r) {
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
     MoertGemm g;
+    bool swapped;
     if (n->op == OP_scan)
       kernels_of(ks, n->body);
     if (n->op == OP_scan || n->op == OP_reshape ||
-        (n->op == OP_contract && cg_gemm(n, &g)))
+        (n->op == OP_contract && cg_gemm(n, &g, &swapped)))
       continue;
     Kernel *k = cg_lower(ks->m->cx, n, ks->lanes);
     const void *key = (const void *)(uintptr_t)k->hash;

@@ -1,0 +1,187 @@
+/* build.c: compiled code against the interpreter, launch by launch: contractions
+ * of every form, routing, and random graphs through the whole pipeline. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../passes/pass.h"
+#include "check.h"
+#include "launches.h"
+#include "random_graph.h"
+
+static Module *read_text(Ctx *cx, const char *text) {
+  uint32_t file = source_add(cx, "test.ir", text, strlen(text));
+  return ir_read(cx, file);
+}
+
+static bool run_passes(Module *m, const char *from, int opt_level,
+                       Dtype precision) {
+  Pipeline p = {.options = {.opt_level = opt_level, .precision = precision},
+                .from = from};
+  return pass_run(&p, m);
+}
+
+/* One case: launches and a whole step agree. */
+static void check(Ctx *cx, const char *name, Module *m, const char *cpu,
+                  uint64_t seed, double step_tol) {
+  Buf why = {0};
+  bool ok = m && launches_agree(m, cpu, seed, step_tol, &why);
+  if (cx->errors) diag_print(cx, stdout);
+  CHECK(name, ok, "%s", why.data ? why.data : "it is no module");
+  fflush(stdout);
+  buf_free(&why);
+  ctx_free(cx);
+}
+
+/* ---- products ------------------------------------------------------------------ */
+
+/* A map, and a size for each of its letters in order of appearance. */
+typedef struct Product {
+  const char *map;
+  int sizes[8];
+} Product;
+
+static void add_type(Buf *b, const char *letters, const char *all,
+                     const int *sizes, const char *dtype) {
+  buf_fmt(b, "%s[", dtype);
+  for (const char *p = letters; *p; p++)
+    buf_fmt(b, "%s%d", p == letters ? "" : ", ", sizes[strchr(all, *p) - all]);
+  buf_add(b, "]");
+}
+
+static void check_product(const Product *p, const char *dtype,
+                          const char *cpu) {
+  IndexMap m;
+  char all[MAX_RANK * 2 + 1] = "", name[128];
+  if (!map_parse(p->map, &m)) abort();
+  for (const char *c = p->map; *c; c++)
+    if (*c != ',' && *c != '-' && *c != '>' && !strchr(all, *c))
+      strncat(all, c, 1);
+  Buf b = {0};
+  buf_add(&b, "moec-ir 1\nmesh {dev=1}\nentry @main(%x: ");
+  add_type(&b, m.ins[0], all, p->sizes, dtype);
+  buf_add(&b, " = input \"x\", %y: ");
+  add_type(&b, m.ins[1], all, p->sizes, dtype);
+  buf_fmt(&b, " = input \"y\") {\n  %%z = contract %%x, %%y {map=\"%s\"} : ",
+          p->map);
+  add_type(&b, m.out, all, p->sizes, dtype);
+  buf_add(&b, "\n  return report \"z\" = %z\n}\n");
+  snprintf(name, sizeof name, "build product %s %s %s", p->map, dtype, cpu);
+  Ctx cx = {0};
+  Module *module = read_text(&cx, b.data);
+  if (module && !run_passes(module, "schedule", 2, DT_f32)) module = NULL;
+  check(&cx, name, module, cpu, 7, 1e-4);
+  buf_free(&b);
+}
+
+static void products(const char *cpu) {
+  static const Product all[] = {
+      {"mk,kn->mn", {33, 70, 45}},     {"mk,nk->mn", {5, 300, 64}},
+      {"km,kn->mn", {40, 13, 97}},     {"bmk,bkn->bmn", {3, 17, 29, 31}},
+      {"km,kn->nm", {19, 50, 3}},      {"abk,kcd->abcd", {2, 3, 4, 5, 6}},
+      {"bad,bcd->abc", {4, 3, 7, 5}},  {"mk,k->m", {9, 100}},
+      {"k,k->", {77}},                 {"m,n->mn", {7, 40}},
+      {"xayb,cadb->xcyd", {2, 3, 2, 5, 4, 3}},
+      {"mk,kn->mn", {1, 1, 1}},        {"mk,kn->mn", {1, 600, 1}},
+      {"mk,kn->mn", {200, 5, 300}},
+  };
+  for (size_t i = 0; i < COUNT_OF(all); i++) {
+    check_product(&all[i], "f32", cpu);
+    check_product(&all[i], "f64", cpu);
+  }
+}
+
+/* ---- experts ------------------------------------------------------------------------ */
+
+/* Letters behind a $ stand for the sizes of an Experts, F for the dtype, R for
+ * T * K, O for N + 1. */
+static const char experts_text[] =
+    "moec-ir 1\n"
+    "mesh {dev=1}\n"
+    "entry @main(%x: $F[$T, $D] = input \"x\", %ids: i32[$T, $K] ="
+    " input \"ids\", %w: $F[$N, $D, $H] = input \"w\","
+    " %x3: $F[$T, $K, $H] = input \"x3\") {\n"
+    "  %o, %slot, %src = route %ids {experts=$N} : i32[$O],"
+    " i32[$T, $K], i32[$R]\n"
+    "  %r = fused %x, %src, %o {kind=\"map\", rows=0} (%xp: $F[$T,"
+    " $D], %srcp: i32[$R], %op: i32[$O]) {\n"
+    "    %g = rows_gather %xp, %srcp, %op {choices=$K} : $F[$N,"
+    " r<=$R, $D]\n"
+    "    yield %g\n"
+    "  } : $F[$N, r<=$R, $D]\n"
+    "  %h = contract %r, %w {map=\"nrd,ndh->nrh\"} : $F[$N, r<=$R,"
+    " $H]\n"
+    "  %dr = contract %h, %w {map=\"nrh,ndh->nrd\"} : $F[$N, r<=$R,"
+    " $D]\n"
+    "  %dw = contract %r, %h {map=\"nrd,nrh->ndh\"} : $F[$N, $D,"
+    " $H]\n"
+    "  %all = contract %r, %dr {map=\"nrd,nre->de\"} : $F[$D, $D]\n"
+    "  %per = contract %r, %dr {map=\"nrd,nrd->nd\"} : $F[$N, $D]\n"
+    "  %some = contract %r, %per {map=\"nrd,nd->nr\"} : $F[$N,"
+    " r<=$R]\n"
+    "  %sum = contract %r, %dr {map=\"nrd,nrd->d\"} : $F[$D]\n"
+    "  %sum2 = contract %some, %dr {map=\"nr,nrd->d\"} : $F[$D]\n"
+    "  %table = scatter_add %ids, %x3 {rows=$N} : $F[$N, $H]\n"
+    "  return report \"w\" = %dw, report \"all\" = %all, report \"sum\" ="
+    " %sum, report \"sum2\" = %sum2, report \"per\" = %per,"
+    " report \"table\" = %table\n"
+    "}\n";
+
+/* T tokens, K choices, D to H wide, N experts; ids in [0, below). */
+typedef struct Experts {
+  int t, k, d, n, h, below;
+} Experts;
+
+static void add_size(Buf *b, const Experts *e, const char *dtype, char c) {
+  switch (c) {
+  case 'F': buf_add(b, dtype); break;
+  case 'T': buf_fmt(b, "%d", e->t); break;
+  case 'K': buf_fmt(b, "%d", e->k); break;
+  case 'D': buf_fmt(b, "%d", e->d); break;
+  case 'N': buf_fmt(b, "%d", e->n); break;
+  case 'H': buf_fmt(b, "%d", e->h); break;
+  case 'R': buf_fmt(b, "%d", e->t * e->k); break;
+  case 'O': buf_fmt(b, "%d", e->n + 1); break;
+  }
+}
+
+static void check_experts(const Experts *e, const char *dtype,
+                          const char *cpu) {
+  char name[128];
+  Buf b = {0};
+  for (const char *c = experts_text; *c; c++) {
+    if (*c == '$')
+      add_size(&b, e, dtype, *++c);
+    else
+      buf_add_n(&b, c, 1);
+  }
+  snprintf(name, sizeof name, "build experts t=%d k=%d d=%d n=%d h=%d of %d %s %s",
+           e->t, e->k, e->d, e->n, e->h, e->below, dtype, cpu);
+  InputBound bounds[] = {{"ids", e->below}, {NULL, 0}};
+  launches_bounds = bounds;
+  Ctx cx = {0};
+  Module *m = read_text(&cx, b.data);
+  if (m && !run_passes(m, "schedule", 2, DT_f32)) m = NULL;
+  check(&cx, name, m, cpu, 11, 1e-3);
+  launches_bounds = NULL;
+  buf_free(&b);
+}
+
+static void experts(const char *cpu) {
+  static const Experts all[] = {
+      {40, 2, 33, 5, 47, 5},   {7, 1, 3, 4, 5, 4},    {1, 1, 1, 1, 1, 1},
+      {300, 2, 40, 6, 64, 1},  {100, 4, 64, 32, 96, 20}, {3, 2, 7, 9, 290, 9},
+      {600, 1, 5, 2, 33, 2},
+  };
+  for (size_t i = 0; i < COUNT_OF(all); i++) {
+    check_experts(&all[i], "f32", cpu);
+    check_experts(&all[i], "f64", cpu);
+  }
+}
+
+int main(void) {
+  products("native");
+  products("x86-64-v3");
+  experts("native");
+  experts("x86-64-v3");
+  return failures != 0;
+}
