@@ -224,10 +224,10 @@ static const Case cases[] = {
      "%x", "1 2 3 | 2 0 0 2 0 2 | 1 10 5 5 2 20",
      "1 10 2 20 3 30 2 20 4 40 6 60", 0},
     {"ragged contraction with its offsets", "f32[2, 1] i32[2, 1] f32[2, 1, 1]",
-     "%d = dispatch %a, %b {experts=2} : f32[2, r<=2, 1]\n"
-     "%o = iota {dim=0} : i32[3]\n" /* not what %b says: one row each */
+     "%o, %s, %r = route %b {experts=2} : i32[3], i32[2, 1], i32[2]\n"
+     "%d = rows_gather %a, %r, %o {choices=1} : f32[2, r<=2, 1]\n"
      "%x = contract %d, %c, %o {map=\"nrd,ndh->nrh\"} : f32[2, r<=2, 1]",
-     "%x", "3 4 | 0 0 | 10 100", "30 400", 0},
+     "%x", "3 4 | 1 0 | 10 100", "40 300", 0},
 
     /* structure */
     {"stop_gradient", "f32[2]", "%x = stop_gradient %a : f32[2]", "%x", "1 2",
