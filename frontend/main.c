@@ -363,22 +363,10 @@ static bool compile(Job *j) {
 /* ---- the program ------------------------------------------------------------------ */
 
 static void print_ops(void) {
-  for (int k = 0; k < OP_COUNT; k++) {
-    const OpInfo *op = &op_info[k];
-    printf("%s", op->name);
-    if (op->max_ins == VARIADIC)
-      printf(" (%d or more operands", op->min_ins);
-    else if (op->min_ins != op->max_ins)
-      printf(" (%d to %d operands", op->min_ins, op->max_ins);
-    else
-      printf(" (%d operand%s", op->min_ins, op->min_ins == 1 ? "" : "s");
-    if (op->outs == VARIADIC)
-      printf(", any number of results)");
-    else
-      printf(", %d result%s)", op->outs, op->outs == 1 ? "" : "s");
-    if (op->attrs[0]) printf(" {%s}", op->attrs);
-    printf("\n    %s\n", op->doc);
-  }
+  Buf out = {0};
+  ir_print_ops(&out);
+  fputs(out.data, stdout);
+  buf_free(&out);
 }
 
 /* A failed assert is our mistake, and its status says so. */

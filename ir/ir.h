@@ -435,7 +435,7 @@ typedef struct PrintOptions {
 void ir_print(Module *m, PrintOptions o, Buf *out);
 void ir_print_entry(Entry *e, PrintOptions o, Buf *out);
 void ir_print_node(Node *n, Buf *out); /* one node, for messages */
-void ir_print_ops(Buf *out);           /* the table of ops in IR.md */
+void ir_print_ops(Buf *out);           /* the list of ops in IR.md */
 
 /* NULL: diagnostics were reported. The result has passed ir_verify. */
 Module *ir_read(Ctx *cx, uint32_t file);

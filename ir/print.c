@@ -368,33 +368,44 @@ void ir_print(Module *m, PrintOptions o, Buf *out) {
   }
 }
 
-/* ---- the page of ops ---------------------------------------------------- */
+/* ---- the list of ops ---------------------------------------------------- */
 
-static void print_range(Buf *out, int min, int max) {
-  if (max == VARIADIC)
-    buf_fmt(out, "%d..", min);
-  else if (min == max)
-    buf_fmt(out, "%d", min);
+static void print_count(Buf *out, int min, int max, const char *what) {
+  if (max == VARIADIC && min)
+    buf_fmt(out, "%d or more %ss", min, what);
+  else if (max == VARIADIC)
+    buf_fmt(out, "any number of %ss", what);
+  else if (min < max)
+    buf_fmt(out, "%d to %d %ss", min, max, what);
   else
-    buf_fmt(out, "%d-%d", min, max);
+    buf_fmt(out, "%d %s%s", min, what, min == 1 ? "" : "s");
+}
+
+/* Words of `text` on lines of at most WIDTH, indented by 4. */
+static void print_wrapped(Buf *out, const char *text) {
+  for (size_t column = WIDTH; *text;) {
+    size_t n = strcspn(text, " ");
+    if (column + 1 + n > WIDTH) {
+      buf_add(out, "\n   ");
+      column = 3;
+    }
+    buf_add(out, " ");
+    buf_add_n(out, text, n);
+    column += 1 + n;
+    text += n + strspn(text + n, " ");
+  }
 }
 
 void ir_print_ops(Buf *out) {
-  buf_add(out, "| op | operands | results | attributes | what it is |\n");
-  buf_add(out, "|---|---|---|---|---|\n");
   for (OpKind op = 0; op < OP_COUNT; op++) {
     const OpInfo *o = &op_info[op];
-    buf_fmt(out, "| `%s` | ", o->name);
-    print_range(out, o->min_ins, o->max_ins);
-    buf_add(out, " | ");
-    if (o->outs == VARIADIC)
-      buf_add(out, "any");
-    else
-      buf_fmt(out, "%d", o->outs);
-    buf_fmt(out, "%s | %s | ", o->traits & TRAIT_TYPED ? " (typed)" : "",
-            o->attrs);
-    for (const char *c = o->doc; *c; c++) /* a bar would end the cell */
-      buf_fmt(out, *c == '|' ? "\\%c" : "%c", *c);
-    buf_add(out, " |\n");
+    buf_fmt(out, "%s (", o->name);
+    print_count(out, o->min_ins, o->max_ins, "operand");
+    buf_add(out, ", ");
+    print_count(out, o->outs == VARIADIC ? 0 : o->outs, o->outs, "result");
+    buf_add(out, o->traits & TRAIT_TYPED ? ", typed)" : ")");
+    if (*o->attrs) buf_fmt(out, " {%s}", o->attrs);
+    print_wrapped(out, o->doc);
+    buf_add(out, "\n");
   }
 }
