@@ -242,6 +242,80 @@ Over hoist_outside(Hoist *h, Builder *b, Map *made, Value *v);
  * behind the loop. hoist_sink.c */
 void hoist_sink(Hoist *h);
 
+/* ---- fuse.c and fuse_group.c among themselves -------------------------------- */
+
+/* How a group reads one value: `lead` of the value's leading dims are the
+ * group's; FUSE_ROWS where sums over rows need it, FUSE_REST after those. */
+enum { FUSE_ROWS = 1, FUSE_REST = 2 };
+typedef struct FuseRead {
+  int lead;
+  int parts;
+  const Value *v;
+} FuseRead;
+
+/* What becomes one node: a launch, or a node that stays as it is. */
+typedef struct FuseGroup FuseGroup;
+struct FuseGroup {
+  uint32_t id;
+  Node *fixed;        /* the node that stays */
+  FuseGroup *merged;  /* into that one */
+  NodeVec nodes;      /* computed here, users before operands */
+  ValueVec results;   /* stored, in that order too */
+  VEC(FuseRead *) reads;
+  Map read;           /* value -> FuseRead */
+  uint64_t *reach;    /* by id: groups that need this one, at any remove */
+  int rank;
+  int64_t dims[MAX_RANK]; /* of the first result */
+  int rows;               /* leading dims that all results share */
+  int64_t widest;         /* elements of the largest value, rows' part aside */
+  bool orders;            /* has an op on rows, or sums a last dim */
+  bool uneven;            /* has results of several shapes */
+  int column_rows;        /* `cols`: dims that are summed over; else 0 */
+  int64_t column_dims[MAX_RANK];
+  bool emitted;
+};
+typedef VEC(FuseGroup *) FuseGroupVec;
+
+/* What is known of a value before groups are chosen. */
+typedef struct FuseValue {
+  int cost;       /* scalar ops an element since the last result stored or
+                     reduced */
+  bool from_seed; /* computed from iotas, constants and scalars alone */
+} FuseValue;
+
+typedef struct Fuse {
+  Ctx *cx;
+  Arena *a;
+  const PassOptions *options;
+  Region *region;
+  Map values;  /* Value -> FuseValue */
+  Map users;   /* Value -> NodeVec */
+  Map groups;  /* Node -> FuseGroupVec, where it is computed */
+  Map homes;    /* stored Value -> FuseGroup */
+  Map returned; /* values that the region returns */
+  Map place;    /* Node -> its number in the region, from 1 */
+  Map stored;   /* stored Value -> result of the launch */
+  FuseGroupVec all;
+  uint32_t words; /* of a reach set */
+} Fuse;
+
+FuseGroup *fuse_group_new(Fuse *f, Node *fixed);
+FuseGroup *fuse_now(FuseGroup *g); /* through merges */
+bool fuse_needs(const FuseGroup *later, const FuseGroup *earlier);
+void fuse_need(Fuse *f, FuseGroup *later, FuseGroup *earlier);
+FuseValue *fuse_value(const Fuse *f, const Value *v);
+bool fuse_is_launchable(const Node *n);
+/* How `g` would read the node's results: what its own nodes ask for. */
+FuseRead fuse_demand(const Fuse *f, const FuseGroup *g, const Node *n);
+/* Whether computing `n` in `g` is right and worth while; `r` as above. */
+bool fuse_fits(const Fuse *f, const FuseGroup *g, const Node *n, FuseRead r);
+void fuse_take(Fuse *f, FuseGroup *g, Node *n, FuseRead r);
+/* Takes `n` if it fits and its results can be stored; a new group takes all. */
+bool fuse_take_result(Fuse *f, FuseGroup *g, Node *n, FuseRead r);
+bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h);
+bool fuse_is_small(const FuseGroup *g);
+int64_t fuse_elements(const Node *n);
+
 /* ---- cost.c: what a model costs --------------------------------------------- */
 
 /* The table of parameters, operations and bytes by layer, for the forward part

@@ -1,0 +1,424 @@
+/* fuse.c: groups ops into launches.
+ *
+ * After it every node of an entry or a scan body is a fused launch, a
+ * contraction, a route, a scatter_add or a scan. A fused node's region is
+ * computed by one kernel, pulled from its results (codegen/lower.c); attribute
+ * `kind` says how it is cut into parallel pieces:
+ *   map   all results have one shape, whose `rows` dims are all of its dims
+ *   row   the `rows` leading dims, shared by all results, are worked off one by
+ *         one; sums over inner dims, top_k and the like stay within a row
+ *   cols  sums over `rows` leading dims, in chunks, then whatever small is
+ *         computed from them; two stages
+ *
+ * Method: nodes are visited from the results backwards, so that all readers of
+ * a value have their groups when its turn comes. It joins the one group that
+ * reads it, or is computed again in each where that is cheaper than storing it
+ * (few ops, or random bits: anything from iotas and scalars), or brings the
+ * groups together; failing that it is stored: beside the results of a group
+ * that reads it, of one of the same shape, or as the first of a new one. No
+ * group may need itself through others: each keeps the set of those that need
+ * it (fuse_group.c).
+ *
+ *   %a = mul %x, %y                        %b, %s = fused %x, %y
+ *   %b = exp' %a                              {kind="row", rows=1} (%x, %y) {
+ *   %s = reduce_sum %b {map="rd->r"}           %a = mul %x, %y
+ *   return ... %b, ... %s         becomes      ... yield %b, %s } */
+#include "pass.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  CHEAP = 8,       /* scalar ops less than a store and a load are worth */
+  TINY = 1024,     /* elements: such groups are put together at any chance */
+  MAX_COST = 10000,
+  LOOK_BACK = 200  /* groups that a tiny one is compared with */
+};
+
+/* ---- facts about values -------------------------------------------------------------- */
+
+static int own_cost(const Node *n) {
+  if (op_is(n->op, TRAIT_EW)) {
+    return n->op == OP_div || n->op == OP_sqrt || n->op == OP_rem ? 4 : 1;
+  }
+  if (n->op == OP_rows_combine)
+    return 2 * (int)n->ins.data[1]->type.dims[n->ins.data[1]->type.rank - 1]
+                   .size;
+  return n->op == OP_rows_gather ? 3 : 0;
+}
+
+static void note_value(Fuse *f, const Value *v, FuseValue facts) {
+  FuseValue *copy = arena_copy(f->a, &facts, sizeof facts);
+  map_put(f->a, &f->values, v, copy);
+}
+
+static void note_node(Fuse *f, const Node *n) {
+  LowerKind k = op_info[n->op].lower;
+  bool follows = k == LOWER_SCALAR || k == LOWER_ACCESS;
+  FuseValue facts = {.from_seed = follows};
+  if (follows) facts.cost = own_cost(n);
+  for (uint32_t i = 0; follows && i < n->ins.len; i++) {
+    const FuseValue *in = fuse_value(f, n->ins.data[i]);
+    facts.cost += in->cost;
+    facts.from_seed &= in->from_seed;
+  }
+  if (facts.cost > MAX_COST) facts.cost = MAX_COST;
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    note_value(f, n->outs.data[i], facts);
+}
+
+static void note_user(Fuse *f, const Value *v, Node *user) {
+  NodeVec *users = map_get(&f->users, v);
+  if (!users) {
+    users = NEW(f->a, NodeVec);
+    map_put(f->a, &f->users, v, users);
+  }
+  if (users->len && users->data[users->len - 1] == user) return;
+  vec_push(f->a, users, user);
+}
+
+static void study(Fuse *f) {
+  Region *r = f->region;
+  for (uint32_t i = 0; i < r->params.len; i++) {
+    bool scalar = r->params.data[i]->type.rank == 0;
+    note_value(f, r->params.data[i], (FuseValue){.from_seed = scalar});
+  }
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    map_put(f->a, &f->place, n, (void *)(uintptr_t)(i + 1));
+    note_node(f, n);
+    for (uint32_t j = 0; j < n->ins.len; j++)
+      note_user(f, n->ins.data[j], n);
+  }
+  for (uint32_t i = 0; i < r->results.len; i++)
+    map_put(f->a, &f->returned, r->results.data[i], r);
+}
+
+/* ---- readers of a node ---------------------------------------------------------------- */
+
+typedef struct Readers {
+  FuseGroupVec launches, fixed;
+  bool returned;
+} Readers;
+
+static void add_group(Fuse *f, FuseGroupVec *v, FuseGroup *g) {
+  for (uint32_t i = 0; i < v->len; i++)
+    if (v->data[i] == g) return;
+  vec_push(f->a, v, g);
+}
+
+static void readers_of_value(Fuse *f, const Value *v, Readers *r) {
+  const NodeVec *users = map_get(&f->users, v);
+  if (map_get(&f->returned, v)) r->returned = true;
+  for (uint32_t i = 0; users && i < users->len; i++) {
+    const FuseGroupVec *in = map_get(&f->groups, users->data[i]);
+    for (uint32_t j = 0; in && j < in->len; j++) {
+      FuseGroup *g = fuse_now(in->data[j]);
+      add_group(f, g->fixed ? &r->fixed : &r->launches, g);
+    }
+  }
+}
+
+static Readers readers_of(Fuse *f, const Node *n) {
+  Readers r = {0};
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    readers_of_value(f, n->outs.data[i], &r);
+  return r;
+}
+
+/* ---- placing a node ------------------------------------------------------------------- */
+
+static bool may_repeat(const Fuse *f, const Node *n) {
+  LowerKind k = op_info[n->op].lower;
+  const FuseValue *v = fuse_value(f, n->outs.data[0]);
+  if (k == LOWER_REDUCE || k == LOWER_ROW) return false;
+  return v->cost <= CHEAP || (v->from_seed && n->outs.data[0]->type.rank > 0);
+}
+
+static bool fits_all(const Fuse *f, const FuseGroupVec *groups,
+                     const Node *n) {
+  for (uint32_t i = 0; i < groups->len; i++)
+    if (!fuse_fits(f, groups->data[i], n,
+                   fuse_demand(f, groups->data[i], n)))
+      return false;
+  return true;
+}
+
+static void take_all(Fuse *f, const FuseGroupVec *groups, Node *n) {
+  for (uint32_t i = 0; i < groups->len; i++)
+    fuse_take(f, groups->data[i], n, fuse_demand(f, groups->data[i], n));
+}
+
+/* Computes the node where it is read, nowhere else. */
+static bool inlined(Fuse *f, Node *n, Readers *r) {
+  if (r->returned || r->fixed.len) return false;
+  if (r->launches.len > 1 && !may_repeat(f, n)) {
+    if (f->options->opt_level == 0) return false;
+    FuseGroup *g = r->launches.data[0];
+    for (uint32_t i = 1; i < r->launches.len; i++)
+      fuse_merge(f, g, r->launches.data[i]);
+    *r = readers_of(f, n);
+    if (r->launches.len > 1) return false;
+  }
+  if (!fits_all(f, &r->launches, n)) return false;
+  take_all(f, &r->launches, n);
+  return true;
+}
+
+/* Every reader but `g` itself comes after it. */
+static bool precedes(const FuseGroup *g, const Readers *r) {
+  for (uint32_t i = 0; i < r->launches.len; i++)
+    if (r->launches.data[i] != g && fuse_needs(g, r->launches.data[i]))
+      return false;
+  for (uint32_t i = 0; i < r->fixed.len; i++)
+    if (fuse_needs(g, r->fixed.data[i])) return false;
+  return true;
+}
+
+/* The results of `n` that something outside of `g` reads. */
+static void store(Fuse *f, FuseGroup *g, Node *n) {
+  for (uint32_t i = 0; i < n->outs.len; i++) {
+    Value *v = n->outs.data[i];
+    Readers r = {0};
+    readers_of_value(f, v, &r);
+    bool outside = r.returned || r.fixed.len > 0;
+    for (uint32_t j = 0; j < r.launches.len; j++)
+      outside |= r.launches.data[j] != g;
+    if (!outside) continue;
+    map_put(f->a, &f->homes, v, g);
+    if (!g->fixed) vec_push(f->a, &g->results, v);
+    for (uint32_t j = 0; j < r.launches.len; j++)
+      fuse_need(f, r.launches.data[j], g);
+    for (uint32_t j = 0; j < r.fixed.len; j++) fuse_need(f, r.fixed.data[j], g);
+  }
+}
+
+static bool stored_with_reader(Fuse *f, Node *n, const Readers *r) {
+  if (f->options->opt_level == 0) return false;
+  for (uint32_t i = 0; i < r->launches.len; i++) {
+    FuseGroup *g = r->launches.data[i];
+    if (!precedes(g, r) || !fuse_take_result(f, g, n, fuse_demand(f, g, n)))
+      continue;
+    store(f, g, n);
+    return true;
+  }
+  return false;
+}
+
+/* Puts a new group together with one of the same shape that reads one of its
+ * operands too. */
+static bool joined_sibling(Fuse *f, FuseGroup *g, const Node *n) {
+  for (uint32_t i = 0; i < n->ins.len; i++) {
+    const NodeVec *users = map_get(&f->users, n->ins.data[i]);
+    if (n->ins.data[i]->type.rank == 0) continue;
+    for (uint32_t u = 0; users && u < users->len; u++) {
+      const FuseGroupVec *in = map_get(&f->groups, users->data[u]);
+      for (uint32_t j = 0; in && j < in->len; j++) {
+        FuseGroup *h = fuse_now(in->data[j]);
+        if (h == g || h->fixed || h->rank != g->rank || h->column_rows ||
+            memcmp(h->dims, g->dims, sizeof(int64_t) * (size_t)g->rank))
+          continue;
+        if (fuse_merge(f, h, g)) return true;
+      }
+    }
+  }
+  return false;
+}
+
+static void join_tiny(Fuse *f, FuseGroup *g) {
+  uint32_t stop = f->all.len > LOOK_BACK ? f->all.len - LOOK_BACK : 0;
+  for (uint32_t i = f->all.len; i-- > stop;) {
+    FuseGroup *h = f->all.data[i];
+    if (h == g || h->merged || h->fixed || h->widest > TINY) continue;
+    if (fuse_merge(f, h, g)) return;
+  }
+}
+
+static void store_apart(Fuse *f, Node *n) {
+  FuseGroup *g = fuse_group_new(f, NULL);
+  fuse_take_result(f, g, n, (FuseRead){0});
+  store(f, g, n);
+  if (f->options->opt_level == 0) return;
+  if (!g->column_rows && joined_sibling(f, g, n)) return;
+  if (g->widest <= TINY) join_tiny(f, g);
+}
+
+static void place_fixed(Fuse *f, Node *n) {
+  FuseGroup *g = fuse_group_new(f, n);
+  FuseGroupVec *in = NEW(f->a, FuseGroupVec);
+  vec_push(f->a, in, g);
+  map_put(f->a, &f->groups, n, in);
+  store(f, g, n);
+}
+
+static void place(Fuse *f, Node *n) {
+  if (!fuse_is_launchable(n)) {
+    place_fixed(f, n);
+    return;
+  }
+  Readers r = readers_of(f, n);
+  if (!r.returned && !r.launches.len && !r.fixed.len) return; /* dead */
+  if (inlined(f, n, &r) || stored_with_reader(f, n, &r)) return;
+  store_apart(f, n);
+}
+
+/* ---- making the launches ---------------------------------------------------------------- */
+
+static uintptr_t place_of(const Fuse *f, const Node *n) {
+  return (uintptr_t)map_get(&f->place, n);
+}
+
+static void sort_nodes(const Fuse *f, NodeVec *v) {
+  for (uint32_t i = 1; i < v->len; i++) { /* nearly sorted, backwards */
+    Node *n = v->data[i];
+    uint32_t j = i;
+    for (; j > 0 && place_of(f, v->data[j - 1]) > place_of(f, n); j--)
+      v->data[j] = v->data[j - 1];
+    v->data[j] = n;
+  }
+}
+
+static void reverse_nodes(NodeVec *v) {
+  for (uint32_t i = 0; i < v->len / 2; i++) {
+    Node *n = v->data[i];
+    v->data[i] = v->data[v->len - 1 - i];
+    v->data[v->len - 1 - i] = n;
+  }
+}
+
+static void sort_results(const Fuse *f, ValueVec *v) {
+  for (uint32_t i = 1; i < v->len; i++) {
+    Value *x = v->data[i];
+    uintptr_t at = place_of(f, x->def);
+    uint32_t j = i;
+    for (; j > 0 && (place_of(f, v->data[j - 1]->def) > at ||
+                     (v->data[j - 1]->def == x->def &&
+                      v->data[j - 1]->index > x->index));
+         j--)
+      v->data[j] = v->data[j - 1];
+    v->data[j] = x;
+  }
+}
+
+/* What a group's nodes read that they do not compute, in order. */
+static ValueVec operands_of(Fuse *f, const FuseGroup *g) {
+  ValueVec ins = {0};
+  Map seen = {0};
+  for (uint32_t i = 0; i < g->nodes.len; i++) {
+    const Node *n = g->nodes.data[i];
+    for (uint32_t j = 0; j < n->ins.len; j++) {
+      Value *v = n->ins.data[j];
+      if (map_get(&g->read, v) || map_get(&seen, v)) continue;
+      map_put(f->a, &seen, v, v);
+      vec_push(f->a, &ins, v);
+    }
+  }
+  return ins;
+}
+
+static Value *stored_now(const Fuse *f, Value *v) {
+  Value *now = map_get(&f->stored, v);
+  return now ? now : v;
+}
+
+static const char *kind_of(const FuseGroup *g, int *rows) {
+  *rows = g->column_rows ? g->column_rows : g->rows;
+  if (g->column_rows) return "cols";
+  return g->orders || g->uneven || g->rows < g->rank ? "row" : "map";
+}
+
+static Node *make_launch(Fuse *f, FuseGroup *g, NodeVec *out,
+                         const ValueVec *operands) {
+  int rows;
+  const char *kind = kind_of(g, &rows);
+  const Node *last = g->results.data[g->results.len - 1]->def;
+  Builder b = ir_builder_like(f->cx, f->region, out, last);
+  Value **ins = NEW_ARRAY(f->a, Value *, operands->len + 1);
+  for (uint32_t i = 0; i < operands->len; i++)
+    ins[i] = stored_now(f, operands->data[i]);
+  Node *n = ir_node(&b, OP_fused, NULL, ins, operands->len, "kind", kind,
+                    "rows", (int64_t)rows, NULL);
+  Map map = {0};
+  for (uint32_t i = 0; i < operands->len; i++)
+    map_put(f->a, &map, operands->data[i], n->body->params.data[i]);
+  Builder inner = ir_builder(f->cx, n->body);
+  for (uint32_t i = 0; i < g->nodes.len; i++)
+    ir_clone(&inner, g->nodes.data[i], &map);
+  for (uint32_t i = 0; i < g->results.len; i++)
+    vec_push(&f->cx->perm, &n->body->results,
+             (Value *)map_get(&map, g->results.data[i]));
+  ir_finish(&b, n);
+  for (uint32_t i = 0; i < g->results.len; i++) {
+    n->outs.data[i]->name = g->results.data[i]->name;
+    map_put(f->a, &f->stored, g->results.data[i], n->outs.data[i]);
+  }
+  return n;
+}
+
+static void emit_group(Fuse *f, FuseGroup *g, NodeVec *out);
+
+static void emit_operands(Fuse *f, const ValueVec *operands, NodeVec *out) {
+  for (uint32_t i = 0; i < operands->len; i++) {
+    FuseGroup *home = map_get(&f->homes, operands->data[i]);
+    if (home) emit_group(f, fuse_now(home), out);
+  }
+}
+
+/* Groups before those that need them; otherwise as the text has them. */
+static void emit_group(Fuse *f, FuseGroup *g, NodeVec *out) {
+  if (g->emitted) return;
+  g->emitted = true;
+  if (g->fixed) {
+    emit_operands(f, &g->fixed->ins, out);
+    vec_push(&f->cx->perm, out, g->fixed);
+    return;
+  }
+  reverse_nodes(&g->nodes);
+  sort_nodes(f, &g->nodes);
+  sort_results(f, &g->results);
+  ValueVec operands = operands_of(f, g);
+  emit_operands(f, &operands, out);
+  make_launch(f, g, out, &operands);
+  pass_tally(f->options, "launch");
+}
+
+static void emit_all(Fuse *f) {
+  NodeVec out = {0};
+  Region *r = f->region;
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const FuseGroupVec *in = map_get(&f->groups, r->nodes.data[i]);
+    for (uint32_t j = 0; in && j < in->len; j++)
+      emit_group(f, fuse_now(in->data[j]), &out);
+  }
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    for (uint32_t j = 0; j < n->outs.len; j++) {
+      Value *now = map_get(&f->stored, n->outs.data[j]);
+      if (now) ir_replace(n->outs.data[j], now);
+    }
+  }
+  r->nodes = out;
+}
+
+/* ---- entry ------------------------------------------------------------------------------ */
+
+static void fuse_region(Ctx *cx, Region *r, const PassOptions *o) {
+  for (uint32_t i = 0; i < r->nodes.len; i++)
+    if (r->nodes.data[i]->op == OP_scan)
+      fuse_region(cx, r->nodes.data[i]->body, o);
+  Fuse *f = NEW(&cx->scratch, Fuse);
+  *f = (Fuse){.cx = cx, .a = &cx->scratch, .options = o, .region = r,
+              .words = r->nodes.len / 64 + 1};
+  study(f);
+  for (uint32_t i = r->nodes.len; i-- > 0;) place(f, r->nodes.data[i]);
+  emit_all(f);
+}
+
+bool pass_fuse(Module *m, const PassOptions *o) {
+  for (uint32_t i = 0; i < m->entries.len; i++) {
+    Entry *e = m->entries.data[i];
+    fuse_region(m->cx, e->region, o);
+    ir_sweep(e);
+  }
+  return true;
+}
