@@ -224,9 +224,9 @@ static LLVMValueRef c_gemm(Table *t, const MoertGemm *g) {
   return place(t, C_STRUCT(t, MoertGemm, f));
 }
 
-/* Operands, then results. */
-static void add_args(Table *t, Record *r, const Node *n) {
-  for (uint32_t i = 0; i < n->ins.len; i++)
+/* The first n_ins operands, then results. */
+static void add_args(Table *t, Record *r, const Node *n, uint32_t n_ins) {
+  for (uint32_t i = 0; i < n_ins; i++)
     vec_push(t->a, &r->args, value_ref(t, n->ins.data[i]));
   for (uint32_t i = 0; i < n->outs.len; i++)
     vec_push(t->a, &r->args, value_ref(t, n->outs.data[i]));
@@ -238,7 +238,7 @@ static void launch(Table *t, Node *n) {
   bool swapped = false;
   bool gemm = n->op == OP_contract && cg_gemm(n, &g, &swapped);
   Record r = record_of(t, gemm ? MOERT_GEMM : MOERT_LAUNCH, n);
-  add_args(t, &r, n);
+  add_args(t, &r, n, gemm ? 2 : n->ins.len); /* of all rows: no offsets */
   if (swapped) {
     LLVMValueRef left = r.args.data[1];
     r.args.data[1] = r.args.data[0];
@@ -262,7 +262,7 @@ static void reshape(Table *t, const Node *n) {
   if (same_place(&n->ins.data[0]->place, &n->outs.data[0]->place))
     return;
   Record r = record_of(t, MOERT_COPY, n);
-  add_args(t, &r, n);
+  add_args(t, &r, n, n->ins.len);
   add_record(t, &r);
 }
 

@@ -189,7 +189,9 @@ static void after_node(void *user, const Node *n, const Tensor *const *ins,
   loop_indices(l, loop);
   if (c->failures) return;
   const MoertRecord *r = &c->desc->entries[c->entry].records[l->record];
-  uint32_t n_ins = n->ins.len, n_outs = n->outs.len;
+  MoertGemm g;
+  bool swapped = false, gemm = n->op == OP_contract && cg_gemm(n, &g, &swapped);
+  uint32_t n_ins = gemm ? 2 : n->ins.len, n_outs = n->outs.len;
   if ((uint32_t)r->n_args != n_ins + n_outs || (uint32_t)r->n_outs != n_outs) {
     fail(c, "record %d (%s) is not that of %s", l->record, r->name, shown(c, n));
     return;
@@ -199,9 +201,6 @@ static void after_node(void *user, const Node *n, const Tensor *const *ins,
     memset(address(c, &r->args[n_ins + i], loop), 0xff,
            ref_bytes(&r->args[n_ins + i]));
   double scale = 0;
-  MoertGemm g;
-  bool swapped = false; /* of a product */
-  if (n->op == OP_contract) cg_gemm(n, &g, &swapped);
   for (uint32_t i = 0; i < n_ins; i++) {
     tensor_to_bytes(ins[i], address(c, &r->args[swapped ? 1 - i : i], loop));
     if (dtype_info[ins[i]->type.dtype].kind == DK_FLOAT)
