@@ -284,6 +284,8 @@ static void print_type(const TypeExpr *t, int indent, Buf *out) {
   buf_add(out, "]");
 }
 
+void ast_print_type(const TypeExpr *t, Buf *out) { print_type(t, 0, out); }
+
 static void print_loop(const Expr *e, int indent, Buf *out) {
   const Loop *l = e->loop;
   buf_add(out, e->kind == EX_SCAN ? "scan " : "for ");

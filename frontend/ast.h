@@ -317,6 +317,8 @@ void ast_decl(Parser *ps, Decl d);
  * a line. Parsing it gives the same tree again. */
 void ast_print(const DeclVec *decls, Buf *out);
 
+void ast_print_type(const TypeExpr *t, Buf *out); /* "f32[.., d]" */
+
 /* Parses a registered source. Mistakes are diagnostics; what could be parsed
  * is returned all the same. */
 DeclVec fe_parse(Ctx *cx, uint32_t file);

@@ -1,0 +1,342 @@
+/* sema_shape.c: builtins that make data, move it, route it, and draw random
+ * bits. */
+#include "sema.h"
+
+#include <string.h>
+
+/* The one result of a node that may not be there. */
+static Val only(const Node *n) {
+  return val_tensor(n ? n->outs.data[0] : NULL);
+}
+
+/* ---- making data -------------------------------------------------------------------- */
+
+/* i32 indices along `dim` with the dims of `t`. */
+static Val indices(BuiltinCall *c, Type t, int dim) {
+  return only(fe_node(c->S, c->span, OP_iota, &t, NULL, 0, "dim",
+                      (int64_t)dim, NULL));
+}
+
+Val builtin_iota(BuiltinCall *c) {
+  int dim;
+  Value *v = arg_tensor(c, 0);
+  if (!v || !arg_dim(c, 1, v->type.rank, &dim)) return val_error;
+  return indices(c, type_with_dtype(v->type, DT_i32), dim);
+}
+
+/* `t` with one more dim at the end. */
+static bool add_last(BuiltinCall *c, Type *t, int64_t size) {
+  if (t->rank == MAX_RANK || size < 1 || size > MAX_DIM) {
+    fe_error(c->S, c->span, "%s cannot have one more dim of size %lld",
+             type_text(c->S->cx, t), (long long)size);
+    return false;
+  }
+  t->dims[t->rank++] = (Dim){.size = size};
+  return true;
+}
+
+Val builtin_iota_like(BuiltinCall *c) {
+  int64_t n;
+  Value *v = arg_tensor(c, 0);
+  if (!v || !arg_int(c, 1, &n)) return val_error;
+  Type t = type_with_dtype(v->type, DT_i32);
+  return add_last(c, &t, n) ? indices(c, t, t.rank - 1) : val_error;
+}
+
+static Val filled(BuiltinCall *c, Type t, Item value) {
+  return val_tensor(fe_const(c->S, value, t));
+}
+
+/* 0 or 1 in the dtype's own kind. */
+static Item unit(BuiltinCall *c, Dtype d, int value) {
+  bool truth = dtype_info[d].kind == DK_BOOL;
+  return (Item){.val = truth ? val_bool(value) : val_int(value),
+                .span = c->span};
+}
+
+static Val filled_like(BuiltinCall *c, int value) {
+  Value *v = arg_tensor(c, 0);
+  if (!v) return val_error;
+  return filled(c, v->type, unit(c, v->type.dtype, value));
+}
+
+Val builtin_zeros_like(BuiltinCall *c) { return filled_like(c, 0); }
+Val builtin_ones_like(BuiltinCall *c) { return filled_like(c, 1); }
+
+static bool arg_type(BuiltinCall *c, int i, Type *out) {
+  Val v = c->args[i].val;
+  if (v.kind == VAL_TYPE) {
+    *out = *v.type;
+    return true;
+  }
+  fe_error(c->S, c->args[i].span, "%s: a type is needed here, not %s", c->name,
+           val_text(c->S, v));
+  return false;
+}
+
+static Val filled_type(BuiltinCall *c, int value) {
+  Type t;
+  if (!arg_type(c, 0, &t)) return val_error;
+  return filled(c, t, unit(c, t.dtype, value));
+}
+
+Val builtin_zeros(BuiltinCall *c) { return filled_type(c, 0); }
+Val builtin_ones(BuiltinCall *c) { return filled_type(c, 1); }
+
+Val builtin_full(BuiltinCall *c) {
+  Type t;
+  if (!arg_type(c, 0, &t)) return val_error;
+  if (c->args[1].val.kind != VAL_TENSOR) return filled(c, t, c->args[1]);
+  return val_tensor(fe_broadcast(c->S, c->span, c->args[1].val.tensor, &t));
+}
+
+/* ---- moving data ------------------------------------------------------------------------ */
+
+Val builtin_expand(BuiltinCall *c) {
+  Value *v = arg_tensor(c, 0);
+  if (!v) return val_error;
+  Type t = v->type;
+  return add_last(c, &t, 1) ? val_tensor(fe_reshape(c->S, c->span, v, t))
+                            : val_error;
+}
+
+/* An integer among the arguments that go on and on. */
+static bool rest_int(BuiltinCall *c, uint32_t i, int64_t *out) {
+  Val v = c->rest.data[i].val;
+  *out = v.i;
+  if (v.kind == VAL_INT) return true;
+  fe_error(c->S, c->rest.data[i].span, "%s: an integer is needed here, not %s",
+           c->name, val_text(c->S, v));
+  return false;
+}
+
+/* Sizes, one of which may be -1: as many as are left. */
+static bool read_sizes(BuiltinCall *c, int64_t total, Type *t) {
+  int64_t product = 1;
+  int open = -1;
+  if (c->rest.len > MAX_RANK) {
+    fe_error(c->S, c->span, "a tensor may have %d dims at most", MAX_RANK);
+    return false;
+  }
+  for (uint32_t i = 0; i < c->rest.len; i++) {
+    int64_t size;
+    if (!rest_int(c, i, &size)) return false;
+    bool fits = (size >= 1 && size <= MAX_DIM) || (size == -1 && open < 0);
+    if (!fits || (size > 0 && product > total / size)) {
+      fe_error(c->S, c->rest.data[i].span,
+               "reshape: size %lld does not fit %lld elements",
+               (long long)size, (long long)total);
+      return false;
+    }
+    if (size == -1) open = (int)i;
+    if (size > 0) product *= size;
+    t->dims[t->rank++] = (Dim){.size = size};
+  }
+  if (open >= 0) t->dims[open].size = total / product;
+  return true;
+}
+
+Val builtin_reshape(BuiltinCall *c) {
+  Value *v = arg_tensor(c, 0);
+  if (!v) return val_error;
+  Type t = {.dtype = v->type.dtype};
+  if (c->rest.len == 1 && c->rest.data[0].val.kind == VAL_TYPE)
+    t = *c->rest.data[0].val.type;
+  else if (!read_sizes(c, type_elements(&v->type), &t))
+    return val_error;
+  return val_tensor(fe_reshape(c->S, c->span, v, t));
+}
+
+Val builtin_transpose(BuiltinCall *c) {
+  Value *v = arg_tensor(c, 0);
+  int order[MAX_RANK];
+  unsigned seen = 0;
+  if (!v) return val_error;
+  if (c->rest.len != v->type.rank) {
+    fe_error(c->S, c->span, "transpose: %u dims are named for %s", c->rest.len,
+             type_text(c->S->cx, &v->type));
+    return val_error;
+  }
+  for (uint32_t i = 0; i < c->rest.len; i++) {
+    int64_t d;
+    if (!rest_int(c, i, &d)) return val_error;
+    if (d < 0) d += v->type.rank;
+    if (d < 0 || d >= v->type.rank || (seen >> d & 1)) {
+      fe_error(c->S, c->rest.data[i].span,
+               "transpose: each dim of %s must be named once",
+               type_text(c->S->cx, &v->type));
+      return val_error;
+    }
+    seen |= 1u << d;
+    order[i] = (int)d;
+  }
+  return val_tensor(fe_transpose(c->S, c->span, v, order));
+}
+
+Val builtin_concat(BuiltinCall *c) {
+  ValueVec parts = {0};
+  int dim;
+  for (uint32_t i = 0; i < c->rest.len; i++) {
+    Value *v = fe_tensor(c->S, c->rest.data[i]);
+    if (!v) return val_error;
+    vec_push(&c->S->cx->perm, &parts, v);
+  }
+  if (!parts.len) {
+    fe_error(c->S, c->span, "concat: nothing to join");
+    return val_error;
+  }
+  if (!arg_dim(c, 1, parts.data[0]->type.rank, &dim)) return val_error;
+  return only(fe_node(c->S, c->span, OP_concat, NULL, parts.data, parts.len,
+                      "dim", (int64_t)dim, NULL));
+}
+
+Val builtin_pad(BuiltinCall *c) {
+  Value *v = arg_tensor(c, 0);
+  int64_t lo = 0, hi = 0;
+  int dim;
+  if (!v || !arg_dim(c, 1, v->type.rank, &dim)) return val_error;
+  if (c->given[2] && !arg_int(c, 2, &lo)) return val_error;
+  if (c->given[3] && !arg_int(c, 3, &hi)) return val_error;
+  return only(fe_node(c->S, c->span, OP_pad, NULL, &v, 1, "dim", (int64_t)dim,
+                      "lo", lo, "hi", hi, NULL));
+}
+
+/* ---- rows -------------------------------------------------------------------------------- */
+
+/* A node over the tensors of arguments [0, n). */
+static Val over(BuiltinCall *c, OpKind op, int n) {
+  Value *ins[3] = {0};
+  for (int i = 0; i < n; i++)
+    if (!(ins[i] = arg_tensor(c, i))) return val_error;
+  return only(fe_node(c->S, c->span, op, NULL, ins, (uint32_t)n, NULL));
+}
+
+Val builtin_gather(BuiltinCall *c) { return over(c, OP_gather, 2); }
+Val builtin_take(BuiltinCall *c) { return over(c, OP_take, 2); }
+Val builtin_row_dot(BuiltinCall *c) { return over(c, OP_row_dot, 3); }
+Val builtin_stop_gradient(BuiltinCall *c) {
+  return over(c, OP_stop_gradient, 1);
+}
+
+Val builtin_combine(BuiltinCall *c) {
+  return over(c, OP_combine, c->given[2] ? 3 : 2);
+}
+
+Val builtin_scatter_add(BuiltinCall *c) {
+  int64_t rows;
+  Value *ins[2] = {arg_tensor(c, 1), arg_tensor(c, 0)}; /* ids first */
+  if (!arg_int(c, 2, &rows)) return val_error;
+  return only(fe_node(c->S, c->span, OP_scatter_add, NULL, ins, 2, "rows",
+                      rows, NULL));
+}
+
+Val builtin_put(BuiltinCall *c) {
+  int64_t size;
+  Value *ins[2] = {arg_tensor(c, 0), arg_tensor(c, 1)};
+  if (!arg_int(c, 2, &size)) return val_error;
+  return only(fe_node(c->S, c->span, OP_put, NULL, ins, 2, "size", size,
+                      NULL));
+}
+
+Val builtin_dispatch(BuiltinCall *c) {
+  int64_t experts;
+  Value *ins[3] = {arg_tensor(c, 0), arg_tensor(c, 1),
+                   c->given[3] ? arg_tensor(c, 3) : NULL};
+  if (!arg_int(c, 2, &experts)) return val_error;
+  return only(fe_node(c->S, c->span, OP_dispatch, NULL, ins,
+                      c->given[3] ? 3 : 2, "experts", experts, NULL));
+}
+
+/* ---- shapes as numbers --------------------------------------------------------------------- */
+
+Val builtin_size(BuiltinCall *c) {
+  int dim;
+  Value *v = arg_tensor(c, 0);
+  if (!v || !arg_dim(c, 1, v->type.rank, &dim)) return val_error;
+  Val size = val_int(v->type.dims[dim].size);
+  size.ragged = v->type.dims[dim].ragged;
+  return size;
+}
+
+Val builtin_rank(BuiltinCall *c) {
+  Value *v = arg_tensor(c, 0);
+  return v ? val_int(v->type.rank) : val_error;
+}
+
+/* ---- random bits ------------------------------------------------------------------------------ */
+
+/* A number for this call, the same wherever the same path draws for the same
+ * time: a hash of both, moved on where another has taken it. */
+static uint32_t site_of(Sema *S) {
+  Sym path = S->frame->path;
+  uintptr_t drawn = (uintptr_t)map_get(&S->build->draws, path);
+  map_put(&S->cx->perm, &S->build->draws, path, (void *)(drawn + 1));
+  Sym key = sym_fmt(S->cx, "%s#%zu", path, (size_t)drawn);
+  uint32_t site = (uint32_t)hash_bytes(0, key, strlen(key)) & INT32_MAX;
+  for (;; site = (site + 1) & INT32_MAX) {
+    const void *slot = (const void *)(uintptr_t)site;
+    Sym owner = map_get(&S->sites, slot);
+    if (!owner) map_put(&S->cx->perm, &S->sites, slot, (void *)(uintptr_t)key);
+    if (!owner || owner == key) return site;
+  }
+}
+
+static Value *constant(Sema *S, Span s, Type t, int64_t value) {
+  return fe_const(S, (Item){.val = val_int(value), .span = s}, t);
+}
+
+/* The row-major index of each element, u32. */
+static Value *linear_index(Sema *S, Span s, Type t) {
+  Value *sum = NULL;
+  for (int d = 0; d < t.rank; d++) {
+    int64_t size = t.dims[d].size;
+    if (size == 1) continue;
+    if (sum)
+      sum = fe_binary_op(S, s, OP_mul, sum, constant(S, s, t, size));
+    Node *n = fe_node(S, s, OP_iota, &t, NULL, 0, "dim", (int64_t)d, NULL);
+    Value *at = n ? n->outs.data[0] : NULL;
+    sum = sum ? fe_binary_op(S, s, OP_add, sum, at) : at;
+    if (!sum) return NULL;
+  }
+  return sum ? sum : constant(S, s, t, 0);
+}
+
+/* Which turn of the scans around this is, all counted together: u32[]. */
+static Value *turn(Sema *S, Span s, ScanState *scan) {
+  if (!scan) return constant(S, s, type_scalar(DT_u32), 0);
+  Value *index = value_here(S, scan->index, s);
+  Value *inner = fe_cast(S, s, index, DT_u32);
+  if (!scan->up || !inner) return inner;
+  Value *outer = turn(S, s, scan->up);
+  Value *length = constant(S, s, type_scalar(DT_u32), scan->length);
+  Value *before = fe_binary_op(S, s, OP_mul, outer, length);
+  return before ? fe_binary_op(S, s, OP_add, before, inner) : NULL;
+}
+
+/* philox(seed, position, turn, step, 0): the same bits wherever and whenever
+ * they are drawn again. */
+Val builtin_random_bits(BuiltinCall *c) {
+  Sema *S = c->S;
+  Value *like = arg_tensor(c, 0);
+  if (!like) return val_error;
+  Type t = type_with_dtype(like->type, DT_u32);
+  if (type_is_ragged(&t)) {
+    fe_error(S, c->span, "random_bits: rows grouped by expert have no fixed "
+                         "position; draw before dispatch");
+    return val_error;
+  }
+  Value *seed = value_here(S, build_seed(S, c->span), c->span);
+  Value *step = S->build && S->build->starting
+                    ? constant(S, c->span, type_scalar(DT_u32), 0)
+                    : fe_cast(S, c->span,
+                              value_here(S, build_step(S, c->span), c->span),
+                              DT_u32);
+  Value *ins[5] = {fe_broadcast(S, c->span, seed, &t),
+                   linear_index(S, c->span, t),
+                   fe_broadcast(S, c->span, turn(S, c->span, S->scan), &t),
+                   fe_broadcast(S, c->span, step, &t),
+                   constant(S, c->span, t, 0)};
+  int64_t site = site_of(S);
+  return only(fe_node(S, c->span, OP_philox, NULL, ins, 5, "site", site,
+                      NULL));
+}

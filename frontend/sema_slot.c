@@ -1,0 +1,193 @@
+/* sema_slot.c: what outlives a step: param, state, set. The initial value of a
+ * slot is worked out at its declaration, but built into the entries `init` (all
+ * slots) and `reset` (states). */
+#include "sema.h"
+
+#include <string.h>
+
+/* ---- initial values ------------------------------------------------------------------- */
+
+/* A function is given zeros of the type, and returns the values. */
+static Val apply_init(Sema *S, const Stmt *s, Item init, Type t) {
+  if (init.val.kind != VAL_FN) return init.val;
+  const Fn *fn = init.val.fn;
+  ItemVec args = {0};
+  Item zeros = {.val = val_int(0), .span = init.span};
+  zeros.val = val_tensor(fe_const(S, zeros, t));
+  vec_push(&S->cx->perm, &args, zeros);
+  Sym name = fn->decl ? fn->decl->name.text : sym(S->cx, "");
+  return fe_invoke(S, fn, &args, init.span,
+                   path_join(S, s->slot.name.text, name));
+}
+
+/* The value of a slot of type `t`; NULL: reported. */
+static Value *init_value(Sema *S, const Stmt *s, Type t) {
+  Item it = {.val = val_int(0), .span = s->span};
+  if (dtype_info[t.dtype].kind == DK_BOOL) it.val = val_bool(false);
+  if (s->slot.init) it = fe_item(S, s->slot.init);
+  it.val = apply_init(S, s, it, t);
+  if (it.val.kind == VAL_ERROR) return NULL;
+  if (val_is_number(it.val) || it.val.kind == VAL_BOOL)
+    return fe_const(S, it, t);
+  Value *v = fe_tensor(S, it);
+  if (!v) return NULL;
+  if (v->type.rank == 0 && v->type.dtype == t.dtype)
+    return fe_broadcast(S, it.span, v, &t);
+  if (type_equal(&v->type, &t)) return v;
+  fe_error(S, it.span, "'%s' is %s, but its initial value is %s",
+           s->slot.name.text, type_text(S->cx, &t), val_text(S, it.val));
+  fe_note(S, s->slot.type->span, "the type is written here");
+  return NULL;
+}
+
+/* Builds a slot's initial value into entry init or reset. */
+static void build_init(Sema *S, Build *into, const Stmt *s, const Slot *slot) {
+  Builder b = S->b;
+  Build *build = S->build;
+  ScanState *scan = S->scan;
+  bool in_optimiser = S->in_optimiser;
+  S->build = into;
+  S->scan = NULL;
+  S->in_optimiser = false;
+  S->b = ir_builder(S->cx, into->entry->region);
+  S->b.layer = S->frame->path;
+  Value *v = init_value(S, s, slot->type);
+  if (v) {
+    Binding to = {.kind = BIND_SLOT, .name = slot->path};
+    ir_bind_out(into->entry, to, v);
+  }
+  S->b = b;
+  S->build = build;
+  S->scan = scan;
+  S->in_optimiser = in_optimiser;
+}
+
+/* ---- declarations ------------------------------------------------------------------------ */
+
+static bool may_declare(Sema *S, const Stmt *s, const char *what) {
+  if (S->build && !S->build->starting) return true;
+  fe_error(S, s->span, "an initial value cannot have %s of its own", what);
+  return false;
+}
+
+/* The same slot twice in one entry: two calls need two names. */
+static bool check_once(Sema *S, const Stmt *s, Sym path) {
+  for (uint32_t i = 0; i < S->build->slots.len; i++) {
+    SlotUse *use = S->build->slots.data[i];
+    if (use->slot->path != path) continue;
+    fe_error(S, S->frame->up ? S->frame->call : s->span,
+             "'%s' is there already; give one of the calls a name of its own "
+             "with as \"name\"",
+             path);
+    if (use->call.file) fe_note(S, use->call, "the first comes from here");
+    fe_note(S, use->span, "it is declared here");
+    return false;
+  }
+  return true;
+}
+
+/* The module's slot of this path, made when it is new. NULL: reported. */
+static Slot *slot_for(Sema *S, const Stmt *s, SlotKind kind, Sym path,
+                      Type t) {
+  Slot *slot = map_get(&S->slots, path);
+  if (slot) {
+    if (type_equal(&slot->type, &t) && slot->kind == kind) return slot;
+    fe_error(S, s->span, "'%s' is %s here, but %s elsewhere", path,
+             type_text(S->cx, &t), type_text(S->cx, &slot->type));
+    fe_note(S, slot->span, "it is declared here");
+    return NULL;
+  }
+  slot = NEW(&S->cx->perm, Slot);
+  *slot = (Slot){.kind = kind, .path = path, .type = t, .span = s->span};
+  vec_push(&S->cx->perm, &S->m->slots, slot);
+  map_put(&S->cx->perm, &S->slots, path, slot);
+  build_init(S, S->init, s, slot);
+  if (kind == SLOT_STATE) build_init(S, S->reset, s, slot);
+  return slot;
+}
+
+/* The slot as a parameter of the entry being built. */
+static SlotUse *declare(Sema *S, const Stmt *s, SlotKind kind, Sym path) {
+  Type t;
+  if (!type_eval(S, s->slot.type, &t) || !check_once(S, s, path)) return NULL;
+  Slot *slot = slot_for(S, s, kind, path, t);
+  if (!slot) return NULL;
+  SlotUse *use = NEW(&S->cx->perm, SlotUse);
+  *use = (SlotUse){.slot = slot, .span = s->span};
+  if (S->frame->up) use->call = S->frame->call;
+  Binding from = {.kind = BIND_SLOT, .name = path};
+  use->before = ir_bind_in(S->build->entry, from, s->slot.name.text, t);
+  vec_push(&S->cx->perm, &S->build->slots, use);
+  return use;
+}
+
+void fe_param(Sema *S, const Stmt *s) {
+  Val v = val_error;
+  if (S->in_optimiser) {
+    fe_error(S, s->span, "an optimiser has states, not parameters");
+  } else if (may_declare(S, s, "parameters")) {
+    Sym path = path_join(S, S->frame->path, s->slot.name.text);
+    SlotUse *use = declare(S, s, SLOT_PARAM, path);
+    if (use) v = val_tensor(use->before);
+  }
+  scope_add(S, s->slot.name, v);
+}
+
+/* A state is read without a gradient: it came from the step before. */
+void fe_state(Sema *S, const Stmt *s) {
+  Val v = val_error;
+  SlotUse *use = NULL;
+  if (may_declare(S, s, "states")) {
+    SlotKind kind = S->in_optimiser ? SLOT_OPTIM : SLOT_STATE;
+    Sym root = S->in_optimiser ? S->build->base : S->build->entry->name;
+    Sym path = path_join(S, path_join(S, root, S->frame->path),
+                         s->slot.name.text);
+    use = declare(S, s, kind, path);
+  }
+  if (use && S->in_optimiser) v = val_tensor(use->before);
+  if (use && !S->in_optimiser)
+    v = val_tensor(fe_unary_op(S, s->span, OP_stop_gradient,
+                               value_here(S, use->before, s->span)));
+  scope_add(S, s->slot.name, v)->state = use;
+}
+
+/* ---- set ---------------------------------------------------------------------------------- */
+
+static void set_one(Sema *S, const Named *n, Span at) {
+  Item it = fe_item(S, n->value);
+  Local *l = scope_find(S, n->name.text);
+  if (!l) {
+    name_unknown(S, n->name, "state");
+    return;
+  }
+  SlotUse *use = l->state;
+  if (it.val.kind == VAL_ERROR || l->val.kind == VAL_ERROR) return;
+  if (!use || S->scan) {
+    fe_error(S, n->name.span, use ? "a state cannot be set inside of a scan; "
+                                    "carry '%s' and set it after"
+                                  : "'%s' is no state",
+             n->name.text);
+    if (!use) fe_note(S, l->span, "it is declared here");
+    return;
+  }
+  if (use->after) {
+    fe_error(S, n->name.span, "'%s' is set already", n->name.text);
+    fe_note(S, use->set_at, "it is set here");
+    return;
+  }
+  Type t = use->slot->type;
+  Value *v = it.val.kind == VAL_TENSOR ? it.val.tensor : fe_const(S, it, t);
+  if (v && !type_equal(&v->type, &t)) {
+    fe_error(S, it.span, "'%s' is %s, but is set to %s", n->name.text,
+             type_text(S->cx, &t), type_text(S->cx, &v->type));
+    fe_note(S, use->span, "it is declared here");
+    return;
+  }
+  use->after = v;
+  use->set_at = at;
+}
+
+void fe_set(Sema *S, const Stmt *s) {
+  for (uint32_t i = 0; i < s->named.len; i++)
+    set_one(S, &s->named.data[i], s->span);
+}
