@@ -9,10 +9,21 @@
 #include <omp.h>
 #include <sched.h>
 
+/* The processor time that a container may use, in cores; 0 for no limit. */
+static int quota(void) {
+  FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+  long long time = 0, period = 0;
+  if (!f) return 0;
+  int got = fscanf(f, "%lld %lld", &time, &period); /* "max ..." is no limit */
+  fclose(f);
+  return got == 2 && period > 0 ? (int)((time + period - 1) / period) : 0;
+}
+
 int rt_cpu_cores(void) {
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return omp_get_num_procs();
-  int n = CPU_COUNT(&set);
+  int n = omp_get_num_procs(), limit = quota();
+  if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+  if (limit > 0 && limit < n) n = limit;
   return n > 0 ? n : 1;
 }
 

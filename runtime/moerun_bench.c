@@ -127,7 +127,7 @@ static int bench(Run *r, const MoertEntry *e) {
 
 int run_bench(const RunArgs *a) {
   Run r;
-  int status = run_open(a, &r);
+  int status = run_open(a, NULL, &r);
   const MoertEntry *e =
       status ? NULL : run_entry(&r, a->entry ? a->entry : "train");
   if (!status) status = e ? bench(&r, e) : EXIT_USER;

@@ -54,7 +54,7 @@ static int evaluate(Run *r, const char *entry) {
 int run_eval(const RunArgs *a) {
   const char *entry = a->entry ? a->entry : "eval";
   Run r;
-  int status = run_open(a, &r);
+  int status = run_open(a, a->ckpt, &r);
   if (!status && !run_entry(&r, entry)) status = EXIT_USER;
   if (!status) status = evaluate(&r, entry);
   run_close(&r);

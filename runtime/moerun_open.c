@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* ---- messages ----------------------------------------------------------------------- */
 
@@ -31,7 +32,8 @@ int run_failed(MoertStatus st) {
 static MoertStatus load_parameters(Run *r, const char *from) {
   char *dir = strdup(from);
   if (!dir) return MOERT_NO_MEMORY;
-  char *colon = strrchr(dir, ':');
+  bool is_path = access(dir, F_OK) == 0; /* as it is, colons included */
+  char *colon = is_path ? NULL : strrchr(dir, ':');
   if (colon) *colon = 0;
   MoertStatus st =
       moert_load(r->session, dir, colon ? colon + 1 : "*", NULL);
@@ -49,13 +51,11 @@ static MoertStatus resume(Run *r, const char *from) {
   return st;
 }
 
-/* Training saves under --ckpt; the others load from there. */
-static MoertStatus load(Run *r, bool trains) {
+static MoertStatus load(Run *r, const char *from) {
   const RunArgs *a = r->args;
   if (a->resume) return resume(r, a->resume);
   if (a->load) return load_parameters(r, a->load);
-  if (a->ckpt && !trains) return moert_load(r->session, a->ckpt, "*", NULL);
-  return MOERT_OK;
+  return from ? moert_load(r->session, from, "*", NULL) : MOERT_OK;
 }
 
 static int set_options(Run *r) {
@@ -72,7 +72,7 @@ static int set_options(Run *r) {
   return 0;
 }
 
-int run_open(const RunArgs *a, Run *out) {
+int run_open(const RunArgs *a, const char *from, Run *out) {
   *out = (Run){.args = a};
   MoertStatus st = moert_open(a->model, &out->model);
   if (st != MOERT_OK) return run_failed(st);
@@ -85,7 +85,7 @@ int run_open(const RunArgs *a, Run *out) {
   st = moert_session(out->model, &o, &out->session);
   if (st != MOERT_OK) return run_failed(st);
   out->peak_before = run_peak_bytes();
-  st = load(out, a->steps >= 0);
+  st = load(out, from);
   if (st != MOERT_OK) return run_failed(st);
   return set_options(out);
 }

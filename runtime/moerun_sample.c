@@ -116,7 +116,7 @@ static int find_ends(Sampler *s, const MoertEntry *e) {
 int run_sample(const RunArgs *a) {
   Sampler s = {.entry = a->entry ? a->entry : "decode",
                .random = a->seed < 0 ? 0 : (uint64_t)a->seed};
-  int status = run_open(a, &s.run);
+  int status = run_open(a, a->ckpt, &s.run);
   const MoertEntry *e = status ? NULL : run_entry(&s.run, s.entry);
   if (!status && !e) status = EXIT_USER;
   if (!status) status = find_ends(&s, e);

@@ -313,7 +313,7 @@ static void summarise(Train *t) {
 
 static int open_train(Train *t) {
   const RunArgs *a = t->args;
-  int status = run_open(a, &t->run);
+  int status = run_open(a, NULL, &t->run);
   if (status) return status;
   t->entry = run_entry(&t->run, t->entry_name);
   if (!t->entry) return EXIT_USER;

@@ -122,7 +122,7 @@ MoertStatus rt_mem_check(int64_t bytes);
 
 /* ---- cpu.c: the thread team ---------------------------------------------------- */
 
-/* The cores this process may use. */
+/* The cores this process may use: its affinity, and its container's share. */
 int rt_cpu_cores(void);
 /* Makes the calling thread's OpenMP settings those of a team of `threads`, and
  * puts the old ones back. */
@@ -276,9 +276,10 @@ typedef struct Run {
   int64_t resident_before, peak_before; /* bytes, before and after creation */
 } Run;
 
-/* Model, session, checkpoint, options, in this order. An exit status, 0 when all
- * is well; call run_close in any case. */
-int run_open(const RunArgs *a, Run *out);
+/* Model, session, checkpoint, options, in this order. Without --resume and --load
+ * parameters come from the checkpoint `from`, where it is not NULL. An exit
+ * status, 0 when all is well; call run_close in any case. */
+int run_open(const RunArgs *a, const char *from, Run *out);
 void run_close(Run *r);
 /* NULL, with the message printed, when the model has no such entry. */
 const MoertEntry *run_entry(const Run *r, const char *name);
