@@ -1,0 +1,111 @@
+/* gates.c: the gate and the balance loss of models/lib/moe.dsl against numbers
+ * worked out in double precision from the formulas of Shazeer et al. 2017:
+ * Eq. 3 to 5 (G), Eq. 8 and 9 (P), and CV squared of Eq. 7. Evaluated as
+ * compiled, in doubles; then in f32 with `expand`ed functions. */
+#include "../../frontend/frontend.h"
+#include "../../passes/pass.h"
+#include "check.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char model[] =
+    "import \"lib/moe.dsl\"\n"
+    "entry gate(clean: f32[1, 4] from text, raw: f32[1, 4] from text,\n"
+    "           noise: f32[1, 4] from text) {\n"
+    "  let g, i, dense, load = noisy_top_k_gates(clean, raw, noise, 2, true)\n"
+    "  probe dense\n"
+    "  probe load\n"
+    "}\n"
+    "entry balance(v: f32[4] from text) {\n"
+    "  let cv2 = cv_squared(v)\n"
+    "  probe cv2\n"
+    "}\n";
+
+typedef struct Golden {
+  const char *name, *entry;
+  double in[3][4];  /* clean logits, noise logits, sample; or counts */
+  double out[2][4]; /* G, P; or CV squared */
+} Golden;
+
+static const Golden goldens[] = {
+    {"noisy top-2",
+     "gate",
+     {{1, 0.5, 0.2, -0.3}, {0, -1, 0.5, 1}, {0.3, -0.7, 1.1, 0.4}},
+     {{0.484120, 0, 0.515880, 0}, {0.850297, 0.011913, 0.466979, 0.125434}}},
+    {"initial state",
+     "gate",
+     {{0}, {0}, {0.3, -0.1, 0.8, -0.5}},
+     {{0.414214, 0, 0.585786, 0}, {0.539828, 0.382089, 0.539828, 0.382089}}},
+    {"CV squared, uneven", "balance", {{1, 2, 3, 4}}, {{0.2}}},
+    {"CV squared, all on one", "balance", {{4, 0, 0, 0}}, {{3}}},
+    {"CV squared, half on two", "balance", {{2, 2, 0, 0}}, {{1}}},
+    {"CV squared, nothing", "balance", {{0}}, {{0}}},
+};
+
+/* The value of a probe among an entry's results. */
+static const Tensor *probe(Entry *e, Tensor *const *outs, const char *name) {
+  for (uint32_t i = 0; i < e->outs.len; i++)
+    if (e->outs.data[i].kind == BIND_PROBE &&
+        strcmp(e->outs.data[i].name, name) == 0)
+      return outs[i];
+  internal_error("no probe %s", name);
+}
+
+static double worst_error(const Tensor *t, const double *want) {
+  double worst = 0;
+  for (int64_t i = 0; i < type_elements(&t->type); i++) {
+    double error = fabs(t->data[i] - want[i]);
+    if (!(error <= worst)) worst = error;
+  }
+  return worst;
+}
+
+static void run_goldens(Module *m, EvalMode mode, const char *how) {
+  for (size_t k = 0; k < COUNT_OF(goldens); k++) {
+    const Golden *g = &goldens[k];
+    Entry *e = ir_entry(m, g->entry);
+    Eval ev = {.cx = m->cx, .mode = mode};
+    Arena a = {0};
+    Tensor *ins[8], *outs[16];
+    for (uint32_t i = 0, n = 0; i < e->ins.len; i++) {
+      ins[i] = tensor_new(&a, e->region->params.data[i]->type);
+      if (e->ins.data[i].kind == BIND_INPUT)
+        memcpy(ins[i]->data, g->in[n++], sizeof g->in[0]);
+    }
+    ir_eval(&ev, e, ins, outs, &a);
+    double worst = 0;
+    if (strcmp(g->entry, "gate") == 0)
+      worst = fmax(worst_error(probe(e, outs, "dense"), g->out[0]),
+                   worst_error(probe(e, outs, "load"), g->out[1]));
+    else
+      worst = worst_error(probe(e, outs, "cv2"), g->out[0]);
+    char name[80];
+    snprintf(name, sizeof name, "%s, %s", g->name, how);
+    CHECK(name, worst <= (mode == EVAL_F64 ? 6e-7 : 1.2e-6), "off by %.3g",
+          worst);
+    arena_reset(&a);
+  }
+}
+
+int main(void) {
+  Ctx cx = {0};
+  static const char *const includes[] = {"models"};
+  Module *m =
+      fe_compile(&cx, &(FeOptions){.path = "gates.dsl",
+                                   .file = source_add(&cx, "gates.dsl", model,
+                                                      sizeof model - 1),
+                                   .includes = includes,
+                                   .n_includes = 1});
+  if (!m) {
+    diag_print(&cx, stdout);
+    return 1;
+  }
+  run_goldens(m, EVAL_F64, "in f64");
+  run_goldens(m, EVAL_TYPED, "in f32");
+  pass_expand(m, &(PassOptions){0});
+  run_goldens(m, EVAL_TYPED, "in f32, expanded");
+  ctx_free(&cx);
+  return failures != 0;
+}
