@@ -152,6 +152,7 @@ typedef struct ScanState {
 struct SlotUse {
   Slot *slot;
   Span span, call; /* the declaration, the call that led there */
+  Sym layer;       /* of what updates it */
   Value *before;   /* the entry's parameter */
   Value *after;    /* NULL: not changed */
   Span set_at;

@@ -173,7 +173,7 @@ static void add_reports(Sema *S, Build *b) {
 /* A slot's next value, the old one where the step went wrong. */
 static Value *gated(Sema *S, const Build *b, const SlotUse *use) {
   if (!b->ok) return use->after;
-  S->b.layer = use->slot->path;
+  S->b.layer = use->layer;
   Type t = type_with_dtype(use->slot->type, DT_bool);
   Value *ok = fe_broadcast(S, use->set_at, b->ok, &t);
   Node *n = fe_node(S, use->set_at, OP_select, NULL,

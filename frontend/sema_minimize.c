@@ -182,6 +182,7 @@ static void update(Sema *S, const Trained *t) {
              val_text(S, it.val));
     return;
   }
+  use->layer = path_join(S, use->slot->path, name);
   use->after = it.val.tensor;
   use->set_at = s;
 }

@@ -113,7 +113,7 @@ static SlotUse *declare(Sema *S, const Stmt *s, SlotKind kind, Sym path) {
   Slot *slot = slot_for(S, s, kind, path, t);
   if (!slot) return NULL;
   SlotUse *use = NEW(&S->cx->perm, SlotUse);
-  *use = (SlotUse){.slot = slot, .span = s->span};
+  *use = (SlotUse){.slot = slot, .span = s->span, .layer = S->b.layer};
   if (S->frame->up) use->call = S->frame->call;
   Binding from = {.kind = BIND_SLOT, .name = path};
   use->before = ir_bind_in(S->build->entry, from, s->slot.name.text, t);

@@ -24,6 +24,16 @@ fn linear(x: f32[.., d], width) {
   return y + bias
 }
 
+# Linear, ReLU, Linear without biases.
+fn ffn(x: f32[.., d], hidden) {
+  param w1: f32[d, hidden] = glorot()
+  param w2: f32[hidden, d] = glorot()
+  let h[.., h] = x[.., d] * w1[d, h]
+  let a = relu(h)
+  let y[.., d] = a[.., h] * w2[h, d]
+  return y
+}
+
 # Zero with probability p, else x / (1 - p). The mask is drawn again in the
 # backward pass, not kept.
 fn dropout(x: f32[..], p) {
