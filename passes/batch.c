@@ -99,7 +99,7 @@ static void clone_plain(Builder *b, const Node *n, const Over *ins,
                         Over *outs) {
   Map map = {0};
   for (uint32_t i = 0; i < n->ins.len; i++)
-    map_put(&b->cx->scratch, &map, n->ins.data[i], ins[i].v);
+    map_put(&b->cx->scratch, &map, ir_now(n->ins.data[i]), ins[i].v);
   Node *copy = ir_clone(b, n, &map);
   for (uint32_t i = 0; i < n->outs.len; i++)
     outs[i] = (Over){copy->outs.data[i], false};

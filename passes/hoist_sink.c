@@ -67,9 +67,9 @@ static int fixed_factor(const Sink *s, const Node *n) {
 /* The sum of `v` over all iterations is better formed outside. */
 static bool pays(const Sink *s, const Value *v) {
   const Node *n = v->def;
-  if (!can_stack(v)) return false;
+  if (!can_stack(v) || class_of(s, v) == CLASS_FIXED) return false;
   if (is_kept(s, v)) return true;
-  if (!n || uses(s, v) != 1 || class_of(s, v) == CLASS_FIXED) return false;
+  if (!n || uses(s, v) != 1) return false;
   if (n->op == OP_contract)
     return can_stack(n->ins.data[0]) && can_stack(n->ins.data[1]);
   if (n->op == OP_reduce_sum) return is_kept(s, n->ins.data[0]);
