@@ -149,11 +149,12 @@ void eval_rows_gather(EvalCall *c) {
   const Tensor *gates = c->n->ins.len > 3 ? c->ins[3] : NULL;
   int64_t width = last_dim(x), k = attr_int(c->n, "choices");
   int64_t rows = type_elements(&src->type);
-  zero(c->outs[0]);
   for (int64_t i = 0; i < rows; i++) {
     int64_t j = eval_id(c, src->data[i], rows);
-    add_row(c->outs[0]->data + i * width, x->data + j / k * width, width,
-            gates ? gates->data[j] : 1);
+    const double *from = x->data + j / k * width;
+    for (int64_t d = 0; d < width; d++)
+      c->outs[0]->data[i * width + d] = gates ? from[d] * gates->data[j]
+                                              : from[d];
   }
 }
 

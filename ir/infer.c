@@ -348,9 +348,18 @@ static bool infer_transpose(Infer *I) {
   return map_result(I, &l, in(I, 0).dtype);
 }
 
+/* The rows of each group may be summed to one, as a product with ones is. */
+static bool want_row_sum(Infer *I, const Letters *l) {
+  if (!l->row || strchr(l->map.out, l->row) || !strchr(l->map.out, l->group))
+    return true;
+  return (I->n->op == OP_reduce_sum && is_float(in(I, 0))) ||
+         fail(I, "over the rows of each group only floats are summed: %s",
+              text(I, in(I, 0)));
+}
+
 static bool infer_reduce(Infer *I) {
   Letters l;
-  return want_number(I, 0) && bind_map(I, &l) &&
+  return want_number(I, 0) && bind_map(I, &l) && want_row_sum(I, &l) &&
          map_result(I, &l, in(I, 0).dtype);
 }
 

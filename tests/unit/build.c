@@ -178,10 +178,46 @@ static void experts(const char *cpu) {
   }
 }
 
+/* ---- random graphs --------------------------------------------------------------- */
+
+/* A session starts by running `init`: zeros for every slot. */
+static void add_init(Module *m) {
+  Entry *e = ir_entry_new(m, sym(m->cx, "init"), (Span){0});
+  Builder b = ir_builder(m->cx, e->region);
+  for (uint32_t i = 0; i < m->slots.len; i++) {
+    const Slot *s = m->slots.data[i];
+    Binding to = {.kind = BIND_SLOT, .name = s->path};
+    ir_bind_out(e, to, ir_const(&b, s->type, 0));
+  }
+}
+
+/* The whole pipeline. In f64 a step is compared as well: there, rounding moves
+ * no comparison. */
+static void random_graphs(int n, int opt_level, Dtype precision, bool wild) {
+  for (int i = 0; i < n; i++) {
+    Ctx cx = {0};
+    char name[128];
+    RandomGraph o = {.seed = (uint64_t)i + 1, .nodes = 10 + i % 5 * 15,
+                     .high = true, .scans = i % 2, .wild = wild};
+    Module *m = random_graph(&cx, &o);
+    add_init(m);
+    if (!run_passes(m, NULL, opt_level, precision)) m = NULL;
+    snprintf(name, sizeof name, "build random%s graph %d -O%d %s",
+             wild ? " wild" : "", i, opt_level, dtype_info[precision].name);
+    check(&cx, name, m, i % 3 ? "native" : "x86-64-v3", (uint64_t)i,
+          precision == DT_f64 ? 1e-6 : 0);
+  }
+}
+
 int main(void) {
   products("native");
   products("x86-64-v3");
   experts("native");
   experts("x86-64-v3");
+  random_graphs(20, 2, DT_f32, false);
+  random_graphs(20, 2, DT_f32, true);
+  random_graphs(20, 2, DT_f64, false);
+  random_graphs(10, 0, DT_f32, false);
+  random_graphs(10, 0, DT_f64, false);
   return failures != 0;
 }
