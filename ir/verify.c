@@ -318,7 +318,8 @@ static Value *rows_by(const Node *n) {
 
 static bool check_ragged(Verify *V, const Node *n) {
   Value *all = rows_by(n);
-  for (uint32_t i = 0; i < n->ins.len; i++) {
+  /* A body's own nodes are looked at one by one: it may work on several. */
+  for (uint32_t i = 0; i < n->ins.len && !n->body; i++) {
     Value *source = source_of(V, n->ins.data[i]);
     if (source && all && source != all)
       return fail(V, n->span, "%s: rows of operand %u are grouped by other ids",
