@@ -191,10 +191,12 @@ static void add_init(Module *m) {
   }
 }
 
+static int first_graph; /* number of the first random graph */
+
 /* The whole pipeline. In f64 a step is compared as well: there, rounding moves
  * no comparison. */
 static void random_graphs(int n, int opt_level, Dtype precision, bool wild) {
-  for (int i = 0; i < n; i++) {
+  for (int i = first_graph; i < first_graph + n; i++) {
     Ctx cx = {0};
     char name[128];
     RandomGraph o = {.seed = (uint64_t)i + 1, .nodes = 10 + i % 5 * 15,
@@ -209,7 +211,10 @@ static void random_graphs(int n, int opt_level, Dtype precision, bool wild) {
   }
 }
 
-int main(void) {
+/* build [FIRST]: number of the first random graph, to look at others than the
+ * usual ones. */
+int main(int argc, char **argv) {
+  first_graph = argc > 1 ? atoi(argv[1]) : 0;
   products("native");
   products("x86-64-v3");
   experts("native");
