@@ -198,7 +198,7 @@ struct Sema {
   Map globals; /* name -> Global */
   GlobalVec all;
   DeclVec axes, entries;
-  Map slots; /* path -> Slot */
+  Map slots; /* path -> SlotUse, the first */
   Frame *frame, top;
   Scope top_scope;
   ScanState *scan; /* NULL outside of scans */

@@ -147,7 +147,8 @@ static bool read_letters(Form *f, const SubVec *subs, int rank, Span s,
   }
   int named = (int)subs->len - leads;
   if (leads > 1 || (leads ? rank < named : rank != named)) {
-    fe_error(f->S, s, "%u subscripts for a tensor of %d dims", subs->len, rank);
+    fe_error(f->S, s, "%u subscript%s for a tensor of %d dim%s", subs->len,
+             subs->len == 1 ? "" : "s", rank, rank == 1 ? "" : "s");
     return false;
   }
   for (uint32_t i = 0; i < subs->len; i++) {
@@ -467,14 +468,22 @@ static bool eval_factors(Form *f, const Product *p, Factors *out) {
   return true;
 }
 
-/* Divides before the sum where a divisor's letters are summed. */
+/* Divides before the sum where a divisor's letters are summed: a factor that
+ * has them all, else the first. */
 static void divide_early(Form *f, Span s, Factors *fs, uint64_t keep) {
   int left = 0;
-  for (int i = 0; i < fs->n_under; i++)
-    if (fs->n_tensors && (term_mask(&fs->under[i]) & ~keep))
-      fs->tensors[0] = combine(f, s, BIN_DIV, fs->tensors[0], fs->under[i]);
-    else
+  for (int i = 0; i < fs->n_under; i++) {
+    uint64_t mask = term_mask(&fs->under[i]);
+    int best = 0;
+    if (!fs->n_tensors || !(mask & ~keep)) {
       fs->under[left++] = fs->under[i];
+      continue;
+    }
+    for (int k = fs->n_tensors - 1; k >= 0; k--)
+      if (!(mask & ~term_mask(&fs->tensors[k]))) best = k;
+    fs->tensors[best] =
+        combine(f, s, BIN_DIV, fs->tensors[best], fs->under[i]);
+  }
   fs->n_under = left;
 }
 

@@ -312,7 +312,7 @@ static Val stacked(Sema *S, Scan *sc, Value *v) {
 Val fe_scan(Sema *S, const Expr *e) {
   Scan sc = {.e = e, .loop = {.is_scan = true}};
   if (!S->build) {
-    fe_error(S, e->span, "there are no tensors outside of entries");
+    fe_error(S, e->span, "there are no scans outside of entries");
     return val_error;
   }
   sc.node = NEW(&S->cx->perm, Node);

@@ -76,8 +76,8 @@ static bool check_once(Sema *S, const Stmt *s, Sym path) {
     SlotUse *use = S->build->slots.data[i];
     if (use->slot->path != path) continue;
     fe_error(S, S->frame->up ? S->frame->call : s->span,
-             "'%s' is there already; give one of the calls a name of its own "
-             "with as \"name\"",
+             "'%s' is declared twice in this entry; give one of the calls a "
+             "name of its own: as \"name\"",
              path);
     if (use->call.file) fe_note(S, use->call, "the first comes from here");
     fe_note(S, use->span, "it is declared here");
@@ -86,21 +86,23 @@ static bool check_once(Sema *S, const Stmt *s, Sym path) {
   return true;
 }
 
-/* The module's slot of this path, made when it is new. NULL: reported. */
-static Slot *slot_for(Sema *S, const Stmt *s, SlotKind kind, Sym path,
+/* The slot that another entry has declared under this path. */
+static bool check_same(Sema *S, const Stmt *s, const SlotUse *other,
+                       SlotKind kind, Type t) {
+  const Slot *slot = other->slot;
+  if (type_equal(&slot->type, &t) && slot->kind == kind) return true;
+  fe_error(S, s->span, "'%s' is %s here, but %s elsewhere", slot->path,
+           type_text(S->cx, &t), type_text(S->cx, &slot->type));
+  fe_note(S, other->call.file ? other->call : other->span,
+          "it became %s here", type_text(S->cx, &slot->type));
+  return false;
+}
+
+static Slot *new_slot(Sema *S, const Stmt *s, SlotKind kind, Sym path,
                       Type t) {
-  Slot *slot = map_get(&S->slots, path);
-  if (slot) {
-    if (type_equal(&slot->type, &t) && slot->kind == kind) return slot;
-    fe_error(S, s->span, "'%s' is %s here, but %s elsewhere", path,
-             type_text(S->cx, &t), type_text(S->cx, &slot->type));
-    fe_note(S, slot->span, "it is declared here");
-    return NULL;
-  }
-  slot = NEW(&S->cx->perm, Slot);
+  Slot *slot = NEW(&S->cx->perm, Slot);
   *slot = (Slot){.kind = kind, .path = path, .type = t, .span = s->span};
   vec_push(&S->cx->perm, &S->m->slots, slot);
-  map_put(&S->cx->perm, &S->slots, path, slot);
   build_init(S, S->init, s, slot);
   if (kind == SLOT_STATE) build_init(S, S->reset, s, slot);
   return slot;
@@ -109,15 +111,18 @@ static Slot *slot_for(Sema *S, const Stmt *s, SlotKind kind, Sym path,
 /* The slot as a parameter of the entry being built. */
 static SlotUse *declare(Sema *S, const Stmt *s, SlotKind kind, Sym path) {
   Type t;
-  if (!type_eval(S, s->slot.type, &t) || !check_once(S, s, path)) return NULL;
-  Slot *slot = slot_for(S, s, kind, path, t);
-  if (!slot) return NULL;
+  SlotUse *other = map_get(&S->slots, path);
+  if (!type_eval(S, s->slot.type, &t) || !check_once(S, s, path) ||
+      (other && !check_same(S, s, other, kind, t)))
+    return NULL;
   SlotUse *use = NEW(&S->cx->perm, SlotUse);
-  *use = (SlotUse){.slot = slot, .span = s->span, .layer = S->b.layer};
+  *use = (SlotUse){.span = s->span, .layer = S->b.layer};
+  use->slot = other ? other->slot : new_slot(S, s, kind, path, t);
   if (S->frame->up) use->call = S->frame->call;
   Binding from = {.kind = BIND_SLOT, .name = path};
   use->before = ir_bind_in(S->build->entry, from, s->slot.name.text, t);
   vec_push(&S->cx->perm, &S->build->slots, use);
+  if (!other) map_put(&S->cx->perm, &S->slots, path, use);
   return use;
 }
 

@@ -29,8 +29,13 @@ static void set_attr(Sema *S, Node *n, const char *name, va_list *args) {
   internal_error("%s: attribute %s", op_info[n->op].name, name);
 }
 
-/* Reports once when a model grows without bound. */
-static bool count_node(Sema *S, Span s) {
+/* Whether there is an entry to put a node into; reports once when a model grows
+ * without bound. */
+static bool may_add(Sema *S, Span s) {
+  if (!S->build) {
+    fe_error(S, s, "there are no tensors outside of entries");
+    return false;
+  }
   if (++S->nodes <= MAX_NODES) return !S->stopped;
   if (!S->stopped)
     fe_error(S, s, "the model has more than %d operations", MAX_NODES);
@@ -51,7 +56,7 @@ Node *fe_node(Sema *S, Span s, OpKind op, const Type *type, Value *const *ins,
               uint32_t n_ins, ...) {
   Node probe = {.op = op, .span = s};
   TypeVec types = {0};
-  if (!count_node(S, s)) return NULL;
+  if (!may_add(S, s)) return NULL;
   for (uint32_t i = 0; i < n_ins; i++) {
     if (!ins[i]) return NULL;
     vec_push(&S->cx->perm, &probe.ins, ins[i]);

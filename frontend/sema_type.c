@@ -229,7 +229,8 @@ static bool match_dims(Match *m) {
     return false;
   }
   if (leads ? m->got.rank < named : m->got.rank != named)
-    return mismatch(m, sym_fmt(m->S->cx, "it has %d dims", m->got.rank));
+    return mismatch(m, sym_fmt(m->S->cx, "it has %d dim%s", m->got.rank,
+                               m->got.rank == 1 ? "" : "s"));
   for (uint32_t i = 0; i < dims->len; i++) {
     const DimExpr *d = &dims->data[i];
     if (d->size && !match_dim(m, d, at++)) return false;

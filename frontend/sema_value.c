@@ -78,12 +78,21 @@ void fe_flush(Sema *S) {
   S->chain.len = 0;
 }
 
-/* Remembers the calls around, innermost first. */
-static void keep_chain(Sema *S) {
+static bool is_within(Span s, Span outer) {
+  return s.file == outer.file && s.lo >= outer.lo && s.hi <= outer.hi;
+}
+
+/* Remembers the calls around, innermost first: but for one whose text the
+ * mistake is in, and one that is there already. */
+static void keep_chain(Sema *S, Span at) {
   S->chain.len = 0;
-  for (Frame *f = S->frame; f && S->chain.len < CHAIN_SHOWN; f = f->up)
-    if (f->decl && f->decl->kind == DECL_FN)
+  for (Frame *f = S->frame; f && S->chain.len < CHAIN_SHOWN; f = f->up) {
+    bool told = is_within(at, f->call);
+    for (uint32_t i = 0; i < S->chain.len; i++)
+      told |= is_within(f->call, S->chain.data[i].call);
+    if (!told && f->decl && f->decl->kind == DECL_FN)
       vec_push(&S->cx->perm, &S->chain, *f);
+  }
 }
 
 static const void *span_key(Span s) {
@@ -114,7 +123,7 @@ bool fe_error(Sema *S, Span s, const char *fmt, ...) {
   va_start(args, fmt);
   diag_error(S->cx, s, "%s", format(S, fmt, args));
   va_end(args);
-  keep_chain(S);
+  keep_chain(S, s);
   return true;
 }
 
@@ -139,13 +148,14 @@ void fe_note(Sema *S, Span s, const char *fmt, ...) {
 void fe_settle(Sema *S) {
   DiagVec *all = &S->cx->diags;
   assert(all->len);
-  S->muted = !is_first(S, all->data[all->len - 1].span);
+  Span at = all->data[all->len - 1].span;
+  S->muted = !is_first(S, at);
   if (S->muted) {
     all->len--;
     S->cx->errors--;
     return;
   }
-  keep_chain(S);
+  keep_chain(S, at);
 }
 
 /* ---- scopes ---------------------------------------------------------------------- */
