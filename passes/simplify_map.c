@@ -163,9 +163,10 @@ static Value *reduce_transposed(Rewrite *w) {
   return ir_reduce(w->b, w->n->op, def(w, 0)->ins.data[0], text(w, &m));
 }
 
-/* A reduction of one of its kind: letters of the inner one that are summed
- * there get names of their own. */
+/* A reduction of one of its kind that nothing else reads: letters that are
+ * summed there get names of their own. */
 static Value *reduce_twice(Rewrite *w) {
+  if (rw_uses(w, rw_in(w, 0)) != 1) return NULL;
   IndexMap outer = map_of(w->n), in = map_of(def(w, 0)), m = outer;
   m.ins[0][0] = '\0';
   for (int i = 0; in.ins[0][i]; i++) {
