@@ -111,6 +111,7 @@ static void record(Ctx *cx, Severity severity, Span s, const char *fmt,
                    va_list args) {
   va_list again;
   va_copy(again, args);
+  assert(fmt);
   int len = vsnprintf(NULL, 0, fmt, args);
   if (len < 0) internal_error("bad format \"%s\"", fmt);
   char *text = arena_alloc(&cx->perm, (size_t)len + 1);

@@ -1,7 +1,7 @@
 /* print.c: canonical text. Grammar and meaning are in IR.md.
  *
  * Canonical means: one text for one module. Values keep their names; the second
- * user of a name becomes %h.1, values without one are numbered in the order of
+ * user of %h becomes %h.1, values without a name are numbered in the order of
  * the text. Attributes come in table order, numbers are the shortest that read
  * back exactly. What read.c makes of the text prints as the same text. */
 #include "ir.h"
@@ -23,18 +23,22 @@ typedef struct Names {
   uint32_t unnamed;
 } Names;
 
-/* "h" of "h.12"; a name that does not end in a number is itself. */
+/* "h" of "h.12": a name without numbers at its end. */
 static Sym name_stem(Ctx *cx, Sym name) {
-  const char *dot = strrchr(name, '.');
-  if (!dot || dot == name || !dot[1]) return name;
-  for (const char *p = dot + 1; *p; p++)
-    if (!isdigit((unsigned char)*p)) return name;
-  return sym_n(cx, name, (size_t)(dot - name));
+  size_t len = strlen(name);
+  for (size_t at = len; at-- > 1;) {
+    if (name[at] == '.' && at + 1 < len)
+      len = at;
+    else if (!isdigit((unsigned char)name[at]))
+      break;
+  }
+  return sym_n(cx, name, len);
 }
 
-/* A name that nobody has: `wish`, or its stem with the next free number. */
+/* The stem of `wish`, numbered when others have it: numbers that were given
+ * before say nothing, so that a name depends on the text before it alone. */
 static Sym free_name(Names *s, Sym wish) {
-  Sym name = wish, stem = name_stem(s->cx, wish);
+  Sym stem = name_stem(s->cx, wish), name = stem;
   uintptr_t number = (uintptr_t)map_get(&s->numbers, stem);
   if (!number) number = 1;
   while (map_get(&s->taken, name))
@@ -43,12 +47,16 @@ static Sym free_name(Names *s, Sym wish) {
   return name;
 }
 
-static void give_name(Names *s, const Value *v) {
-  if (map_get(&s->of, v)) return;
-  Sym name =
-      v->name ? free_name(s, v->name) : sym_fmt(s->cx, "%u", s->unnamed++);
+static void set_name(Names *s, const Value *v, Sym name) {
   map_put(&s->arena, &s->taken, name, s);
   map_put(&s->arena, &s->of, v, (void *)(uintptr_t)name);
+}
+
+static void give_name(Names *s, const Value *v) {
+  if (map_get(&s->of, v)) return;
+  set_name(s, v,
+           v->name ? free_name(s, v->name)
+                   : sym_fmt(s->cx, "%u", s->unnamed++));
 }
 
 static void name_region(Names *s, const Region *r) {
@@ -64,12 +72,9 @@ static void name_region(Names *s, const Region *r) {
 
 /* Inputs go first: their names are how programs find them. */
 static void name_entry(Names *s, const Entry *e) {
-  for (uint32_t i = 0; i < e->ins.len; i++) {
-    Value *v = e->region->params.data[i];
-    if (e->ins.data[i].kind != BIND_INPUT) continue;
-    v->name = e->ins.data[i].name;
-    give_name(s, v);
-  }
+  for (uint32_t i = 0; i < e->ins.len; i++)
+    if (e->ins.data[i].kind == BIND_INPUT)
+      set_name(s, e->region->params.data[i], e->ins.data[i].name);
   name_region(s, e->region);
 }
 

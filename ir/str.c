@@ -74,6 +74,7 @@ void buf_add(Buf *b, const char *text) {
 static void buf_vfmt(Buf *b, const char *fmt, va_list args) {
   va_list again;
   va_copy(again, args);
+  assert(fmt);
   int len = vsnprintf(NULL, 0, fmt, args);
   if (len < 0) internal_error("bad format \"%s\"", fmt);
   reserve(b, (size_t)len);

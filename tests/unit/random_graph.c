@@ -171,10 +171,6 @@ static Value *family_bits(Gen *g, OpKind op) {
   return apply(g, op, pick(g, d));
 }
 
-static Value *family_is_finite(Gen *g, OpKind op) {
-  return family_float(g, op);
-}
-
 static Value *family_select(Gen *g, OpKind op) {
   (void)op;
   Value *yes = pick(g, chance(g, 80) ? number(g) : DT_bool);
@@ -206,47 +202,34 @@ static Value *family_u32(Gen *g, OpKind op) {
   return apply(g, op, pick(g, DT_u32));
 }
 
-/* Families of ops that are not elementwise have makers of their own. */
-#define NO_FAMILY(name) enum { family_##name = 0 }
-NO_FAMILY(given);
-NO_FAMILY(broadcast);
-NO_FAMILY(transpose);
-NO_FAMILY(reshape);
-NO_FAMILY(slice);
-NO_FAMILY(concat);
-NO_FAMILY(pad);
-NO_FAMILY(gather);
-NO_FAMILY(scatter_add);
-NO_FAMILY(take);
-NO_FAMILY(put);
-NO_FAMILY(reduce);
-NO_FAMILY(top_k);
-NO_FAMILY(sort);
-NO_FAMILY(contract);
-NO_FAMILY(dispatch);
-NO_FAMILY(combine);
-NO_FAMILY(row_dot);
-NO_FAMILY(route);
-NO_FAMILY(rows_gather);
-NO_FAMILY(rows_combine);
-NO_FAMILY(rows_dot);
-NO_FAMILY(scan);
-NO_FAMILY(grad);
-NO_FAMILY(fused);
-
-static Family *const families[OP_COUNT] = {
+/* Makes a node of an elementwise op by the name of its inference rule. */
+static Value *elementwise(Gen *g, OpKind op) {
+  static const char *const rules[OP_COUNT] = {
 #define OP(name, min, max, outs, traits, attrs, infer, ...) \
-  [OP_##name] = family_##infer,
+  [OP_##name] = #infer,
 #include "../../ir/ops.def"
 #undef OP
-};
+  };
+  static const struct {
+    const char *rule;
+    Family *make;
+  } families[] = {{"same", family_same},           {"float", family_float},
+                  {"compare", family_compare},     {"bits", family_bits},
+                  {"is_finite", family_float},     {"select", family_select},
+                  {"cast", family_cast},           {"bitcast", family_bitcast},
+                  {"from_bits", family_from_bits}, {"u32", family_u32}};
+  for (size_t i = 0; i < COUNT_OF(families); i++)
+    if (strcmp(families[i].rule, rules[op]) == 0)
+      return families[i].make(g, op);
+  internal_error("random graphs cannot make elementwise %s", rules[op]);
+}
 
 static void make_elementwise(Gen *g) {
   OpKind op;
   do
     op = (OpKind)below(g, OP_COUNT);
   while (!op_is(op, TRAIT_EW) || (op_is(op, TRAIT_HIGH) && !g->o->high));
-  keep(g, tame(g, families[op](g, op)));
+  keep(g, tame(g, elementwise(g, op)));
 }
 
 /* ---- moving data -------------------------------------------------------- */
