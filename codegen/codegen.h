@@ -283,6 +283,7 @@ Ix lw_ix_lanes(KVal *base); /* consecutive */
 bool lw_uniform(const Ix *at, int n);
 bool lw_same(const Ix *x, const Ix *y, int n);
 int lw_level(const Ix *at, int n); /* outermost depth that knows all */
+bool lw_is_once(const KVal *lo, const KVal *hi, int64_t step); /* one turn */
 Ix lw_add(Lower *l, Ix x, Ix y);
 Ix lw_mul_c(Lower *l, Ix x, int64_t c);
 Ix lw_div_c(Lower *l, Ix x, int64_t c);

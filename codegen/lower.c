@@ -179,8 +179,9 @@ static void write_element(Write *w) {
   KVal **vals = NEW_ARRAY(l->arena, KVal *, (size_t)w->n);
   for (int i = 0; i < w->n; i++) {
     const LwTarget *t = &w->targets[i];
-    vals[i] = t->inner ? lw_compute(l, t->v->v, w->at)
-                       : lw_pull(l, t->v->v, w->at);
+    bool fill = t->inner && op_info[t->v->v->def->op].lower != LOWER_ROW;
+    vals[i] = fill ? lw_compute(l, t->v->v, w->at)
+                   : lw_pull(l, t->v->v, w->at);
   }
   for (int i = 0; i < w->n; i++) {
     const LwTarget *t = &w->targets[i];
@@ -195,6 +196,11 @@ static void write_element(Write *w) {
 static void write_steps(Write *w, int d, KVal *lo, KVal *hi, int lanes) {
   KBuild *b = w->l->b;
   if (lo == hi) return;
+  if (lw_is_once(lo, hi, lanes)) {
+    w->at[d] = lanes > 1 ? lw_ix_lanes(lo) : lw_ix(lo);
+    write_element(w);
+    return;
+  }
   KVal *loop = kb_for(b, lo, hi, lanes);
   KVal *iv = kb_iv(b, loop);
   w->at[d] = lanes > 1 ? lw_ix_lanes(iv) : lw_ix(iv);

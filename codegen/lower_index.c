@@ -34,6 +34,11 @@ int lw_level(const Ix *at, int n) {
   return level;
 }
 
+bool lw_is_once(const KVal *lo, const KVal *hi, int64_t step) {
+  return lo->kind == K_INDEX && hi->kind == K_INDEX &&
+         hi->number - lo->number == step;
+}
+
 /* ---- what is known of an index ----------------------------------------------- */
 
 static int64_t gcd(int64_t x, int64_t y) {

@@ -259,8 +259,9 @@ static LwRow *row_for(Lower *l, LwValue *lv, const Ix *at) {
   if (row) return row;
   const Node *n = lv->v->def;
   if (op_info[n->op].lower == LOWER_ROW) {
-    assert(lw_uniform(at, lv->rank - 1));
-    return lw_row_op(l, n, lv->v->index, at);
+    return lw_uniform(at, lv->rank - 1)
+               ? lw_row_op(l, n, lv->v->index, at)
+               : lw_keep(l, lv, at, 0); /* all its rows */
   }
   if (lv->keep && lw_uniform(at, lv->lead))
     return lw_keep(l, lv, at, lv->lead);

@@ -88,6 +88,14 @@ static void span(Reduction *r, int d, KVal *lo, KVal *hi, int lanes,
                  int chains, KVal **acc) {
   KBuild *b = r->l->b;
   if (lo == hi) return;
+  if (lw_is_once(lo, hi, (int64_t)lanes * chains)) {
+    for (int i = 0; i < chains; i++) {
+      KVal *at = kb_alu_c(b, A_ADD, lo, (int64_t)i * lanes);
+      r->at[d] = lanes > 1 ? lw_ix_lanes(at) : lw_ix(at);
+      *acc = join(r, *acc, element(r));
+    }
+    return;
+  }
   KVal *loop = kb_for(b, lo, hi, (int64_t)lanes * chains);
   KVal *accs[CHAINS];
   for (int i = 0; i < chains; i++)

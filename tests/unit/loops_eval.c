@@ -1,0 +1,304 @@
+/* loops_eval.c: see loops_eval.h. Scalar ops are the interpreter's. */
+#include "loops_eval.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_LANES = 64, GUARD = 0xff };
+
+typedef struct Cell {
+  bool set;
+  int64_t index;
+  double lane[MAX_LANES];
+} Cell;
+
+typedef struct Run {
+  Ctx *cx;
+  const Kernel *k;
+  const LoopsArg *args;
+  LoopsArg scratch, workspace;
+  Cell *cells; /* by id; results of loops at n_vals + id of their acc */
+  Map calls;   /* K_SCALAR -> Call */
+  Buf *why;
+  bool failed;
+} Run;
+
+/* What a scalar statement needs of the interpreter, made once. */
+typedef struct Call {
+  Node *n;
+  Tensor *ins[5];
+} Call;
+
+static void fail(Run *r, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static void fail(Run *r, const char *fmt, ...) {
+  char text[256];
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(text, sizeof text, fmt, args);
+  va_end(args);
+  if (!r->failed) buf_add(r->why, text);
+  r->failed = true;
+}
+
+static Cell *cell(Run *r, const KVal *v) {
+  uint32_t at = v->id;
+  if (v->kind == K_RESULT)
+    at = r->k->n_vals + v->loop->accs.data[v->number]->id;
+  return &r->cells[at];
+}
+
+static int64_t index_of(Run *r, const KVal *v) {
+  if (v->kind == K_INDEX) return v->number;
+  const Cell *c = cell(r, v);
+  if (!c->set) fail(r, "index %u is read before it is known", v->id);
+  return c->index;
+}
+
+static double lane_of(Run *r, const KVal *v, int lane) {
+  if (v->kind == K_CONST) {
+    return v->dtype == DT_f32 ? (double)(float)v->value : v->value;
+  }
+  const Cell *c = cell(r, v);
+  if (!c->set) fail(r, "value %u is read before it is known", v->id);
+  return c->lane[lane];
+}
+
+/* ---- memory -------------------------------------------------------------------------- */
+
+static unsigned char *address(Run *r, const KVal *v, int64_t index) {
+  KBase b = v->base;
+  LoopsArg m = r->scratch;
+  int64_t at = b.number;
+  if (b.kind == KB_ARG) {
+    if (b.number < 0 || b.number >= r->k->n_args) {
+      fail(r, "there is no argument %lld", (long long)b.number);
+      return NULL;
+    }
+    m = r->args[b.number];
+    at = 0;
+  } else if (b.kind == KB_WORKSPACE) {
+    m = r->workspace;
+  }
+  int64_t bytes = dtype_info[b.dtype].bytes;
+  at += index * bytes;
+  if (index < 0 || at < 0 || at + bytes > m.bytes) {
+    fail(r, "%s of element %lld outside of base %d %lld",
+         v->kind == K_STORE ? "store" : "load", (long long)index, (int)b.kind,
+         (long long)b.number);
+    return NULL;
+  }
+  return m.data + at;
+}
+
+static double read_element(Run *r, const KVal *v, int64_t index) {
+  unsigned char *p = address(r, v, index);
+  if (!p) return 0;
+  Type t = type_scalar(v->base.dtype);
+  double x;
+  Tensor one = {t, &x};
+  tensor_from_bytes(&one, p);
+  return x;
+}
+
+static void write_element(Run *r, const KVal *v, int64_t index, double x) {
+  unsigned char *p = address(r, v, index);
+  Tensor one = {type_scalar(v->base.dtype), &x};
+  if (p) tensor_to_bytes(&one, p);
+}
+
+static void run_load(Run *r, const KVal *v) {
+  Cell *c = cell(r, v);
+  int64_t at = index_of(r, v->a[0]);
+  for (int i = 0; i < v->lanes; i++) {
+    int64_t offset = v->a[1] ? (int64_t)lane_of(r, v->a[1], i) : i;
+    c->lane[i] = read_element(r, v, at + offset);
+  }
+  c->set = true;
+}
+
+static void run_store(Run *r, const KVal *v) {
+  int64_t at = index_of(r, v->a[0]);
+  for (int i = 0; i < v->lanes; i++)
+    write_element(r, v, at + i, lane_of(r, v->a[1], i));
+}
+
+/* ---- statements ---------------------------------------------------------------------- */
+
+static void run_alu(Run *r, const KVal *v) {
+  int64_t x = index_of(r, v->a[0]), y = index_of(r, v->a[1]), z = 0;
+  if ((v->alu == A_DIV || v->alu == A_REM) && y == 0) {
+    fail(r, "index divided by 0");
+    return;
+  }
+  switch (v->alu) {
+  case A_ADD: z = x + y; break;
+  case A_SUB: z = x - y; break;
+  case A_MUL: z = x * y; break;
+  case A_DIV: z = x / y; break;
+  case A_REM: z = x % y; break;
+  case A_MIN: z = x < y ? x : y; break;
+  case A_MAX: z = x > y ? x : y; break;
+  case A_LT: z = x < y; break;
+  case A_LE: z = x <= y; break;
+  case A_EQ: z = x == y; break;
+  }
+  Cell *c = cell(r, v);
+  c->index = z;
+  c->lane[0] = (double)z;
+  c->set = true;
+}
+
+static Call *call_for(Run *r, const KVal *v) {
+  Call *call = map_get(&r->calls, v);
+  if (call) return call;
+  Arena *a = &r->cx->scratch;
+  call = NEW(a, Call);
+  call->n = NEW(a, Node);
+  call->n->op = v->op;
+  int64_t lanes = v->lanes;
+  for (int i = 0; i < 5 && v->a[i]; i++) {
+    Value *in = NEW(a, Value);
+    in->type = type_of(v->a[i]->dtype, 1, &lanes);
+    vec_push(a, &call->n->ins, in);
+    call->ins[i] = tensor_new(a, in->type);
+  }
+  Value *out = NEW(a, Value);
+  out->type = type_of(v->dtype, 1, &lanes);
+  out->def = call->n;
+  vec_push(a, &call->n->outs, out);
+  map_put(a, &r->calls, v, call);
+  return call;
+}
+
+static void run_scalar(Run *r, const KVal *v) {
+  Call *call = call_for(r, v);
+  for (uint32_t i = 0; i < call->n->ins.len; i++)
+    for (int l = 0; l < v->lanes; l++)
+      call->ins[i]->data[l] = lane_of(r, v->a[i], l);
+  Arena a = {0};
+  Tensor *out;
+  Eval ev = {.cx = r->cx, .mode = EVAL_TYPED};
+  ir_eval_node(&ev, call->n, call->ins, &out, &a);
+  memcpy(cell(r, v)->lane, out->data, sizeof(double) * v->lanes);
+  cell(r, v)->set = true;
+  arena_reset(&a);
+}
+
+static double fold_two(OpKind op, Dtype dtype, double x, double y) {
+  if (op == OP_max) return x > y ? x : y;
+  if (op == OP_min) return x < y ? x : y;
+  return dtype == DT_f32 ? (double)(float)(x + y) : x + y;
+}
+
+static void run_fold(Run *r, const KVal *v) {
+  Cell *c = cell(r, v);
+  int n = v->a[0]->lanes;
+  double x[MAX_LANES];
+  for (int i = 0; i < n; i++) x[i] = lane_of(r, v->a[0], i);
+  for (; n > 1; n /= 2)
+    for (int i = 0; i < n / 2; i++)
+      x[i] = fold_two(v->op, v->dtype, x[i], x[i + n / 2]);
+  c->lane[0] = x[0];
+  c->set = true;
+}
+
+static void run_block(Run *r, const KBlock *b);
+
+static void copy_cell(Run *r, Cell *to, const KVal *from) {
+  if (from->index) to->index = index_of(r, from);
+  else
+    for (int i = 0; i < from->lanes; i++) to->lane[i] = lane_of(r, from, i);
+  to->set = true;
+}
+
+static void run_for(Run *r, const KVal *v) {
+  uint32_t n = v->accs.len;
+  Cell *next = calloc(n + 1, sizeof *next);
+  if (!next) internal_error("out of memory");
+  for (uint32_t i = 0; i < n; i++)
+    copy_cell(r, cell(r, v->accs.data[i]), v->accs.data[i]->a[0]);
+  int64_t hi = index_of(r, v->a[1]);
+  for (int64_t i = index_of(r, v->a[0]); i < hi && !r->failed;
+       i += v->number) {
+    *cell(r, v->loop) = (Cell){.set = true, .index = i};
+    run_block(r, &v->body);
+    for (uint32_t j = 0; j < n; j++)
+      copy_cell(r, &next[j], v->updates.data[j]);
+    for (uint32_t j = 0; j < n; j++) *cell(r, v->accs.data[j]) = next[j];
+  }
+  for (uint32_t i = 0; i < n; i++)
+    r->cells[r->k->n_vals + v->accs.data[i]->id] =
+        *cell(r, v->accs.data[i]);
+  free(next);
+}
+
+static void run_simple(Run *r, const KVal *v) {
+  Cell *c = cell(r, v);
+  for (int i = 0; i < v->lanes; i++) {
+    if (v->kind == K_SPLAT) c->lane[i] = lane_of(r, v->a[0], 0);
+    if (v->kind == K_LANES) c->lane[i] = lane_of(r, v->a[0], 0) + i;
+    if (v->kind == K_TO_I32)
+      c->lane[i] = (double)(int32_t)index_of(r, v->a[0]);
+  }
+  if (v->kind == K_FROM_I32) c->index = (int64_t)lane_of(r, v->a[0], 0);
+  c->set = true;
+}
+
+static void run_statement(Run *r, const KVal *v) {
+  switch (v->kind) {
+  case K_ALU: run_alu(r, v); return;
+  case K_SCALAR: run_scalar(r, v); return;
+  case K_LOAD: run_load(r, v); return;
+  case K_STORE: run_store(r, v); return;
+  case K_FOLD: run_fold(r, v); return;
+  case K_FOR: run_for(r, v); return;
+  case K_IF:
+    if (lane_of(r, v->a[0], 0) != 0) run_block(r, &v->body);
+    return;
+  case K_SPLAT:
+  case K_LANES:
+  case K_FROM_I32:
+  case K_TO_I32: run_simple(r, v); return;
+  case K_INDEX:
+  case K_IV:
+  case K_CONST:
+  case K_ACC:
+  case K_RESULT: break;
+  }
+  fail(r, "kind %d stands in a block", (int)v->kind);
+}
+
+static void run_block(Run *r, const KBlock *b) {
+  for (uint32_t i = 0; i < b->len && !r->failed; i++)
+    run_statement(r, b->data[i]);
+}
+
+static void run_stage(Run *r, const KStage *s) {
+  r->scratch.bytes = s->scratch_bytes;
+  r->scratch.data = malloc((size_t)s->scratch_bytes + 1);
+  if (!r->scratch.data) internal_error("out of memory");
+  int64_t chunks = (s->count + s->grain - 1) / s->grain;
+  for (int64_t c = chunks; c-- > 0 && !r->failed;) {
+    memset(r->scratch.data, GUARD, (size_t)s->scratch_bytes);
+    int64_t hi = (c + 1) * s->grain < s->count ? (c + 1) * s->grain : s->count;
+    for (int64_t i = c * s->grain; i < hi && !r->failed; i++) {
+      *cell(r, s->iv) = (Cell){.set = true, .index = i};
+      run_block(r, &s->body);
+    }
+  }
+  free(r->scratch.data);
+}
+
+bool loops_eval(Ctx *cx, const Kernel *k, const LoopsArg *args, Buf *why) {
+  Run r = {.cx = cx, .k = k, .args = args, .why = why};
+  r.cells = calloc(2 * (size_t)k->n_vals + 1, sizeof *r.cells);
+  r.workspace.bytes = k->workspace_bytes;
+  r.workspace.data = malloc((size_t)k->workspace_bytes + 1);
+  if (!r.cells || !r.workspace.data) internal_error("out of memory");
+  memset(r.workspace.data, GUARD, (size_t)k->workspace_bytes);
+  for (uint32_t i = 0; i < k->stages.len && !r.failed; i++)
+    run_stage(&r, &k->stages.data[i]);
+  free(r.cells);
+  free(r.workspace.data);
+  return !r.failed;
+}
