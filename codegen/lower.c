@@ -366,6 +366,9 @@ static int op_cost(const Lower *l, const Node *n) {
   if (op_info[n->op].lower == LOWER_REDUCE ||
       op_info[n->op].lower == LOWER_ROW)
     return 0;
+  if (n->op == OP_broadcast &&
+      ir_lead(n, 0, MAX_RANK) >= lw_value(l, n->ins.data[0])->rank)
+    return 0; /* once a row, not once an element */
   int cost = op_is(n->op, TRAIT_EW) ? 1 : 0;
   for (uint32_t i = 0; i < n->ins.len; i++)
     cost += lw_value(l, n->ins.data[i])->cost;

@@ -30,6 +30,7 @@
 
 enum {
   CHEAP = 8,       /* scalar ops less than a store and a load are worth */
+  SHARED = 3,      /* as many make launches that both need them one */
   TINY = 1024,     /* elements: such groups are put together at any chance */
   MAX_COST = 10000,
   LOOK_BACK = 200  /* groups that a tiny one is compared with */
@@ -62,6 +63,10 @@ static void note_node(Fuse *f, const Node *n) {
     facts.cost += in->cost;
     facts.from_seed &= in->from_seed;
   }
+  int64_t dims[MAX_RANK];
+  if (n->op == OP_broadcast && ir_lead(n, 0, MAX_RANK) >=
+                                   type_stored_dims(&n->ins.data[0]->type, dims))
+    facts.cost = 0; /* once a row, not once an element */
   if (facts.cost > MAX_COST) facts.cost = MAX_COST;
   for (uint32_t i = 0; i < n->outs.len; i++)
     note_value(f, n->outs.data[i], facts);
@@ -135,6 +140,14 @@ static bool may_repeat(const Fuse *f, const Node *n) {
   return v->cost <= CHEAP || (v->from_seed && n->outs.data[0]->type.rank > 0);
 }
 
+/* Readers that do more than look at a constant or a random bit together. */
+static bool is_worth_merging(const Fuse *f, const Node *n) {
+  const FuseValue *v = fuse_value(f, n->outs.data[0]);
+  if (f->options->opt_level == 0) return false;
+  if (!may_repeat(f, n)) return true;
+  return v->cost >= SHARED && !v->from_seed;
+}
+
 static bool fits_all(const Fuse *f, const FuseGroupVec *groups,
                      const Node *n) {
   for (uint32_t i = 0; i < groups->len; i++)
@@ -152,14 +165,13 @@ static void take_all(Fuse *f, const FuseGroupVec *groups, Node *n) {
 /* Computes the node where it is read, nowhere else. */
 static bool inlined(Fuse *f, Node *n, Readers *r) {
   if (r->returned || r->fixed.len) return false;
-  if (r->launches.len > 1 && !may_repeat(f, n)) {
-    if (f->options->opt_level == 0) return false;
+  if (r->launches.len > 1 && is_worth_merging(f, n)) {
     FuseGroup *g = r->launches.data[0];
     for (uint32_t i = 1; i < r->launches.len; i++)
       fuse_merge(f, g, r->launches.data[i]);
     *r = readers_of(f, n);
-    if (r->launches.len > 1) return false;
   }
+  if (r->launches.len > 1 && !may_repeat(f, n)) return false;
   if (!fits_all(f, &r->launches, n)) return false;
   take_all(f, &r->launches, n);
   return true;
@@ -210,7 +222,7 @@ static bool stored_with_reader(Fuse *f, Node *n, const Readers *r) {
 static bool joined_sibling(Fuse *f, FuseGroup *g, const Node *n) {
   for (uint32_t i = 0; i < n->ins.len; i++) {
     const NodeVec *users = map_get(&f->users, n->ins.data[i]);
-    if (n->ins.data[i]->type.rank == 0) continue;
+    if (fuse_value(f, n->ins.data[i])->from_seed) continue;
     for (uint32_t u = 0; users && u < users->len; u++) {
       const FuseGroupVec *in = map_get(&f->groups, users->data[u]);
       for (uint32_t j = 0; in && j < in->len; j++) {
@@ -400,6 +412,53 @@ static void emit_all(Fuse *f) {
   r->nodes = out;
 }
 
+/* ---- sums over the rows of each group ---------------------------------------------------- */
+
+/* Drops the rows of a ragged operand but keeps their groups: who owns which row
+ * is not known in a launch. */
+static bool sums_groups(const Node *n) {
+  if (op_info[n->op].lower != LOWER_REDUCE || n->op == OP_rows_dot ||
+      !type_is_ragged(&n->ins.data[0]->type))
+    return false;
+  IndexMap m;
+  map_parse(attr_sym(n, "map"), &m);
+  return strchr(m.out, m.ins[0][0]) && !strchr(m.out, m.ins[0][1]);
+}
+
+/* The sum as a contraction with ones: "nrd->nd" to "nrd,nr->nd". */
+static bool sum_by_contraction(Ctx *cx, Region *r, Node *n, NodeVec *out) {
+  if (n->op != OP_reduce_sum ||
+      dtype_info[n->outs.data[0]->type.dtype].kind != DK_FLOAT) {
+    diag_error(cx, n->span,
+               "%s over the rows of each group cannot be compiled: only float "
+               "sums can",
+               op_info[n->op].name);
+    return false;
+  }
+  IndexMap m;
+  map_parse(attr_sym(n, "map"), &m);
+  Type t = n->ins.data[0]->type;
+  t.rank = 2;
+  Builder b = ir_builder_like(cx, r, out, n);
+  Value *ones = ir_const(&b, t, 1);
+  Sym map = sym_fmt(cx, "%s,%.2s->%s", m.ins[0], m.ins[0], m.out);
+  ir_replace(n->outs.data[0], ir_contract(&b, n->ins.data[0], ones, map));
+  return true;
+}
+
+static bool rewrite_group_sums(Ctx *cx, Region *r) {
+  NodeVec out = {0};
+  bool ok = true;
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    if (n->op == OP_scan) ok &= rewrite_group_sums(cx, n->body);
+    if (sums_groups(n)) ok &= sum_by_contraction(cx, r, n, &out);
+    else vec_push(&cx->perm, &out, n);
+  }
+  r->nodes = out;
+  return ok;
+}
+
 /* ---- entry ------------------------------------------------------------------------------ */
 
 static void fuse_region(Ctx *cx, Region *r, const PassOptions *o) {
@@ -417,6 +476,8 @@ static void fuse_region(Ctx *cx, Region *r, const PassOptions *o) {
 bool pass_fuse(Module *m, const PassOptions *o) {
   for (uint32_t i = 0; i < m->entries.len; i++) {
     Entry *e = m->entries.data[i];
+    if (!rewrite_group_sums(m->cx, e->region)) return false;
+    ir_sweep(e);
     fuse_region(m->cx, e->region, o);
     ir_sweep(e);
   }

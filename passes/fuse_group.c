@@ -147,26 +147,46 @@ static FuseRead *read_of(const FuseGroup *g, const Value *v) {
   return map_get(&g->read, v);
 }
 
+/* Elements of operand `i` that are computed for `times` elements of the user's
+ * result. What follows leading dims alone is computed outside of inner loops;
+ * the parts of a concat are computed apart. */
+static double times_of(const Node *user, uint32_t i, double times) {
+  const Value *v = user->ins.data[i], *out = user->outs.data[0];
+  int64_t dims[MAX_RANK];
+  double again = times / (double)type_elements(&out->type);
+  double whole = again * (double)type_elements(&v->type);
+  if (op_is(user->op, TRAIT_EW)) return times;
+  if (user->op == OP_rows_dot) return again * (double)fuse_elements(user);
+  LowerKind k = op_info[user->op].lower;
+  if (k == LOWER_REDUCE || k == LOWER_ROW) return whole;
+  if (user->op == OP_concat || user->op == OP_pad)
+    return whole < times ? whole : times;
+  return ir_lead(user, i, MAX_RANK) >= stored(v, dims) ? whole : times;
+}
+
+/* Adds what `user`, by its own reading `u`, asks of value `v`. */
+static void add_demand(const FuseGroup *g, const Node *user, const FuseRead *u,
+                       const Value *v, FuseRead *all) {
+  bool column = g->column_rows && summed_lead(user) >= g->column_rows &&
+                u->parts == FUSE_REST && is_column(user);
+  all->parts |= column ? FUSE_ROWS : u->parts;
+  for (uint32_t i = 0; i < user->ins.len; i++) {
+    if (user->ins.data[i] != v) continue;
+    int lead = column ? g->column_rows : ir_lead(user, i, u->lead);
+    double times = times_of(user, i, u->times);
+    if (lead < all->lead) all->lead = lead;
+    if (times > all->times) all->times = times;
+  }
+}
+
 FuseRead fuse_demand(const Fuse *f, const FuseGroup *g, const Node *n) {
   FuseRead all = {.lead = MAX_RANK};
   for (uint32_t o = 0; o < n->outs.len; o++) {
     const NodeVec *users = map_get(&f->users, n->outs.data[o]);
     for (uint32_t u = 0; users && u < users->len; u++) {
       const Node *user = users->data[u];
-      const FuseRead *r = NULL;
-      for (uint32_t i = 0; i < user->outs.len; i++) {
-        FuseRead *each = read_of(g, user->outs.data[i]);
-        if (each && (!r || each->lead < r->lead)) r = each;
-      }
-      if (!r) continue;
-      bool column = g->column_rows && summed_lead(user) >= g->column_rows &&
-                    r->parts == FUSE_REST && is_column(user);
-      all.parts |= column ? FUSE_ROWS : r->parts;
-      for (uint32_t i = 0; i < user->ins.len; i++) {
-        if (user->ins.data[i] != n->outs.data[o]) continue;
-        int lead = column ? g->column_rows : ir_lead(user, i, r->lead);
-        if (lead < all.lead) all.lead = lead;
-      }
+      const FuseRead *r = read_of(g, user->outs.data[0]);
+      if (r) add_demand(g, user, r, n->outs.data[o], &all);
     }
   }
   int64_t dims[MAX_RANK];
@@ -200,15 +220,14 @@ static int rows_with(const FuseGroup *g, const Node *n, FuseRead r) {
   return limit < g->rows ? limit : g->rows;
 }
 
-/* Values that do not follow the rows are computed again for each row. */
+/* Costly, and computed far more often than it has elements. */
 static bool is_repeated(const Fuse *f, const FuseGroup *g, const Node *n,
-                        FuseRead r, int rows) {
-  int64_t dims[MAX_RANK];
-  int rank = stored(n->outs.data[0], dims);
-  const FuseValue *v = fuse_value(f, n->outs.data[0]);
-  if (g->nodes.len == 0 || v->cost <= CHEAP) return false;
-  if (rank == 0) return g->rank > 0;
-  return r.lead < (rows < rank ? rows : rank) && !v->from_seed;
+                        FuseRead r) {
+  const Type *t = &n->outs.data[0]->type;
+  if (g->nodes.len == 0 || fuse_value(f, n->outs.data[0])->cost <= CHEAP)
+    return false;
+  if (t->rank == 0) return g->rank > 0;
+  return r.times > 2 * (double)type_elements(t);
 }
 
 static bool fits_rows_part(const Fuse *f, const FuseGroup *g, const Node *n,
@@ -219,7 +238,7 @@ static bool fits_rows_part(const Fuse *f, const FuseGroup *g, const Node *n,
   if (k == LOWER_REDUCE) return r.lead >= g->column_rows;
   if (k == LOWER_ROW)
     return r.lead >= rank - 1 && rank - 1 >= g->column_rows;
-  return !is_repeated(f, g, n, r, g->column_rows);
+  return !is_repeated(f, g, n, r);
 }
 
 bool fuse_fits(const Fuse *f, const FuseGroup *g, const Node *n, FuseRead r) {
@@ -241,7 +260,7 @@ bool fuse_fits(const Fuse *f, const FuseGroup *g, const Node *n, FuseRead r) {
   if (g->column_rows && widest > SMALL) return false;
   FuseGroup after = *g;
   after.orders |= k == LOWER_ROW || sums_last(n);
-  return rows_fit(&after, rows, widest) && !is_repeated(f, g, n, r, rows);
+  return rows_fit(&after, rows, widest) && !is_repeated(f, g, n, r);
 }
 
 /* ---- taking ------------------------------------------------------------------------- */
@@ -250,6 +269,7 @@ static void note_read(Fuse *f, FuseGroup *g, const Value *v, FuseRead r) {
   FuseRead *old = read_of(g, v);
   if (old) {
     if (r.lead < old->lead) old->lead = r.lead;
+    if (r.times > old->times) old->times = r.times;
     old->parts |= r.parts;
     return;
   }
@@ -324,6 +344,7 @@ bool fuse_take_result(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
   if (g->nodes.len == 0) {
     start(g, n);
     r = (FuseRead){.lead = rank, .parts = FUSE_REST};
+    r.times = (double)type_elements(&n->outs.data[0]->type);
     fuse_take(f, g, n, r);
     return true;
   }

@@ -245,11 +245,13 @@ void hoist_sink(Hoist *h);
 /* ---- fuse.c and fuse_group.c among themselves -------------------------------- */
 
 /* How a group reads one value: `lead` of the value's leading dims are the
- * group's; FUSE_ROWS where sums over rows need it, FUSE_REST after those. */
+ * group's; FUSE_ROWS where sums over rows need it, FUSE_REST after those;
+ * `times` elements of it are computed, repeated ones counted. */
 enum { FUSE_ROWS = 1, FUSE_REST = 2 };
 typedef struct FuseRead {
   int lead;
   int parts;
+  double times;
   const Value *v;
 } FuseRead;
 
