@@ -68,8 +68,11 @@ static void note_node(Fuse *f, const Node *n) {
                                    type_stored_dims(&n->ins.data[0]->type, dims))
     facts.cost = 0; /* once a row, not once an element */
   if (facts.cost > MAX_COST) facts.cost = MAX_COST;
-  for (uint32_t i = 0; i < n->outs.len; i++)
-    note_value(f, n->outs.data[i], facts);
+  for (uint32_t i = 0; i < n->outs.len; i++) {
+    FuseValue each = facts;
+    each.from_seed |= n->outs.data[i]->type.rank == 0;
+    note_value(f, n->outs.data[i], each);
+  }
 }
 
 static void note_user(Fuse *f, const Value *v, Node *user) {
