@@ -232,7 +232,7 @@ static void fit_inputs(Check *c, Tensor **ins) {
           ins[i]->data[j] = fmod(fabs(ins[i]->data[j]), (double)k->below);
     if (b->kind == BIND_OPTION) moert_get_option(c->s, b->name, &x);
     if (b->kind == BIND_OPTION || b->kind == BIND_STEP || b->kind == BIND_SEED)
-      ins[i]->data[0] = x;
+      ins[i]->data[0] = ins[i]->type.dtype == DT_f32 ? (double)(float)x : x;
   }
 }
 
