@@ -210,12 +210,12 @@ static const Case cases[] = {
      "%x = contract %d, %c {map=\"nrd,ndh->nrh\"} : f32[3, r<=6, 2]\n"
      "%y = contract %d, %x {map=\"nrd,nrh->ndh\"} : f32[3, 1, 2]\n"
      "%z = reduce_sum %x {map=\"nrh->nh\"} : f32[3, 2]\n"
-     "%w = reduce_max %x {map=\"nrh->n\"} : f32[3]\n"
+     "%w = reduce_sum %x {map=\"nrh->n\"} : f32[3]\n"
      "%v = reduce_sum %x {map=\"nrh->nr\"} : f32[3, r<=6]\n"
      "%u = contract %d, %x {map=\"nrd,nrh->dh\"} : f32[1, 2]",
      "%x %y %z %w %v %u", "1 2 3 | 2 0 0 2 0 2 | 1 10 5 5 2 20",
      "1 10 2 20 3 30 2 20 4 40 6 60 | 14 140 0 0 28 280 |"
-     "6 60 0 0 12 120 | 30 -inf 60 | 11 22 33 22 44 66 | 42 420",
+     "6 60 0 0 12 120 | 66 0 132 | 11 22 33 22 44 66 | 42 420",
      0},
     {"ragged contraction after expand", "f32[3, 1] i32[3, 2] f32[3, 1, 2]",
      "%o, %s, %r = route %b {experts=3} : i32[4], i32[3, 2], i32[6]\n"
