@@ -18,9 +18,9 @@ esac | grep -v '^tests/fuzz/' | while read -r f; do
 done
 # A model that stands alone: the libraries and a small model in one text.
 if [ "$target" = dsl ]; then
-  { cat models/lib/*.dsl; sed -E -e 's/^const (V|D|N|H|T|B) *=.*/const \1 = 4/' \
-    -e 's/^const K *=.*/const K = 2/' models/lm_moe.dsl; } |
-    grep -v '^import' >"$seeds/lm_moe"
+  cat models/lib/*.dsl models/lm_moe.dsl |
+    sed -E -e '/^import/d' -e 's/^const (V|D|N|H|T|B) *=.*/const \1 = 4/' \
+      -e 's/^const K *=.*/const K = 2/' >"$seeds/lm_moe"
 fi
 # Words that mutations may put in.
 case $target in
