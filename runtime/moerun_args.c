@@ -44,9 +44,10 @@ static const Option options[] = {
     {"--threads", "N", RUNS, OPT_COUNT, AT(threads),
      "default: the cores this process may use"},
     {"--log", "F.jsonl", TRAIN, OPT_TEXT, AT(log),
-     "write one JSON object a step: step, loss, tokens_per_s, every scalar\n"
-     "report under its name, and under the last part of its name where only\n"
-     "one report ends so; valid_loss, valid_perplexity where evaluated"},
+     "write one JSON object a step: step, loss, lr, grad_norm, tokens_per_s,\n"
+     "every other scalar report under its name, and under the last part of its\n"
+     "name where only one report ends so; valid_loss, valid_perplexity,\n"
+     "valid_tokens where evaluated"},
     {"--print-every", "N", TRAIN, OPT_COUNT, AT(print_every),
      "a line of progress every N steps; default: about 40 lines"},
     {"--ckpt", "DIR", TRAIN | EVAL | SAMPLE, OPT_TEXT, AT(ckpt),

@@ -106,21 +106,31 @@ static int open_log(Train *t) {
   return t->log ? 0 : run_error("%s: %s", path, strerror(errno));
 }
 
+/* What has a place of its own in the log. */
+static bool is_common(const char *name) {
+  static const char *const names[] = {"loss", "lr", "grad_norm", "ok"};
+  for (size_t i = 0; i < COUNT_OF(names); i++)
+    if (strcmp(name, names[i]) == 0) return true;
+  return false;
+}
+
 static void write_log(const Train *t, const StepInfo *i) {
   if (!t->log) return;
   JsonLine j = json_start(t->log);
   json_number(&j, "step", (double)i->step);
+  json_number(&j, "loss", i->loss);
+  json_number(&j, "lr", i->lr);
+  json_number(&j, "grad_norm", i->grad_norm);
+  json_number(&j, "tokens_per_s", i->tokens_per_s);
   for (int k = 0; k < t->entry->n_outs; k++) {
     const MoertBinding *b = &t->entry->outs[k];
-    if (!is_scalar_report(b) || strcmp(b->name, "ok") == 0) continue;
+    if (!is_scalar_report(b) || is_common(b->name)) continue;
     double x = report(t, b->name);
     const char *part = last_part(b->name);
     json_number(&j, b->name, x);
-    if (part != b->name && is_only_one(t->entry, part))
+    if (part != b->name && !is_common(part) && is_only_one(t->entry, part))
       json_number(&j, part, x);
   }
-  if (is_only_one(t->entry, "lr") == false) json_number(&j, "lr", i->lr);
-  json_number(&j, "tokens_per_s", i->tokens_per_s);
   if (t->valid_step == i->step) {
     json_number(&j, "valid_loss", t->valid_loss);
     json_number(&j, "valid_perplexity", exp(t->valid_loss));

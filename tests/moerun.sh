@@ -165,13 +165,13 @@ check 'not finite: it loads' 0 '' sample "$tiny" --ckpt "$d/nan" --tokens 1
 
 # ---- stopping and resuming ----------------------------------------------------------
 
-numbers() { sed 's/"tokens_per_s.*//' "$1"; }
+numbers() { sed 's/"tokens_per_s": [0-9.e+]*//' "$1"; }
 train 'resume: from nothing' 0 'no checkpoint under' --steps 25 --resume auto \
   --ckpt "$d/two" --log "$d/two.log" --threads 2
 echo '{"step": 26, "loss": 0' >>"$d/two.log" # as a killed run leaves it
 train 'resume' 0 'resumed after step 25' --steps 60 --resume auto \
   --ckpt "$d/two" --log "$d/two.log" --threads 2
-numbers "$d/once.log" >"$d/a"
+numbers "$d/once.log" | sed 's/, "valid_loss.*/}/' >"$d/a"
 numbers "$d/two.log" >"$d/b"
 expect 'resume: the same numbers' cmp -s "$d/a" "$d/b"
 expect 'resume: the same bytes' cmp -s "$d/once/step-00000060/params.safetensors" \

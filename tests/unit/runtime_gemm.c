@@ -9,33 +9,34 @@ enum { MOST = 1 << 16 };
 typedef struct Case {
   const char *name;
   int64_t batch, m, n, k;
-  bool a_turned, b_turned, c_turned, b_repeated;
+  bool a_turned, b_turned, c_turned, b_repeated, a_inside;
   int dtype;
   int accumulate;
 } Case;
 
 static const Case cases[] = {
-    {"plain", 1, 64, 96, 33, 0, 0, 0, 0, MOERT_f32, 0},
-    {"one row", 1, 1, 96, 33, 0, 0, 0, 0, MOERT_f32, 0},
-    {"one column", 1, 64, 1, 33, 0, 0, 0, 0, MOERT_f32, 0},
-    {"one product", 1, 64, 96, 1, 0, 0, 0, 0, MOERT_f32, 0},
-    {"one of all", 1, 1, 1, 1, 0, 0, 0, 0, MOERT_f32, 0},
-    {"a turned", 1, 31, 17, 65, 1, 0, 0, 0, MOERT_f32, 0},
-    {"a turned, one row", 1, 1, 17, 65, 1, 0, 0, 0, MOERT_f32, 0},
-    {"a turned, one deep", 1, 31, 17, 1, 1, 0, 0, 0, MOERT_f32, 0},
-    {"b turned", 1, 31, 17, 65, 0, 1, 0, 0, MOERT_f32, 0},
-    {"b turned, one column", 1, 31, 1, 65, 0, 1, 0, 0, MOERT_f32, 0},
-    {"b turned, one deep", 1, 31, 17, 1, 0, 1, 0, 0, MOERT_f32, 0},
-    {"both turned", 1, 31, 17, 65, 1, 1, 0, 0, MOERT_f32, 0},
-    {"c turned", 1, 31, 17, 65, 0, 0, 1, 0, MOERT_f32, 0},
-    {"all turned", 1, 31, 17, 65, 1, 1, 1, 0, MOERT_f32, 1},
-    {"accumulate", 1, 64, 96, 33, 0, 0, 0, 0, MOERT_f32, 1},
-    {"batch", 5, 16, 24, 32, 0, 0, 0, 0, MOERT_f32, 0},
-    {"batch, accumulate", 5, 16, 24, 32, 0, 1, 0, 0, MOERT_f32, 1},
-    {"batch, b repeated", 5, 16, 24, 32, 0, 0, 0, 1, MOERT_f32, 0},
-    {"batch, a turned", 5, 16, 24, 32, 1, 0, 0, 0, MOERT_f32, 0},
-    {"f64", 1, 31, 70, 65, 0, 0, 0, 0, MOERT_f64, 0},
-    {"f64, batch, turned", 3, 31, 17, 65, 1, 1, 1, 1, MOERT_f64, 1},
+    {"plain", 1, 64, 96, 33, 0, 0, 0, 0, 0, MOERT_f32, 0},
+    {"one row", 1, 1, 96, 33, 0, 0, 0, 0, 0, MOERT_f32, 0},
+    {"one column", 1, 64, 1, 33, 0, 0, 0, 0, 0, MOERT_f32, 0},
+    {"one product", 1, 64, 96, 1, 0, 0, 0, 0, 0, MOERT_f32, 0},
+    {"one of all", 1, 1, 1, 1, 0, 0, 0, 0, 0, MOERT_f32, 0},
+    {"a turned", 1, 31, 17, 65, 1, 0, 0, 0, 0, MOERT_f32, 0},
+    {"a turned, one row", 1, 1, 17, 65, 1, 0, 0, 0, 0, MOERT_f32, 0},
+    {"a turned, one deep", 1, 31, 17, 1, 1, 0, 0, 0, 0, MOERT_f32, 0},
+    {"b turned", 1, 31, 17, 65, 0, 1, 0, 0, 0, MOERT_f32, 0},
+    {"b turned, one column", 1, 31, 1, 65, 0, 1, 0, 0, 0, MOERT_f32, 0},
+    {"b turned, one deep", 1, 31, 17, 1, 0, 1, 0, 0, 0, MOERT_f32, 0},
+    {"both turned", 1, 31, 17, 65, 1, 1, 0, 0, 0, MOERT_f32, 0},
+    {"c turned", 1, 31, 17, 65, 0, 0, 1, 0, 0, MOERT_f32, 0},
+    {"all turned", 1, 31, 17, 65, 1, 1, 1, 0, 0, MOERT_f32, 1},
+    {"accumulate", 1, 64, 96, 33, 0, 0, 0, 0, 0, MOERT_f32, 1},
+    {"batch", 5, 16, 24, 32, 0, 0, 0, 0, 0, MOERT_f32, 0},
+    {"batch, accumulate", 5, 16, 24, 32, 0, 1, 0, 0, 0, MOERT_f32, 1},
+    {"batch, b repeated", 5, 16, 24, 32, 0, 0, 0, 1, 0, MOERT_f32, 0},
+    {"batch, a turned", 5, 16, 24, 32, 1, 0, 0, 0, 0, MOERT_f32, 0},
+    {"batch inside of a's rows", 5, 16, 24, 32, 0, 0, 0, 1, 1, MOERT_f32, 0},
+    {"f64", 1, 31, 70, 65, 0, 0, 0, 0, 0, MOERT_f64, 0},
+    {"f64, batch, turned", 3, 31, 17, 65, 1, 1, 1, 1, 0, MOERT_f64, 1},
 };
 
 static double a[MOST], b[MOST], c[MOST], want[MOST];
@@ -81,6 +82,7 @@ static void run(RtGemms *all, const Case *k, int threads) {
   set_strides(g.a_stride, k->m, k->k, k->a_turned, false);
   set_strides(g.b_stride, k->k, k->n, k->b_turned, k->b_repeated);
   set_strides(g.c_stride, k->m, k->n, k->c_turned, false);
+  if (k->a_inside) g.a_stride[0] = k->k, g.a_stride[1] = k->batch * k->k;
   fill(a, bytes[0], k->dtype, 1);
   fill(b, bytes[1], k->dtype, 2);
   fill(c, bytes[2], k->dtype, 3);
