@@ -32,7 +32,7 @@ static EvalFn *const rules[OP_COUNT] = {
 #undef OP
 };
 
-/* ---- dtypes ---------------------------------------------------------------- */
+/* ---- dtypes -------------------------------------------------------------- */
 
 static double wrap(double x) { /* to [0, 2^32) */
   return fabs(x) < 0x1p63 ? (double)(uint32_t)(int64_t)x : 0;
@@ -142,7 +142,7 @@ void tensor_to_bytes(const Tensor *t, void *bytes) {
     dtype_eval[t->type.dtype].store(p + i * size, t->data[i]);
 }
 
-/* ---- tensors ---------------------------------------------------------------- */
+/* ---- tensors ------------------------------------------------------------- */
 
 static size_t data_bytes(const Type *t) {
   return (size_t)type_elements(t) * sizeof(double);
@@ -168,7 +168,7 @@ static Tensor *heap_tensor(Type t) {
   return x;
 }
 
-/* ---- regions ----------------------------------------------------------------- */
+/* ---- regions ------------------------------------------------------------- */
 
 /* What says who owns ragged rows is read without being an operand. */
 static void keep_ragged_source(EvalRun *run, Value *v) {
@@ -295,7 +295,7 @@ uint32_t ir_eval_node(Eval *ev, Node *n, Tensor *const *ins, Tensor **outs,
   return ok ? run.clamped : EVAL_FAILED;
 }
 
-/* ---- ids and groups ------------------------------------------------------------ */
+/* ---- ids and groups ------------------------------------------------------ */
 
 int64_t eval_id(EvalCall *c, double id, int64_t size) {
   if (id >= 0 && id < (double)size) return (int64_t)id;
@@ -312,8 +312,8 @@ void eval_count_ids(EvalCall *c, const Tensor *ids, int64_t groups,
     offsets[g + 1] += offsets[g];
 }
 
-/* What says whose the rows of `v` are: ids, or offsets where that comes out true.
- * NULL: nothing does. */
+/* What says whose the rows of `v` are: ids, or offsets where that comes out
+ * true. NULL: nothing does. */
 static const Tensor *rows_source(EvalCall *c, Value *v, bool *offsets) {
   *offsets = true;
   if (c->n->op == OP_contract && c->n->ins.len > 2) return c->ins[2];
@@ -347,7 +347,7 @@ int64_t *eval_groups(EvalCall *c, Value *v) {
   return offsets;
 }
 
-/* ---- bodies ---------------------------------------------------------------------- */
+/* ---- bodies -------------------------------------------------------------- */
 
 void eval_fused(EvalCall *c) {
   Region *body = c->n->body;

@@ -80,7 +80,7 @@ void eval_pad(EvalCall *c) {
              c->ins[0]->type.dims[dim].size, dim);
 }
 
-/* ---- along the last dim ---------------------------------------------------------- */
+/* ---- along the last dim -------------------------------------------------- */
 
 void eval_cumsum(EvalCall *c) {
   bool exclusive = attr_bool(c->n, "exclusive");

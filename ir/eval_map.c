@@ -161,7 +161,7 @@ static void fill(Tensor *t, double value) {
     t->data[i] = value;
 }
 
-/* ---- the ops ------------------------------------------------------------------ */
+/* ---- the ops ------------------------------------------------------------- */
 
 static void inner_copy(int64_t count, double *out, int64_t so, const double *a,
                        int64_t sa, const double *b, int64_t sb) {

@@ -1,5 +1,5 @@
-/* eval_rows.c: the interpreter's ops on rows chosen by ids: gather and take with
- * their duals, and routing before and after `expand`.
+/* eval_rows.c: the interpreter's ops on rows chosen by ids: gather and take
+ * with their duals, and routing before and after `expand`.
  *
  * Routing: T tokens make K choices each. Flat choice j is choice j % K of token
  * j / K. A ragged value holds R = T * K rows of D elements, row `slot[j]` for
@@ -26,7 +26,7 @@ static void add_row(double *to, const double *from, int64_t n, double factor) {
     to[i] += from[i] * factor;
 }
 
-/* ---- rows of tables ------------------------------------------------------------- */
+/* ---- rows of tables ------------------------------------------------------ */
 
 void eval_gather(EvalCall *c) {
   const Tensor *table = c->ins[0], *ids = c->ins[1];
@@ -64,7 +64,7 @@ void eval_put(EvalCall *c) {
         x->data[i];
 }
 
-/* ---- routing ---------------------------------------------------------------------- */
+/* ---- routing ------------------------------------------------------------- */
 
 /* The row of each flat choice, by a stable counting sort; to be freed. */
 static int64_t *slots_of(EvalCall *c, const Tensor *ids, int64_t experts) {
@@ -142,7 +142,7 @@ void eval_row_dot(EvalCall *c) {
   free(slot);
 }
 
-/* ---- routing after `expand` --------------------------------------------------------- */
+/* ---- routing after `expand` ---------------------------------------------- */
 
 void eval_rows_gather(EvalCall *c) {
   const Tensor *x = c->ins[0], *src = c->ins[1];

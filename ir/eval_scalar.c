@@ -27,7 +27,7 @@
     (void)in, (void)typed, (void)integer;                            \
   }
 
-/* ---- integers ---------------------------------------------------------------- */
+/* ---- integers ------------------------------------------------------------ */
 
 static uint32_t bits(double x) {
   return (uint32_t)(int64_t)x;
@@ -65,7 +65,7 @@ static double bit_not(double a, Dtype dtype) {
   return dtype == DT_bool ? a == 0 : (double)~bits(a);
 }
 
-/* ---- arithmetic ---------------------------------------------------------------- */
+/* ---- arithmetic ---------------------------------------------------------- */
 
 static double fused(double a, double b, double c, bool single) {
   return single ? (double)fmaf((float)a, (float)b, (float)c) : fma(a, b, c);
@@ -116,7 +116,7 @@ SCALAR(select, a != 0 ? b : c)
 SCALAR(cast, cast(a, in, to))
 SCALAR(bitcast, dtype_bitcast(a, in, to))
 
-/* ---- random numbers --------------------------------------------------------------- */
+/* ---- random numbers ------------------------------------------------------ */
 
 /* Philox4x32-10 of Salmon et al. 2011, "Parallel random numbers: as easy as 1,
  * 2, 3": word 0 of the block. */

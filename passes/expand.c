@@ -19,7 +19,7 @@
 
 #include <string.h>
 
-/* ---- random bits ---------------------------------------------------------- */
+/* ---- random bits --------------------------------------------------------- */
 
 static Value *binary_const(Builder *b, OpKind op, Value *x, uint32_t c) {
   return ir_binary(b, op, x, ir_const_like(b, x, c));
@@ -49,7 +49,7 @@ Value *expand_philox(Expand *x, Node *n) {
   return w[0];
 }
 
-/* ---- routing -------------------------------------------------------------- */
+/* ---- routing ------------------------------------------------------------- */
 
 /* The route of `ids` among `experts`, made at its first use in the region. */
 static Node *route_of(Expand *x, Value *ids, int64_t experts) {
@@ -121,7 +121,7 @@ Value *expand_stop_gradient(Expand *x, Node *n) {
   return n->ins.data[0];
 }
 
-/* ---- the pass -------------------------------------------------------------- */
+/* ---- the pass ------------------------------------------------------------ */
 
 #define RULE_SCALAR(name)
 #define RULE_ACCESS(name)

@@ -13,7 +13,7 @@
 
 #include <math.h>
 
-/* ---- shorthand ------------------------------------------------------------- */
+/* ---- shorthand ----------------------------------------------------------- */
 
 static Value *number(Builder *b, Value *like, double v) {
   return ir_const_like(b, like, v);
@@ -66,7 +66,7 @@ static Value *by_dtype(Builder *b, Value *x, MathFn *single, MathFn *twice) {
   return ir_cast(b, single(b, ir_cast(b, x, DT_f32)), dtype);
 }
 
-/* ---- exp -------------------------------------------------------------------- */
+/* ---- exp ----------------------------------------------------------------- */
 
 #define LOG2_E 1.4426950408889634
 #define LN_2   0.69314718055994531
@@ -131,7 +131,7 @@ Value *expand_exp(Expand *x, Node *n) {
   return by_dtype(&x->b, n->ins.data[0], exp_f32, exp_f64);
 }
 
-/* ---- log --------------------------------------------------------------------- */
+/* ---- log ----------------------------------------------------------------- */
 
 enum {
   TWO_THIRDS = 0x3f2aaaab, /* bits of f32 numbers */
@@ -256,7 +256,7 @@ Value *expand_log1p(Expand *x, Node *n) {
   return by_dtype(&x->b, n->ins.data[0], log1p_f32, log1p_f64);
 }
 
-/* ---- tanh, erf, sigmoid --------------------------------------------------------- */
+/* ---- tanh, erf, sigmoid -------------------------------------------------- */
 
 /* An odd function that ends at 1: x p(s) / q(s) for s = min(x^2, `s_max`), held
  * within [-1, 1]. */
@@ -365,7 +365,7 @@ Value *expand_sigmoid(Expand *x, Node *n) {
   return by_dtype(&x->b, n->ins.data[0], sigmoid_f32, sigmoid_f64);
 }
 
-/* ---- samples from random bits ------------------------------------------------------ */
+/* ---- samples from random bits -------------------------------------------- */
 
 /* The inverse normal distribution function after Wichura 1988, algorithm AS
  * 241, as two rational functions: one around the centre, one of the square root

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- cases -------------------------------------------------------------------- */
+/* ---- cases --------------------------------------------------------------- */
 
 /* An entry with parameters %a, %b, ... of the types in `ins`, its nodes, and
  * the values to look at; numbers of its operands and of those values in order,
@@ -269,7 +269,7 @@ static const Case cases[] = {
      "%x", "1 2 3 | 2 0 0 2 0 2 | 1 5 10", "1 2 3 10 20 30", 0},
 };
 
-/* ---- running them ----------------------------------------------------------------- */
+/* ---- running them -------------------------------------------------------- */
 
 enum { MAX_RESULTS = 8 };
 
@@ -283,7 +283,7 @@ typedef struct Watch {
 
 static bool seen[OP_COUNT];
 
-/* Which of the names a value has, -1 for none; a body's values are not meant. */
+/* Which of the names a value has, -1 for none; a body's values have none. */
 static int index_of(const char *names, const Value *v) {
   if (v->region->owner) return -1;
   for (int i = 0; *names; i++) {
@@ -392,7 +392,7 @@ static void test_every_op_was_run(void) {
       CHECK("every op has a case", false, "%s has none", op_info[op].name);
 }
 
-/* ---- arithmetic against the machine's --------------------------------------------- */
+/* ---- arithmetic against the machine's ------------------------------------ */
 
 static uint32_t next_random(uint32_t *state) {
   *state = *state * 1664525u + 1013904223u;
@@ -449,7 +449,7 @@ static void test_f32_is_the_machines(void) {
   ctx_free(&cx);
 }
 
-/* ---- modes, hooks, single nodes, bytes -------------------------------------------- */
+/* ---- modes, hooks, single nodes, bytes ----------------------------------- */
 
 static void test_f64_mode_keeps_doubles(void) {
   Ctx cx = {0};

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- functions of one operand ------------------------------------------------ */
+/* ---- functions of one operand -------------------------------------------- */
 
 enum { BLOCK = 4096 };
 
@@ -149,7 +149,7 @@ static void test_functions(void) {
     }
 }
 
-/* ---- samples ------------------------------------------------------------------- */
+/* ---- samples ------------------------------------------------------------- */
 
 static void bits_block(double *x, uint32_t seed) {
   static const double ends[] = {0,
@@ -201,7 +201,7 @@ static void test_samples(Dtype dtype, double limit) {
   ctx_free(&uniform.cx);
 }
 
-/* ---- bits and routing: equal bit for bit ------------------------------------------- */
+/* ---- bits and routing: equal bit for bit --------------------------------- */
 
 /* Random bits and a MoE layer of 4 experts in the body of a scan: forward, and
  * the ops of its gradient, all on one `ids`. */
@@ -277,7 +277,7 @@ static void test_routing(void) {
   ctx_free(&cx);
 }
 
-/* ---- random graphs ------------------------------------------------------------------ */
+/* ---- random graphs ------------------------------------------------------- */
 
 static bool near(const Tensor *x, const Tensor *y, double tolerance) {
   for (int64_t i = 0; i < type_elements(&x->type); i++) {

@@ -1,7 +1,7 @@
 /* stages.c: every pass keeps what a module computes: after each one the
  * interpreter runs all entries on the same inputs and gives the same results.
- * For the models, in f64 (where routing does not flip) and in f32, and
- * for random graphs; then a few steps of training, in the interpreter alone. */
+ * For the models, in f64 (where routing does not flip) and in f32, and for
+ * random graphs; then some steps of training, in the interpreter alone. */
 #include "../../frontend/frontend.h"
 #include "../../passes/pass.h"
 #include "check.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- evaluating entries ---------------------------------------------------------- */
+/* ---- evaluating entries -------------------------------------------------- */
 
 /* What an entry is given: slots by path, the rest by kind. */
 typedef struct World {
@@ -85,7 +85,7 @@ static double distance(const Tensor *x, const Tensor *y) {
   return off == 0 ? 0 : sqrt(off / (size > 1e-20 ? size : 1e-20));
 }
 
-/* ---- one module through the pipeline ---------------------------------------------- */
+/* ---- one module through the pipeline ------------------------------------- */
 
 typedef struct Check {
   World w;
@@ -122,7 +122,7 @@ static bool run_passes(Check *c, Module *m, Dtype precision, int opt_level) {
   return pass_run(&p, m);
 }
 
-/* ---- the model ----------------------------------------------------------------------- */
+/* ---- the model ----------------------------------------------------------- */
 
 /* The models, at sizes that take no time. */
 typedef struct Model {
@@ -146,8 +146,8 @@ static Module *compile_model(Ctx *cx, const Model *model) {
   return m;
 }
 
-/* Slots as `init` makes them; gate weights are 0 there, so that all experts tie,
- * which small differences turn over: they get other values. */
+/* Slots as `init` makes them, but for the gate's weights: those are 0, so that
+ * all experts tie, and small differences would choose others. */
 static void init_slots(World *w, Module *m) {
   Entry *e = ir_entry(m, "init");
   keep_slots(w, e, run_entry(w, m, e));
@@ -177,7 +177,7 @@ static void check_model(const Model *model, Dtype precision, int opt_level,
   ctx_free(&cx);
 }
 
-/* ---- random graphs ----------------------------------------------------------------------- */
+/* ---- random graphs ------------------------------------------------------- */
 
 static bool agrees(uint64_t seed, int opt_level, bool show) {
   Ctx cx = {0};
@@ -213,7 +213,7 @@ static void check_random_graphs(int opt_level) {
   CHECK(name, agreed >= GRAPHS * 95 / 100, "%d of %d agree", agreed, GRAPHS);
 }
 
-/* ---- training ------------------------------------------------------------------------------- */
+/* ---- training ------------------------------------------------------------ */
 
 static double report_of(const Entry *e, Tensor *const *outs,
                         const char *report) {
