@@ -27,7 +27,7 @@ static bool is_float(const Value *v) {
   return dtype_info[v->type.dtype].kind == DK_FLOAT;
 }
 
-/* ---- active values ------------------------------------------------------------ */
+/* ---- active values ----------------------------------------------------- */
 
 static bool *wanted_ins(Arena *a, const Node *n, const Map *active) {
   bool *wants = NEW_ARRAY(a, bool, n->ins.len + 1);
@@ -43,8 +43,7 @@ static void mark_scan(Arena *a, Node *n, const bool *wants, Map *active) {
       map_put(a, active, n->outs.data[i], n);
 }
 
-void autodiff_active(Arena *a, const Region *r, uint32_t n_nodes,
-                     Map *active) {
+void autodiff_active(Arena *a, const Region *r, uint32_t n_nodes, Map *active) {
   for (uint32_t i = 0; i < n_nodes; i++) {
     Node *n = r->nodes.data[i];
     if (vjp_rules[n->op] == vjp_zero) continue;
@@ -61,7 +60,7 @@ void autodiff_active(Arena *a, const Region *r, uint32_t n_nodes,
   }
 }
 
-/* ---- the reverse walk ------------------------------------------------------------ */
+/* ---- the reverse walk -------------------------------------------------- */
 
 void autodiff_add(Builder *b, Map *cot, Value *v, Value *d) {
   Value *sum = map_get(cot, v);
@@ -104,7 +103,7 @@ void autodiff_reverse(Builder *b, const Region *r, uint32_t n_nodes,
   }
 }
 
-/* ---- one grad op ------------------------------------------------------------------- */
+/* ---- one grad op ------------------------------------------------------- */
 
 /* Appends to `b` the nodes that `g`, at position `at`, stands for. */
 static void replace_grad(Builder *b, Region *r, uint32_t at) {

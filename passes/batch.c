@@ -19,30 +19,73 @@ typedef enum BatchKind {
 
 static BatchKind kind_of(OpKind op) {
   switch (op) {
-  case OP_add: case OP_sub: case OP_mul: case OP_div: case OP_rem:
-  case OP_max: case OP_min: case OP_fma: case OP_neg: case OP_abs:
-  case OP_sqrt: case OP_floor: case OP_exp: case OP_log: case OP_log1p:
-  case OP_tanh: case OP_erf: case OP_sigmoid: case OP_normal:
-  case OP_uniform: case OP_lt: case OP_le: case OP_eq: case OP_ne:
-  case OP_and: case OP_or: case OP_xor: case OP_not: case OP_shl:
-  case OP_shr: case OP_mulhi: case OP_is_finite: case OP_select:
-  case OP_cast: case OP_bitcast: case OP_philox: case OP_stop_gradient:
-  case OP_take: case OP_put: case OP_cumsum: case OP_top_k: case OP_sort:
-    return BATCH_ALIKE;
-  case OP_broadcast: case OP_transpose: case OP_reduce_sum:
-  case OP_reduce_max: case OP_reduce_min: case OP_contract:
-    return BATCH_MAP;
-  case OP_slice: case OP_concat: case OP_pad:
-    return BATCH_DIM;
-  case OP_reshape:
-    return BATCH_RESHAPE;
-  case OP_gather:
-    return BATCH_GATHER;
-  case OP_const: case OP_iota: case OP_scatter_add: case OP_dispatch:
-  case OP_combine: case OP_row_dot: case OP_route: case OP_rows_gather:
-  case OP_rows_combine: case OP_rows_dot: case OP_scan: case OP_grad:
-  case OP_fused: case OP_COUNT:
-    return BATCH_NONE;
+  case OP_add:
+  case OP_sub:
+  case OP_mul:
+  case OP_div:
+  case OP_rem:
+  case OP_max:
+  case OP_min:
+  case OP_fma:
+  case OP_neg:
+  case OP_abs:
+  case OP_sqrt:
+  case OP_floor:
+  case OP_exp:
+  case OP_log:
+  case OP_log1p:
+  case OP_tanh:
+  case OP_erf:
+  case OP_sigmoid:
+  case OP_normal:
+  case OP_uniform:
+  case OP_lt:
+  case OP_le:
+  case OP_eq:
+  case OP_ne:
+  case OP_and:
+  case OP_or:
+  case OP_xor:
+  case OP_not:
+  case OP_shl:
+  case OP_shr:
+  case OP_mulhi:
+  case OP_is_finite:
+  case OP_select:
+  case OP_cast:
+  case OP_bitcast:
+  case OP_philox:
+  case OP_stop_gradient:
+  case OP_take:
+  case OP_put:
+  case OP_cumsum:
+  case OP_top_k:
+  case OP_sort: return BATCH_ALIKE;
+  case OP_broadcast:
+  case OP_transpose:
+  case OP_reduce_sum:
+  case OP_reduce_max:
+  case OP_reduce_min:
+  case OP_contract: return BATCH_MAP;
+  case OP_slice:
+  case OP_concat:
+  case OP_pad: return BATCH_DIM;
+  case OP_reshape: return BATCH_RESHAPE;
+  case OP_gather: return BATCH_GATHER;
+  case OP_const:
+  case OP_iota:
+  case OP_scatter_add:
+  case OP_dispatch:
+  case OP_combine:
+  case OP_row_dot:
+  case OP_route:
+  case OP_rows_gather:
+  case OP_rows_combine:
+  case OP_rows_dot:
+  case OP_scan:
+  case OP_grad:
+  case OP_fused:
+  case OP_COUNT: return BATCH_NONE;
   }
   return BATCH_NONE;
 }
@@ -62,7 +105,7 @@ bool batch_can(const Node *n, const bool *stacked) {
   return true;
 }
 
-/* ---- operands ------------------------------------------------------------------- */
+/* ---- operands ---------------------------------------------------------- */
 
 static Value *repeat(Builder *b, Value *v, int64_t length) {
   IndexMap m = {.n_ins = 1};
@@ -70,8 +113,7 @@ static Value *repeat(Builder *b, Value *v, int64_t length) {
     m.ins[0][i] = (char)('a' + i);
   m.out[0] = map_free_letter(&m);
   strcpy(m.out + 1, m.ins[0]);
-  return ir_broadcast(b, v, map_text(b->cx, &m),
-                      loop_stacked(v->type, length));
+  return ir_broadcast(b, v, map_text(b->cx, &m), loop_stacked(v->type, length));
 }
 
 static Value *stack_of(Builder *b, Over o, int64_t length) {
@@ -92,7 +134,7 @@ static Sym stacked_map(Ctx *cx, const Node *n, const Over *ins) {
   return map_text(cx, &m);
 }
 
-/* ---- nodes -------------------------------------------------------------------------- */
+/* ---- nodes ------------------------------------------------------------- */
 
 /* No operand differs between iterations. */
 static void clone_plain(Builder *b, const Node *n, const Over *ins,
@@ -126,8 +168,7 @@ void batch_node(Builder *b, const Node *n, const Over *ins, int64_t length,
   Builder like = ir_builder_like(b->cx, b->region, b->out, n);
   Node *copy = ir_node_raw(&like, n->op, values, n->ins.len, n->attrs, types,
                            n->outs.len);
-  if (kind == BATCH_MAP)
-    attr_ref(copy, "map")->s = stacked_map(b->cx, n, ins);
+  if (kind == BATCH_MAP) attr_ref(copy, "map")->s = stacked_map(b->cx, n, ins);
   if (kind == BATCH_DIM) attr_ref(copy, "dim")->i++;
   for (uint32_t i = 0; i < n->outs.len; i++)
     outs[i] = (Over){copy->outs.data[i], true};

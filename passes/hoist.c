@@ -30,14 +30,14 @@
  */
 #include "pass.h"
 
-/* ---- classes ---------------------------------------------------------------------- */
+/* ---- classes ----------------------------------------------------------- */
 
 LoopClass hoist_class(const Hoist *h, const Value *v) {
   return (LoopClass)(uintptr_t)map_get(&h->classes, v);
 }
 
 static void set_class(Hoist *h, const Value *v, LoopClass class) {
-  map_put(&h->cx->scratch, &h->classes, v, (void *)(uintptr_t)class);
+  map_put(&h->cx->scratch, &h->classes, v, (void *)(uintptr_t) class);
 }
 
 static LoopClass class_of_node(const Hoist *h, const Node *n) {
@@ -82,7 +82,7 @@ static void count_uses(Hoist *h) {
     count_use(h, h->body->results.data[i]);
 }
 
-/* ---- a body's value outside ------------------------------------------------------------ */
+/* ---- a body's value outside -------------------------------------------- */
 
 static Over remember(Hoist *h, Map *made, Value *v, Over o) {
   Over *kept = arena_copy(&h->cx->scratch, &o, sizeof o);
@@ -130,7 +130,7 @@ Over hoist_outside(Hoist *h, Builder *b, Map *made, Value *v) {
   return outs[v->index];
 }
 
-/* ---- before the loop --------------------------------------------------------------------- */
+/* ---- before the loop --------------------------------------------------- */
 
 /* Work that need not be done in every iteration. */
 static bool pays_fixed(const Node *n) {
@@ -181,7 +181,7 @@ static void hoist_before(Hoist *h) {
   nodes->len = kept;
 }
 
-/* ---- the pass ------------------------------------------------------------------------------ */
+/* ---- the pass ---------------------------------------------------------- */
 
 static void rewire(ValueVec *values) {
   for (uint32_t i = 0; i < values->len; i++)

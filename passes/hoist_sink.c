@@ -14,12 +14,14 @@
 
 typedef struct Sink {
   Hoist *h;
-  Map made;   /* body value -> Over, behind the loop */
-  Map kept;   /* body values that will be stacked */
-  Map sunk;   /* nodes that go behind the loop */
+  Map made; /* body value -> Over, behind the loop */
+  Map kept; /* body values that will be stacked */
+  Map sunk; /* nodes that go behind the loop */
 } Sink;
 
-static Arena *scratch(const Sink *s) { return &s->h->cx->scratch; }
+static Arena *scratch(const Sink *s) {
+  return &s->h->cx->scratch;
+}
 
 static uintptr_t uses(const Sink *s, const Value *v) {
   return (uintptr_t)map_get(&s->h->uses, v);
@@ -37,7 +39,7 @@ static Over outside(Sink *s, Value *v) {
   return hoist_outside(s->h, &s->h->after, &s->made, v);
 }
 
-/* ---- sums --------------------------------------------------------------------------- */
+/* ---- sums -------------------------------------------------------------- */
 
 /* Outside it exists for all iterations, or will. */
 static bool is_kept(const Sink *s, const Value *v) {
@@ -90,8 +92,7 @@ static char *prefix(char *letters, char first) {
 /* Sums a stacked value over the iterations, and over what `m` sums. */
 static Value *sum_stack(Sink *s, Value *stack, IndexMap m) {
   prefix(m.ins[0], map_free_letter(&m));
-  return ir_reduce(&s->h->after, OP_reduce_sum, stack,
-                   map_text(s->h->cx, &m));
+  return ir_reduce(&s->h->after, OP_reduce_sum, stack, map_text(s->h->cx, &m));
 }
 
 static IndexMap identity(const Value *v) {
@@ -208,8 +209,8 @@ static Value *total(Sink *s, Value *start, const ValueVec *terms) {
 /* The loop keeps summing what stays; its result is where the rest starts. */
 static void keep_summing(Sink *s, LoopCarry *c, const Terms *t) {
   Loop *l = &s->h->l;
-  Builder b = ir_builder_like(s->h->cx, s->h->body, &s->h->body->nodes,
-                              c->next->def);
+  Builder b =
+      ir_builder_like(s->h->cx, s->h->body, &s->h->body->nodes, c->next->def);
   uint32_t at = loop_carry(s->h->cx, l, c->init);
   l->carries.data[at].next =
       add_all(&b, l->carries.data[at].param, &t->staying);
@@ -247,7 +248,7 @@ static void sink_sums(Sink *s) {
   l->carries.len = kept;
 }
 
-/* ---- outputs ---------------------------------------------------------------------------- */
+/* ---- outputs ----------------------------------------------------------- */
 
 /* Reads of `v` by stacked results and by nodes that go behind the loop. */
 static void count_outside(Sink *s, Map *counts, const Value *v) {
@@ -257,8 +258,7 @@ static void count_outside(Sink *s, Map *counts, const Value *v) {
 
 static bool only_outside(const Sink *s, const Map *counts, const Node *n) {
   for (uint32_t i = 0; i < n->outs.len; i++)
-    if ((uintptr_t)map_get(counts, n->outs.data[i]) !=
-        uses(s, n->outs.data[i]))
+    if ((uintptr_t)map_get(counts, n->outs.data[i]) != uses(s, n->outs.data[i]))
       return false;
   return true;
 }
@@ -271,8 +271,7 @@ static bool is_batchable(const Sink *s, const Node *n) {
 }
 
 static bool is_weighted(const Sink *s, const Node *n) {
-  return n->op == OP_contract &&
-         class_of(s, n->outs.data[0]) == CLASS_CARRY &&
+  return n->op == OP_contract && class_of(s, n->outs.data[0]) == CLASS_CARRY &&
          (class_of(s, n->ins.data[0]) == CLASS_FIXED ||
           class_of(s, n->ins.data[1]) == CLASS_FIXED);
 }

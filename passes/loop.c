@@ -25,7 +25,7 @@ Type loop_stacked(Type t, int64_t length) {
   return t;
 }
 
-/* ---- taking apart ------------------------------------------------------------- */
+/* ---- taking apart ------------------------------------------------------ */
 
 Loop loop_open(Ctx *cx, Node *n) {
   const Region *body = n->body;
@@ -39,8 +39,7 @@ Loop loop_open(Ctx *cx, Node *n) {
     Value *outer = ir_now(n->ins.data[i]), *p = body->params.data[i + 1];
     LoopInput in = {outer, p};
     if (i < carries) {
-      LoopCarry c = {outer, p, ir_now(body->results.data[i]),
-                     n->outs.data[i]};
+      LoopCarry c = {outer, p, ir_now(body->results.data[i]), n->outs.data[i]};
       vec_push(&cx->perm, &l.carries, c);
     } else if (i < carries + scanned) {
       vec_push(&cx->perm, &l.scanned, in);
@@ -62,7 +61,7 @@ Loop loop_new(Ctx *cx, Entry *e, int64_t length, bool reverse) {
   return l;
 }
 
-/* ---- adding parts --------------------------------------------------------------- */
+/* ---- adding parts ------------------------------------------------------ */
 
 static Value *new_param(Ctx *cx, const Loop *l, const Value *like, Type t) {
   return ir_param(cx, l->index->region, like->name, t);
@@ -112,7 +111,7 @@ uint32_t loop_carry(Ctx *cx, Loop *l, Value *init) {
   return l->carries.len - 1;
 }
 
-/* ---- putting together ------------------------------------------------------------- */
+/* ---- putting together -------------------------------------------------- */
 
 static void add_param(Arena *a, Region *body, Value *p) {
   p->index = body->params.len;

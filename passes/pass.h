@@ -39,7 +39,7 @@ typedef struct PassInfo {
 extern const PassInfo pass_info[];
 extern const int pass_count;
 
-/* ---- pipeline.c ------------------------------------------------------------ */
+/* ---- pipeline.c -------------------------------------------------------- */
 
 typedef struct Pipeline {
   PassOptions options;
@@ -60,7 +60,7 @@ unsigned pass_facts(Module *m, unsigned wanted);
 /* Counts one rewrite; `rule` is a literal. */
 void pass_tally(const PassOptions *o, const char *rule);
 
-/* ---- rewrite.c: local rewrites as rule rows --------------------------------- */
+/* ---- rewrite.c: local rewrites as rule rows ---------------------------- */
 
 #define ANY_OP OP_COUNT
 
@@ -106,7 +106,7 @@ uint32_t rw_uses(const Rewrite *w, const Value *v); /* 0: a new value */
 bool rw_is_const(const Value *v, double *out);      /* every element *out */
 bool rw_is_value(const Value *v, double value);     /* signs of 0 differ */
 
-/* ---- autodiff.c, shared with vjp.c and vjp_scan.c ------------------------------ */
+/* ---- autodiff.c, shared with vjp.c and vjp_scan.c ---------------------- */
 
 /* One application of a rule: cotangents for the operands of `n` from those of
  * its results. A rule appends nodes through `b` and fills dins[i] where
@@ -137,7 +137,7 @@ void autodiff_reverse(Builder *b, const Region *r, uint32_t n_nodes,
 /* cot[v] += d */
 void autodiff_add(Builder *b, Map *cot, Value *v, Value *d);
 
-/* ---- loop.c: a scan taken apart and put together ------------------------------ */
+/* ---- loop.c: a scan taken apart and put together ----------------------- */
 
 typedef struct LoopCarry {
   Value *init;  /* outside */
@@ -183,7 +183,7 @@ uint32_t loop_carry(Ctx *cx, Loop *l, Value *init);
 Type loop_element(Type t);
 Type loop_stacked(Type t, int64_t length);
 
-/* ---- expand.c, shared with expand_math.c ---------------------------------------- */
+/* ---- expand.c, shared with expand_math.c ------------------------------- */
 
 typedef struct Expand {
   Builder b;      /* where the node that is replaced stood */
@@ -197,7 +197,7 @@ ExpandFn expand_exp, expand_log, expand_log1p, expand_tanh, expand_erf,
     expand_sigmoid, expand_normal, expand_uniform, expand_philox,
     expand_dispatch, expand_combine, expand_row_dot, expand_stop_gradient;
 
-/* ---- batch.c: an op of a loop's body, for all iterations at once --------------- */
+/* ---- batch.c: an op of a loop's body, for all iterations at once ------- */
 
 /* A body's value seen from outside of the loop. */
 typedef struct Over {
@@ -212,13 +212,13 @@ bool batch_can(const Node *n, const bool *stacked);
 void batch_node(Builder *b, const Node *n, const Over *ins, int64_t length,
                 Over *outs);
 
-/* ---- hoist.c, shared with hoist_sink.c ------------------------------------------- */
+/* ---- hoist.c, shared with hoist_sink.c --------------------------------- */
 
 /* On what a body's value depends, the last that holds. */
 typedef enum LoopClass {
   CLASS_NONE,  /* not of this body */
   CLASS_FIXED, /* on invariants alone */
-  CLASS_INPUT, /* on the index and scanned operands, by ops that can be batched */
+  CLASS_INPUT, /* on the index and scanned operands, by ops that batch */
   CLASS_CARRY  /* on carries, or not to be had outside for another reason */
 } LoopClass;
 
@@ -242,7 +242,7 @@ Over hoist_outside(Hoist *h, Builder *b, Map *made, Value *v);
  * behind the loop. hoist_sink.c */
 void hoist_sink(Hoist *h);
 
-/* ---- fuse.c and fuse_group.c among themselves -------------------------------- */
+/* ---- fuse.c and fuse_group.c among themselves -------------------------- */
 
 /* How a group reads one value: `lead` of the value's leading dims are the
  * group's; FUSE_ROWS where sums over rows need it, FUSE_REST after those;
@@ -318,14 +318,14 @@ bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h);
 bool fuse_is_small(const FuseGroup *g);
 int64_t fuse_elements(const Node *n);
 
-/* ---- cost.c: what a model costs --------------------------------------------- */
+/* ---- cost.c: what a model costs ---------------------------------------- */
 
 /* The table of parameters, operations and bytes by layer, for the forward part
  * of `e`, before autodiff. Operations are multiply-adds a token; what has no
  * part in a product or a gather, biases for one, is on a line of its own. */
 void cost_report(Module *m, Entry *e, Buf *out);
 
-/* ---- life.c: how long values are needed -------------------------------------- */
+/* ---- life.c: how long values are needed -------------------------------- */
 
 /* Positions count from 1; entry parameters are there from 0 on. */
 typedef struct Life {
@@ -340,7 +340,7 @@ int life_start(const Life *l, const Node *n);
 int life_end(const Life *l, const Node *n); /* a scan's is after its body's */
 int life_last(const Life *l, const Value *v); /* last reading, or its making */
 
-/* ---- memory.c: memory report -------------------------------------------------- */
+/* ---- memory.c: memory report ------------------------------------------- */
 
 /* Planned bytes by slab, peak of the arena and who is alive there, biggest
  * buffers. Needs a planned module. */

@@ -9,12 +9,12 @@
 #include <string.h>
 #include <time.h>
 
-#define GRADS FACT_GRADS
+#define GRADS    FACT_GRADS
 #define EXPANDED FACT_EXPANDED
-#define FUSED FACT_FUSED
-#define PLANNED FACT_PLANNED
+#define FUSED    FACT_FUSED
+#define PLANNED  FACT_PLANNED
 const PassInfo pass_info[] = {
-#define P(name, entry, needs, gives, doc)                                     \
+#define P(name, entry, needs, gives, doc) \
   {#name, pass_##entry, needs, gives, doc},
 #include "passes.def"
 #undef P
@@ -52,7 +52,7 @@ void pass_tally(const PassOptions *o, const char *rule) {
   s->rules[i].count++;
 }
 
-/* ---- facts ---------------------------------------------------------------- */
+/* ---- facts ------------------------------------------------------------- */
 
 static bool is_launched(const Node *n) {
   if (n->op == OP_reshape) return true; /* costs nothing, or is a copy */
@@ -101,8 +101,7 @@ unsigned pass_facts(Module *m, unsigned wanted) {
 
 /* Says what keeps pass `i` from running on a module that came from a file. */
 static bool has_needs(Module *m, int i) {
-  unsigned missing =
-      pass_info[i].needs & ~pass_facts(m, pass_info[i].needs);
+  unsigned missing = pass_info[i].needs & ~pass_facts(m, pass_info[i].needs);
   for (size_t f = 0; f < COUNT_OF(facts); f++)
     if (missing & facts[f].fact)
       diag_error(m->cx, (Span){0}, "cannot start from %s: the module has %s",
@@ -110,7 +109,7 @@ static bool has_needs(Module *m, int i) {
   return missing == 0;
 }
 
-/* ---- running -------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------- */
 
 static void check_output(Module *m, int i) {
   unsigned holds = pass_facts(m, ~0u);

@@ -39,9 +39,11 @@ typedef struct Scope {
   Map twins; /* hash -> Twin */
 } Scope;
 
-/* ---- for rules ------------------------------------------------------------------ */
+/* ---- for rules --------------------------------------------------------- */
 
-Value *rw_in(const Rewrite *w, uint32_t i) { return w->n->ins.data[i]; }
+Value *rw_in(const Rewrite *w, uint32_t i) {
+  return w->n->ins.data[i];
+}
 
 uint32_t rw_uses(const Rewrite *w, const Value *v) {
   return (uint32_t)(uintptr_t)map_get(w->uses, v);
@@ -58,7 +60,7 @@ bool rw_is_value(const Value *v, double value) {
   return rw_is_const(v, &c) && c == value && signbit(c) == signbit(value);
 }
 
-/* ---- equal nodes ------------------------------------------------------------------ */
+/* ---- equal nodes ------------------------------------------------------- */
 
 static uint64_t hash_attr(uint64_t h, const Attr *a) {
   h = hash_bytes(h, &a->i, sizeof a->i);
@@ -87,8 +89,7 @@ static uint64_t hash_node(const Node *n) {
 
 static bool attr_equal(const Attr *a, const Attr *b) {
   return a->present == b->present && a->i == b->i && a->s == b->s &&
-         memcmp(&a->f, &b->f, sizeof a->f) == 0 &&
-         a->list_len == b->list_len &&
+         memcmp(&a->f, &b->f, sizeof a->f) == 0 && a->list_len == b->list_len &&
          (a->list_len == 0 ||
           memcmp(a->list, b->list, a->list_len * sizeof *a->list) == 0);
 }
@@ -119,8 +120,7 @@ static bool shapes_equal(Arena *arena, const Node *a, const Node *b) {
          (!a->body || bodies_equal(arena, a->body, b->body));
 }
 
-static void pair_up(Arena *a, Map *twin, const ValueVec *x,
-                    const ValueVec *y) {
+static void pair_up(Arena *a, Map *twin, const ValueVec *x, const ValueVec *y) {
   for (uint32_t i = 0; i < x->len; i++)
     map_put(a, twin, x->data[i], y->data[i]);
 }
@@ -148,8 +148,7 @@ static Node *find_twin(Scope *s, Node *n) {
   Twin *first = map_get(&s->twins, key);
   const Map none = {0};
   for (Twin *t = first; t; t = t->next)
-    if (values_match(&none, &t->n->ins, &n->ins) &&
-        shapes_equal(a, t->n, n))
+    if (values_match(&none, &t->n->ins, &n->ins) && shapes_equal(a, t->n, n))
       return t->n;
   Twin *t = NEW(a, Twin);
   *t = (Twin){n, first};
@@ -157,7 +156,7 @@ static Node *find_twin(Scope *s, Node *n) {
   return NULL;
 }
 
-/* ---- one node ------------------------------------------------------------------------ */
+/* ---- one node ---------------------------------------------------------- */
 
 static void visit(Scope *s, Node *n);
 static void rewrite_region(Driver *d, Region *r);
@@ -252,7 +251,7 @@ static void rewrite_region(Driver *d, Region *r) {
     r->results.data[i] = ir_now(r->results.data[i]);
 }
 
-/* ---- one entry ------------------------------------------------------------------------- */
+/* ---- one entry --------------------------------------------------------- */
 
 /* Reads of each value; nodes are in the map too, as known. */
 static void count_use(Arena *a, Map *uses, const void *v) {

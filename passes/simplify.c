@@ -32,9 +32,11 @@ static Value *inner(const Rewrite *w, uint32_t i, uint32_t k) {
   return rw_in(w, i)->def->ins.data[k];
 }
 
-static Value *result(const Rewrite *w) { return w->n->outs.data[0]; }
+static Value *result(const Rewrite *w) {
+  return w->n->outs.data[0];
+}
 
-/* ---- folding ----------------------------------------------------------------------- */
+/* ---- folding ----------------------------------------------------------- */
 
 /* The elementwise op on single elements, by the interpreter. */
 static bool fold_element(const Rewrite *w, double *out) {
@@ -74,9 +76,9 @@ static Value *spread(Rewrite *w) {
     const Node *d = rw_in(w, i)->def;
     if (!d || (d->op != OP_broadcast && d->op != OP_const)) return NULL;
     if (d->op == OP_const) continue;
-    if (like && (attr_sym(like, "map") != attr_sym(d, "map") ||
-                 !type_same_dims(&like->ins.data[0]->type,
-                                 &d->ins.data[0]->type)))
+    if (like &&
+        (attr_sym(like, "map") != attr_sym(d, "map") ||
+         !type_same_dims(&like->ins.data[0]->type, &d->ins.data[0]->type)))
       return NULL;
     like = d;
   }
@@ -97,7 +99,7 @@ static Value *spread(Rewrite *w) {
                       result(w)->type);
 }
 
-/* ---- arithmetic ------------------------------------------------------------------------ */
+/* ---- arithmetic -------------------------------------------------------- */
 
 static Value *drop_one(Rewrite *w) { /* x * 1, x / 1 */
   return rw_is_value(rw_in(w, 1), 1.0) ? rw_in(w, 0) : NULL;
@@ -118,7 +120,9 @@ static Value *negate(Rewrite *w) { /* x * -1 */
   return ir_unary(w->b, OP_neg, rw_in(w, 0));
 }
 
-static Value *undo(Rewrite *w) { return inner(w, 0, 0); } /* --x, !!x */
+static Value *undo(Rewrite *w) {
+  return inner(w, 0, 0);
+} /* --x, !!x */
 
 static Value *sub_neg(Rewrite *w) { /* a - -b */
   return ir_binary(w->b, OP_add, rw_in(w, 0), inner(w, 1, 0));
@@ -158,7 +162,7 @@ static Value *fma_const(Rewrite *w) { /* a * 1 + c */
   return ir_binary(w->b, OP_add, rw_in(w, 0), rw_in(w, 2));
 }
 
-/* ---- choices ------------------------------------------------------------------------------ */
+/* ---- choices ----------------------------------------------------------- */
 
 static Value *known_choice(Rewrite *w) {
   double c;
@@ -184,11 +188,10 @@ static Value *same_choice(Rewrite *w) {
   return changed ? ir_select(w->b, rw_in(w, 0), arm[0], arm[1]) : NULL;
 }
 
-/* ---- casts --------------------------------------------------------------------------------- */
+/* ---- casts ------------------------------------------------------------- */
 
 static Value *cast_same(Rewrite *w) {
-  return rw_in(w, 0)->type.dtype == result(w)->type.dtype ? rw_in(w, 0)
-                                                          : NULL;
+  return rw_in(w, 0)->type.dtype == result(w)->type.dtype ? rw_in(w, 0) : NULL;
 }
 
 /* Every value of `from` is one of `to`. */
@@ -209,13 +212,13 @@ static Value *bitcast_bitcast(Rewrite *w) {
   return ir_bitcast(w->b, inner(w, 0, 0), result(w)->type.dtype);
 }
 
-/* ---- gradients are there --------------------------------------------------------------------- */
+/* ---- gradients are there ----------------------------------------------- */
 
 static Value *stopped(Rewrite *w) {
   return w->has_grads ? NULL : rw_in(w, 0);
 }
 
-/* ---- the pass ----------------------------------------------------------------------------------- */
+/* ---- the pass ---------------------------------------------------------- */
 
 #define ANY ANY_OP
 const Rule scalar_rules[] = {

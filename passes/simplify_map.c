@@ -7,8 +7,12 @@
 #include <math.h>
 #include <string.h>
 
-static Value *result(const Rewrite *w) { return w->n->outs.data[0]; }
-static Node *def(const Rewrite *w, uint32_t i) { return rw_in(w, i)->def; }
+static Value *result(const Rewrite *w) {
+  return w->n->outs.data[0];
+}
+static Node *def(const Rewrite *w, uint32_t i) {
+  return rw_in(w, i)->def;
+}
 
 static IndexMap map_of(const Node *n) {
   IndexMap m;
@@ -55,7 +59,7 @@ static int64_t size_of(const Value *v, const char *letters, char letter) {
   return v->type.dims[strchr(letters, letter) - letters].size;
 }
 
-/* ---- contract -------------------------------------------------------------------------- */
+/* ---- contract ---------------------------------------------------------- */
 
 static Value *contract_transposed(Rewrite *w) {
   IndexMap m = map_of(w->n);
@@ -133,7 +137,7 @@ static Value *contract_product(Rewrite *w) { /* no letter is summed */
   return ir_binary(w->b, OP_mul, a, b);
 }
 
-/* ---- reductions ----------------------------------------------------------------------------- */
+/* ---- reductions -------------------------------------------------------- */
 
 static Value *reduce_nothing(Rewrite *w) {
   IndexMap m = map_of(w->n);
@@ -230,21 +234,15 @@ const Rule map_rules[] = {
     {"sum over ones", OP_reduce_sum, {ANY, ANY}, reduce_ones},
     {"max over ones", OP_reduce_max, {ANY, ANY}, reduce_ones},
     {"min over ones", OP_reduce_min, {ANY, ANY}, reduce_ones},
-    {"sum of transpose", OP_reduce_sum, {OP_transpose, ANY},
-     reduce_transposed},
-    {"max of transpose", OP_reduce_max, {OP_transpose, ANY},
-     reduce_transposed},
-    {"min of transpose", OP_reduce_min, {OP_transpose, ANY},
-     reduce_transposed},
+    {"sum of transpose", OP_reduce_sum, {OP_transpose, ANY}, reduce_transposed},
+    {"max of transpose", OP_reduce_max, {OP_transpose, ANY}, reduce_transposed},
+    {"min of transpose", OP_reduce_min, {OP_transpose, ANY}, reduce_transposed},
     {"sum of sum", OP_reduce_sum, {OP_reduce_sum, ANY}, reduce_twice},
     {"max of max", OP_reduce_max, {OP_reduce_max, ANY}, reduce_twice},
     {"min of min", OP_reduce_min, {OP_reduce_min, ANY}, reduce_twice},
-    {"sum of broadcast", OP_reduce_sum, {OP_broadcast, ANY},
-     reduce_broadcast},
-    {"max of broadcast", OP_reduce_max, {OP_broadcast, ANY},
-     reduce_broadcast},
-    {"min of broadcast", OP_reduce_min, {OP_broadcast, ANY},
-     reduce_broadcast},
+    {"sum of broadcast", OP_reduce_sum, {OP_broadcast, ANY}, reduce_broadcast},
+    {"max of broadcast", OP_reduce_max, {OP_broadcast, ANY}, reduce_broadcast},
+    {"min of broadcast", OP_reduce_min, {OP_broadcast, ANY}, reduce_broadcast},
     {"sum of const", OP_reduce_sum, {OP_const, ANY}, sum_const},
     {.name = NULL},
 };

@@ -6,8 +6,12 @@
 
 #include <string.h>
 
-static Value *result(const Rewrite *w) { return w->n->outs.data[0]; }
-static Node *def(const Rewrite *w, uint32_t i) { return rw_in(w, i)->def; }
+static Value *result(const Rewrite *w) {
+  return w->n->outs.data[0];
+}
+static Node *def(const Rewrite *w, uint32_t i) {
+  return rw_in(w, i)->def;
+}
 
 static IndexMap map_of(const Node *n) {
   IndexMap m;
@@ -39,7 +43,7 @@ static Value *move_zero(Rewrite *w) {
   return ir_const_like(w->b, result(w), 0.0);
 }
 
-/* ---- transpose, broadcast ------------------------------------------------------------ */
+/* ---- transpose, broadcast ---------------------------------------------- */
 
 static Value *drop_move(Rewrite *w) {
   IndexMap m = map_of(w->n);
@@ -72,11 +76,10 @@ static Value *broadcast_same(Rewrite *w) {
   return ir_transpose(w->b, rw_in(w, 0), map_text(w->b->cx, &m));
 }
 
-/* ---- reshape ---------------------------------------------------------------------------- */
+/* ---- reshape ----------------------------------------------------------- */
 
 static Value *reshape_same(Rewrite *w) {
-  return type_equal(&rw_in(w, 0)->type, &result(w)->type) ? rw_in(w, 0)
-                                                          : NULL;
+  return type_equal(&rw_in(w, 0)->type, &result(w)->type) ? rw_in(w, 0) : NULL;
 }
 
 static Value *reshape_reshape(Rewrite *w) {
@@ -89,16 +92,17 @@ static Value *reshape_splat(Rewrite *w) {
   return x->type.rank == 0 ? ir_splat(w->b, x, result(w)->type) : NULL;
 }
 
-/* ---- slice, pad, concat ------------------------------------------------------------------- */
+/* ---- slice, pad, concat ------------------------------------------------ */
 
-static int dim_of(const Node *n) { return (int)attr_int(n, "dim"); }
+static int dim_of(const Node *n) {
+  return (int)attr_int(n, "dim");
+}
 static int64_t size_of(const Value *v, int dim) {
   return v->type.dims[dim].size;
 }
 
 static Value *slice_all(Rewrite *w) {
-  return type_equal(&rw_in(w, 0)->type, &result(w)->type) ? rw_in(w, 0)
-                                                          : NULL;
+  return type_equal(&rw_in(w, 0)->type, &result(w)->type) ? rw_in(w, 0) : NULL;
 }
 
 static Value *slice_slice(Rewrite *w) {
@@ -208,8 +212,8 @@ static Value *add_pads(Rewrite *w) {
     upper = def(w, 0);
   }
   int64_t start = attr_int(lower, "lo"), hi = attr_int(upper, "hi");
-  int64_t gap = attr_int(upper, "lo") - start -
-                size_of(lower->ins.data[0], dim);
+  int64_t gap =
+      attr_int(upper, "lo") - start - size_of(lower->ins.data[0], dim);
   if (gap < 0) return NULL;
   Value *parts[3] = {lower->ins.data[0]};
   uint32_t n = 1;
@@ -223,7 +227,7 @@ static Value *add_pads(Rewrite *w) {
   return start || hi ? ir_pad(w->b, all, dim, start, hi) : all;
 }
 
-/* ---- maps around sums ------------------------------------------------------------------------- */
+/* ---- maps around sums -------------------------------------------------- */
 
 /* A transpose of a sum that nothing else reads: the sum can come out in that
  * order. */
@@ -257,17 +261,13 @@ const Rule move_rules[] = {
     {"cumsum of zeros", OP_cumsum, {OP_const, ANY}, move_zero},
     {"scatter of zeros", OP_scatter_add, {ANY, OP_const}, move_zero},
     {"transpose in place", OP_transpose, {ANY, ANY}, drop_move},
-    {"transpose twice", OP_transpose, {OP_transpose, ANY},
-     transpose_transpose},
-    {"transpose of broadcast", OP_transpose, {OP_broadcast, ANY},
-     to_broadcast},
+    {"transpose twice", OP_transpose, {OP_transpose, ANY}, transpose_transpose},
+    {"transpose of broadcast", OP_transpose, {OP_broadcast, ANY}, to_broadcast},
     {"transpose of sum", OP_transpose, {OP_reduce_sum, ANY}, transpose_sum},
-    {"transpose of contract", OP_transpose, {OP_contract, ANY},
-     transpose_sum},
+    {"transpose of contract", OP_transpose, {OP_contract, ANY}, transpose_sum},
     {"broadcast in place", OP_broadcast, {ANY, ANY}, broadcast_same},
     {"broadcast twice", OP_broadcast, {OP_broadcast, ANY}, to_broadcast},
-    {"broadcast of transpose", OP_broadcast, {OP_transpose, ANY},
-     to_broadcast},
+    {"broadcast of transpose", OP_broadcast, {OP_transpose, ANY}, to_broadcast},
     {"reshape in place", OP_reshape, {ANY, ANY}, reshape_same},
     {"reshape twice", OP_reshape, {OP_reshape, ANY}, reshape_reshape},
     {"reshape of splat", OP_reshape, {OP_broadcast, ANY}, reshape_splat},

@@ -21,14 +21,16 @@ typedef struct Shrink {
   bool changed;
 } Shrink;
 
-static Arena *scratch(const Shrink *s) { return &s->b->cx->scratch; }
+static Arena *scratch(const Shrink *s) {
+  return &s->b->cx->scratch;
+}
 
 static void tally(Shrink *s, const char *rule) {
   pass_tally(s->options, rule);
   s->changed = true;
 }
 
-/* ---- what is needed ------------------------------------------------------------------- */
+/* ---- what is needed ---------------------------------------------------- */
 
 static void mark(const Shrink *s, Map *needed, Value *v) {
   map_put(scratch(s), needed, ir_now(v), v);
@@ -75,8 +77,8 @@ static Map find_needed(const Shrink *s) {
 static void drop_unneeded(Shrink *s) {
   Map needed = find_needed(s);
   Loop *l = &s->l;
-  uint32_t before = l->carries.len + l->scanned.len + l->invariants.len +
-                    l->stacked.len;
+  uint32_t before =
+      l->carries.len + l->scanned.len + l->invariants.len + l->stacked.len;
   uint32_t kept = 0;
   for (uint32_t i = 0; i < l->carries.len; i++)
     if (map_get(&needed, l->carries.data[i].param))
@@ -101,7 +103,7 @@ static void drop_unneeded(Shrink *s) {
     tally(s, "unneeded part of a scan");
 }
 
-/* ---- inputs ---------------------------------------------------------------------------------- */
+/* ---- inputs ------------------------------------------------------------ */
 
 static IndexMap map_of(const Node *n) {
   IndexMap m;
@@ -173,7 +175,7 @@ static uint32_t merge_equal(Shrink *s, LoopInput *list, uint32_t len) {
   return kept;
 }
 
-/* ---- carries ------------------------------------------------------------------------------------ */
+/* ---- carries ----------------------------------------------------------- */
 
 static bool same_const(const Value *a, const Value *b) {
   double c;
@@ -198,7 +200,7 @@ static void drop_constant_carries(Shrink *s) {
   l->carries.len = kept;
 }
 
-/* ---- outputs -------------------------------------------------------------------------------------- */
+/* ---- outputs ----------------------------------------------------------- */
 
 /* `x` for each of `length` iterations. */
 static Value *repeat(Shrink *s, Value *x) {
@@ -243,7 +245,7 @@ static void drop_known_stacks(Shrink *s) {
   l->stacked.len = kept;
 }
 
-/* ---- one iteration ------------------------------------------------------------------------------------ */
+/* ---- one iteration ----------------------------------------------------- */
 
 static Value *mapped(const Map *map, Value *v) {
   Value *to = map_get(map, ir_now(v));
@@ -264,25 +266,21 @@ static void unroll_once(Shrink *s) {
     map_put(a, &map, in.param, ir_reshape(s->b, in.outer, in.param->type));
   }
   for (uint32_t i = 0; i < l->invariants.len; i++)
-    map_put(a, &map, l->invariants.data[i].param,
-            l->invariants.data[i].outer);
+    map_put(a, &map, l->invariants.data[i].param, l->invariants.data[i].outer);
   for (uint32_t i = 0; i < s->body->nodes.len; i++)
     ir_clone(s->b, s->body->nodes.data[i], &map);
   for (uint32_t i = 0; i < l->carries.len; i++)
-    ir_replace(l->carries.data[i].out,
-               mapped(&map, l->carries.data[i].next));
+    ir_replace(l->carries.data[i].out, mapped(&map, l->carries.data[i].next));
   for (uint32_t i = 0; i < l->stacked.len; i++) {
     LoopOutput o = l->stacked.data[i];
-    ir_replace(o.out,
-               ir_reshape(s->b, mapped(&map, o.value), o.out->type));
+    ir_replace(o.out, ir_reshape(s->b, mapped(&map, o.value), o.out->type));
   }
   tally(s, "scan of one iteration");
 }
 
-/* ---- entry --------------------------------------------------------------------------------------------- */
+/* ---- entry ------------------------------------------------------------- */
 
-bool simplify_scan(Builder *b, Node *n, const Map *uses,
-                   const PassOptions *o) {
+bool simplify_scan(Builder *b, Node *n, const Map *uses, const PassOptions *o) {
   Shrink s = {.b = b,
               .l = loop_open(b->cx, n),
               .body = n->body,
@@ -297,8 +295,7 @@ bool simplify_scan(Builder *b, Node *n, const Map *uses,
   drop_constant_carries(&s);
   move_inside(&s);
   s.l.scanned.len = merge_equal(&s, s.l.scanned.data, s.l.scanned.len);
-  s.l.invariants.len =
-      merge_equal(&s, s.l.invariants.data, s.l.invariants.len);
+  s.l.invariants.len = merge_equal(&s, s.l.invariants.data, s.l.invariants.len);
   drop_known_stacks(&s);
   if (!s.changed) return false;
   for (uint32_t i = 0; i < s.body->nodes.len; i++)

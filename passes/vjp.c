@@ -15,9 +15,15 @@
 
 #define VJP_RULE(rule) static void vjp_##rule(Vjp *v)
 
-static Value *in(const Vjp *v, int i) { return v->n->ins.data[i]; }
-static Value *res(const Vjp *v) { return v->n->outs.data[0]; }
-static Value *dout(const Vjp *v) { return v->douts[0]; }
+static Value *in(const Vjp *v, int i) {
+  return v->n->ins.data[i];
+}
+static Value *res(const Vjp *v) {
+  return v->n->outs.data[0];
+}
+static Value *dout(const Vjp *v) {
+  return v->douts[0];
+}
 
 static Value *zero_like(Builder *b, Value *like) {
   return ir_const_like(b, like, 0.0);
@@ -34,7 +40,9 @@ static Value *mul(Builder *b, Value *x, Value *y) {
 static Value *quot(Builder *b, Value *x, Value *y) {
   return ir_binary(b, OP_div, x, y);
 }
-static Value *neg(Builder *b, Value *x) { return ir_unary(b, OP_neg, x); }
+static Value *neg(Builder *b, Value *x) {
+  return ir_unary(b, OP_neg, x);
+}
 static Value *less(Builder *b, Value *x, Value *y) {
   return ir_binary(b, OP_lt, x, y);
 }
@@ -42,16 +50,18 @@ static Value *scale(Builder *b, Value *x, double by) {
   return mul(b, x, ir_const_like(b, x, by));
 }
 
-/* ---- no derivative ---------------------------------------------------------- */
+/* ---- no derivative ----------------------------------------------------- */
 
-void vjp_zero(Vjp *v) { (void)v; }
+void vjp_zero(Vjp *v) {
+  (void)v;
+}
 
 void vjp_none(Vjp *v) {
   diag_error(v->b->cx, v->n->span, "%s has no derivative",
              op_info[v->n->op].name);
 }
 
-/* ---- scalar bodies ------------------------------------------------------------ */
+/* ---- scalar bodies ----------------------------------------------------- */
 
 VJP_RULE(add) {
   v->dins[0] = dout(v);
@@ -86,17 +96,21 @@ static void winner(Vjp *v, Value *first_wins) {
   Value *tie = ir_binary(b, OP_eq, in(v, 0), in(v, 1));
   Value *half = scale(b, d, 0.5), *none = zero_like(b, d);
   if (v->wants[0])
-    v->dins[0] =
-        ir_select(b, first_wins, d, ir_select(b, tie, half, none));
+    v->dins[0] = ir_select(b, first_wins, d, ir_select(b, tie, half, none));
   if (v->wants[1])
-    v->dins[1] =
-        ir_select(b, first_wins, none, ir_select(b, tie, half, d));
+    v->dins[1] = ir_select(b, first_wins, none, ir_select(b, tie, half, d));
 }
 
-VJP_RULE(max) { winner(v, less(v->b, in(v, 1), in(v, 0))); }
-VJP_RULE(min) { winner(v, less(v->b, in(v, 0), in(v, 1))); }
+VJP_RULE(max) {
+  winner(v, less(v->b, in(v, 1), in(v, 0)));
+}
+VJP_RULE(min) {
+  winner(v, less(v->b, in(v, 0), in(v, 1)));
+}
 
-VJP_RULE(neg) { v->dins[0] = neg(v->b, dout(v)); }
+VJP_RULE(neg) {
+  v->dins[0] = neg(v->b, dout(v));
+}
 
 VJP_RULE(abs) {
   Builder *b = v->b;
@@ -109,9 +123,13 @@ VJP_RULE(sqrt) {
   v->dins[0] = quot(v->b, scale(v->b, dout(v), 0.5), res(v));
 }
 
-VJP_RULE(exp) { v->dins[0] = mul(v->b, dout(v), res(v)); }
+VJP_RULE(exp) {
+  v->dins[0] = mul(v->b, dout(v), res(v));
+}
 
-VJP_RULE(log) { v->dins[0] = quot(v->b, dout(v), in(v, 0)); }
+VJP_RULE(log) {
+  v->dins[0] = quot(v->b, dout(v), in(v, 0));
+}
 
 VJP_RULE(log1p) {
   Value *one = ir_const_like(v->b, in(v, 0), 1.0);
@@ -142,13 +160,14 @@ VJP_RULE(select) {
   if (v->wants[2]) v->dins[2] = ir_select(v->b, in(v, 0), zero, dout(v));
 }
 
-VJP_RULE(cast) { v->dins[0] = ir_cast(v->b, dout(v), in(v, 0)->type.dtype); }
+VJP_RULE(cast) {
+  v->dins[0] = ir_cast(v->b, dout(v), in(v, 0)->type.dtype);
+}
 
-/* ---- moving data -------------------------------------------------------------- */
+/* ---- moving data ------------------------------------------------------- */
 
 /* Sums `d`, of letters `have`, to the letters `want`, in that order. */
-static Value *sum_to(Builder *b, Value *d, const char *have,
-                     const char *want) {
+static Value *sum_to(Builder *b, Value *d, const char *have, const char *want) {
   IndexMap m = {.n_ins = 1};
   size_t kept = 0;
   for (const char *p = have; *p; p++)
@@ -182,7 +201,9 @@ VJP_RULE(transpose) {
   v->dins[0] = ir_transpose(v->b, dout(v), map_text(v->b->cx, &back));
 }
 
-VJP_RULE(reshape) { v->dins[0] = ir_reshape(v->b, dout(v), in(v, 0)->type); }
+VJP_RULE(reshape) {
+  v->dins[0] = ir_reshape(v->b, dout(v), in(v, 0)->type);
+}
 
 VJP_RULE(slice) {
   int dim = (int)attr_int(v->n, "dim");
@@ -196,8 +217,7 @@ VJP_RULE(concat) {
   int64_t start = 0;
   for (uint32_t i = 0; i < v->n->ins.len; i++) {
     int64_t size = in(v, (int)i)->type.dims[dim].size;
-    if (v->wants[i])
-      v->dins[i] = ir_slice(v->b, dout(v), dim, start, size);
+    if (v->wants[i]) v->dins[i] = ir_slice(v->b, dout(v), dim, start, size);
     start += size;
   }
 }
@@ -205,8 +225,7 @@ VJP_RULE(concat) {
 VJP_RULE(pad) {
   int dim = (int)attr_int(v->n, "dim");
   int64_t size = in(v, 0)->type.dims[dim].size;
-  v->dins[0] =
-      ir_slice(v->b, dout(v), dim, attr_int(v->n, "lo"), size);
+  v->dins[0] = ir_slice(v->b, dout(v), dim, attr_int(v->n, "lo"), size);
 }
 
 /* Operands by what the op calls them; one integer attribute, its name NULL
@@ -220,8 +239,8 @@ static Value *make(Builder *b, OpKind op, Value *const *ins, uint32_t n_ins,
 
 VJP_RULE(gather) {
   Value *ins[] = {in(v, 1), dout(v)};
-  v->dins[0] = make(v->b, OP_scatter_add, ins, 2, "rows",
-                    in(v, 0)->type.dims[0].size);
+  v->dins[0] =
+      make(v->b, OP_scatter_add, ins, 2, "rows", in(v, 0)->type.dims[0].size);
 }
 
 VJP_RULE(scatter_add) {
@@ -243,7 +262,7 @@ VJP_RULE(put) {
   v->dins[0] = make(v->b, OP_take, ins, 2, NULL, 0);
 }
 
-/* ---- sums and orders ------------------------------------------------------------ */
+/* ---- sums and orders --------------------------------------------------- */
 
 /* Spreads `x`, shaped like the reduction's result, over its operand. */
 static Value *spread(const Vjp *v, Value *x) {
@@ -276,14 +295,17 @@ static void reduce_extreme(Vjp *v) {
   Builder *b = v->b;
   Value *hit = ir_binary(b, OP_eq, in(v, 0), spread(v, res(v)));
   Value *ones = ir_cast(b, hit, res(v)->type.dtype);
-  Value *hits =
-      ir_reduce(b, OP_reduce_sum, ones, attr_sym(v->n, "map"));
+  Value *hits = ir_reduce(b, OP_reduce_sum, ones, attr_sym(v->n, "map"));
   Value *share = spread(v, quot(b, dout(v), hits));
   v->dins[0] = ir_select(b, hit, share, zero_like(b, in(v, 0)));
 }
 
-VJP_RULE(reduce_max) { reduce_extreme(v); }
-VJP_RULE(reduce_min) { reduce_extreme(v); }
+VJP_RULE(reduce_max) {
+  reduce_extreme(v);
+}
+VJP_RULE(reduce_min) {
+  reduce_extreme(v);
+}
 
 VJP_RULE(cumsum) {
   Value *d = dout(v);
@@ -299,7 +321,9 @@ VJP_RULE(top_k) {
   v->dins[0] = make(v->b, OP_put, ins, 2, "size", last_dim(in(v, 0)));
 }
 
-VJP_RULE(sort) { vjp_top_k(v); }
+VJP_RULE(sort) {
+  vjp_top_k(v);
+}
 
 /* Each letter of an operand is in the other operand or in the result, so both
  * cotangents are contractions again, a summed ragged letter included. */
@@ -318,14 +342,14 @@ VJP_RULE(contract) {
     v->dins[1] = ir_contract(v->b, in(v, 0), dout(v), map_text(cx, &db));
 }
 
-/* ---- routing --------------------------------------------------------------------
+/* ---- routing ---------------------------------------------------------------
  * dispatch, combine and row_dot are closed under differentiation. */
 
 static Value *with_gates(Builder *b, OpKind op, Value *x, Value *ids,
                          Value *gates, int64_t experts) {
   Value *ins[] = {x, ids, gates};
-  return make(b, op, ins, gates ? 3 : 2,
-              op == OP_dispatch ? "experts" : NULL, experts);
+  return make(b, op, ins, gates ? 3 : 2, op == OP_dispatch ? "experts" : NULL,
+              experts);
 }
 
 static Value *row_dot(Builder *b, Value *y, Value *d, Value *ids) {
@@ -341,8 +365,7 @@ VJP_RULE(dispatch) {
   Value *ids = in(v, 1), *gates = gates_of(v);
   if (v->wants[0])
     v->dins[0] = with_gates(v->b, OP_combine, dout(v), ids, gates, 0);
-  if (gates && v->wants[2])
-    v->dins[2] = row_dot(v->b, dout(v), in(v, 0), ids);
+  if (gates && v->wants[2]) v->dins[2] = row_dot(v->b, dout(v), in(v, 0), ids);
 }
 
 VJP_RULE(combine) {
@@ -356,13 +379,13 @@ VJP_RULE(combine) {
 VJP_RULE(row_dot) {
   Value *y = in(v, 0), *d = in(v, 1), *ids = in(v, 2);
   if (v->wants[0])
-    v->dins[0] = with_gates(v->b, OP_dispatch, d, ids, dout(v),
-                            y->type.dims[0].size);
+    v->dins[0] =
+        with_gates(v->b, OP_dispatch, d, ids, dout(v), y->type.dims[0].size);
   if (v->wants[1])
     v->dins[1] = with_gates(v->b, OP_combine, y, ids, dout(v), 0);
 }
 
-/* ---- the table -------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------- */
 
 VjpFn *const vjp_rules[OP_COUNT] = {
 #define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower, doc) \

@@ -21,7 +21,7 @@ static Value *param_of(const Node *n, uint32_t i) {
   return n->body->params.data[i + 1];
 }
 
-/* ---- which values matter --------------------------------------------------------- */
+/* ---- which values matter ----------------------------------------------- */
 
 Map scan_active(Arena *a, const Node *n, const bool *wants) {
   uint32_t carries = (uint32_t)attr_int(n, "carries");
@@ -82,7 +82,7 @@ static bool *live_carries(const Vjp *v, const Loop *l, const Map *active) {
   return live;
 }
 
-/* ---- forward values in the backward body ------------------------------------------ */
+/* ---- forward values in the backward body ------------------------------- */
 
 typedef struct Back {
   Vjp *v;
@@ -106,10 +106,9 @@ static bool is_stacked(const Back *k, const Value *v) {
 
 /* One instruction an element, or an index map. */
 static bool is_cheap(OpKind op) {
-  return (op_is(op, TRAIT_EW) && !op_is(op, TRAIT_HIGH)) ||
-         op == OP_const || op == OP_iota || op == OP_broadcast ||
-         op == OP_transpose || op == OP_reshape || op == OP_slice ||
-         op == OP_pad || op == OP_concat;
+  return (op_is(op, TRAIT_EW) && !op_is(op, TRAIT_HIGH)) || op == OP_const ||
+         op == OP_iota || op == OP_broadcast || op == OP_transpose ||
+         op == OP_reshape || op == OP_slice || op == OP_pad || op == OP_concat;
 }
 
 /* Made of the operands at hand by cheap ops alone, `depth` of them at most. */
@@ -217,7 +216,7 @@ static void finish_body(Back *k, ValueVec *yields) {
     vec_push(&k->cx->perm, nodes, k->nodes.data[i]);
 }
 
-/* ---- the pieces of the backward scan ------------------------------------------------ */
+/* ---- the pieces of the backward scan ----------------------------------- */
 
 /* Carries and scanned operands for the cotangents that come in; what they are
  * in the body flows into `cot`. */
@@ -270,8 +269,7 @@ static void yield_all(Back *k, const bool *live, const Map *cot, Yields *y) {
   for (uint32_t i = carries + scanned; i < n->ins.len; i++) {
     Value *d = map_get(cot, param_of(n, i));
     if (!d || !k->v->wants[i]) continue;
-    uint32_t at =
-        loop_carry(k->cx, &k->back, ir_const_like(k->v->b, d, 0.0));
+    uint32_t at = loop_carry(k->cx, &k->back, ir_const_like(k->v->b, d, 0.0));
     Value *acc = k->back.carries.data[at].param;
     yield(k, y, i, false, ir_binary(&k->in, OP_add, acc, d));
   }

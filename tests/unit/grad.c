@@ -302,7 +302,7 @@ static const Case cases[] = {
      "  return report \"e\" = %e\n}\n"},
 };
 
-/* ---- text with dims ------------------------------------------------------------- */
+/* ---- text with dims ---------------------------------------------------- */
 
 static uint64_t state;
 
@@ -351,7 +351,7 @@ static void instantiate(const char *text, const int64_t *dims, Buf *out) {
   }
 }
 
-/* ---- a loss and its gradient ------------------------------------------------------- */
+/* ---- a loss and its gradient ------------------------------------------- */
 
 typedef struct Probe {
   Ctx cx;
@@ -433,7 +433,7 @@ static void probe_close(Probe *p) {
   ctx_free(&p->cx);
 }
 
-/* ---- inputs ---------------------------------------------------------------------------- */
+/* ---- inputs ------------------------------------------------------------ */
 
 static void draw_ids(Tensor *t, int64_t n) {
   for (int64_t i = 0; i < type_elements(&t->type); i++)
@@ -478,7 +478,7 @@ static void draw_inputs(Probe *p) {
   }
 }
 
-/* ---- evaluation ----------------------------------------------------------------------------- */
+/* ---- evaluation -------------------------------------------------------- */
 
 static void note_choices(void *user, const Node *n, const Tensor *const *ins,
                          Tensor *const *outs) {
@@ -537,7 +537,7 @@ static double error_of(Probe *f, const Probe *g, uint32_t k) {
   return distance(numeric, grad->data, n);
 }
 
-/* ---- checks ------------------------------------------------------------------------------------ */
+/* ---- checks ------------------------------------------------------------ */
 
 static int failures;
 
@@ -643,7 +643,7 @@ static void check_case(const Case *c) {
   printf("ok grad %s\n", c->name);
 }
 
-/* ---- every op has a case --------------------------------------------------------------------------- */
+/* ---- every op has a case ----------------------------------------------- */
 
 static void mark_ops(const Region *r, bool *seen) {
   for (uint32_t i = 0; i < r->nodes.len; i++) {

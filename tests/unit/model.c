@@ -40,7 +40,7 @@ static double normal(void) {
   return sqrt(-2 * log(u)) * cos((double)(bits() >> 11) * 0x1p-53 * 6.2831853);
 }
 
-/* ---- a model's entry, reduced to its loss and gradients ------------------------- */
+/* ---- a model's entry, reduced to its loss and gradients ---------------- */
 
 typedef struct Model {
   Ctx cx;
@@ -100,7 +100,7 @@ static void model_close(Model *g) {
   ctx_free(&g->cx);
 }
 
-/* ---- inputs and runs ---------------------------------------------------------------- */
+/* ---- inputs and runs --------------------------------------------------- */
 
 static void draw(Model *g, int64_t vocabulary) {
   uint32_t n = g->e->region->params.len;
@@ -110,8 +110,8 @@ static void draw(Model *g, int64_t vocabulary) {
         tensor_new(&g->a, g->e->region->params.data[i]->type);
     bool is_float = dtype_info[t->type.dtype].kind == DK_FLOAT;
     for (int64_t k = 0; k < type_elements(&t->type); k++)
-      t->data[k] = is_float ? 0.4 * normal()
-                            : (double)(bits() % (uint64_t)vocabulary);
+      t->data[k] =
+          is_float ? 0.4 * normal() : (double)(bits() % (uint64_t)vocabulary);
   }
 }
 
@@ -121,14 +121,13 @@ static void note_choices(void *user, const Node *n, const Tensor *const *ins,
   (void)ins;
   for (uint32_t i = 0; i < n->outs.len; i++)
     if (dtype_info[outs[i]->type.dtype].kind != DK_FLOAT)
-      g->choices = hash_bytes(
-          g->choices, outs[i]->data,
-          sizeof(double) * (size_t)type_elements(&outs[i]->type));
+      g->choices =
+          hash_bytes(g->choices, outs[i]->data,
+                     sizeof(double) * (size_t)type_elements(&outs[i]->type));
 }
 
 static void run(Model *g) {
-  Eval ev = {
-      .cx = &g->cx, .mode = EVAL_F64, .hook = note_choices, .user = g};
+  Eval ev = {.cx = &g->cx, .mode = EVAL_F64, .hook = note_choices, .user = g};
   g->choices = 0;
   g->outs = NEW_ARRAY(&g->a, Tensor *, g->e->outs.len + 1);
   if (ir_eval(&ev, g->e, g->ins, g->outs, &g->a))
@@ -152,7 +151,7 @@ static double distance(const double *a, const double *b, int64_t n) {
   return sqrt(diff) / (sqrt(size) + 1e-12);
 }
 
-/* ---- checks -------------------------------------------------------------------------------- */
+/* ---- checks ------------------------------------------------------------ */
 
 /* Relative error of one gradient; -1 when routing differs between points. */
 static double error_of(Model *f, const Model *g, uint32_t k) {
@@ -269,8 +268,7 @@ int main(void) {
   static const struct {
     const char *path, *defines[9];
   } models[] = {
-      {"models/lm_moe.dsl",
-       {"V=11", "D=6", "N=4", "K=2", "H=5", "T=3", "B=2"}},
+      {"models/lm_moe.dsl", {"V=11", "D=6", "N=4", "K=2", "H=5", "T=3", "B=2"}},
       {"models/lm_moe.dsl", /* every expert */
        {"V=11", "D=4", "N=3", "K=3", "H=3", "T=2", "B=1"}},
       {"models/lm_moe.dsl", /* one expert, one step */

@@ -23,7 +23,7 @@ static void fail(const char *path, const char *fmt, ...) {
   failures++;
 }
 
-/* ---- running an entry -------------------------------------------------------- */
+/* ---- running an entry -------------------------------------------------- */
 
 static uint64_t state;
 
@@ -44,8 +44,8 @@ static Tensor **draw(Entry *e, Arena *a) {
     bool is_float = dtype_info[t->type.dtype].kind == DK_FLOAT;
     bool is_bool = dtype_info[t->type.dtype].kind == DK_BOOL;
     for (int64_t k = 0; k < type_elements(&t->type); k++)
-      t->data[k] = is_float ? 0.1 + uniform()
-                            : floor((is_bool ? 2 : 3) * uniform());
+      t->data[k] =
+          is_float ? 0.1 + uniform() : floor((is_bool ? 2 : 3) * uniform());
   }
   return ins;
 }
@@ -66,7 +66,7 @@ static double distance(const Tensor *a, const Tensor *b) {
   return sqrt(diff) / (sqrt(size) + 1e-12);
 }
 
-/* ---- one file -------------------------------------------------------------------- */
+/* ---- one file ---------------------------------------------------------- */
 
 static bool same_results(const char *path, const char *pass, const Entry *e,
                          Tensor **before, Tensor **after) {

@@ -21,10 +21,14 @@ static uint64_t bits(void) { /* splitmix64 */
   return z ^ (z >> 31);
 }
 
-static int64_t below(int64_t n) { return (int64_t)(bits() % (uint64_t)n); }
-static double uniform(void) { return (double)(bits() >> 11) * 0x1p-53; }
+static int64_t below(int64_t n) {
+  return (int64_t)(bits() % (uint64_t)n);
+}
+static double uniform(void) {
+  return (double)(bits() >> 11) * 0x1p-53;
+}
 
-/* ---- making programs ------------------------------------------------------------ */
+/* ---- making programs --------------------------------------------------- */
 
 /* Values that nodes of one region may read. */
 typedef struct Pool {
@@ -37,7 +41,9 @@ static void put(Pool *p, Value *v) {
   if (p->n < POOL && type_elements(&v->type) <= 200) p->v[p->n++] = v;
 }
 
-static Value *pick(Pool *p) { return p->v[below(p->n)]; }
+static Value *pick(Pool *p) {
+  return p->v[below(p->n)];
+}
 
 static Type random_type(int max_rank) {
   int64_t sizes[MAX_RANK];
@@ -68,7 +74,9 @@ static void append(char *s, char c) {
   s[n + 1] = '\0';
 }
 
-static Sym text(Pool *p, const IndexMap *m) { return map_text(p->b.cx, m); }
+static Sym text(Pool *p, const IndexMap *m) {
+  return map_text(p->b.cx, m);
+}
 
 static Value *unary(Pool *p) {
   static const OpKind ops[] = {OP_tanh, OP_sigmoid, OP_neg, OP_erf, OP_abs};
@@ -214,16 +222,16 @@ static Value *loop(Pool *p, int depth) {
   letters(init, 'a', m.ins[0]);
   m.out[0] = 'x';
   letters(init, 'a', m.out + 1);
-  Value *xs = ir_broadcast(&p->b, init, text(p, &m),
-                           loop_stacked(init->type, length));
-  Value *at = ir_broadcast(
-      &p->b, ir_iota(&p->b, type_of(DT_f32, 1, &length), 0),
-      sym_fmt(p->b.cx, "x->%s", m.out), xs->type);
+  Value *xs =
+      ir_broadcast(&p->b, init, text(p, &m), loop_stacked(init->type, length));
+  Value *at =
+      ir_broadcast(&p->b, ir_iota(&p->b, type_of(DT_f32, 1, &length), 0),
+                   sym_fmt(p->b.cx, "x->%s", m.out), xs->type);
   xs = ir_binary(&p->b, OP_mul, xs, ir_unary(&p->b, OP_sigmoid, at));
   Value *ins[] = {init, xs, fixed, other};
-  Node *n = ir_node(&p->b, OP_scan, NULL, ins, 4, "carries", (int64_t)1,
-                    "scanned", (int64_t)1, "length", length, "reverse",
-                    below(2), NULL);
+  Node *n =
+      ir_node(&p->b, OP_scan, NULL, ins, 4, "carries", (int64_t)1, "scanned",
+              (int64_t)1, "length", length, "reverse", below(2), NULL);
   Pool in = {.b = ir_builder(p->b.cx, n->body)};
   for (uint32_t i = 1; i < n->body->params.len; i++)
     put(&in, n->body->params.data[i]);
@@ -248,8 +256,8 @@ static Value *loop(Pool *p, int depth) {
 
 static void grow(Pool *p, int nodes, int depth) {
   static Value *(*const makers[])(Pool *) = {
-      unary,  binary, binary, choose,  transpose, broadcast, reduce, cut,
-      pad,    pads,   concat, reshape, contract,  contract,  rows};
+      unary, binary, binary, choose,  transpose, broadcast, reduce, cut,
+      pad,   pads,   concat, reshape, contract,  contract,  rows};
   for (int i = 0; i < nodes; i++) {
     int64_t which = below(COUNT_OF(makers) + 1);
     bool is_loop = which == COUNT_OF(makers);
@@ -258,7 +266,7 @@ static void grow(Pool *p, int nodes, int depth) {
   }
 }
 
-/* ---- a program ---------------------------------------------------------------------- */
+/* ---- a program --------------------------------------------------------- */
 
 enum { INPUTS = 3 };
 
@@ -320,20 +328,19 @@ static void note_choices(void *user, const Node *n, const Tensor *const *ins,
   (void)ins;
   for (uint32_t i = 0; i < n->outs.len; i++)
     if (outs[i]->type.dtype == DT_bool)
-      g->choices = hash_bytes(
-          g->choices, outs[i]->data,
-          sizeof(double) * (size_t)type_elements(&outs[i]->type));
+      g->choices =
+          hash_bytes(g->choices, outs[i]->data,
+                     sizeof(double) * (size_t)type_elements(&outs[i]->type));
 }
 
 static void run(Program *g) {
-  Eval ev = {
-      .cx = &g->cx, .mode = EVAL_F64, .hook = note_choices, .user = g};
+  Eval ev = {.cx = &g->cx, .mode = EVAL_F64, .hook = note_choices, .user = g};
   g->choices = 0;
   if (ir_eval(&ev, g->e, g->ins, g->outs, &g->a))
     internal_error("a random program does not run");
 }
 
-/* ---- checks ----------------------------------------------------------------------------- */
+/* ---- checks ------------------------------------------------------------ */
 
 static int failures, checked, corners;
 
@@ -378,9 +385,8 @@ static double along(Program *g, Program *f, double *differences) {
     choices[side] = f->choices;
   }
   memcpy(f->ins, at, sizeof at);
-  *differences = choices[0] == choices[1]
-                     ? (value[0] - value[1]) / (2 * step)
-                     : (double)NAN;
+  *differences = choices[0] == choices[1] ? (value[0] - value[1]) / (2 * step)
+                                          : (double)NAN;
   return dot;
 }
 
