@@ -22,8 +22,10 @@ enum { /* the table's spelling of the traits */
 };
 
 const OpInfo op_info[OP_COUNT] = {
-#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower, doc) \
-  [OP_##name] = {#name, min, max, outs, traits, attrs, LOWER_##lower, doc},
+#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower,      \
+           batch, doc)                                                        \
+  [OP_##name] = {#name, min,   max,                outs,          traits,     \
+                 attrs, LOWER_##lower, BATCH_##batch, doc},
 #include "ops.def"
 #undef OP
 };

@@ -757,7 +757,8 @@ static bool infer_scan(Infer *I) {
 /* ---- entry points ------------------------------------------------------- */
 
 static InferFn *const rules[OP_COUNT] = {
-#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower, doc) \
+#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower,      \
+           batch, doc)                                                        \
   [OP_##name] = infer_##infer,
 #include "ops.def"
 #undef OP

@@ -61,6 +61,17 @@ typedef enum LowerKind {
   LOWER_NONE      /* gone before codegen */
 } LowerKind;
 
+/* How an op of a loop's body can compute all iterations at once: what becomes
+ * of it when operands get a new dim 0. */
+typedef enum BatchKind {
+  BATCH_NONE,  /* it cannot */
+  BATCH_ALIKE, /* elementwise, or on the last dim: all operands get it */
+  BATCH_MAP,   /* one more letter in front, where operands have it */
+  BATCH_DIM,   /* attribute `dim` counts from one further left */
+  BATCH_TYPE,  /* the result type says it all */
+  BATCH_GATHER /* rows of one table: operand 0 does not get it */
+} BatchKind;
+
 enum { VARIADIC = -1, MAX_RANK = 8, MAX_ATTRS = 6 };
 
 /* Bounds that keep every size in 64 bits. */
@@ -88,6 +99,7 @@ typedef struct OpInfo {
   unsigned traits;
   const char *attrs;
   LowerKind lower;
+  BatchKind batch;
   const char *doc;
 } OpInfo;
 extern const OpInfo op_info[OP_COUNT];

@@ -8,94 +8,12 @@
 
 #include <string.h>
 
-typedef enum BatchKind {
-  BATCH_NONE,    /* stays in the loop */
-  BATCH_ALIKE,   /* elementwise, or on the last dim: operands stacked alike */
-  BATCH_MAP,     /* one more letter in front, where stacked */
-  BATCH_DIM,     /* attribute `dim` counts from one further left */
-  BATCH_RESHAPE, /* the result type says it all */
-  BATCH_GATHER   /* rows of one table */
-} BatchKind;
-
-static BatchKind kind_of(OpKind op) {
-  switch (op) {
-  case OP_add:
-  case OP_sub:
-  case OP_mul:
-  case OP_div:
-  case OP_rem:
-  case OP_max:
-  case OP_min:
-  case OP_fma:
-  case OP_neg:
-  case OP_abs:
-  case OP_sqrt:
-  case OP_floor:
-  case OP_exp:
-  case OP_log:
-  case OP_log1p:
-  case OP_tanh:
-  case OP_erf:
-  case OP_sigmoid:
-  case OP_normal:
-  case OP_uniform:
-  case OP_lt:
-  case OP_le:
-  case OP_eq:
-  case OP_ne:
-  case OP_and:
-  case OP_or:
-  case OP_xor:
-  case OP_not:
-  case OP_shl:
-  case OP_shr:
-  case OP_mulhi:
-  case OP_is_finite:
-  case OP_select:
-  case OP_cast:
-  case OP_bitcast:
-  case OP_philox:
-  case OP_stop_gradient:
-  case OP_take:
-  case OP_put:
-  case OP_cumsum:
-  case OP_top_k:
-  case OP_sort: return BATCH_ALIKE;
-  case OP_broadcast:
-  case OP_transpose:
-  case OP_reduce_sum:
-  case OP_reduce_max:
-  case OP_reduce_min:
-  case OP_contract: return BATCH_MAP;
-  case OP_slice:
-  case OP_concat:
-  case OP_pad: return BATCH_DIM;
-  case OP_reshape: return BATCH_RESHAPE;
-  case OP_gather: return BATCH_GATHER;
-  case OP_const:
-  case OP_iota:
-  case OP_scatter_add:
-  case OP_dispatch:
-  case OP_combine:
-  case OP_row_dot:
-  case OP_route:
-  case OP_rows_gather:
-  case OP_rows_combine:
-  case OP_rows_dot:
-  case OP_scan:
-  case OP_grad:
-  case OP_fused:
-  case OP_COUNT: return BATCH_NONE;
-  }
-  return BATCH_NONE;
-}
-
 static bool can_stack(const Value *v) {
   return v->type.rank < MAX_RANK && !type_is_ragged(&v->type);
 }
 
 bool batch_can(const Node *n, const bool *stacked) {
-  BatchKind kind = kind_of(n->op);
+  BatchKind kind = op_info[n->op].batch;
   if (kind == BATCH_NONE) return false;
   if (kind == BATCH_GATHER && stacked[0]) return false;
   for (uint32_t i = 0; i < n->ins.len; i++)
@@ -149,7 +67,7 @@ static void clone_plain(Builder *b, const Node *n, const Over *ins,
 
 void batch_node(Builder *b, const Node *n, const Over *ins, int64_t length,
                 Over *outs) {
-  BatchKind kind = kind_of(n->op);
+  BatchKind kind = op_info[n->op].batch;
   Arena *a = &b->cx->scratch;
   bool any = false;
   for (uint32_t i = 0; i < n->ins.len; i++)

@@ -136,7 +136,8 @@ static const struct {
   const char *name;
   ExpandFn *expand;
 } rules[OP_COUNT] = {
-#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower, doc) \
+#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower,      \
+           batch, doc)                                                        \
   RULE_##lower(name)
 #include "../ir/ops.def"
 #undef OP

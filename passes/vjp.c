@@ -388,7 +388,8 @@ VJP_RULE(row_dot) {
 /* ---- the table --------------------------------------------------------- */
 
 VjpFn *const vjp_rules[OP_COUNT] = {
-#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower, doc) \
+#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower,      \
+           batch, doc)                                                        \
   [OP_##name] = vjp_##vjp,
 #include "../ir/ops.def"
 #undef OP
