@@ -73,14 +73,14 @@ static void keep_slots(World *w, const Entry *e, Tensor *const *outs) {
       map_put(&w->arena, &w->slots, e->outs.data[i].name, outs[i]);
 }
 
-/* |x - y| / |x| over all elements; 0 for equal ones, NaN included. */
+/* |x - y| / |x| over all elements; equal infinities and NaN do not count. */
 static double distance(const Tensor *x, const Tensor *y) {
   double off = 0, size = 0;
   for (int64_t i = 0; i < type_elements(&x->type); i++) {
     double a = x->data[i], b = y->data[i];
+    if (isfinite(a)) size += a * a;
     if (a == b || (isnan(a) && isnan(b))) continue;
     off += (a - b) * (a - b);
-    size += a * a;
   }
   return off == 0 ? 0 : sqrt(off / (size > 1e-20 ? size : 1e-20));
 }
