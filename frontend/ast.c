@@ -10,11 +10,15 @@ const char *const binary_text[BIN_COUNT] = {
 #undef BINARY
 };
 
-/* ---- makers ---------------------------------------------------------------- */
+/* ---- makers -------------------------------------------------------------- */
 
-static uint32_t deeper(uint32_t a, uint32_t b) { return a > b ? a : b; }
+static uint32_t deeper(uint32_t a, uint32_t b) {
+  return a > b ? a : b;
+}
 
-static uint32_t expr_depth(const Expr *e) { return e ? e->depth : 0; }
+static uint32_t expr_depth(const Expr *e) {
+  return e ? e->depth : 0;
+}
 
 static uint32_t body_depth(const StmtVec *body) {
   uint32_t depth = 0;
@@ -65,7 +69,9 @@ static Expr *expr_new(Parser *ps, Span s, ExprKind kind, uint32_t below) {
   return e;
 }
 
-Expr *ast_error(Parser *ps, Span s) { return expr_new(ps, s, EX_ERROR, 0); }
+Expr *ast_error(Parser *ps, Span s) {
+  return expr_new(ps, s, EX_ERROR, 0);
+}
 
 Expr *ast_int(Parser *ps, Span s, int64_t i) {
   Expr *e = expr_new(ps, s, EX_INT, 0);
@@ -203,7 +209,9 @@ static uint32_t stmt_below(const Stmt *s) {
 Stmt *ast_stmt(Parser *ps, Stmt s) {
   s.depth = stmt_below(&s) + 1;
   if (too_deep(ps, s.span, s.depth))
-    s = (Stmt){.kind = ST_EXPR, .span = s.span, .depth = 1,
+    s = (Stmt){.kind = ST_EXPR,
+               .span = s.span,
+               .depth = 1,
                .expr = ast_error(ps, s.span)};
   return arena_copy(&ps->cx->perm, &s, sizeof s);
 }
@@ -213,7 +221,7 @@ void ast_decl(Parser *ps, Decl d) {
   vec_push(&ps->cx->perm, &ps->decls, copy);
 }
 
-/* ---- printer ----------------------------------------------------------------- */
+/* ---- printer ------------------------------------------------------------- */
 
 static void print_expr(const Expr *e, int indent, Buf *out);
 static void print_body(const StmtVec *body, int indent, Buf *out);
@@ -238,8 +246,7 @@ static void print_args(const ArgVec *args, int indent, Buf *out) {
   buf_add(out, "(");
   for (uint32_t i = 0; i < args->len; i++) {
     print_comma(i, out);
-    if (args->data[i].name.text)
-      buf_fmt(out, "%s = ", args->data[i].name.text);
+    if (args->data[i].name.text) buf_fmt(out, "%s = ", args->data[i].name.text);
     print_expr(args->data[i].value, indent, out);
   }
   buf_add(out, ")");
@@ -284,7 +291,9 @@ static void print_type(const TypeExpr *t, int indent, Buf *out) {
   buf_add(out, "]");
 }
 
-void ast_print_type(const TypeExpr *t, Buf *out) { print_type(t, 0, out); }
+void ast_print_type(const TypeExpr *t, Buf *out) {
+  print_type(t, 0, out);
+}
 
 static void print_loop(const Expr *e, int indent, Buf *out) {
   const Loop *l = e->loop;
@@ -404,8 +413,8 @@ static void print_minimize(const Stmt *s, int indent, Buf *out) {
 
 static void print_stmt(const Stmt *s, int indent, Buf *out) {
   static const char *const words[] = {
-      [ST_SET] = "set ",     [ST_NEXT] = "next ",     [ST_REPORT] = "report ",
-      [ST_PROBE] = "probe ", [ST_YIELD] = "yield ",   [ST_RETURN] = "return "};
+      [ST_SET] = "set ",     [ST_NEXT] = "next ",   [ST_REPORT] = "report ",
+      [ST_PROBE] = "probe ", [ST_YIELD] = "yield ", [ST_RETURN] = "return "};
   switch (s->kind) {
   case ST_LET: print_let(s, indent, out); break;
   case ST_PARAM: print_slot("param", s, indent, out); break;

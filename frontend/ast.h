@@ -18,26 +18,26 @@ typedef struct Name {
 } Name;
 
 /* BINARY(name, text, precedence): a higher precedence binds tighter. */
-#define BINARY_OPS(X)                                                         \
-  X(OR, "or", 1)                                                              \
-  X(AND, "and", 2)                                                            \
-  X(EQ, "==", 4)                                                              \
-  X(NE, "!=", 4)                                                              \
-  X(LT, "<", 4)                                                               \
-  X(LE, "<=", 4)                                                              \
-  X(GT, ">", 4)                                                               \
-  X(GE, ">=", 4)                                                              \
-  X(ADD, "+", 5)                                                              \
-  X(SUB, "-", 5)                                                              \
-  X(MUL, "*", 6)                                                              \
-  X(DIV, "/", 6)                                                              \
+#define BINARY_OPS(X) \
+  X(OR, "or", 1)      \
+  X(AND, "and", 2)    \
+  X(EQ, "==", 4)      \
+  X(NE, "!=", 4)      \
+  X(LT, "<", 4)       \
+  X(LE, "<=", 4)      \
+  X(GT, ">", 4)       \
+  X(GE, ">=", 4)      \
+  X(ADD, "+", 5)      \
+  X(SUB, "-", 5)      \
+  X(MUL, "*", 6)      \
+  X(DIV, "/", 6)      \
   X(REM, "%", 6)
 
 typedef enum BinaryOp {
 #define BINARY(name, text, prec) BIN_##name,
   BINARY_OPS(BINARY)
 #undef BINARY
-  BIN_COUNT
+      BIN_COUNT
 } BinaryOp;
 extern const char *const binary_text[BIN_COUNT];
 
@@ -198,10 +198,10 @@ struct Stmt {
     struct {
       Name name;
       TypeExpr *type;
-      Expr *init; /* NULL for a state that starts at zero */
-    } slot;       /* ST_PARAM, ST_STATE */
-    NamedVec named;  /* ST_SET, ST_NEXT, ST_REPORT, ST_PROBE */
-    ExprVec values;  /* ST_YIELD, ST_RETURN */
+      Expr *init;   /* NULL for a state that starts at zero */
+    } slot;         /* ST_PARAM, ST_STATE */
+    NamedVec named; /* ST_SET, ST_NEXT, ST_REPORT, ST_PROBE */
+    ExprVec values; /* ST_YIELD, ST_RETURN */
     struct {
       Expr *loss;
       RuleVec rules;
@@ -250,7 +250,7 @@ struct Decl {
 };
 typedef VEC(Decl *) DeclVec;
 
-/* ---- lex.l, parse.y: text to tree ------------------------------------------ */
+/* ---- lex.l, parse.y: text to tree ---------------------------------------- */
 
 enum {
   MAX_NESTING = 200, /* brackets inside one another */
@@ -274,14 +274,15 @@ typedef struct Parser {
   Ctx *cx;
   uint32_t file;
   void *scanner;
-  uint32_t at;               /* bytes scanned */
-  char open[MAX_NESTING];    /* brackets that are open, '(' '[' '{' */
+  uint32_t at;                   /* bytes scanned */
+  char open[MAX_NESTING];        /* brackets that are open: ( [ { */
+  uint32_t open_at[MAX_NESTING]; /* where they stand */
   uint32_t n_open;
-  bool too_deep;             /* reported; the rest of the file is dropped */
-  int last;                  /* token given to the parser last */
-  Token held;                /* comes next, after a statement end */
+  bool too_deep; /* reported; the rest of the file is dropped */
+  int last;      /* token given to the parser last */
+  Token held;    /* comes next, after a statement end */
   bool is_held;
-  DeclVec decls;             /* what was parsed */
+  DeclVec decls; /* what was parsed */
 } Parser;
 
 /* Makers of the tree, called by the grammar's actions. Lists are taken over. */
@@ -306,11 +307,11 @@ void ast_decl(Parser *ps, Decl d);
 
 /* Appends `item` to a list that grammar actions pass around by pointer; a NULL
  * list starts a new one. */
-#define AST_PUSH(ps, T, list, item)                                           \
-  do {                                                                        \
-    T *old_ = (list);                                                         \
-    (list) = old_ ? old_ : NEW(&(ps)->cx->perm, T);                           \
-    vec_push(&(ps)->cx->perm, (list), (item));                                \
+#define AST_PUSH(ps, T, list, item)                 \
+  do {                                              \
+    T *old_ = (list);                               \
+    (list) = old_ ? old_ : NEW(&(ps)->cx->perm, T); \
+    vec_push(&(ps)->cx->perm, (list), (item));      \
   } while (0)
 
 /* Canonical text of a file's tree: every operation in brackets, one statement

@@ -475,10 +475,6 @@ static void expected_text(const yypcontext_t *at, Buf *out) {
     ends |= all[i] == YYSYMBOL_OR;
     closes |= strcmp(yysymbol_name(all[i]), "'}'") == 0;
   }
-  if (closes && yypcontext_token(at) == YYSYMBOL_YYEOF) {
-    buf_add(out, "'}'");
-    return;
-  }
   if (starts && !closes) {
     buf_add(out, "an expression");
     return;
@@ -496,6 +492,12 @@ static int yyreport_syntax_error(const yypcontext_t *at, Parser *ps) {
   yysymbol_kind_t token = yypcontext_token(at);
   Buf expected = {0};
   if (ps->too_deep) return 0; /* reported */
+  if (token == YYSYMBOL_YYEOF && ps->n_open) {
+    uint32_t lo = ps->open_at[ps->n_open - 1];
+    diag_error(ps->cx, (Span){ps->file, lo, lo + 1}, "'%c' is never closed",
+               ps->open[ps->n_open - 1]);
+    return 0;
+  }
   expected_text(at, &expected);
   const char *what = token == YYSYMBOL_YYEMPTY ? "end of file"
                                                : yysymbol_name(token);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- files ------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------- */
 
 static void load(Sema *S, uint32_t file);
 
@@ -41,8 +41,8 @@ static void import(Sema *S, const Decl *d, Sym from) {
   }
   vec_push(a, &tried, beside(S, from, "", d->name.text));
   for (uint32_t i = 0; i < S->o->n_includes; i++)
-    vec_push(a, &tried, sym_fmt(S->cx, "%s/%s", S->o->includes[i],
-                                d->name.text));
+    vec_push(a, &tried,
+             sym_fmt(S->cx, "%s/%s", S->o->includes[i], d->name.text));
   vec_push(a, &tried, beside(S, from, "models/", d->name.text));
   for (uint32_t i = 0; i < tried.len; i++) {
     if (load_path(S, tried.data[i])) return;
@@ -57,7 +57,7 @@ static void import(Sema *S, const Decl *d, Sym from) {
       fe_note(S, (Span){0}, "looked for '%s'", tried.data[i]);
 }
 
-/* ---- declarations ---------------------------------------------------------------------------- */
+/* ---- declarations -------------------------------------------------------- */
 
 static void add_global(Sema *S, const Decl *d) {
   Global *old = map_get(&S->globals, d->name.text);
@@ -107,7 +107,7 @@ static void load(Sema *S, uint32_t file) {
   }
 }
 
-/* ---- consts ---------------------------------------------------------------------------------- */
+/* ---- consts -------------------------------------------------------------- */
 
 /* The value of text from -D, of the kind that the const has without it. */
 static bool read_define(const char *text, Val *v) {
@@ -120,8 +120,12 @@ static bool read_define(const char *text, Val *v) {
     v->b = strcmp(text, "true") == 0;
     return v->b || strcmp(text, "false") == 0;
   case VAL_STRING:
-  case VAL_ERROR: case VAL_FN: case VAL_TENSOR: case VAL_TUPLE:
-  case VAL_TYPE: case VAL_FREEZE: return false;
+  case VAL_ERROR:
+  case VAL_FN:
+  case VAL_TENSOR:
+  case VAL_TUPLE:
+  case VAL_TYPE:
+  case VAL_FREEZE: return false;
   }
   return end != text && !*end && errno == 0;
 }
@@ -138,22 +142,30 @@ static void apply_define(Sema *S, Global *g) {
     return;
   }
   fe_error(S, (Span){0}, "-D %s=%s: '%s' is %s", name.text, g->define,
-           name.text, v.kind == VAL_INT     ? "an integer"
-                      : v.kind == VAL_FLOAT ? "a number"
-                                            : "true or false");
+           name.text,
+           v.kind == VAL_INT     ? "an integer"
+           : v.kind == VAL_FLOAT ? "a number"
+                                 : "true or false");
   fe_note(S, name.span, "it is declared here");
 }
 
 static Val const_value(Sema *S, Global *g) {
   Item it = fe_item(S, g->decl->value);
   switch (it.val.kind) {
-  case VAL_INT: case VAL_FLOAT: case VAL_BOOL: case VAL_STRING: case VAL_ERROR:
-    return it.val;
-  case VAL_FN: case VAL_TENSOR: case VAL_TUPLE: case VAL_TYPE: case VAL_FREEZE:
-    break;
+  case VAL_INT:
+  case VAL_FLOAT:
+  case VAL_BOOL:
+  case VAL_STRING:
+  case VAL_ERROR: return it.val;
+  case VAL_FN:
+  case VAL_TENSOR:
+  case VAL_TUPLE:
+  case VAL_TYPE:
+  case VAL_FREEZE: break;
   }
-  fe_error(S, it.span, "a const is a number, a string, true or false, but this "
-                       "is %s",
+  fe_error(S, it.span,
+           "a const is a number, a string, true or false, but this "
+           "is %s",
            val_text(S, it.val));
   return val_error;
 }
@@ -177,7 +189,7 @@ Val global_const(Sema *S, Global *g, Span at) {
   return g->val;
 }
 
-/* ---- the command line's part ------------------------------------------------------------------- */
+/* ---- the command line's part --------------------------------------------- */
 
 /* Splits "NAME=VALUE"; NULL: there is no '='. */
 static Sym split(Sema *S, const char *text, const char **value) {
@@ -204,8 +216,9 @@ static void read_defines(Sema *S) {
     if (!name)
       fe_error(S, (Span){0}, "-D %s: must be NAME=VALUE", text);
     else if (near)
-      fe_error(S, (Span){0}, "-D %s: the model has no const '%s'; did you mean "
-                             "'%s'?",
+      fe_error(S, (Span){0},
+               "-D %s: the model has no const '%s'; did you mean "
+               "'%s'?",
                text, name, near);
     else
       fe_error(S, (Span){0}, "-D %s: the model has no const '%s'", text, name);
@@ -234,8 +247,9 @@ static void read_mesh(Sema *S) {
     if (!name || !read_define(value, &v) || v.i < 1)
       fe_error(S, (Span){0}, "--mesh %s: must be AXIS=SIZE", text);
     else if (!size && near)
-      fe_error(S, (Span){0}, "--mesh %s: the model has no axis '%s'; did you "
-                             "mean '%s'?",
+      fe_error(S, (Span){0},
+               "--mesh %s: the model has no axis '%s'; did you "
+               "mean '%s'?",
                text, name, near);
     else if (!size)
       fe_error(S, (Span){0}, "--mesh %s: the model has no axis '%s'", text,
@@ -250,8 +264,9 @@ static void check_mesh(Sema *S) {
   for (uint32_t i = 0; i < S->m->mesh.len; i++) {
     const MeshAxis *axis = &S->m->mesh.data[i];
     if (axis->size == 1) continue;
-    fe_error(S, S->axes.data[i]->span, "axis '%s' has %lld devices, but this "
-                                       "version compiles for one",
+    fe_error(S, S->axes.data[i]->span,
+             "axis '%s' has %lld devices, but this "
+             "version compiles for one",
              axis->name, (long long)axis->size);
   }
 }
@@ -262,7 +277,8 @@ static void read_options(Sema *S) {
     if (d->kind != DECL_OPTION) continue;
     Item it = fe_item(S, d->value);
     if (val_is_number(it.val)) {
-      Option o = {.name = d->name.text, .value = val_number(it.val),
+      Option o = {.name = d->name.text,
+                  .value = val_number(it.val),
                   .span = d->name.span};
       vec_push(&S->cx->perm, &S->m->options, o);
     } else if (it.val.kind != VAL_ERROR) {
@@ -272,7 +288,7 @@ static void read_options(Sema *S) {
   }
 }
 
-/* ---- the whole --------------------------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------- */
 
 static void compile(Sema *S) {
   read_defines(S);

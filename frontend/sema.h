@@ -22,7 +22,7 @@ enum {
 typedef struct Sema Sema;
 typedef struct Builtin Builtin;
 
-/* ---- values ---------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------- */
 
 typedef enum ValKind {
   VAL_ERROR, /* reported already; whatever uses it keeps quiet */
@@ -130,8 +130,8 @@ typedef struct Frame {
   Sym path;         /* of parameters made here: "lm/moe/gate" */
   Scope *scope;     /* innermost */
   Lead lead;
-  Sym let;          /* the let whose value is being worked out, or NULL */
-  LoopState *loop;  /* innermost of this frame, or NULL */
+  Sym let;         /* the let whose value is being worked out, or NULL */
+  LoopState *loop; /* innermost of this frame, or NULL */
   bool returned;
   Val result;
   Span returned_at;
@@ -146,7 +146,7 @@ typedef struct ScanState {
   ValueVec outside, inside; /* invariants: operand and body parameter */
 } ScanState;
 
-/* ---- an entry being built ----------------------------------------------------- */
+/* ---- an entry being built ------------------------------------------------ */
 
 /* A slot as one entry sees it. */
 struct SlotUse {
@@ -167,10 +167,10 @@ typedef VEC(Output) OutputVec;
 
 typedef struct Build {
   Entry *entry;
-  const Decl *decl; /* NULL: init, reset */
-  Sym base;         /* the entry's name without the size's suffix */
-  bool training;    /* it minimizes */
-  bool starting;    /* init and reset: there are no steps yet */
+  const Decl *decl;   /* NULL: init, reset */
+  Sym base;           /* the entry's name without the size's suffix */
+  bool training;      /* it minimizes */
+  bool starting;      /* init and reset: there are no steps yet */
   Value *step, *seed; /* made when first used */
   VEC(SlotUse *) slots;
   OutputVec options; /* used so far: name and parameter */
@@ -214,7 +214,7 @@ struct Sema {
   VEC(Frame) chain; /* of the last error, told after its notes */
 };
 
-/* ---- sema_value.c: values, names, diagnostics ------------------------------ */
+/* ---- sema_value.c: values, names, diagnostics ---------------------------- */
 
 extern const Val val_error;
 Val val_bool(bool b);
@@ -255,7 +255,7 @@ void name_unknown(Sema *S, Name name, const char *what);
 Val val_here(Sema *S, Val v, Span at);
 Value *value_here(Sema *S, Value *v, Span at); /* NULL: reported */
 
-/* ---- sema_tensor.c: making nodes ------------------------------------------- */
+/* ---- sema_tensor.c: making nodes ----------------------------------------- */
 
 /* Everywhere here: a NULL operand gives NULL, and NULL is reported. */
 
@@ -285,7 +285,7 @@ bool fe_common_dims(Sema *S, Span s, const Item *items, uint32_t n, Type *out);
 Val fe_elementwise(Sema *S, Span s, OpKind op, const Item *items, uint32_t n);
 Val fe_slice(Sema *S, const Expr *e, Val base); /* x[...] */
 
-/* ---- sema_type.c: written types --------------------------------------------- */
+/* ---- sema_type.c: written types ------------------------------------------ */
 
 /* The type that is written, all of whose dims must be known. */
 bool type_eval(Sema *S, const TypeExpr *t, Type *out);
@@ -296,7 +296,7 @@ bool type_match(Sema *S, const TypeExpr *t, Item *it, const char *what);
 bool type_from_expr(Sema *S, const Expr *e, Type *out);
 bool fe_dtype(Sema *S, Name name, Dtype *out);
 
-/* ---- sema_expr.c: expressions ------------------------------------------------- */
+/* ---- sema_expr.c: expressions -------------------------------------------- */
 
 Val fe_eval(Sema *S, const Expr *e);  /* any value */
 Item fe_item(Sema *S, const Expr *e); /* one value: not several, not none */
@@ -308,11 +308,65 @@ Val fe_unary(Sema *S, Span s, UnaryOp op, Item a);
 /* Counts one evaluation; false where the limits are passed. */
 bool fe_step(Sema *S, Span s);
 
-/* ---- sema_index.c: let y[b, n] = x[b, d] * w[d, n] ----------------------------- */
+/* ---- sema_letters.c, sema_index.c: let y[b, n] = x[b, d] * w[d, n] --------- */
+
+enum { MAX_LETTERS = 52 };
+
+typedef struct Letter {
+  Sym name; /* NULL: a dim of `..` */
+  char in_map;
+  Dim dim;   /* size 0: not known yet */
+  Span span; /* the tensor that gave it its size */
+} Letter;
+
+/* A tensor whose dims are letters, or a number. */
+typedef struct Term {
+  Val val; /* VAL_TENSOR with `n` letters, or a number */
+  int n;
+  uint8_t letters[MAX_RANK];
+  Span span;
+} Term;
+
+/* One index form being worked out. Sets of letters are bit masks. */
+typedef struct Form {
+  Sema *S;
+  Letter letters[MAX_LETTERS];
+  int n_letters;
+  bool lead_known;
+  int lead_n;
+  uint8_t lead[MAX_RANK];
+  Span lead_span;
+  const SubVec *left;
+  int leads;             /* whether `..` stands on the left */
+  uint8_t out[MAX_RANK]; /* the left side's letters, see form_left */
+  int n_out;
+} Form;
+
+uint64_t term_mask(const Term *t);
+/* A letter by name, a new one if need be; -1: too many, reported. */
+int form_letter(Form *f, Sym name, Span s);
+/* Gives a letter its size, or compares; false: reported. */
+bool form_bind(Form *f, int letter, Dim d, Span s);
+/* The letters of subscripts of a tensor of `rank` dims; false: reported. */
+bool form_read(Form *f, const SubVec *subs, int rank, Span s, Term *out);
+Sym form_map(Form *f, const Term *a, const Term *b, const uint8_t *out,
+             int n_out);
+Type form_type(Form *f, Dtype dtype, const uint8_t *letters, int n);
+/* `t` with exactly these letters in this order, repeated where it lacks one. */
+Value *form_arrange(Form *f, Term t, const uint8_t *letters, int n);
+/* Letters of `mask` in the order of the left side, then the others; how many,
+ * or -1 for more than a tensor may have. */
+int form_order(Form *f, uint64_t mask, uint8_t *out);
+/* Reads the letters of the left side, before all else. */
+bool form_read_left(Form *f, Span s);
+/* The letters of the left side as far as they are known by now. */
+uint64_t form_left(Form *f);
+/* Whether each of them got a size on the right; reports. */
+bool form_left_known(Form *f, Span s);
 
 Val fe_index_form(Sema *S, const Target *target, const Expr *e);
 
-/* ---- sema_builtin.c, sema_shape.c: functions of the language ------------------- */
+/* ---- sema_builtin.c, sema_shape.c: functions of the language ------------- */
 
 /* One call of a builtin; its arguments by parameter. */
 typedef struct BuiltinCall {
@@ -351,7 +405,7 @@ bool arg_int(BuiltinCall *c, int i, int64_t *out);
 bool arg_bool(BuiltinCall *c, int i, bool *out);
 bool arg_dim(BuiltinCall *c, int i, int rank, int *out);
 
-/* ---- sema_call.c: calling ------------------------------------------------------- */
+/* ---- sema_call.c: calling ------------------------------------------------ */
 
 Sym path_join(Sema *S, Sym path, Sym more);
 /* A call as written; `as` is NULL or the name after it. */
@@ -363,20 +417,20 @@ Val fe_apply(Sema *S, const Expr *e, Item callee, const ItemVec *args,
 Val fe_invoke(Sema *S, const Fn *fn, const ItemVec *args, Span s,
               Sym component);
 
-/* ---- sema_stmt.c, sema_loop.c: statements ---------------------------------------- */
+/* ---- sema_stmt.c, sema_loop.c: statements -------------------------------- */
 
 void fe_body(Sema *S, const StmtVec *body);
 Val fe_for(Sema *S, const Expr *e);
 Val fe_scan(Sema *S, const Expr *e);
 
-/* ---- sema_slot.c, sema_minimize.c -------------------------------------------------- */
+/* ---- sema_slot.c, sema_minimize.c ---------------------------------------- */
 
 void fe_param(Sema *S, const Stmt *s);
 void fe_state(Sema *S, const Stmt *s);
 void fe_set(Sema *S, const Stmt *s);
 void fe_minimize(Sema *S, const Stmt *s);
 
-/* ---- sema_entry.c: entries ------------------------------------------------------------ */
+/* ---- sema_entry.c: entries ----------------------------------------------- */
 
 Build *build_new(Sema *S, Sym name, Span span, const Decl *decl);
 /* Parameters of the entry being built, made when first used; NULL: reported. */
@@ -389,7 +443,7 @@ void fe_entry(Sema *S, const Decl *d); /* one entry a size */
 /* Sorts slots, and all entries' parameters and results. */
 void fe_put_in_order(Sema *S);
 
-/* ---- sema.c: the whole ------------------------------------------------------------------ */
+/* ---- sema.c: the whole --------------------------------------------------- */
 
 Val global_const(Sema *S, Global *g, Span at);
 

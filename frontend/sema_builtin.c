@@ -5,40 +5,40 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- the table ------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------- */
 
 /* BUILTIN(name, parameters): '?' marks one that may be missing, '*' one that
  * takes all that is left, what follows it can only be named. */
-#define BUILTINS(X)                                                           \
-  X(sum, "x dim? keep?")                                                      \
-  X(mean, "x dim? keep?")                                                     \
-  X(max, "x y? dim? keep?")                                                   \
-  X(min, "x y? dim? keep?")                                                   \
-  X(cumsum, "x exclusive? reverse?")                                          \
-  X(top_k, "x k")                                                             \
-  X(sort, "x")                                                                \
-  X(iota, "like dim")                                                         \
-  X(iota_like, "like n")                                                      \
-  X(zeros_like, "like")                                                       \
-  X(ones_like, "like")                                                        \
-  X(zeros, "type")                                                            \
-  X(ones, "type")                                                             \
-  X(full, "type value")                                                       \
-  X(expand, "x")                                                              \
-  X(reshape, "x dims*")                                                       \
-  X(transpose, "x order*")                                                    \
-  X(concat, "parts* dim")                                                     \
-  X(pad, "x dim lo? hi?")                                                     \
-  X(gather, "table ids")                                                      \
-  X(scatter_add, "x ids rows")                                                \
-  X(take, "x ids")                                                            \
-  X(put, "x ids size")                                                        \
-  X(dispatch, "x ids experts gates?")                                         \
-  X(combine, "y ids gates?")                                                  \
-  X(row_dot, "y d ids")                                                       \
-  X(stop_gradient, "x")                                                       \
-  X(random_bits, "like")                                                      \
-  X(size, "x dim")                                                            \
+#define BUILTINS(X)                   \
+  X(sum, "x dim? keep?")              \
+  X(mean, "x dim? keep?")             \
+  X(max, "x y? dim? keep?")           \
+  X(min, "x y? dim? keep?")           \
+  X(cumsum, "x exclusive? reverse?")  \
+  X(top_k, "x k")                     \
+  X(sort, "x")                        \
+  X(iota, "like dim")                 \
+  X(iota_like, "like n")              \
+  X(zeros_like, "like")               \
+  X(ones_like, "like")                \
+  X(zeros, "type")                    \
+  X(ones, "type")                     \
+  X(full, "type value")               \
+  X(expand, "x")                      \
+  X(reshape, "x dims*")               \
+  X(transpose, "x order*")            \
+  X(concat, "parts* dim")             \
+  X(pad, "x dim lo? hi?")             \
+  X(gather, "table ids")              \
+  X(scatter_add, "x ids rows")        \
+  X(take, "x ids")                    \
+  X(put, "x ids size")                \
+  X(dispatch, "x ids experts gates?") \
+  X(combine, "y ids gates?")          \
+  X(row_dot, "y d ids")               \
+  X(stop_gradient, "x")               \
+  X(random_bits, "like")              \
+  X(size, "x dim")                    \
   X(rank, "x")
 
 static const Builtin builtins[] = {
@@ -93,7 +93,7 @@ const char *const *builtin_names(Sema *S, uint32_t *out_n) {
   return all.data;
 }
 
-/* ---- arguments -------------------------------------------------------------------- */
+/* ---- arguments ----------------------------------------------------------- */
 
 typedef struct BuiltinParam {
   Sym name;
@@ -135,8 +135,9 @@ static int param_for(BuiltinCall *c, const BuiltinParam *params, int n,
   }
   const char *near = nearest_word(it->name.text, names, (size_t)n);
   if (near)
-    fe_error(c->S, it->name.span, "%s has no parameter '%s'; did you mean "
-                                  "'%s'?",
+    fe_error(c->S, it->name.span,
+             "%s has no parameter '%s'; did you mean "
+             "'%s'?",
              c->name, it->name.text, near);
   else
     fe_error(c->S, it->name.span, "%s has no parameter '%s'", c->name,
@@ -213,19 +214,23 @@ bool arg_dim(BuiltinCall *c, int i, int rank, int *out) {
   return true;
 }
 
-/* ---- elementwise ops and casts -------------------------------------------------------- */
+/* ---- elementwise ops and casts ------------------------------------------- */
 
 /* Ops that also work on known numbers. */
-static double fold_abs(double x) { return fabs(x); }
-static double fold_sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
+static double fold_abs(double x) {
+  return fabs(x);
+}
+static double fold_sigmoid(double x) {
+  return 1.0 / (1.0 + exp(-x));
+}
 
 static const struct {
   OpKind op;
   double (*fold)(double);
 } folds[] = {
-    {OP_abs, fold_abs}, {OP_sqrt, sqrt},   {OP_floor, floor}, {OP_exp, exp},
-    {OP_log, log},      {OP_log1p, log1p}, {OP_tanh, tanh},   {OP_erf, erf},
-    {OP_sigmoid, fold_sigmoid},
+    {OP_abs, fold_abs}, {OP_sqrt, sqrt}, {OP_floor, floor},
+    {OP_exp, exp},      {OP_log, log},   {OP_log1p, log1p},
+    {OP_tanh, tanh},    {OP_erf, erf},   {OP_sigmoid, fold_sigmoid},
 };
 
 static bool fold_number(Sema *S, Span s, OpKind op, Val x, Val *out) {
@@ -289,8 +294,11 @@ Val builtin_call(Sema *S, const Fn *fn, Span s, const ItemVec *args) {
   BuiltinParam params[MAX_BUILTIN_PARAMS];
   Item values[MAX_BUILTIN_PARAMS] = {0};
   bool given[MAX_BUILTIN_PARAMS] = {0};
-  BuiltinCall c = {.S = S, .span = s, .name = builtin_name(fn),
-                   .args = values, .given = given};
+  BuiltinCall c = {.S = S,
+                   .span = s,
+                   .name = builtin_name(fn),
+                   .args = values,
+                   .given = given};
   for (uint32_t i = 0; i < args->len; i++)
     if (args->data[i].val.kind == VAL_ERROR) return val_error;
   if (fn->is_op) return call_op(&c, fn->op, args);
@@ -299,7 +307,7 @@ Val builtin_call(Sema *S, const Fn *fn, Span s, const ItemVec *args) {
   return bind_args(&c, params, n, args) ? fn->builtin->run(&c) : val_error;
 }
 
-/* ---- sums and orders ---------------------------------------------------------------------- */
+/* ---- sums and orders ----------------------------------------------------- */
 
 /* A reduction over `dim` (argument d), or over all dims. */
 static Val reduce(BuiltinCall *c, OpKind op, int d, bool mean) {
@@ -331,8 +339,12 @@ static Val reduce(BuiltinCall *c, OpKind op, int d, bool mean) {
   return fe_elementwise(S, c->span, OP_div, items, 2);
 }
 
-Val builtin_sum(BuiltinCall *c) { return reduce(c, OP_reduce_sum, 1, false); }
-Val builtin_mean(BuiltinCall *c) { return reduce(c, OP_reduce_sum, 1, true); }
+Val builtin_sum(BuiltinCall *c) {
+  return reduce(c, OP_reduce_sum, 1, false);
+}
+Val builtin_mean(BuiltinCall *c) {
+  return reduce(c, OP_reduce_sum, 1, true);
+}
 
 /* The larger or smaller of two, or of all elements. */
 static Val extreme(BuiltinCall *c, OpKind two, OpKind all) {
@@ -348,8 +360,12 @@ static Val extreme(BuiltinCall *c, OpKind two, OpKind all) {
   return first ? a : b;
 }
 
-Val builtin_max(BuiltinCall *c) { return extreme(c, OP_max, OP_reduce_max); }
-Val builtin_min(BuiltinCall *c) { return extreme(c, OP_min, OP_reduce_min); }
+Val builtin_max(BuiltinCall *c) {
+  return extreme(c, OP_max, OP_reduce_max);
+}
+Val builtin_min(BuiltinCall *c) {
+  return extreme(c, OP_min, OP_reduce_min);
+}
 
 Val builtin_cumsum(BuiltinCall *c) {
   bool exclusive, reverse;
@@ -374,14 +390,15 @@ Val builtin_top_k(BuiltinCall *c) {
   if (!v || !arg_int(c, 1, &k)) return val_error;
   int64_t n = v->type.rank ? v->type.dims[v->type.rank - 1].size : 0;
   if (n && (k < 1 || k > n)) {
-    fe_error(c->S, c->args[1].span, "top_k: k is %lld, but there are %lld to "
-                                    "choose from",
+    fe_error(c->S, c->args[1].span,
+             "top_k: k is %lld, but there are %lld to "
+             "choose from",
              (long long)k, (long long)n);
     fe_note(c->S, c->args[0].span, "%s here", type_text(c->S->cx, &v->type));
     return val_error;
   }
-  return pair(c->S, fe_node(c->S, c->span, OP_top_k, NULL, &v, 1, "k", k,
-                            NULL));
+  return pair(c->S,
+              fe_node(c->S, c->span, OP_top_k, NULL, &v, 1, "k", k, NULL));
 }
 
 Val builtin_sort(BuiltinCall *c) {

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* ---- paths ------------------------------------------------------------------------- */
+/* ---- paths --------------------------------------------------------------- */
 
 Sym path_join(Sema *S, Sym path, Sym more) {
   if (!*more) return path;
@@ -27,15 +27,16 @@ static Sym component_of(Sema *S, const Expr *callee, const Fn *fn,
                         const Name *as) {
   if (as) {
     if (is_path(as->text)) return as->text;
-    fe_error(S, as->span, "a name after 'as' has letters, digits and any of "
-                          "_ . - / in it");
+    fe_error(S, as->span,
+             "a name after 'as' has letters, digits and any of "
+             "_ . - / in it");
     return sym(S->cx, "");
   }
   Sym name = callee->kind == EX_NAME ? callee->s : fn->decl->name.text;
   return S->frame->let ? sym_fmt(S->cx, "%s/%s", S->frame->let, name) : name;
 }
 
-/* ---- arguments ----------------------------------------------------------------------- */
+/* ---- arguments ----------------------------------------------------------- */
 
 /* One argument list being bound to a function's parameters. */
 typedef struct Bind {
@@ -143,7 +144,10 @@ static bool match_types(Bind *b, bool *done) {
 static bool bind_params(Sema *S, const Decl *decl, const ParamVec *params,
                         Span call, const ItemVec *args) {
   Arena *a = &S->cx->perm;
-  Bind b = {.S = S, .decl = decl, .params = params, .call = call,
+  Bind b = {.S = S,
+            .decl = decl,
+            .params = params,
+            .call = call,
             .items = NEW_ARRAY(a, Item, params->len + 1),
             .given = NEW_ARRAY(a, bool, params->len + 1)};
   bool *done = NEW_ARRAY(a, bool, params->len + 1);
@@ -154,7 +158,7 @@ static bool bind_params(Sema *S, const Decl *decl, const ParamVec *params,
          bind_defaults(&b, false) && match_types(&b, done);
 }
 
-/* ---- running -------------------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------- */
 
 static Val check_results(Sema *S, Frame *f, Val v) {
   const TypeExprVec *types = &f->decl->results;
@@ -170,8 +174,8 @@ static Val check_results(Sema *S, Frame *f, Val v) {
   Val *items = NEW_ARRAY(&S->cx->perm, Val, n + 1);
   for (uint32_t i = 0; i < n; i++) {
     if (v.kind == VAL_TUPLE) one.val = v.tuple.items[i];
-    Sym what = n == 1 ? sym(S->cx, "the result")
-                      : sym_fmt(S->cx, "result %u", i + 1);
+    Sym what =
+        n == 1 ? sym(S->cx, "the result") : sym_fmt(S->cx, "result %u", i + 1);
     if (!type_match(S, types->data[i], &one, what)) return val_error;
     items[i] = one.val;
   }
@@ -203,7 +207,10 @@ Val fe_invoke(Sema *S, const Fn *fn, const ItemVec *args, Span s,
   }
   Scope scope = {0};
   if (fn->bound) scope.locals = copy_locals(S, &fn->locals);
-  Frame f = {.up = S->frame, .decl = fn->decl, .call = s, .scope = &scope,
+  Frame f = {.up = S->frame,
+             .decl = fn->decl,
+             .call = s,
+             .scope = &scope,
              .path = path_join(S, S->frame->path, component),
              .lead = fn->lead};
   bool last = fn->bound || !fn->decl->curried;
@@ -213,14 +220,16 @@ Val fe_invoke(Sema *S, const Fn *fn, const ItemVec *args, Span s,
   if (bind_params(S, fn->decl, fn->bound ? &fn->decl->more : &fn->decl->params,
                   s, args))
     v = last ? run_body(S, &f)
-             : val_fn(S, (Fn){.decl = fn->decl, .bound = true,
-                              .locals = scope.locals, .lead = f.lead});
+             : val_fn(S, (Fn){.decl = fn->decl,
+                              .bound = true,
+                              .locals = scope.locals,
+                              .lead = f.lead});
   S->calls--;
   S->frame = f.up;
   return v;
 }
 
-/* ---- calls ------------------------------------------------------------------------------ */
+/* ---- calls --------------------------------------------------------------- */
 
 Val fe_apply(Sema *S, const Expr *e, Item callee, const ItemVec *args,
              const Name *as) {
@@ -233,13 +242,14 @@ Val fe_apply(Sema *S, const Expr *e, Item callee, const ItemVec *args,
   const Fn *fn = callee.val.fn;
   bool runs = fn->decl && (fn->bound || !fn->decl->curried);
   if (as && !runs) {
-    fe_error(S, as->span, "'as' names a call that runs a function of the "
-                          "model; this one %s",
+    fe_error(S, as->span,
+             "'as' names a call that runs a function of the "
+             "model; this one %s",
              fn->decl ? "waits for its second arguments" : "is built in");
     return val_error;
   }
-  Sym component = runs ? component_of(S, e->call.callee, fn, as)
-                       : sym(S->cx, "");
+  Sym component =
+      runs ? component_of(S, e->call.callee, fn, as) : sym(S->cx, "");
   return fe_invoke(S, fn, args, e->span, component);
 }
 

@@ -16,7 +16,7 @@ Build *build_new(Sema *S, Sym name, Span span, const Decl *decl) {
   return b;
 }
 
-/* ---- what an entry is given besides inputs ----------------------------------------------- */
+/* ---- what an entry is given besides inputs ------------------------------- */
 
 Value *build_option(Sema *S, Sym name, Span at) {
   Build *b = S->build;
@@ -57,7 +57,7 @@ Value *build_seed(Sema *S, Span at) {
   return b->seed;
 }
 
-/* ---- inputs -------------------------------------------------------------------------------- */
+/* ---- inputs -------------------------------------------------------------- */
 
 static bool source_arg(Sema *S, const Arg *arg, Buf *out) {
   char number[40];
@@ -77,8 +77,11 @@ static bool source_arg(Sema *S, const Arg *arg, Buf *out) {
     buf_add(out, number);
     return true;
   case VAL_ERROR: return false;
-  case VAL_FN: case VAL_TENSOR: case VAL_TUPLE: case VAL_TYPE: case VAL_FREEZE:
-    break;
+  case VAL_FN:
+  case VAL_TENSOR:
+  case VAL_TUPLE:
+  case VAL_TYPE:
+  case VAL_FREEZE: break;
   }
   fe_error(S, it.span, "an argument of a source cannot be %s",
            val_text(S, it.val));
@@ -104,20 +107,20 @@ static void add_input(Sema *S, const ParamDecl *p) {
   Type t;
   Val v = val_error;
   if (!p->source.text) {
-    fe_error(S, p->name.span, "nothing says where input '%s' comes from; add "
-                              "for example: from text",
+    fe_error(S, p->name.span,
+             "nothing says where input '%s' comes from; add "
+             "for example: from text",
              p->name.text);
   } else if (type_eval(S, p->type, &t)) {
     Sym source = source_text(S, p);
-    Binding from = {.kind = BIND_INPUT, .name = p->name.text,
-                    .source = source};
+    Binding from = {.kind = BIND_INPUT, .name = p->name.text, .source = source};
     if (source)
       v = val_tensor(ir_bind_in(S->build->entry, from, p->name.text, t));
   }
   scope_add(S, p->name, v);
 }
 
-/* ---- reports and probes ------------------------------------------------------------------------ */
+/* ---- reports and probes -------------------------------------------------- */
 
 void build_output(Sema *S, bool probe, Name name, Item it) {
   const char *what = probe ? "probe" : "report";
@@ -126,8 +129,9 @@ void build_output(Sema *S, bool probe, Name name, Item it) {
     return;
   }
   if (S->scan) {
-    fe_error(S, name.span, "a %s cannot stand inside of a scan; yield the "
-                           "value and %s it after",
+    fe_error(S, name.span,
+             "a %s cannot stand inside of a scan; yield the "
+             "value and %s it after",
              what, what);
     return;
   }
@@ -141,8 +145,7 @@ void build_output(Sema *S, bool probe, Name name, Item it) {
   }
   if (it.val.kind == VAL_INT) it.val = val_float((double)it.val.i);
   Value *v = fe_tensor(S, it);
-  if (v)
-    vec_push(&S->cx->perm, list, ((Output){path, v, name.span}));
+  if (v) vec_push(&S->cx->perm, list, ((Output){path, v, name.span}));
 }
 
 static bool has_report(const Build *b, const char *name) {
@@ -168,7 +171,7 @@ static void add_reports(Sema *S, Build *b) {
   vec_push(&S->cx->perm, &b->reports, ((Output){sym(S->cx, own[1]), ok, s}));
 }
 
-/* ---- putting the results together ------------------------------------------------------------- */
+/* ---- putting the results together ---------------------------------------- */
 
 /* A slot's next value, the old one where the step went wrong. */
 static Value *gated(Sema *S, const Build *b, const SlotUse *use) {
@@ -210,7 +213,7 @@ static void tell_late(Sema *S, const Build *b) {
                  b->slots.data[i]->slot->path);
 }
 
-/* ---- one entry ----------------------------------------------------------------------------------- */
+/* ---- one entry ----------------------------------------------------------- */
 
 static bool minimizes(const StmtVec *body) {
   for (uint32_t i = 0; i < body->len; i++) {
@@ -273,13 +276,14 @@ void fe_entry(Sema *S, const Decl *d) {
   if (!read_sizes(S, d, sizes)) return;
   for (uint32_t i = 0; i < d->sizes.len; i++) {
     Val size = val_int(sizes[i]);
-    run_entry(S, d, sym_fmt(S->cx, "%s.%s%lld", d->name.text, d->size.text,
-                            (long long)sizes[i]),
+    run_entry(S, d,
+              sym_fmt(S->cx, "%s.%s%lld", d->name.text, d->size.text,
+                      (long long)sizes[i]),
               &size);
   }
 }
 
-/* ---- canonical order --------------------------------------------------------------------------- */
+/* ---- canonical order ----------------------------------------------------- */
 
 /* One parameter or result while being sorted. */
 typedef struct Bound {
@@ -290,7 +294,9 @@ typedef struct Bound {
   uint32_t at;   /* where it was */
 } Bound;
 
-static int compare(uint32_t a, uint32_t b) { return (a > b) - (a < b); }
+static int compare(uint32_t a, uint32_t b) {
+  return (a > b) - (a < b);
+}
 
 static int by_order(const void *x, const void *y) {
   const Bound *a = x, *b = y;

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- limits ------------------------------------------------------------------------ */
+/* ---- limits -------------------------------------------------------------- */
 
 bool fe_step(Sema *S, Span s) {
   if (S->stopped) return false;
@@ -21,7 +21,7 @@ bool fe_step(Sema *S, Span s) {
   return false;
 }
 
-/* ---- known values --------------------------------------------------------------------- */
+/* ---- known values -------------------------------------------------------- */
 
 static Val fold_failed(Sema *S, Span s, const char *why) {
   fe_error(S, s, "%s", why);
@@ -148,7 +148,7 @@ Val fe_unary(Sema *S, Span s, UnaryOp op, Item a) {
   return val_error;
 }
 
-/* ---- expressions -------------------------------------------------------------------------- */
+/* ---- expressions --------------------------------------------------------- */
 
 /* `and` and `or` do not look at what cannot matter. */
 static Val eval_binary(Sema *S, const Expr *e) {
@@ -161,8 +161,7 @@ static Val eval_binary(Sema *S, const Expr *e) {
 
 static Val eval_cond(Sema *S, const Expr *e) {
   bool cond;
-  if (!fe_eval_bool(S, e->cond.cond, "the condition", &cond))
-    return val_error;
+  if (!fe_eval_bool(S, e->cond.cond, "the condition", &cond)) return val_error;
   return fe_eval(S, cond ? e->cond.yes : e->cond.no);
 }
 
@@ -184,8 +183,7 @@ static Val eval_index(Sema *S, const Expr *e) {
 }
 
 static Val eval_as(Sema *S, const Expr *e) {
-  if (e->as.call->kind == EX_CALL)
-    return fe_call(S, e->as.call, &e->as.name);
+  if (e->as.call->kind == EX_CALL) return fe_call(S, e->as.call, &e->as.name);
   fe_error(S, e->span, "'as' names a call, and this is none");
   return val_error;
 }
@@ -235,8 +233,9 @@ bool fe_eval_int(Sema *S, const Expr *e, const char *what, int64_t *out) {
     return true;
   }
   if (it.val.kind != VAL_ERROR)
-    fe_error(S, e->span, "%s must be an integer known when compiling, but "
-                         "this is %s",
+    fe_error(S, e->span,
+             "%s must be an integer known when compiling, but "
+             "this is %s",
              what, val_text(S, it.val));
   return false;
 }

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-/* ---- carries ------------------------------------------------------------------------- */
+/* ---- carries ------------------------------------------------------------- */
 
 static bool start_carries(Sema *S, const NamedVec *with, LoopState *loop) {
   bool ok = true;
@@ -45,7 +45,7 @@ static Val as_one(Sema *S, const Val *items, uint32_t n) {
   return n == 1 ? items[0] : val_tuple(S, items, n);
 }
 
-/* ---- for -------------------------------------------------------------------------------- */
+/* ---- for ----------------------------------------------------------------- */
 
 static void run_turn(Sema *S, const Loop *l, LoopState *loop, int64_t i) {
   Scope scope;
@@ -87,7 +87,7 @@ Val fe_for(Sema *S, const Expr *e) {
   return as_one(S, finals, loop.carries.len);
 }
 
-/* ---- scan: what it runs over ----------------------------------------------------------------- */
+/* ---- scan: what it runs over --------------------------------------------- */
 
 /* A scan being built. */
 typedef struct Scan {
@@ -179,7 +179,7 @@ static bool read_header(Sema *S, Scan *sc) {
   return true;
 }
 
-/* ---- scan: its body ---------------------------------------------------------------------------- */
+/* ---- scan: its body ------------------------------------------------------ */
 
 /* The turn's number from lo on, as the name of a range. */
 static Val range_value(Sema *S, const Each *each, Value *index) {
@@ -187,8 +187,8 @@ static Val range_value(Sema *S, const Each *each, Value *index) {
   if (!fe_eval_int(S, each->lo, "the start of a scan", &lo)) return val_error;
   if (lo == 0) return val_tensor(index);
   Span s = each->name.span;
-  Value *start = fe_const(S, (Item){.val = val_int(lo), .span = s},
-                          type_scalar(DT_i32));
+  Value *start =
+      fe_const(S, (Item){.val = val_int(lo), .span = s}, type_scalar(DT_i32));
   return start ? val_tensor(fe_binary_op(S, s, OP_add, index, start))
                : val_error;
 }
@@ -271,7 +271,7 @@ static bool build_body(Sema *S, Scan *sc) {
   return ok;
 }
 
-/* ---- scan: the node ------------------------------------------------------------------------------- */
+/* ---- scan: the node ------------------------------------------------------ */
 
 static void set_int(Node *n, const char *name, int64_t value) {
   Attr *a = attr_ref(n, name);
@@ -299,8 +299,9 @@ static bool finish_node(Sema *S, Scan *sc) {
 static Val stacked(Sema *S, Scan *sc, Value *v) {
   int order[MAX_RANK];
   if (sc->along >= v->type.rank) {
-    fe_error(S, sc->loop.yield_at, "what is yielded has too few dims to be "
-                                   "stacked along dim %d",
+    fe_error(S, sc->loop.yield_at,
+             "what is yielded has too few dims to be "
+             "stacked along dim %d",
              sc->along);
     return val_error;
   }
@@ -316,8 +317,11 @@ Val fe_scan(Sema *S, const Expr *e) {
     return val_error;
   }
   sc.node = NEW(&S->cx->perm, Node);
-  *sc.node = (Node){.op = OP_scan, .span = e->span, .layer = S->b.layer,
-                    .remat = S->b.remat, .region = S->b.region};
+  *sc.node = (Node){.op = OP_scan,
+                    .span = e->span,
+                    .layer = S->b.layer,
+                    .remat = S->b.remat,
+                    .region = S->b.region};
   if (!read_header(S, &sc) || !build_body(S, &sc) || !finish_node(S, &sc))
     return val_error;
   uint32_t carries = sc.loop.carries.len, yields = sc.loop.yields.len;

@@ -23,7 +23,7 @@ typedef struct Trained {
 } Trained;
 typedef VEC(Trained) TrainedVec;
 
-/* ---- who depends on what ----------------------------------------------------------------- */
+/* ---- who depends on what ------------------------------------------------- */
 
 /* Marks in `seen` what the value is computed from, as far as gradients go. */
 static void reach(Sema *S, Value *v, Map *seen) {
@@ -41,7 +41,7 @@ static void reach(Sema *S, Value *v, Map *seen) {
   }
 }
 
-/* ---- rules -------------------------------------------------------------------------------- */
+/* ---- rules --------------------------------------------------------------- */
 
 static bool check_optimiser(Sema *S, const Item *it) {
   if (it->val.kind == VAL_FREEZE || it->val.kind == VAL_ERROR)
@@ -70,8 +70,9 @@ static void tell_unmatched(Sema *S, const RuleVec *rules,
       any |= slot->kind == SLOT_PARAM && path_match(p->text, slot->path);
     }
     if (any)
-      fe_error(S, p->span, "every parameter that \"%s\" matches is taken by a "
-                           "pattern before it",
+      fe_error(S, p->span,
+               "every parameter that \"%s\" matches is taken by a "
+               "pattern before it",
                p->text);
     else
       fe_error(S, p->span, "no parameter matches \"%s\"", p->text);
@@ -101,8 +102,9 @@ static bool choose(Sema *S, const Stmt *s, const Map *seen, TrainedVec *out) {
     choices[r].matched++;
     if (choices[r].optimiser.val.kind == VAL_FREEZE) continue;
     if (!map_get(seen, use->before)) {
-      fe_warning(S, use->span, "parameter '%s' is not trained: the loss does "
-                               "not depend on it",
+      fe_warning(S, use->span,
+                 "parameter '%s' is not trained: the loss does "
+                 "not depend on it",
                  use->slot->path);
       continue;
     }
@@ -114,7 +116,7 @@ static bool choose(Sema *S, const Stmt *s, const Map *seen, TrainedVec *out) {
   return ok && S->cx->errors == before;
 }
 
-/* ---- gradients ------------------------------------------------------------------------------ */
+/* ---- gradients ----------------------------------------------------------- */
 
 static bool make_grad(Sema *S, Span s, Value *loss, TrainedVec *all) {
   ValueVec ins = {0};
@@ -154,7 +156,7 @@ static void make_ok(Sema *S, Span s, Value *loss, Value *grad_norm) {
   S->build->ok = a && b ? fe_binary_op(S, s, OP_and, a, b) : NULL;
 }
 
-/* ---- updates ---------------------------------------------------------------------------------- */
+/* ---- updates ------------------------------------------------------------- */
 
 /* Calls the optimiser in the path of the parameter. */
 static void update(Sema *S, const Trained *t) {
@@ -189,8 +191,9 @@ static void update(Sema *S, const Trained *t) {
 
 static bool may_minimize(Sema *S, const Stmt *s) {
   if (!S->build || S->build->starting || S->scan || S->in_optimiser) {
-    fe_error(S, s->span, "minimize stands in an entry, not in a loop or an "
-                         "optimiser");
+    fe_error(S, s->span,
+             "minimize stands in an entry, not in a loop or an "
+             "optimiser");
     return false;
   }
   if (!S->build->minimized.file) return true;

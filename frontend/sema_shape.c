@@ -9,12 +9,12 @@ static Val only(const Node *n) {
   return val_tensor(n ? n->outs.data[0] : NULL);
 }
 
-/* ---- making data -------------------------------------------------------------------- */
+/* ---- making data --------------------------------------------------------- */
 
 /* i32 indices along `dim` with the dims of `t`. */
 static Val indices(BuiltinCall *c, Type t, int dim) {
-  return only(fe_node(c->S, c->span, OP_iota, &t, NULL, 0, "dim",
-                      (int64_t)dim, NULL));
+  return only(
+      fe_node(c->S, c->span, OP_iota, &t, NULL, 0, "dim", (int64_t)dim, NULL));
 }
 
 Val builtin_iota(BuiltinCall *c) {
@@ -60,8 +60,12 @@ static Val filled_like(BuiltinCall *c, int value) {
   return filled(c, v->type, unit(c, v->type.dtype, value));
 }
 
-Val builtin_zeros_like(BuiltinCall *c) { return filled_like(c, 0); }
-Val builtin_ones_like(BuiltinCall *c) { return filled_like(c, 1); }
+Val builtin_zeros_like(BuiltinCall *c) {
+  return filled_like(c, 0);
+}
+Val builtin_ones_like(BuiltinCall *c) {
+  return filled_like(c, 1);
+}
 
 static bool arg_type(BuiltinCall *c, int i, Type *out) {
   Val v = c->args[i].val;
@@ -80,8 +84,12 @@ static Val filled_type(BuiltinCall *c, int value) {
   return filled(c, t, unit(c, t.dtype, value));
 }
 
-Val builtin_zeros(BuiltinCall *c) { return filled_type(c, 0); }
-Val builtin_ones(BuiltinCall *c) { return filled_type(c, 1); }
+Val builtin_zeros(BuiltinCall *c) {
+  return filled_type(c, 0);
+}
+Val builtin_ones(BuiltinCall *c) {
+  return filled_type(c, 1);
+}
 
 Val builtin_full(BuiltinCall *c) {
   Type t;
@@ -90,7 +98,7 @@ Val builtin_full(BuiltinCall *c) {
   return val_tensor(fe_broadcast(c->S, c->span, c->args[1].val.tensor, &t));
 }
 
-/* ---- moving data ------------------------------------------------------------------------ */
+/* ---- moving data --------------------------------------------------------- */
 
 Val builtin_expand(BuiltinCall *c) {
   Value *v = arg_tensor(c, 0);
@@ -124,8 +132,8 @@ static bool read_sizes(BuiltinCall *c, int64_t total, Type *t) {
     bool fits = (size >= 1 && size <= MAX_DIM) || (size == -1 && open < 0);
     if (!fits || (size > 0 && product > total / size)) {
       fe_error(c->S, c->rest.data[i].span,
-               "reshape: size %lld does not fit %lld elements",
-               (long long)size, (long long)total);
+               "reshape: size %lld does not fit %lld elements", (long long)size,
+               (long long)total);
       return false;
     }
     if (size == -1) open = (int)i;
@@ -201,7 +209,7 @@ Val builtin_pad(BuiltinCall *c) {
                       "lo", lo, "hi", hi, NULL));
 }
 
-/* ---- rows -------------------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------- */
 
 /* A node over the tensors of arguments [0, n). */
 static Val over(BuiltinCall *c, OpKind op, int n) {
@@ -211,9 +219,15 @@ static Val over(BuiltinCall *c, OpKind op, int n) {
   return only(fe_node(c->S, c->span, op, NULL, ins, (uint32_t)n, NULL));
 }
 
-Val builtin_gather(BuiltinCall *c) { return over(c, OP_gather, 2); }
-Val builtin_take(BuiltinCall *c) { return over(c, OP_take, 2); }
-Val builtin_row_dot(BuiltinCall *c) { return over(c, OP_row_dot, 3); }
+Val builtin_gather(BuiltinCall *c) {
+  return over(c, OP_gather, 2);
+}
+Val builtin_take(BuiltinCall *c) {
+  return over(c, OP_take, 2);
+}
+Val builtin_row_dot(BuiltinCall *c) {
+  return over(c, OP_row_dot, 3);
+}
 Val builtin_stop_gradient(BuiltinCall *c) {
   return over(c, OP_stop_gradient, 1);
 }
@@ -226,16 +240,15 @@ Val builtin_scatter_add(BuiltinCall *c) {
   int64_t rows;
   Value *ins[2] = {arg_tensor(c, 1), arg_tensor(c, 0)}; /* ids first */
   if (!arg_int(c, 2, &rows)) return val_error;
-  return only(fe_node(c->S, c->span, OP_scatter_add, NULL, ins, 2, "rows",
-                      rows, NULL));
+  return only(
+      fe_node(c->S, c->span, OP_scatter_add, NULL, ins, 2, "rows", rows, NULL));
 }
 
 Val builtin_put(BuiltinCall *c) {
   int64_t size;
   Value *ins[2] = {arg_tensor(c, 0), arg_tensor(c, 1)};
   if (!arg_int(c, 2, &size)) return val_error;
-  return only(fe_node(c->S, c->span, OP_put, NULL, ins, 2, "size", size,
-                      NULL));
+  return only(fe_node(c->S, c->span, OP_put, NULL, ins, 2, "size", size, NULL));
 }
 
 Val builtin_dispatch(BuiltinCall *c) {
@@ -247,7 +260,7 @@ Val builtin_dispatch(BuiltinCall *c) {
                       c->given[3] ? 3 : 2, "experts", experts, NULL));
 }
 
-/* ---- shapes as numbers --------------------------------------------------------------------- */
+/* ---- shapes as numbers --------------------------------------------------- */
 
 Val builtin_size(BuiltinCall *c) {
   int dim;
@@ -263,7 +276,7 @@ Val builtin_rank(BuiltinCall *c) {
   return v ? val_int(v->type.rank) : val_error;
 }
 
-/* ---- random bits ------------------------------------------------------------------------------ */
+/* ---- random bits --------------------------------------------------------- */
 
 /* A number for this call, the same wherever the same path draws for the same
  * time: a hash of both, moved on where another has taken it. */
@@ -291,8 +304,7 @@ static Value *linear_index(Sema *S, Span s, Type t) {
   for (int d = 0; d < t.rank; d++) {
     int64_t size = t.dims[d].size;
     if (size == 1) continue;
-    if (sum)
-      sum = fe_binary_op(S, s, OP_mul, sum, constant(S, s, t, size));
+    if (sum) sum = fe_binary_op(S, s, OP_mul, sum, constant(S, s, t, size));
     Node *n = fe_node(S, s, OP_iota, &t, NULL, 0, "dim", (int64_t)d, NULL);
     Value *at = n ? n->outs.data[0] : NULL;
     sum = sum ? fe_binary_op(S, s, OP_add, sum, at) : at;
@@ -321,22 +333,21 @@ Val builtin_random_bits(BuiltinCall *c) {
   if (!like) return val_error;
   Type t = type_with_dtype(like->type, DT_u32);
   if (type_is_ragged(&t)) {
-    fe_error(S, c->span, "random_bits: rows grouped by expert have no fixed "
-                         "position; draw before dispatch");
+    fe_error(S, c->span,
+             "random_bits: rows grouped by expert have no fixed "
+             "position; draw before dispatch");
     return val_error;
   }
   Value *seed = value_here(S, build_seed(S, c->span), c->span);
-  Value *step = S->build && S->build->starting
-                    ? constant(S, c->span, type_scalar(DT_u32), 0)
-                    : fe_cast(S, c->span,
-                              value_here(S, build_step(S, c->span), c->span),
-                              DT_u32);
-  Value *ins[5] = {fe_broadcast(S, c->span, seed, &t),
-                   linear_index(S, c->span, t),
-                   fe_broadcast(S, c->span, turn(S, c->span, S->scan), &t),
-                   fe_broadcast(S, c->span, step, &t),
-                   constant(S, c->span, t, 0)};
+  Value *step =
+      S->build && S->build->starting
+          ? constant(S, c->span, type_scalar(DT_u32), 0)
+          : fe_cast(S, c->span, value_here(S, build_step(S, c->span), c->span),
+                    DT_u32);
+  Value *ins[5] = {
+      fe_broadcast(S, c->span, seed, &t), linear_index(S, c->span, t),
+      fe_broadcast(S, c->span, turn(S, c->span, S->scan), &t),
+      fe_broadcast(S, c->span, step, &t), constant(S, c->span, t, 0)};
   int64_t site = site_of(S);
-  return only(fe_node(S, c->span, OP_philox, NULL, ins, 5, "site", site,
-                      NULL));
+  return only(fe_node(S, c->span, OP_philox, NULL, ins, 5, "site", site, NULL));
 }

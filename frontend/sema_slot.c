@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* ---- initial values ------------------------------------------------------------------- */
+/* ---- initial values ------------------------------------------------------ */
 
 /* A function is given zeros of the type, and returns the values. */
 static Val apply_init(Sema *S, const Stmt *s, Item init, Type t) {
@@ -62,7 +62,7 @@ static void build_init(Sema *S, Build *into, const Stmt *s, const Slot *slot) {
   S->in_optimiser = in_optimiser;
 }
 
-/* ---- declarations ------------------------------------------------------------------------ */
+/* ---- declarations -------------------------------------------------------- */
 
 static bool may_declare(Sema *S, const Stmt *s, const char *what) {
   if (S->build && !S->build->starting) return true;
@@ -93,13 +93,12 @@ static bool check_same(Sema *S, const Stmt *s, const SlotUse *other,
   if (type_equal(&slot->type, &t) && slot->kind == kind) return true;
   fe_error(S, s->span, "'%s' is %s here, but %s elsewhere", slot->path,
            type_text(S->cx, &t), type_text(S->cx, &slot->type));
-  fe_note(S, other->call.file ? other->call : other->span,
-          "it became %s here", type_text(S->cx, &slot->type));
+  fe_note(S, other->call.file ? other->call : other->span, "it became %s here",
+          type_text(S->cx, &slot->type));
   return false;
 }
 
-static Slot *new_slot(Sema *S, const Stmt *s, SlotKind kind, Sym path,
-                      Type t) {
+static Slot *new_slot(Sema *S, const Stmt *s, SlotKind kind, Sym path, Type t) {
   Slot *slot = NEW(&S->cx->perm, Slot);
   *slot = (Slot){.kind = kind, .path = path, .type = t, .span = s->span};
   vec_push(&S->cx->perm, &S->m->slots, slot);
@@ -145,8 +144,8 @@ void fe_state(Sema *S, const Stmt *s) {
   if (may_declare(S, s, "states")) {
     SlotKind kind = S->in_optimiser ? SLOT_OPTIM : SLOT_STATE;
     Sym root = S->in_optimiser ? S->build->base : S->build->entry->name;
-    Sym path = path_join(S, path_join(S, root, S->frame->path),
-                         s->slot.name.text);
+    Sym path =
+        path_join(S, path_join(S, root, S->frame->path), s->slot.name.text);
     use = declare(S, s, kind, path);
   }
   if (use && S->in_optimiser) v = val_tensor(use->before);
@@ -156,7 +155,7 @@ void fe_state(Sema *S, const Stmt *s) {
   scope_add(S, s->slot.name, v)->state = use;
 }
 
-/* ---- set ---------------------------------------------------------------------------------- */
+/* ---- set ----------------------------------------------------------------- */
 
 static void set_one(Sema *S, const Named *n, Span at) {
   Item it = fe_item(S, n->value);
@@ -168,9 +167,10 @@ static void set_one(Sema *S, const Named *n, Span at) {
   SlotUse *use = l->state;
   if (it.val.kind == VAL_ERROR || l->val.kind == VAL_ERROR) return;
   if (!use || S->scan) {
-    fe_error(S, n->name.span, use ? "a state cannot be set inside of a scan; "
-                                    "carry '%s' and set it after"
-                                  : "'%s' is no state",
+    fe_error(S, n->name.span,
+             use ? "a state cannot be set inside of a scan; "
+                   "carry '%s' and set it after"
+                 : "'%s' is no state",
              n->name.text);
     if (!use) fe_note(S, l->span, "it is declared here");
     return;

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* ---- let ----------------------------------------------------------------------------- */
+/* ---- let ----------------------------------------------------------------- */
 
 /* A node's result is called what the model calls it first. */
 static void give_name(Val v, Sym name) {
@@ -13,8 +13,8 @@ static void give_name(Val v, Sym name) {
 }
 
 static void bind_target(Sema *S, const Target *t, Item it) {
-  if (t->type && !type_match(S, t->type, &it, sym_fmt(S->cx, "'%s'",
-                                                      t->name.text)))
+  if (t->type &&
+      !type_match(S, t->type, &it, sym_fmt(S->cx, "'%s'", t->name.text)))
     it.val = val_error;
   give_name(it.val, t->name.text);
   scope_add(S, t->name, it.val);
@@ -55,7 +55,7 @@ static void run_let(Sema *S, const Stmt *s) {
   bind_targets(S, s, v);
 }
 
-/* ---- leaving and going on --------------------------------------------------------------- */
+/* ---- leaving and going on ------------------------------------------------ */
 
 static Val values_of(Sema *S, const ExprVec *exprs) {
   if (exprs->len == 1) return fe_eval(S, exprs->data[0]);
@@ -129,7 +129,7 @@ static void run_yield(Sema *S, const Stmt *s) {
     vec_push(&S->cx->perm, &loop->yields, fe_item(S, s->values.data[i]));
 }
 
-/* ---- the others -------------------------------------------------------------------------- */
+/* ---- the others ---------------------------------------------------------- */
 
 static void run_if(Sema *S, const Stmt *s) {
   bool cond;

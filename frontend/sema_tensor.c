@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- nodes --------------------------------------------------------------------- */
+/* ---- nodes --------------------------------------------------------------- */
 
 static void set_attr(Sema *S, Node *n, const char *name, va_list *args) {
   const AttrSpec *specs;
@@ -69,8 +69,7 @@ Node *fe_node(Sema *S, Span s, OpKind op, const Type *type, Value *const *ins,
   if (type) ir_add_result(S->cx, &probe, *type);
   if (!fe_infer(S, &probe, &types)) return NULL;
   S->b.span = s;
-  return ir_node_raw(&S->b, op, ins, n_ins, probe.attrs, types.data,
-                     types.len);
+  return ir_node_raw(&S->b, op, ins, n_ins, probe.attrs, types.data, types.len);
 }
 
 Value *fe_unary_op(Sema *S, Span s, OpKind op, Value *a) {
@@ -111,8 +110,8 @@ Value *fe_transpose(Sema *S, Span s, Value *v, const int *order) {
     same &= order[i] == i;
   }
   if (same) return v;
-  Node *n = fe_node(S, s, OP_transpose, NULL, &v, 1, "map",
-                    map_text(S->cx, &m), NULL);
+  Node *n = fe_node(S, s, OP_transpose, NULL, &v, 1, "map", map_text(S->cx, &m),
+                    NULL);
   return n ? n->outs.data[0] : NULL;
 }
 
@@ -122,7 +121,7 @@ Value *fe_reshape(Sema *S, Span s, Value *v, Type type) {
   return n ? n->outs.data[0] : NULL;
 }
 
-/* ---- constants ----------------------------------------------------------------- */
+/* ---- constants ----------------------------------------------------------- */
 
 /* Whether a number can be an element of the dtype. */
 static bool fits(Val v, Dtype d) {
@@ -158,19 +157,19 @@ static bool is_known(Val v) {
 
 Value *fe_tensor(Sema *S, Item it) {
   if (it.val.kind == VAL_TENSOR) return it.val.tensor;
-  if (is_known(it.val))
-    return fe_const(S, it, type_scalar(own_dtype(it.val)));
+  if (is_known(it.val)) return fe_const(S, it, type_scalar(own_dtype(it.val)));
   if (it.val.kind != VAL_ERROR)
     fe_error(S, it.span, "a tensor is needed here, not %s",
              val_text(S, it.val));
   return NULL;
 }
 
-/* ---- broadcasting ---------------------------------------------------------------- */
+/* ---- broadcasting -------------------------------------------------------- */
 
 /* `v` without its dims of size 1 that `to` repeats; *map gets the letters that
  * are left, in terms of the letters a, b, c... of `to`. */
-static Value *squeezed(Sema *S, Span s, Value *v, const Type *to, char *letters) {
+static Value *squeezed(Sema *S, Span s, Value *v, const Type *to,
+                       char *letters) {
   Type kept = {.dtype = v->type.dtype};
   int shift = to->rank - v->type.rank, n = 0;
   for (int i = 0; i < v->type.rank; i++) {
@@ -189,8 +188,8 @@ Value *fe_broadcast(Sema *S, Span s, Value *v, const Type *to) {
   for (int i = 0; i < to->rank; i++)
     m.out[i] = (char)('a' + i);
   Type t = type_with_dtype(*to, v->type.dtype);
-  Node *n = fe_node(S, s, OP_broadcast, &t, &v, 1, "map",
-                    map_text(S->cx, &m), NULL);
+  Node *n =
+      fe_node(S, s, OP_broadcast, &t, &v, 1, "map", map_text(S->cx, &m), NULL);
   return n ? n->outs.data[0] : NULL;
 }
 
@@ -218,8 +217,7 @@ bool fe_common_dims(Sema *S, Span s, const Item *items, uint32_t n, Type *out) {
     if (!widen(out, t)) {
       assert(first);
       fe_error(S, s, "shapes do not fit together: %s and %s",
-               type_text(S->cx, &first->val.tensor->type),
-               type_text(S->cx, t));
+               type_text(S->cx, &first->val.tensor->type), type_text(S->cx, t));
       fe_note(S, first->span, "%s here",
               type_text(S->cx, &first->val.tensor->type));
       fe_note(S, items[i].span, "%s here", type_text(S->cx, t));
@@ -248,15 +246,15 @@ static bool common_dtype(Sema *S, Span s, const char *what, const Item *items,
     }
     if (!first) first = &items[i];
   }
-  *out = first ? first->val.tensor->type.dtype
-               : any_float ? DT_f32 : own_dtype(items[from].val);
+  *out = first       ? first->val.tensor->type.dtype
+         : any_float ? DT_f32
+                     : own_dtype(items[from].val);
   return true;
 }
 
 /* One operand with the dims of `to` and its own dtype, or `dtype` if a number. */
 static Value *operand(Sema *S, Span s, Item it, Type to, Dtype dtype) {
-  if (it.val.kind == VAL_TENSOR)
-    return fe_broadcast(S, s, it.val.tensor, &to);
+  if (it.val.kind == VAL_TENSOR) return fe_broadcast(S, s, it.val.tensor, &to);
   if (is_known(it.val)) return fe_const(S, it, type_with_dtype(to, dtype));
   return fe_tensor(S, it); /* says what is wrong */
 }
@@ -295,12 +293,12 @@ Val fe_elementwise(Sema *S, Span s, OpKind op, const Item *items, uint32_t n) {
   }
   if (!same_rows(S, s, ins, n)) return val_error;
   Type given = type_with_dtype(to, DT_f32);
-  Node *node = fe_node(S, s, op, op_is(op, TRAIT_TYPED) ? &given : NULL, ins,
-                       n, NULL);
+  Node *node =
+      fe_node(S, s, op, op_is(op, TRAIT_TYPED) ? &given : NULL, ins, n, NULL);
   return val_tensor(node ? node->outs.data[0] : NULL);
 }
 
-/* ---- slices ------------------------------------------------------------------------ */
+/* ---- slices -------------------------------------------------------------- */
 
 /* What one subscript keeps of a dim. */
 typedef struct Cut {
@@ -348,9 +346,10 @@ static bool cuts_of(Sema *S, const Expr *e, const Type *t, Cut *cuts) {
     leads += subs->data[i].kind == SUB_LEAD;
   bool fits_rank = leads ? subs->len - 1 <= t->rank : subs->len == t->rank;
   if (leads > 1 || !fits_rank) {
-    fe_error(S, e->span, leads > 1 ? "'..' may stand here only once: %u "
-                                     "subscripts for %s"
-                                   : "%u subscripts for %s",
+    fe_error(S, e->span,
+             leads > 1 ? "'..' may stand here only once: %u "
+                         "subscripts for %s"
+                       : "%u subscripts for %s",
              subs->len, type_text(S->cx, t));
     return false;
   }

@@ -21,7 +21,7 @@ bool fe_dtype(Sema *S, Name name, Dtype *out) {
   return false;
 }
 
-/* ---- one dim --------------------------------------------------------------------- */
+/* ---- one dim ------------------------------------------------------------- */
 
 static bool check_axis(Sema *S, const DimExpr *d) {
   if (!d->axis.text) return true;
@@ -40,7 +40,9 @@ static bool check_axis(Sema *S, const DimExpr *d) {
   return false;
 }
 
-static bool is_lower(Sym name) { return name[0] >= 'a' && name[0] <= 'z'; }
+static bool is_lower(Sym name) {
+  return name[0] >= 'a' && name[0] <= 'z';
+}
 
 /* Whether a dim is a name without a value, one that a type may give it. */
 static bool is_free(Sema *S, const Expr *size) {
@@ -67,7 +69,7 @@ static bool dim_eval(Sema *S, const Expr *size, Dim *out) {
   return true;
 }
 
-/* ---- types whose dims are known ------------------------------------------------------ */
+/* ---- types whose dims are known ------------------------------------------ */
 
 static bool add_dim(Sema *S, Span s, Type *t, Dim d) {
   if (t->rank == MAX_RANK) {
@@ -143,7 +145,7 @@ bool type_from_expr(Sema *S, const Expr *e, Type *out) {
   return type_eval(S, &t, out);
 }
 
-/* ---- matching ------------------------------------------------------------------------ */
+/* ---- matching ------------------------------------------------------------ */
 
 /* One value being matched with a type. */
 typedef struct Match {
@@ -191,8 +193,8 @@ static bool match_dim(Match *m, const DimExpr *d, int i) {
   mismatch(m, sym_fmt(S->cx, "dim %d is %s, not %s", i, dim_text(S, got),
                       dim_text(S, want)));
   Local *l = d->size->kind == EX_NAME ? scope_find(S, d->size->s) : NULL;
-  if (l) fe_note(S, l->span, "'%s' is %s from here on", l->name,
-                 dim_text(S, want));
+  if (l)
+    fe_note(S, l->span, "'%s' is %s from here on", l->name, dim_text(S, want));
   return false;
 }
 
@@ -213,8 +215,7 @@ static bool match_lead(Match *m, const DimExpr *d, int at, int n) {
   Type t = {.dtype = m->got.dtype, .rank = (uint8_t)lead->n};
   memcpy(t.dims, lead->dims, sizeof t.dims);
   Sym text = type_text(S->cx, &t);
-  mismatch(m, sym_fmt(S->cx, "'..' stands for %s",
-                      strchr(text, '[')));
+  mismatch(m, sym_fmt(S->cx, "'..' stands for %s", strchr(text, '[')));
   fe_note(S, lead->span, "'..' got its dims here");
   return false;
 }
@@ -261,15 +262,13 @@ bool type_match(Sema *S, const TypeExpr *t, Item *it, const char *what) {
   Match m = {.S = S, .type = t, .item = it, .what = what};
   Dtype dtype;
   Type like;
-  if (it->val.kind == VAL_ERROR || !fe_dtype(S, t->dtype, &dtype))
-    return false;
+  if (it->val.kind == VAL_ERROR || !fe_dtype(S, t->dtype, &dtype)) return false;
   if (val_is_number(it->val) || it->val.kind == VAL_BOOL)
     return match_number(&m, it);
   if (it->val.kind != VAL_TENSOR) return mismatch(&m, NULL);
   m.got = it->val.tensor->type;
   if (m.got.dtype != dtype) return mismatch(&m, NULL);
   if (!t->like) return match_dims(&m);
-  return type_eval(S, t, &like) &&
-         (type_same_dims(&like, &m.got) ||
-          mismatch(&m, type_text(S->cx, &like)));
+  return type_eval(S, t, &like) && (type_same_dims(&like, &m.got) ||
+                                    mismatch(&m, type_text(S->cx, &like)));
 }

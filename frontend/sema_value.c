@@ -5,15 +5,23 @@
 
 #include <string.h>
 
-/* ---- values ------------------------------------------------------------------ */
+/* ---- values -------------------------------------------------------------- */
 
 const Val val_error = {.kind = VAL_ERROR};
 
-Val val_bool(bool b) { return (Val){.kind = VAL_BOOL, .b = b}; }
-Val val_int(int64_t i) { return (Val){.kind = VAL_INT, .i = i}; }
-Val val_float(double f) { return (Val){.kind = VAL_FLOAT, .f = f}; }
+Val val_bool(bool b) {
+  return (Val){.kind = VAL_BOOL, .b = b};
+}
+Val val_int(int64_t i) {
+  return (Val){.kind = VAL_INT, .i = i};
+}
+Val val_float(double f) {
+  return (Val){.kind = VAL_FLOAT, .f = f};
+}
 
-Val val_string(Sym s) { return (Val){.kind = VAL_STRING, .s = s}; }
+Val val_string(Sym s) {
+  return (Val){.kind = VAL_STRING, .s = s};
+}
 
 Val val_type(Sema *S, Type t) {
   return (Val){.kind = VAL_TYPE,
@@ -32,8 +40,7 @@ Val val_tuple(Sema *S, const Val *items, uint32_t n) {
 }
 
 Val val_fn(Sema *S, Fn fn) {
-  return (Val){.kind = VAL_FN,
-               .fn = arena_copy(&S->cx->perm, &fn, sizeof fn)};
+  return (Val){.kind = VAL_FN, .fn = arena_copy(&S->cx->perm, &fn, sizeof fn)};
 }
 
 bool val_is_number(Val v) {
@@ -66,7 +73,7 @@ Sym val_text(Sema *S, Val v) {
   return sym(S->cx, "");
 }
 
-/* ---- mistakes ------------------------------------------------------------------ */
+/* ---- mistakes ------------------------------------------------------------ */
 
 enum { CHAIN_SHOWN = 3 };
 
@@ -96,8 +103,8 @@ static void keep_chain(Sema *S, Span at) {
 }
 
 static const void *span_key(Span s) {
-  return (const void *)(uintptr_t)hash_bytes(s.file,
-                                             (uint32_t[]){s.lo, s.hi}, 8);
+  return (const void *)(uintptr_t)hash_bytes(s.file, (uint32_t[]){s.lo, s.hi},
+                                             8);
 }
 
 /* True the first time a place is told of. */
@@ -158,14 +165,16 @@ void fe_settle(Sema *S) {
   keep_chain(S, at);
 }
 
-/* ---- scopes ---------------------------------------------------------------------- */
+/* ---- scopes -------------------------------------------------------------- */
 
 void scope_push(Sema *S, Scope *scope) {
   *scope = (Scope){.up = S->frame->scope};
   S->frame->scope = scope;
 }
 
-void scope_pop(Sema *S) { S->frame->scope = S->frame->scope->up; }
+void scope_pop(Sema *S) {
+  S->frame->scope = S->frame->scope->up;
+}
 
 static Local *find_in(LocalVec *locals, Sym name) {
   for (uint32_t i = locals->len; i > 0; i--)
@@ -195,7 +204,7 @@ Local *scope_find(Sema *S, Sym name) {
   return NULL;
 }
 
-/* ---- tensors across regions --------------------------------------------------------- */
+/* ---- tensors across regions ---------------------------------------------- */
 
 /* `v` as a parameter of the scan's body. */
 static Value *captured(Sema *S, ScanState *scan, Value *v) {
@@ -226,7 +235,7 @@ Val val_here(Sema *S, Val v, Span at) {
   return t;
 }
 
-/* ---- names --------------------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------- */
 
 void name_unknown(Sema *S, Name name, const char *what) {
   VEC(const char *) all = {0};

@@ -60,8 +60,8 @@ fn h(x) { return x
 # tests/parse/syntax-errors.dsl:23:11: error: this integer is too large
 #    23 | const C = 99999999999999999999
 #       |           ^~~~~~~~~~~~~~~~~~~~
-# tests/parse/syntax-errors.dsl:25:1: error: expected '}', found end of file
-#    25 |
-#       | ^
+# tests/parse/syntax-errors.dsl:24:9: error: '{' is never closed
+#    24 | fn h(x) { return x
+#       |         ^
 # <<<
 # >>> exit 1
