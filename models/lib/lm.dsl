@@ -10,7 +10,7 @@ const WARMUP = 1000   # steps until the learning rate is `lr`
 option lr = 1e-3
 mesh dev              # size from --mesh dev=8, default 1
 
-entry train(x: i32[B @dev, T] from text, y: i32[B @dev, T] from text(shift = 1)) {
+entry train(x: i32[B @dev, T] from text(below = V), y: i32[B @dev, T] from text(shift = 1)) {
   let logits, aux = body(x) as "lm"
   let nll = cross_entropy(logits, y)
   let rate = warmup_rsqrt(lr, WARMUP)
@@ -21,7 +21,7 @@ entry train(x: i32[B @dev, T] from text, y: i32[B @dev, T] from text(shift = 1))
 }
 
 # Every token of a file: sums, so that the masked end of it does not count.
-entry eval(x: i32[B @dev, T] from text, y: i32[B @dev, T] from text(shift = 1),
+entry eval(x: i32[B @dev, T] from text(below = V), y: i32[B @dev, T] from text(shift = 1),
            counts: f32[B @dev, T] from text(mask, shift = 1)) {
   let logits, aux = body(x) as "lm"
   report nll = sum(cross_entropy_each(logits, y) * counts)
