@@ -25,7 +25,7 @@ static Value *binary_const(Builder *b, OpKind op, Value *x, uint32_t c) {
   return ir_binary(b, op, x, ir_const_like(b, x, c));
 }
 
-/* Philox4x32-10 of Salmon et al. 2011: word 0 of the block. About 100 ops: ten
+/* Philox4x32-10 of Salmon et al. 2011: word 0 of the block. About 85 ops: ten
  * rounds of two products in two halves, four exclusive ors and a key. */
 Value *expand_philox(Expand *x, Node *n) {
   enum { ROUNDS = 10 };
