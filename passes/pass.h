@@ -28,7 +28,7 @@ typedef struct PassOptions {
 
 typedef bool PassFn(Module *m, const PassOptions *o);
 PassFn pass_simplify, pass_hoist, pass_autodiff, pass_precision,
-    pass_recompute, pass_expand, pass_fuse, pass_schedule, pass_plan;
+    pass_recompute, pass_expand, pass_layout, pass_fuse, pass_schedule, pass_plan;
 
 typedef struct PassInfo {
   const char *name;
