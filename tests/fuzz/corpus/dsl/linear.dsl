@@ -19,7 +19,7 @@ entry train(x: i32[4 @dev, T] from text, y: i32[4 @dev, T] from text(shift = 1))
   param table: f32[16, D] = half_init()
   let e = gather(table, x)
   let h = layer(e, 5, act = relu) as "a"
-  let s = layer(h, width = 16, relu) as "b"
+  let s = layer(h, act = relu, width = 16) as "b"
   let loss = mean(s * s)
   minimize loss with { "b/*": sgd(lr), "*": sgd(0.5) }
   report loss = loss

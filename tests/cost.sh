@@ -1,0 +1,36 @@
+#!/bin/bash
+# The cost report against the sizes of the 2017 paper (Tables 7 and 8, counted to
+# the digit): parameters and forward multiply-adds a token, without embedding,
+# softmax and biases.
+set -u
+status=0
+
+check() { # NAME PARAMETERS OPERATIONS moec's arguments...
+  local name=$1 params=$2 ops=$3 got
+  shift 3
+  got=$("$MOEC" "$@" --report=cost |
+    awk '/^without embedding and softmax/ { print $5, $6 }')
+  if [ "$got" = "$params $ops" ]; then
+    echo "ok cost of $name"
+  else
+    echo "not ok cost of $name: $got, not $params $ops"
+    status=1
+  fi
+}
+
+check MoE-4 8392704 8392704 models/lm_moe.dsl -D N=4
+check MoE-32 37781504 8421376 models/lm_moe.dsl
+check MoE-256 272891904 8650752 models/lm_moe.dsl -D N=256
+check MoE-1-Wide 8388608 8388608 models/lm_wide.dsl
+check 4xLSTM-512 8388608 8388608 models/lm_4lstm.dsl
+check 'MoE-32 for other lengths and batches' 37781504 8421376 \
+  models/lm_moe.dsl -D T=8 -D B=3 -D V=10000
+biases=$("$MOEC" models/lm_moe.dsl --report=cost |
+  awk '/^biases/ { print $NF }')
+if [ "$biases" = $((2 * 4 * 512 + 256)) ]; then
+  echo "ok biases have a line of their own"
+else
+  echo "not ok biases have a line of their own: '$biases'"
+  status=1
+fi
+exit $status
