@@ -22,9 +22,9 @@ enum { /* the table's spelling of the traits */
 };
 
 const OpInfo op_info[OP_COUNT] = {
-#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower,      \
-           batch, doc)                                                        \
-  [OP_##name] = {#name, min,   max,                outs,          traits,     \
+#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower, \
+           batch, doc)                                                   \
+  [OP_##name] = {#name, min,           max,           outs, traits,      \
                  attrs, LOWER_##lower, BATCH_##batch, doc},
 #include "ops.def"
 #undef OP
@@ -534,8 +534,7 @@ int64_t ir_macs(const Node *n) {
   for (int s = 0; s < 2; s++)
     for (int i = 0; letters[s][i]; i++) {
       bool seen = s == 1 && letter_at(letters[0], letters[1][i]) >= 0;
-      if (letters[s][i] != group && !seen)
-        macs *= sides[s]->type.dims[i].size;
+      if (letters[s][i] != group && !seen) macs *= sides[s]->type.dims[i].size;
     }
   return macs;
 }

@@ -318,6 +318,12 @@ bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h);
 bool fuse_is_small(const FuseGroup *g);
 int64_t fuse_elements(const Node *n);
 
+/* ---- recompute.c, for vjp_scan.c -------------------------------------------- */
+
+/* Values of a region that elementwise ops make of nothing but scalars and
+ * positions, such as random masks: computing them again reads no memory. */
+Map recompute_generated(Arena *a, const Region *r);
+
 /* ---- cost.c: what a model costs ---------------------------------------- */
 
 /* The table of parameters, operations and bytes by layer, for the forward part

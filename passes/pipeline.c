@@ -27,12 +27,12 @@ const int pass_count = COUNT_OF(pass_info);
 
 static const struct {
   unsigned fact;
-  const char *lacking; /* what a module without it has */
+  const char *lacking; /* what a node is that rules it out */
 } facts[] = {
-    {FACT_GRADS, "a grad op"},
+    {FACT_GRADS, "an op that `autodiff` replaces"},
     {FACT_EXPANDED, "an op that `expand` replaces"},
-    {FACT_FUSED, "a node outside of any launch"},
-    {FACT_PLANNED, "a value without a place"},
+    {FACT_FUSED, "outside of any launch"},
+    {FACT_PLANNED, "without a place"},
 };
 
 int pass_find(const char *name) {
@@ -76,37 +76,57 @@ static bool has_places(const Node *n) {
   return true;
 }
 
-/* The facts in `wanted` that the nodes of a region, bodies included, allow.
- * Launch bodies are inside of one launch: FUSED and PLANNED stop there. */
-static unsigned region_facts(const Region *r, unsigned wanted) {
-  for (uint32_t i = 0; i < r->nodes.len && wanted; i++) {
+/* The facts that a module with this node does not have. */
+static unsigned rules_out(const Node *n) {
+  unsigned out = 0;
+  if (n->op == OP_grad) out |= FACT_GRADS;
+  if (op_is(n->op, TRAIT_HIGH)) out |= FACT_EXPANDED;
+  if (!is_launched(n)) out |= FACT_FUSED;
+  if (!has_places(n)) out |= FACT_PLANNED;
+  return out;
+}
+
+/* The first node that rules out one of the facts, NULL when all of them hold.
+ * A launch's body is inside of one launch: FUSED and PLANNED stop there. */
+static const Node *offender(const Region *r, unsigned facts_wanted) {
+  unsigned inside = FACT_FUSED | FACT_PLANNED;
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *n = r->nodes.data[i];
-    if (n->op == OP_grad) wanted &= ~(unsigned)FACT_GRADS;
-    if (op_is(n->op, TRAIT_HIGH)) wanted &= ~(unsigned)FACT_EXPANDED;
-    if (!is_launched(n)) wanted &= ~(unsigned)FACT_FUSED;
-    if (!has_places(n)) wanted &= ~(unsigned)FACT_PLANNED;
-    if (!n->body) continue;
-    unsigned outer =
-        n->op == OP_fused ? wanted & (FACT_FUSED | FACT_PLANNED) : 0;
-    wanted = region_facts(n->body, wanted & ~outer) | outer;
+    if (rules_out(n) & facts_wanted) return n;
+    unsigned left = n->op == OP_fused ? facts_wanted & ~inside : facts_wanted;
+    const Node *inner = n->body ? offender(n->body, left) : NULL;
+    if (inner) return inner;
   }
-  return wanted;
+  return NULL;
+}
+
+static const Node *first_offender(const Module *m, unsigned fact) {
+  const Node *n = NULL;
+  for (uint32_t i = 0; i < m->entries.len && !n; i++)
+    n = offender(m->entries.data[i]->region, fact);
+  return n;
 }
 
 unsigned pass_facts(Module *m, unsigned wanted) {
-  for (uint32_t i = 0; i < m->entries.len; i++)
-    wanted = region_facts(m->entries.data[i]->region, wanted);
-  return wanted;
+  unsigned holds = 0;
+  for (size_t f = 0; f < COUNT_OF(facts); f++)
+    if ((facts[f].fact & wanted) && !first_offender(m, facts[f].fact))
+      holds |= facts[f].fact;
+  return holds;
 }
 
 /* Says what keeps pass `i` from running on a module that came from a file. */
 static bool has_needs(Module *m, int i) {
-  unsigned missing = pass_info[i].needs & ~pass_facts(m, pass_info[i].needs);
-  for (size_t f = 0; f < COUNT_OF(facts); f++)
-    if (missing & facts[f].fact)
-      diag_error(m->cx, (Span){0}, "cannot start from %s: the module has %s",
-                 pass_info[i].name, facts[f].lacking);
-  return missing == 0;
+  bool ok = true;
+  for (size_t f = 0; f < COUNT_OF(facts); f++) {
+    if (!(pass_info[i].needs & facts[f].fact)) continue;
+    const Node *n = first_offender(m, facts[f].fact);
+    if (!n) continue;
+    diag_error(m->cx, n->span, "cannot start from %s: %s is %s",
+               pass_info[i].name, op_info[n->op].name, facts[f].lacking);
+    ok = false;
+  }
+  return ok;
 }
 
 /* ---- running ----------------------------------------------------------- */
@@ -123,7 +143,7 @@ static void check_output(Module *m, int i) {
   diag_print(m->cx, stderr);
   for (size_t f = 0; f < COUNT_OF(facts); f++)
     if (missing & facts[f].fact)
-      fprintf(stderr, "the module still has %s\n", facts[f].lacking);
+      fprintf(stderr, "a node is still %s\n", facts[f].lacking);
   internal_error("pass %s: its output fails the verifier", pass_info[i].name);
 }
 

@@ -24,37 +24,52 @@
  */
 #include "pass.h"
 
-enum { MASK_DEPTH = 16 };
-
 typedef struct Recompute {
   Ctx *cx;
   const PassOptions *options;
   NodeVec out;
+  Map generated;       /* see recompute_generated */
   Map clones;          /* value -> its clone */
   Map groups;          /* original group + 1 -> fresh group */
   uint32_t last_group; /* highest in use */
 } Recompute;
 
-/* Made of scalars by elementwise ops alone, and larger than they are. */
-static bool is_generated(const Value *v, int depth) {
-  const Node *n = v->def;
-  if (!n) return v->type.rank == 0;
-  bool ok = op_is(n->op, TRAIT_EW) || n->op == OP_const || n->op == OP_iota ||
-            n->op == OP_broadcast || n->op == OP_reshape;
-  if (!ok || depth == 0) return false;
-  for (uint32_t i = 0; i < n->ins.len; i++)
-    if (!is_generated(n->ins.data[i], depth - 1)) return false;
-  return true;
+/* ---- masks ---------------------------------------------------------------- */
+
+/* A scalar that a loop does not change. */
+static bool is_fixed_scalar(const Value *p) {
+  const Node *owner = p->region->owner;
+  bool is_carry = owner && owner->op == OP_scan && p->index >= 1 &&
+                  p->index <= attr_int(owner, "carries");
+  return p->type.rank == 0 && !is_carry;
+}
+
+Map recompute_generated(Arena *a, const Region *r) {
+  Map found = {0};
+  for (uint32_t i = 0; i < r->params.len; i++)
+    if (is_fixed_scalar(r->params.data[i]))
+      map_put(a, &found, r->params.data[i], r->params.data[i]);
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    bool ok = op_is(n->op, TRAIT_EW) || n->op == OP_const || n->op == OP_iota ||
+              n->op == OP_broadcast || n->op == OP_reshape;
+    for (uint32_t k = 0; ok && k < n->ins.len; k++)
+      ok = map_get(&found, n->ins.data[k]) != NULL;
+    if (ok) map_put(a, &found, n->outs.data[0], n);
+  }
+  return found;
 }
 
 /* Constants and the like take no memory and stay shared. */
-static bool is_mask(const Value *v) {
+static bool is_mask(const Recompute *r, const Value *v) {
   return v->type.rank > 0 && op_is(v->def->op, TRAIT_EW) &&
-         is_generated(v, MASK_DEPTH);
+         map_get(&r->generated, v);
 }
 
-static bool is_recomputed(const Value *v) {
-  return v->def && !v->def->backward && (v->def->remat || is_mask(v));
+/* ---- clones --------------------------------------------------------------- */
+
+static bool is_recomputed(const Recompute *r, const Value *v) {
+  return v->def && !v->def->backward && (v->def->remat || is_mask(r, v));
 }
 
 static uint32_t fresh_group(Recompute *r, uint32_t group) {
@@ -74,7 +89,7 @@ static Value *recomputed(Recompute *r, Value *v) {
   Node *n = v->def;
   for (uint32_t i = 0; i < n->ins.len; i++) {
     Value *in = n->ins.data[i];
-    bool same = in->def && in->def->remat == n->remat && is_recomputed(in);
+    bool same = in->def && in->def->remat == n->remat && is_recomputed(r, in);
     if (same) recomputed(r, in);
   }
   Builder b = ir_builder_like(r->cx, n->region, &r->out, n);
@@ -100,7 +115,7 @@ static void run(Recompute *r, Entry *e) {
   for (uint32_t i = 0; i < nodes->len; i++) {
     Node *n = nodes->data[i];
     for (uint32_t k = 0; n->backward && k < n->ins.len; k++)
-      if (is_recomputed(n->ins.data[k]))
+      if (is_recomputed(r, n->ins.data[k]))
         n->ins.data[k] = recomputed(r, n->ins.data[k]);
     vec_push(&r->cx->perm, &r->out, n);
   }
@@ -113,6 +128,7 @@ bool pass_recompute(Module *m, const PassOptions *o) {
     Entry *e = m->entries.data[i];
     Recompute r = {.cx = m->cx, .options = o};
     r.last_group = last_group(e->region);
+    r.generated = recompute_generated(&m->cx->scratch, e->region);
     run(&r, e);
   }
   return true;

@@ -91,7 +91,8 @@ typedef struct Back {
   Region *body;            /* of the backward scan */
   Builder in;              /* appends to `nodes` */
   NodeVec nodes, prologue; /* prologue: values computed again */
-  Map now; /* forward value -> what the backward body reads for it */
+  Map generated; /* random masks and the like: nothing is read for them */
+  Map now;       /* forward value -> what the backward body reads for it */
 } Back;
 
 static bool is_carry(const Back *k, const Value *v) {
@@ -121,23 +122,13 @@ static bool is_at_hand(const Back *k, const Value *v, int depth) {
   return true;
 }
 
-/* Made of scalars at hand alone, such as a random mask: nothing is read. */
-static bool is_generated(const Back *k, const Value *v, int depth) {
-  if (!v->def) return v->type.rank == 0 && !is_carry(k, v);
-  if (depth == 0) return false;
-  if (!is_cheap(v->def->op) && !op_is(v->def->op, TRAIT_EW)) return false;
-  for (uint32_t i = 0; i < v->def->ins.len; i++)
-    if (!is_generated(k, v->def->ins.data[i], depth - 1)) return false;
-  return true;
-}
-
-enum { CHEAP_DEPTH = 4, GENERATED_DEPTH = 16 };
+enum { CHEAP_DEPTH = 4 };
 
 static bool is_recomputed(const Back *k, const Value *v) {
   const Node *n = v->def;
   if (!n || is_stacked(k, v)) return false;
   return n->remat || type_is_ragged(&v->type) || n->op == OP_broadcast ||
-         is_at_hand(k, v, CHEAP_DEPTH) || is_generated(k, v, GENERATED_DEPTH);
+         is_at_hand(k, v, CHEAP_DEPTH) || map_get(&k->generated, v);
 }
 
 static Value *stand_in(Back *k, Value *v);
@@ -160,6 +151,19 @@ static Value *stand_in_param(Back *k, Value *p) {
   return loop_invariant(k->cx, &k->back, outer);
 }
 
+/* `v` of each iteration, kept by the forward scan. */
+static Value *stashed(Back *k, Value *v) {
+  if (v->type.rank < MAX_RANK && !type_is_ragged(&v->type))
+    return loop_scanned(k->cx, &k->back, loop_stack(k->cx, &k->fwd, v));
+  const Node *at = v->def ? v->def : k->v->n;
+  diag_error(k->cx, at->span,
+             "the gradient of this scan needs %s of each iteration, which "
+             "cannot be stacked",
+             type_text(k->cx, &v->type));
+  Builder b = ir_builder_like(k->cx, k->body, &k->prologue, at);
+  return ir_const_like(&b, v, 0.0);
+}
+
 /* What the backward body reads for the forward body's value `v`. */
 static Value *stand_in(Back *k, Value *v) {
   Value *found = map_get(&k->now, v);
@@ -169,7 +173,7 @@ static Value *stand_in(Back *k, Value *v) {
     return map_get(&k->now, v);
   }
   if (v->def || is_carry(k, v))
-    found = loop_scanned(k->cx, &k->back, loop_stack(k->cx, &k->fwd, v));
+    found = stashed(k, v);
   else
     found = stand_in_param(k, v);
   map_put(&k->cx->scratch, &k->now, v, found);
@@ -299,6 +303,7 @@ void vjp_scan(Vjp *v) {
   k.back = loop_new(cx, n->region->entry, k.fwd.length, !k.fwd.reverse);
   k.body = k.in.region = k.back.index->region;
   k.in.out = &k.nodes;
+  k.generated = recompute_generated(&cx->scratch, n->body);
   Map active = scan_active(&cx->scratch, n, v->wants), cot = {0};
   bool *live = live_carries(v, &k.fwd, &active);
   Yields y = {0};
