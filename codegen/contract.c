@@ -43,9 +43,12 @@ typedef struct Letters {
 
 typedef enum Role { ROLE_BATCH, ROLE_M, ROLE_N, ROLE_K, ROLE_COUNT } Role;
 
-/* A product as sizes and strides. A missing letter has size 1. */
+/* A product as sizes and strides. A missing letter has size 1. Rows and depth
+ * may be two letters that do not lie as one: [0] runs within [1]. */
 typedef struct Product {
-  Letter role[ROLE_COUNT];
+  Letter m[2], k[2], n;
+  Letter batch[MAX_LETTERS]; /* [0] is the experts where rows are ragged */
+  int n_batch;
   int arg[SIDES];       /* argument numbers */
   int64_t groups, rows; /* ragged: experts, and all their rows; else groups 0 */
   bool ragged_k;        /* rows are k, else m */
@@ -140,27 +143,57 @@ static void swap_sides(Letters *ls) {
   }
 }
 
+/* Puts a letter into one of two places. A letter of size 1 makes room. */
+static bool put_letter(Letter pair[2], const Letter *l, bool inner) {
+  if (pair[0].size == 1) {
+    pair[0] = *l;
+  } else if (pair[1].size == 1) {
+    pair[1] = inner ? pair[0] : *l;
+    if (inner) pair[0] = *l;
+  } else {
+    return l->size == 1;
+  }
+  return true;
+}
+
+static bool add_letter(Product *p, const Letters *ls, const Letter *l) {
+  switch (l->c == ls->group ? ROLE_BATCH : role_of(l)) {
+  case ROLE_M: return put_letter(p->m, l, l->stride[OUT] < p->m[0].stride[OUT]);
+  case ROLE_K: return put_letter(p->k, l, l->size > p->k[0].size);
+  case ROLE_N:
+    if (l->stride[OUT] == 1) {
+      p->n = *l;
+      return true;
+    }
+    break; /* further columns are a batch of their own */
+  case ROLE_BATCH:
+  case ROLE_COUNT: break;
+  }
+  p->batch[p->n_batch++] = *l;
+  return true;
+}
+
+/* Rows of experts are all of m or of k, and the experts the only batch. */
+static bool add_groups(Product *p, const Letters *ls) {
+  bool m = p->m[0].c == ls->row, k = p->k[0].c == ls->row;
+  if ((!m && !k) || p->n_batch != 1 || p->m[1].size * p->k[1].size != 1)
+    return false;
+  p->ragged_k = k;
+  p->groups = p->batch[0].size;
+  p->rows = k ? p->k[0].size : p->m[0].size;
+  return true;
+}
+
 /* The product of letters as they stand. False where it is none. */
 static bool product_of(Letters *ls, Product *p) {
-  for (int r = 0; r < ROLE_COUNT; r++) p->role[r] = (Letter){.size = 1};
-  bool taken[ROLE_COUNT] = {false};
-  for (int i = 0; i < ls->n; i++) {
-    const Letter *l = &ls->l[i];
-    Role r = l->c == ls->group ? ROLE_BATCH : role_of(l);
-    if (taken[r]) return false;
-    taken[r] = true;
-    p->role[r] = *l;
-  }
-  const Letter *n = &p->role[ROLE_N];
-  if (!taken[ROLE_N] || (n->stride[OUT] != 1 && n->size > 1)) return false;
+  const Letter none = {.size = 1};
+  p->m[0] = p->m[1] = p->k[0] = p->k[1] = p->n = none;
+  p->n_batch = 0;
   p->groups = 0;
-  if (!ls->group) return true;
-  bool m = p->role[ROLE_M].c == ls->row, k = p->role[ROLE_K].c == ls->row;
-  if (!m && !k) return false;
-  p->ragged_k = k;
-  p->groups = p->role[ROLE_BATCH].size;
-  p->rows = p->role[k ? ROLE_K : ROLE_M].size;
-  return true;
+  for (int i = 0; i < ls->n; i++)
+    if (!add_letter(p, ls, &ls->l[i])) return false;
+  if (p->n.stride[OUT] != 1) return false;
+  return !ls->group || add_groups(p, ls);
 }
 
 static bool find_product(Letters ls, Product *p) {
@@ -199,15 +232,25 @@ static KVal *cast_to(KBuild *b, KVal *v, Dtype dtype) {
   return v->dtype == dtype ? v : kb_scalar(b, OP_cast, dtype, &v, 1);
 }
 
-static int64_t stride(const Gen *g, Role r, int side) {
-  return g->p->role[r].stride[side];
+static KVal *pair_at(KBuild *b, KVal *base, const Letter pair[2], int side,
+                     KVal *i) {
+  if (pair[1].size == 1) return scaled(b, base, i, pair[0].stride[side]);
+  KVal *inner = kb_alu_c(b, A_REM, i, pair[0].size);
+  KVal *outer = kb_alu_c(b, A_DIV, i, pair[0].size);
+  base = scaled(b, base, inner, pair[0].stride[side]);
+  return scaled(b, base, outer, pair[1].stride[side]);
+}
+
+/* Where row `row` of the left operand or of the result starts. */
+static KVal *row_at(Gen *g, int side, KVal *row) {
+  return pair_at(g->b, g->offset[side], g->p->m, side, row);
 }
 
 /* panel[k - k_lo][0..width) = right[k][n..n + width); columns from `valid` on
  * are zeros. */
 static void pack_panel(Gen *g, KVal *n, int64_t valid) {
   KBuild *b = g->b;
-  int64_t sk = stride(g, ROLE_K, RIGHT), sn = stride(g, ROLE_N, RIGHT);
+  int64_t sk = g->p->k[0].stride[RIGHT], sn = g->p->n.stride[RIGHT];
   KVal *from = scaled(b, g->offset[RIGHT], n, sn);
   KVal *loop = kb_for(b, g->k_lo, g->k_hi, 1);
   KVal *k = kb_iv(b, loop);
@@ -239,8 +282,8 @@ static void pack_panel(Gen *g, KVal *n, int64_t valid) {
 
 /* Where column vector v of row i of the kernel is in the result. */
 static KVal *out_at(Gen *g, KVal *row, KVal *n, int v) {
-  KVal *at = scaled(g->b, g->offset[OUT], row, stride(g, ROLE_M, OUT));
-  return kb_alu_c(g->b, A_ADD, plus(g->b, at, n), (int64_t)v * g->lanes);
+  KVal *at = plus(g->b, row_at(g, OUT, row), n);
+  return kb_alu_c(g->b, A_ADD, at, (int64_t)v * g->lanes);
 }
 
 /* What sums start from: zeros, or what the depth blocks before have left. */
@@ -294,7 +337,7 @@ static void micro(Gen *g, KVal *m, int rows, KVal *n, int64_t valid) {
   KVal *last = kb_alu_c(b, A_SUB, g->m_end, 1);
   for (int i = 0; i < rows; i++) {
     row[i] = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, i), last);
-    from[i] = scaled(b, g->offset[LEFT], row[i], stride(g, ROLE_M, LEFT));
+    from[i] = row_at(g, LEFT, row[i]);
     for (int v = 0; v < VECTORS; v++)
       init[i][v] = initial_sum(g, row[i], n, v, valid, i);
   }
@@ -309,7 +352,7 @@ static void micro(Gen *g, KVal *m, int rows, KVal *n, int64_t valid) {
                        g->lanes);
   for (int i = 0; i < rows; i++) {
     KVal *a = kb_load(b, g->base[LEFT],
-                      scaled(b, from[i], k, stride(g, ROLE_K, LEFT)), 1);
+                      scaled(b, from[i], k, g->p->k[0].stride[LEFT]), 1);
     a = cast_to(b, a, g->sum);
     for (int v = 0; v < VECTORS; v++)
       kb_next(b, acc[i][v], kb_fma(b, a, right[v], acc[i][v]));
@@ -338,7 +381,7 @@ static void panel_rows(Gen *g, KVal *m_lo, KVal *n, int64_t valid) {
 /* Columns [n_lo, n_lo + COL_BLOCK) of the item, panel by panel. */
 static void columns(Gen *g, KVal *m_lo, KVal *n_lo) {
   KBuild *b = g->b;
-  int64_t n = g->p->role[ROLE_N].size, tail = n % g->width;
+  int64_t n = g->p->n.size, tail = n % g->width;
   KVal *whole = kb_index(b, n - tail);
   KVal *end = kb_alu_c(b, A_ADD, n_lo, COL_BLOCK);
   KVal *loop = kb_for(b, n_lo, kb_alu(b, A_MIN, end, whole), g->width);
@@ -350,23 +393,42 @@ static void columns(Gen *g, KVal *m_lo, KVal *n_lo) {
   kb_end(b);
 }
 
-/* Rows [m_lo, m_end), columns from n_lo, depth [k_lo, k_hi): block by block. */
-static void depths(Gen *g, KVal *m_lo, KVal *n_lo, KVal *k_lo, KVal *k_hi,
-                   bool one_block) {
+/* Depth [k_lo, k_hi) of the inner letter of k, block by block. */
+static void depth_blocks(Gen *g, KVal *m_lo, KVal *n_lo, KVal *k_lo,
+                         KVal *k_hi) {
   KBuild *b = g->b;
-  if (one_block) {
-    g->k_lo = k_lo;
-    g->k_hi = k_hi;
-    columns(g, m_lo, n_lo);
-    return;
-  }
+  KVal *first = g->fresh;
   /* No depth is one block too: it writes the zeros. */
   KVal *least = kb_alu_c(b, A_ADD, k_lo, 1);
   KVal *loop = kb_for(b, k_lo, kb_alu(b, A_MAX, k_hi, least), DEPTH);
   g->k_lo = kb_iv(b, loop);
   g->k_hi = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, g->k_lo, DEPTH), k_hi);
   g->fresh = kb_alu(b, A_EQ, g->k_lo, k_lo);
+  if (first) g->fresh = kb_op2(b, OP_and, g->fresh, first);
   columns(g, m_lo, n_lo);
+  kb_end(b);
+}
+
+/* Rows [m_lo, m_end), columns from n_lo, all of the depth. */
+static void depths(Gen *g, KVal *m_lo, KVal *n_lo, KVal *k_lo, KVal *k_hi) {
+  KBuild *b = g->b;
+  const Letter *outer = &g->p->k[1];
+  if (outer->size == 1 && k_hi->kind == K_INDEX && k_hi->number <= DEPTH) {
+    g->k_lo = k_lo;
+    g->k_hi = k_hi;
+    columns(g, m_lo, n_lo);
+    return;
+  }
+  if (outer->size == 1) {
+    depth_blocks(g, m_lo, n_lo, k_lo, k_hi);
+    return;
+  }
+  KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, outer->size), 1);
+  KVal *i = kb_iv(b, loop);
+  for (int s = LEFT; s <= RIGHT; s++)
+    g->offset[s] = scaled(b, g->offset[s], i, outer->stride[s]);
+  g->fresh = kb_alu(b, A_EQ, i, kb_index(b, 0));
+  depth_blocks(g, m_lo, n_lo, k_lo, k_hi);
   kb_end(b);
 }
 
@@ -389,11 +451,16 @@ static KVal *load_offset(KBuild *b, KVal *e) {
   return kb_from_i32(b, kb_load(b, kb_arg(OFFSETS_ARG, DT_i32), e, 1));
 }
 
-/* Offsets of the sides at an expert or batch index. */
-static void group_offsets(Gen *g, KVal *group) {
-  for (int s = 0; s < SIDES; s++)
-    g->offset[s] =
-        kb_alu_c(g->b, A_MUL, group, stride(g, ROLE_BATCH, s));
+/* Offsets of the sides at a number of the batch, an expert's for one. */
+static void batch_offsets(Gen *g, KVal *number) {
+  for (int s = 0; s < SIDES; s++) g->offset[s] = kb_index(g->b, 0);
+  for (int i = g->p->n_batch - 1; i >= 0; i--) {
+    const Letter *l = &g->p->batch[i];
+    KVal *at = i ? kb_alu_c(g->b, A_REM, number, l->size) : number;
+    for (int s = 0; s < SIDES; s++)
+      g->offset[s] = scaled(g->b, g->offset[s], at, l->stride[s]);
+    number = kb_alu_c(g->b, A_DIV, number, l->size);
+  }
 }
 
 /* Rows as m: item (block of rows, block of columns). The block's expert and its
@@ -401,7 +468,7 @@ static void group_offsets(Gen *g, KVal *group) {
 static void ragged_rows(Gen *g) {
   KBuild *b = g->b;
   const Product *p = g->p;
-  int64_t col_blocks = blocks(p->role[ROLE_N].size, COL_BLOCK);
+  int64_t col_blocks = blocks(p->n.size, COL_BLOCK);
   int64_t tiles = p->groups + p->rows / ROW_BLOCK;
   KVal *item = open_items(g, tiles * col_blocks);
   kb_uneven(b);
@@ -434,9 +501,8 @@ static void ragged_rows(Gen *g) {
   KVal *nth = kb_alu(b, A_SUB, tile, kb_result(b, first));
   KVal *m_lo = scaled(b, lo, nth, ROW_BLOCK);
   g->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m_lo, ROW_BLOCK), hi);
-  group_offsets(g, found);
-  int64_t k = p->role[ROLE_K].size;
-  depths(g, m_lo, n_lo, kb_index(b, 0), kb_index(b, k), k <= DEPTH);
+  batch_offsets(g, found);
+  depths(g, m_lo, n_lo, kb_index(b, 0), kb_index(b, p->k[0].size));
   kb_end(b);
   kb_end(b);
 }
@@ -445,11 +511,12 @@ static void ragged_rows(Gen *g) {
 static void plain_rows(Gen *g) {
   KBuild *b = g->b;
   const Product *p = g->p;
-  int64_t m = p->role[ROLE_M].size;
-  int64_t col_blocks = blocks(p->role[ROLE_N].size, COL_BLOCK);
+  int64_t m = p->m[0].size * p->m[1].size, batch = 1;
+  for (int i = 0; i < p->n_batch; i++) batch *= p->batch[i].size;
+  int64_t col_blocks = blocks(p->n.size, COL_BLOCK);
   int64_t row_blocks = blocks(m, ROW_BLOCK);
   int64_t per_group = row_blocks * col_blocks;
-  KVal *item = open_items(g, p->role[ROLE_BATCH].size * per_group);
+  KVal *item = open_items(g, batch * per_group);
   KVal *group = kb_alu_c(b, A_DIV, item, per_group);
   KVal *rest = kb_alu_c(b, A_REM, item, per_group);
   KVal *m_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, rest, col_blocks),
@@ -458,15 +525,14 @@ static void plain_rows(Gen *g) {
                         COL_BLOCK);
   g->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m_lo, ROW_BLOCK),
                     kb_index(b, m));
-  group_offsets(g, group);
-  int64_t k = p->role[ROLE_K].size;
-  KVal *lo = kb_index(b, 0), *hi = kb_index(b, k);
+  batch_offsets(g, group);
+  KVal *lo = kb_index(b, 0), *hi = kb_index(b, p->k[0].size);
   if (p->groups) {
     kb_uneven(b);
     lo = load_offset(b, group);
     hi = load_offset(b, kb_alu_c(b, A_ADD, group, 1));
   }
-  depths(g, m_lo, n_lo, lo, hi, !p->groups && k <= DEPTH);
+  depths(g, m_lo, n_lo, lo, hi);
   kb_end(b);
 }
 
@@ -639,30 +705,31 @@ static bool is_plain(const Letter *rows, const Letter *cols,
   int64_t b = batch->stride[side];
   bool matrix = (c == 1 && r >= cols->size) || (r == 1 && c >= rows->size) ||
                 (rows->size == 1 && c == 1) || (cols->size == 1 && r == 1);
-  return matrix && (batch->size == 1 || b >= rows->size * cols->size);
+  return matrix && (batch->size == 1 || b == 0 || b >= rows->size * cols->size);
 }
 
-static void set_strides(int64_t *to, const Product *p, Role x, Role y,
-                        int side) {
-  to[0] = p->role[ROLE_BATCH].stride[side];
-  to[1] = p->role[x].stride[side];
-  to[2] = p->role[y].stride[side];
+static void set_strides(int64_t *to, const Letter *batch, const Letter *x,
+                        const Letter *y, int side) {
+  to[0] = batch->stride[side];
+  to[1] = x->stride[side];
+  to[2] = y->stride[side];
 }
 
 bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
   Product p = {.dtype = n->outs.data[0]->type.dtype};
-  if (p.dtype != DT_f32 || !find_product(letters_of(n), &p) || p.groups)
+  Letter one = {.size = 1};
+  if (p.dtype != DT_f32 || !find_product(letters_of(n), &p) || p.groups ||
+      p.n_batch > 1 || p.m[1].size * p.k[1].size > 1)
     return false;
-  const Letter *b = &p.role[ROLE_BATCH], *m = &p.role[ROLE_M];
-  const Letter *c = &p.role[ROLE_N], *k = &p.role[ROLE_K];
-  if (!is_plain(m, k, b, LEFT) || !is_plain(k, c, b, RIGHT) ||
-      !is_plain(m, c, b, OUT))
+  const Letter *b = p.n_batch ? &p.batch[0] : &one;
+  if (!is_plain(p.m, p.k, b, LEFT) || !is_plain(p.k, &p.n, b, RIGHT) ||
+      !is_plain(p.m, &p.n, b, OUT))
     return false;
-  *out = (MoertGemm){.batch = b->size, .m = m->size, .n = c->size,
-                     .k = k->size, .dtype = (int32_t)p.dtype};
-  set_strides(out->a_stride, &p, ROLE_M, ROLE_K, LEFT);
-  set_strides(out->b_stride, &p, ROLE_K, ROLE_N, RIGHT);
-  set_strides(out->c_stride, &p, ROLE_M, ROLE_N, OUT);
+  *out = (MoertGemm){.batch = b->size, .m = p.m->size, .n = p.n.size,
+                     .k = p.k->size, .dtype = (int32_t)p.dtype};
+  set_strides(out->a_stride, b, p.m, p.k, LEFT);
+  set_strides(out->b_stride, b, p.k, &p.n, RIGHT);
+  set_strides(out->c_stride, b, p.m, &p.n, OUT);
   *out_swapped = p.arg[LEFT] == 1;
   return true;
 }

@@ -81,6 +81,12 @@ static void products(const char *cpu) {
       {"bad,bcd->abc", {4, 3, 7, 5}},  {"mk,k->m", {9, 100}},
       {"k,k->", {77}},                 {"m,n->mn", {7, 40}},
       {"xayb,cadb->xcyd", {2, 3, 2, 5, 4, 3}},
+      {"bad,dgn->abgn", {5, 70, 33, 4, 9}},
+      {"bad,abgn->dgn", {6, 5, 33, 4, 9}},
+      {"bad,abgn->dgn", {3, 300, 7, 2, 40}},
+      {"abgn,dgn->bad", {7, 30, 4, 9, 65}},
+      {"abm,abgn->mgn", {4, 3, 70, 2, 9}},
+      {"xad,dgn->axng", {3, 4, 40, 5, 6}},
       {"mk,kn->mn", {1, 1, 1}},        {"mk,kn->mn", {1, 600, 1}},
       {"mk,kn->mn", {200, 5, 300}},
   };
