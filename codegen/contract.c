@@ -216,8 +216,10 @@ typedef struct Gen {
   int lanes, width; /* of `sum`; columns of a panel */
   int rows;         /* of the kernel */
   KBase base[SIDES], panel, tile;
+  KBase left;      /* packed rows [k - k_lo][row - m_lo], where packs_left */
+  bool packs_left; /* the left operand's depth is not contiguous */
   KVal *offset[SIDES]; /* elements in front of row 0, k 0, column 0 */
-  KVal *m_end;         /* rows [.., m_end) are this item's */
+  KVal *m_lo, *m_end;  /* this item's rows */
   KVal *k_lo, *k_hi;   /* of the depth block */
   KVal *fresh;         /* bool: the first depth block; NULL: there is one only */
 } Gen;
@@ -280,6 +282,30 @@ static void pack_panel(Gen *g, KVal *n, int64_t valid) {
   kb_end(b);
 }
 
+/* left[k - k_lo][row - m_lo] = left operand, for the item's rows. A kernel that
+ * walks down a column of a wide matrix would meet few sets of the cache. */
+static void pack_left(Gen *g) {
+  KBuild *b = g->b;
+  const Letter *m = g->p->m;
+  bool flat = m[1].size == 1 && m[0].stride[LEFT] == 1;
+  KVal *loop = kb_for(b, g->k_lo, g->k_hi, 1), *k = kb_iv(b, loop);
+  KVal *to = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, k, g->k_lo), ROW_BLOCK);
+  KVal *count = kb_alu(b, A_SUB, g->m_end, g->m_lo);
+  KVal *whole = kb_alu_c(b, A_DIV, count, g->lanes);
+  KVal *ends[3] = {g->m_lo, g->m_lo, g->m_end};
+  if (flat) ends[1] = scaled(b, g->m_lo, whole, g->lanes);
+  for (int part = flat ? 0 : 1; part < 2; part++) {
+    int lanes = part ? 1 : g->lanes;
+    KVal *rows = kb_for(b, ends[part], ends[part + 1], lanes);
+    KVal *row = kb_iv(b, rows);
+    KVal *at = scaled(b, row_at(g, LEFT, row), k, g->p->k[0].stride[LEFT]);
+    KVal *v = cast_to(b, kb_load(b, g->base[LEFT], at, lanes), g->sum);
+    kb_store(b, g->left, plus(b, to, kb_alu(b, A_SUB, row, g->m_lo)), v);
+    kb_end(b);
+  }
+  kb_end(b);
+}
+
 /* Where column vector v of row i of the kernel is in the result. */
 static KVal *out_at(Gen *g, KVal *row, KVal *n, int v) {
   KVal *at = plus(g->b, row_at(g, OUT, row), n);
@@ -337,22 +363,26 @@ static void micro(Gen *g, KVal *m, int rows, KVal *n, int64_t valid) {
   KVal *last = kb_alu_c(b, A_SUB, g->m_end, 1);
   for (int i = 0; i < rows; i++) {
     row[i] = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, i), last);
-    from[i] = row_at(g, LEFT, row[i]);
+    from[i] = g->packs_left ? kb_alu(b, A_SUB, row[i], g->m_lo)
+                            : row_at(g, LEFT, row[i]);
     for (int v = 0; v < VECTORS; v++)
       init[i][v] = initial_sum(g, row[i], n, v, valid, i);
   }
   KVal *loop = kb_for(b, g->k_lo, g->k_hi, 1), *k = kb_iv(b, loop);
   for (int i = 0; i < rows; i++)
     for (int v = 0; v < VECTORS; v++) acc[i][v] = kb_acc(b, loop, init[i][v]);
-  KVal *at = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, k, g->k_lo), g->width);
+  KVal *depth = kb_alu(b, A_SUB, k, g->k_lo);
+  KVal *at = kb_alu_c(b, A_MUL, depth, g->width);
+  KVal *packed = kb_alu_c(b, A_MUL, depth, ROW_BLOCK);
   KVal *right[VECTORS];
   for (int v = 0; v < VECTORS; v++)
     right[v] = kb_load(b, g->panel,
                        kb_alu_c(b, A_ADD, at, (int64_t)v * g->lanes),
                        g->lanes);
   for (int i = 0; i < rows; i++) {
-    KVal *a = kb_load(b, g->base[LEFT],
-                      scaled(b, from[i], k, g->p->k[0].stride[LEFT]), 1);
+    KVal *a = g->packs_left
+                  ? kb_load(b, g->left, plus(b, packed, from[i]), 1)
+                  : kb_load(b, g->base[LEFT], plus(b, from[i], k), 1);
     a = cast_to(b, a, g->sum);
     for (int v = 0; v < VECTORS; v++)
       kb_next(b, acc[i][v], kb_fma(b, a, right[v], acc[i][v]));
@@ -364,13 +394,13 @@ static void micro(Gen *g, KVal *m, int rows, KVal *n, int64_t valid) {
 }
 
 /* All rows of the item for the panel of columns from n on. */
-static void panel_rows(Gen *g, KVal *m_lo, KVal *n, int64_t valid) {
+static void panel_rows(Gen *g, KVal *n, int64_t valid) {
   KBuild *b = g->b;
   pack_panel(g, n, valid);
-  KVal *count = kb_alu(b, A_SUB, g->m_end, m_lo);
+  KVal *count = kb_alu(b, A_SUB, g->m_end, g->m_lo);
   KVal *full = kb_alu_c(b, A_DIV, count, g->rows);
-  KVal *rest = scaled(b, m_lo, full, g->rows);
-  KVal *loop = kb_for(b, m_lo, rest, g->rows);
+  KVal *rest = scaled(b, g->m_lo, full, g->rows);
+  KVal *loop = kb_for(b, g->m_lo, rest, g->rows);
   micro(g, kb_iv(b, loop), g->rows, n, valid);
   kb_end(b);
   loop = kb_for(b, rest, g->m_end, REST_ROWS);
@@ -379,23 +409,23 @@ static void panel_rows(Gen *g, KVal *m_lo, KVal *n, int64_t valid) {
 }
 
 /* Columns [n_lo, n_lo + COL_BLOCK) of the item, panel by panel. */
-static void columns(Gen *g, KVal *m_lo, KVal *n_lo) {
+static void columns(Gen *g, KVal *n_lo) {
   KBuild *b = g->b;
+  if (g->packs_left) pack_left(g);
   int64_t n = g->p->n.size, tail = n % g->width;
   KVal *whole = kb_index(b, n - tail);
   KVal *end = kb_alu_c(b, A_ADD, n_lo, COL_BLOCK);
   KVal *loop = kb_for(b, n_lo, kb_alu(b, A_MIN, end, whole), g->width);
-  panel_rows(g, m_lo, kb_iv(b, loop), g->width);
+  panel_rows(g, kb_iv(b, loop), g->width);
   kb_end(b);
   if (!tail) return;
   kb_if(b, kb_alu(b, A_LT, whole, end)); /* the last block */
-  panel_rows(g, m_lo, whole, tail);
+  panel_rows(g, whole, tail);
   kb_end(b);
 }
 
 /* Depth [k_lo, k_hi) of the inner letter of k, block by block. */
-static void depth_blocks(Gen *g, KVal *m_lo, KVal *n_lo, KVal *k_lo,
-                         KVal *k_hi) {
+static void depth_blocks(Gen *g, KVal *n_lo, KVal *k_lo, KVal *k_hi) {
   KBuild *b = g->b;
   KVal *first = g->fresh;
   /* No depth is one block too: it writes the zeros. */
@@ -405,22 +435,22 @@ static void depth_blocks(Gen *g, KVal *m_lo, KVal *n_lo, KVal *k_lo,
   g->k_hi = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, g->k_lo, DEPTH), k_hi);
   g->fresh = kb_alu(b, A_EQ, g->k_lo, k_lo);
   if (first) g->fresh = kb_op2(b, OP_and, g->fresh, first);
-  columns(g, m_lo, n_lo);
+  columns(g, n_lo);
   kb_end(b);
 }
 
-/* Rows [m_lo, m_end), columns from n_lo, all of the depth. */
-static void depths(Gen *g, KVal *m_lo, KVal *n_lo, KVal *k_lo, KVal *k_hi) {
+/* The item's rows, columns from n_lo, all of the depth. */
+static void depths(Gen *g, KVal *n_lo, KVal *k_lo, KVal *k_hi) {
   KBuild *b = g->b;
   const Letter *outer = &g->p->k[1];
   if (outer->size == 1 && k_hi->kind == K_INDEX && k_hi->number <= DEPTH) {
     g->k_lo = k_lo;
     g->k_hi = k_hi;
-    columns(g, m_lo, n_lo);
+    columns(g, n_lo);
     return;
   }
   if (outer->size == 1) {
-    depth_blocks(g, m_lo, n_lo, k_lo, k_hi);
+    depth_blocks(g, n_lo, k_lo, k_hi);
     return;
   }
   KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, outer->size), 1);
@@ -428,7 +458,7 @@ static void depths(Gen *g, KVal *m_lo, KVal *n_lo, KVal *k_lo, KVal *k_hi) {
   for (int s = LEFT; s <= RIGHT; s++)
     g->offset[s] = scaled(b, g->offset[s], i, outer->stride[s]);
   g->fresh = kb_alu(b, A_EQ, i, kb_index(b, 0));
-  depth_blocks(g, m_lo, n_lo, k_lo, k_hi);
+  depth_blocks(g, n_lo, k_lo, k_hi);
   kb_end(b);
 }
 
@@ -444,6 +474,9 @@ static KVal *open_items(Gen *g, int64_t count) {
   KVal *item = kb_stage(g->b, count, 1);
   g->panel = kb_scratch(g->b, g->sum, (int64_t)DEPTH * g->width);
   g->tile = kb_scratch(g->b, g->p->dtype, (int64_t)g->rows * g->width);
+  g->packs_left = g->p->k[0].stride[LEFT] != 1 && g->p->k[0].size > 1;
+  if (g->packs_left)
+    g->left = kb_scratch(g->b, g->sum, (int64_t)DEPTH * ROW_BLOCK);
   return item;
 }
 
@@ -499,10 +532,10 @@ static void ragged_rows(Gen *g) {
   KVal *lo = load_offset(b, found);
   KVal *hi = load_offset(b, kb_alu_c(b, A_ADD, found, 1));
   KVal *nth = kb_alu(b, A_SUB, tile, kb_result(b, first));
-  KVal *m_lo = scaled(b, lo, nth, ROW_BLOCK);
-  g->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m_lo, ROW_BLOCK), hi);
+  g->m_lo = scaled(b, lo, nth, ROW_BLOCK);
+  g->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, g->m_lo, ROW_BLOCK), hi);
   batch_offsets(g, found);
-  depths(g, m_lo, n_lo, kb_index(b, 0), kb_index(b, p->k[0].size));
+  depths(g, n_lo, kb_index(b, 0), kb_index(b, p->k[0].size));
   kb_end(b);
   kb_end(b);
 }
@@ -519,11 +552,11 @@ static void plain_rows(Gen *g) {
   KVal *item = open_items(g, batch * per_group);
   KVal *group = kb_alu_c(b, A_DIV, item, per_group);
   KVal *rest = kb_alu_c(b, A_REM, item, per_group);
-  KVal *m_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, rest, col_blocks),
-                        ROW_BLOCK);
+  g->m_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, rest, col_blocks),
+                     ROW_BLOCK);
   KVal *n_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, rest, col_blocks),
                         COL_BLOCK);
-  g->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m_lo, ROW_BLOCK),
+  g->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, g->m_lo, ROW_BLOCK),
                     kb_index(b, m));
   batch_offsets(g, group);
   KVal *lo = kb_index(b, 0), *hi = kb_index(b, p->k[0].size);
@@ -532,7 +565,7 @@ static void plain_rows(Gen *g) {
     lo = load_offset(b, group);
     hi = load_offset(b, kb_alu_c(b, A_ADD, group, 1));
   }
-  depths(g, m_lo, n_lo, lo, hi);
+  depths(g, n_lo, lo, hi);
   kb_end(b);
 }
 
