@@ -225,9 +225,10 @@ Val val_type(Sema *S, Type t);
 Val val_tensor(Value *v); /* val_error for NULL */
 Val val_tuple(Sema *S, const Val *items, uint32_t n);
 Val val_fn(Sema *S, Fn fn);
-bool val_is_number(Val v);    /* int or float */
-double val_number(Val v);     /* of a number */
-Sym val_text(Sema *S, Val v); /* "f32[2, 3]", "the integer 3" */
+bool val_is_number(Val v);     /* int or float */
+double val_number(Val v);      /* of a number */
+Sym val_text(Sema *S, Val v);  /* "f32[2, 3]", "the integer 3" */
+Sym val_plain(Sema *S, Val v); /* the same, but "3" */
 
 /* Reports once a place; false where it was reported before, and then the notes
  * that follow are dropped too. The calls that led here are added. */
@@ -308,7 +309,7 @@ Val fe_unary(Sema *S, Span s, UnaryOp op, Item a);
 /* Counts one evaluation; false where the limits are passed. */
 bool fe_step(Sema *S, Span s);
 
-/* ---- sema_letters.c, sema_index.c: let y[b, n] = x[b, d] * w[d, n] --------- */
+/* ---- sema_letters.c, sema_index.c: index form ---------------------------- */
 
 enum { MAX_LETTERS = 52 };
 
@@ -391,8 +392,8 @@ BuiltinFn builtin_sum, builtin_mean, builtin_max, builtin_min, builtin_cumsum,
     builtin_full, builtin_expand, builtin_reshape, builtin_transpose,
     builtin_concat, builtin_pad, builtin_gather, builtin_scatter_add,
     builtin_take, builtin_put, builtin_dispatch, builtin_combine,
-    builtin_row_dot, builtin_stop_gradient, builtin_random_bits, builtin_size,
-    builtin_rank;
+    builtin_row_dot, builtin_stop_gradient, builtin_random_bits,
+    builtin_require, builtin_size, builtin_rank;
 
 bool builtin_find(Sym name, Fn *out);
 const char *builtin_name(const Fn *fn);

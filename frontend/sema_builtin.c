@@ -9,36 +9,37 @@
 
 /* BUILTIN(name, parameters): '?' marks one that may be missing, '*' one that
  * takes all that is left, what follows it can only be named. */
-#define BUILTINS(X)                   \
-  X(sum, "x dim? keep?")              \
-  X(mean, "x dim? keep?")             \
-  X(max, "x y? dim? keep?")           \
-  X(min, "x y? dim? keep?")           \
-  X(cumsum, "x exclusive? reverse?")  \
-  X(top_k, "x k")                     \
-  X(sort, "x")                        \
-  X(iota, "like dim")                 \
-  X(iota_like, "like n")              \
-  X(zeros_like, "like")               \
-  X(ones_like, "like")                \
-  X(zeros, "type")                    \
-  X(ones, "type")                     \
-  X(full, "type value")               \
-  X(expand, "x")                      \
-  X(reshape, "x dims*")               \
-  X(transpose, "x order*")            \
-  X(concat, "parts* dim")             \
-  X(pad, "x dim lo? hi?")             \
-  X(gather, "table ids")              \
-  X(scatter_add, "x ids rows")        \
-  X(take, "x ids")                    \
-  X(put, "x ids size")                \
-  X(dispatch, "x ids experts gates?") \
-  X(combine, "y ids gates?")          \
-  X(row_dot, "y d ids")               \
-  X(stop_gradient, "x")               \
-  X(random_bits, "like")              \
-  X(size, "x dim")                    \
+#define BUILTINS(X)                       \
+  X(sum, "x dim? keep?")                  \
+  X(mean, "x dim? keep?")                 \
+  X(max, "x y? dim? keep?")               \
+  X(min, "x y? dim? keep?")               \
+  X(cumsum, "x exclusive? reverse?")      \
+  X(top_k, "x k")                         \
+  X(sort, "x")                            \
+  X(iota, "like dim")                     \
+  X(iota_like, "like n")                  \
+  X(zeros_like, "like")                   \
+  X(ones_like, "like")                    \
+  X(zeros, "type")                        \
+  X(ones, "type")                         \
+  X(full, "type value")                   \
+  X(expand, "x")                          \
+  X(reshape, "x dims*")                   \
+  X(transpose, "x order*")                \
+  X(concat, "parts* dim")                 \
+  X(pad, "x dim lo? hi?")                 \
+  X(gather, "table ids")                  \
+  X(scatter_add, "x ids rows")            \
+  X(take, "x ids")                        \
+  X(put, "x ids size")                    \
+  X(dispatch, "x ids experts gates?")     \
+  X(combine, "y ids gates?")              \
+  X(row_dot, "y d ids")                   \
+  X(stop_gradient, "x")                   \
+  X(random_bits, "like")                  \
+  X(require, "condition message values*") \
+  X(size, "x dim")                        \
   X(rank, "x")
 
 static const Builtin builtins[] = {
@@ -404,4 +405,30 @@ Val builtin_top_k(BuiltinCall *c) {
 Val builtin_sort(BuiltinCall *c) {
   Value *v = arg_tensor(c, 0);
   return pair(c->S, fe_node(c->S, c->span, OP_sort, NULL, &v, 1, NULL));
+}
+
+/* ---- what must hold ------------------------------------------------------ */
+
+/* Stops a function whose arguments do not go together: the message, then
+ * values. What follows would only fail in its own way. */
+Val builtin_require(BuiltinCall *c) {
+  Sema *S = c->S;
+  Val message = c->args[1].val;
+  bool holds;
+  if (!arg_bool(c, 0, &holds)) return val_error;
+  if (message.kind != VAL_STRING) {
+    fe_error(S, c->args[1].span, "require: a message is needed here, not %s",
+             val_text(S, message));
+    return val_error;
+  }
+  if (holds) return val_tuple(S, NULL, 0);
+  Buf b = {0};
+  buf_add(&b, message.s);
+  for (uint32_t i = 0; i < c->rest.len; i++)
+    buf_fmt(&b, "%s%s", i ? ", " : ": ", val_plain(S, c->rest.data[i].val));
+  fe_error(S, c->span, "%s", b.data);
+  buf_free(&b);
+  S->frame->returned = true;
+  S->frame->result = val_error;
+  return val_error;
 }

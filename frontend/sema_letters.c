@@ -1,5 +1,5 @@
-/* sema_letters.c: the letters of index form, and bringing tensors to an order of
- * letters.
+/* sema_letters.c: the letters of index form, and bringing tensors to an order
+ * of letters.
  *
  * Letters are numbers here: the left side's first, in its order, then others as
  * they come. `..` counts as one letter for each dim that it stands for. */
@@ -99,8 +99,8 @@ static bool add_letter(Form *f, Term *t, int l, Span s) {
   return true;
 }
 
-/* How often `..` stands among subscripts, once at most; -1: they are no letters,
- * reported. */
+/* How often `..` stands among subscripts, once at most; -1: they are no
+ * letters, reported. */
 static int count_leads(Form *f, const SubVec *subs) {
   int leads = 0;
   for (uint32_t i = 0; i < subs->len; i++) {

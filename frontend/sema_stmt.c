@@ -183,6 +183,7 @@ static void run(Sema *S, const Stmt *s) {
 
 void fe_body(Sema *S, const StmtVec *body) {
   for (uint32_t i = 0; i < body->len && !S->stopped; i++) {
+    if (S->frame->returned && S->frame->result.kind == VAL_ERROR) return;
     if (S->frame->returned) {
       fe_warning(S, body->data[i]->span, "nothing gets here");
       fe_note(S, S->frame->returned_at, "the function returns here");

@@ -252,7 +252,7 @@ static bool common_dtype(Sema *S, Span s, const char *what, const Item *items,
   return true;
 }
 
-/* One operand with the dims of `to` and its own dtype, or `dtype` if a number. */
+/* One operand with the dims of `to`; a number becomes a `dtype`. */
 static Value *operand(Sema *S, Span s, Item it, Type to, Dtype dtype) {
   if (it.val.kind == VAL_TENSOR) return fe_broadcast(S, s, it.val.tensor, &to);
   if (is_known(it.val)) return fe_const(S, it, type_with_dtype(to, dtype));

@@ -73,6 +73,15 @@ Sym val_text(Sema *S, Val v) {
   return sym(S->cx, "");
 }
 
+Sym val_plain(Sema *S, Val v) {
+  char number[40];
+  if (v.kind == VAL_INT) return sym_fmt(S->cx, "%lld", (long long)v.i);
+  if (v.kind == VAL_STRING) return v.s;
+  if (v.kind != VAL_FLOAT) return val_text(S, v);
+  format_double(v.f, number);
+  return sym(S->cx, number);
+}
+
 /* ---- mistakes ------------------------------------------------------------ */
 
 enum { CHAIN_SHOWN = 3 };
@@ -102,16 +111,13 @@ static void keep_chain(Sema *S, Span at) {
   }
 }
 
-static const void *span_key(Span s) {
-  return (const void *)(uintptr_t)hash_bytes(s.file, (uint32_t[]){s.lo, s.hi},
-                                             8);
-}
-
-/* True the first time a place is told of. */
-static bool is_first(Sema *S, Span s) {
+/* True the first time that a place is told of with this severity. */
+static bool is_first(Sema *S, Severity severity, Span s) {
+  uint64_t key = hash_bytes(severity, (uint32_t[]){s.file, s.lo, s.hi}, 12);
+  const void *place = (const void *)(uintptr_t)key;
   if (s.file == 0) return true;
-  if (map_get(&S->reported, span_key(s))) return false;
-  map_put(&S->cx->perm, &S->reported, span_key(s), S);
+  if (map_get(&S->reported, place)) return false;
+  map_put(&S->cx->perm, &S->reported, place, S);
   return true;
 }
 
@@ -124,7 +130,7 @@ static Sym format(Sema *S, const char *fmt, va_list args) {
 
 bool fe_error(Sema *S, Span s, const char *fmt, ...) {
   fe_flush(S);
-  S->muted = !is_first(S, s);
+  S->muted = !is_first(S, SEV_ERROR, s);
   if (S->muted) return false;
   va_list args;
   va_start(args, fmt);
@@ -136,7 +142,7 @@ bool fe_error(Sema *S, Span s, const char *fmt, ...) {
 
 void fe_warning(Sema *S, Span s, const char *fmt, ...) {
   fe_flush(S);
-  S->muted = !is_first(S, s);
+  S->muted = !is_first(S, SEV_WARNING, s);
   if (S->muted) return;
   va_list args;
   va_start(args, fmt);
@@ -156,7 +162,7 @@ void fe_settle(Sema *S) {
   DiagVec *all = &S->cx->diags;
   assert(all->len);
   Span at = all->data[all->len - 1].span;
-  S->muted = !is_first(S, at);
+  S->muted = !is_first(S, SEV_ERROR, at);
   if (S->muted) {
     all->len--;
     S->cx->errors--;

@@ -27,6 +27,8 @@ fn expert_ffn(x: f32[n, r, d], hidden) {
 # W_noise in [:, 1, :], so that the gate is a single contraction; both start at
 # zero, as in the paper.
 fn noisy_top_k(k, w_importance = 0.1, w_load = 0.1)(x: f32[.., d], experts) {
+  require(k >= 1 and k <= experts,
+          "experts per token must be 1 to the number of experts", k, experts)
   param w: f32[d, 2, experts] = 0.0
   let z[.., j, n] = x[.., d] * w[d, j, n]
   let clean = z[.., 0, :]
