@@ -109,25 +109,18 @@ static MoertStatus put_in_place(const char *aside, const char *name) {
 
 /* ---- meta.json --------------------------------------------------------------------- */
 
-static void hash_text(const void *data, size_t bytes, char out[17]) {
-  snprintf(out, 17, "%016llx", (unsigned long long)rt_hash(data, bytes));
+static void hash_text(uint64_t hash, char out[17]) {
+  snprintf(out, 17, "%016llx", (unsigned long long)hash);
 }
 
-/* Size and hash of a written file into `files`. */
-static MoertStatus describe_file(cJSON *files, const char *dir,
-                                 const char *name) {
-  Path p;
-  const char *data;
-  size_t bytes;
-  char hash[17];
-  RT_TRY(join(dir, name, &p));
-  RT_TRY(rt_map_file(p.text, &data, &bytes));
-  hash_text(data, bytes, hash);
-  rt_unmap(data, bytes);
-  cJSON *f = cJSON_AddObjectToObject(files, name);
-  cJSON_AddNumberToObject(f, "bytes", (double)bytes);
-  if (cJSON_AddStringToObject(f, "xxh64", hash)) return MOERT_OK;
-  return rt_fail(MOERT_NO_MEMORY, "out of memory");
+/* Size and hash of a written file. */
+static bool describe_file(cJSON *files, int kind, int64_t bytes,
+                          uint64_t hash) {
+  char text[17];
+  hash_text(hash, text);
+  cJSON *f = cJSON_AddObjectToObject(files, file_names[kind]);
+  return cJSON_AddNumberToObject(f, "bytes", (double)bytes) &&
+         cJSON_AddStringToObject(f, "xxh64", text);
 }
 
 static void describe_session(cJSON *meta, const MoertSession *s,
@@ -149,21 +142,20 @@ static void describe_session(cJSON *meta, const MoertSession *s,
 static MoertStatus meta_hash(const cJSON *meta, char out[17]) {
   char *text = cJSON_PrintUnformatted(meta);
   if (!text) return rt_fail(MOERT_NO_MEMORY, "out of memory");
-  hash_text(text, strlen(text), out);
+  hash_text(rt_hash(text, strlen(text)), out);
   cJSON_free(text);
   return MOERT_OK;
 }
 
+/* Takes over `files`. */
 static MoertStatus write_meta(const MoertSession *s, const char *dir,
-                              int64_t cursor) {
+                              int64_t cursor, cJSON *files) {
   cJSON *meta = cJSON_CreateObject();
   char *text = NULL, hash[17];
   MoertStatus st;
   Path p;
   describe_session(meta, s, cursor);
-  cJSON *files = cJSON_AddObjectToObject(meta, "files");
-  for (int i = 0; i < KINDS; i++)
-    RT_TRYGOTO(describe_file(files, dir, file_names[i]), st, done);
+  cJSON_AddItemToObject(meta, "files", files);
   RT_TRYGOTO(meta_hash(meta, hash), st, done);
   cJSON_AddStringToObject(meta, "xxh64", hash);
   text = cJSON_Print(meta);
@@ -179,15 +171,29 @@ done:
 
 /* ---- saving ------------------------------------------------------------------------- */
 
-static MoertStatus write_files(const MoertSession *s, const char *dir,
-                               int64_t cursor) {
+static MoertStatus write_tensors(const MoertSession *s, const char *dir,
+                                 cJSON *files) {
   Path p;
+  int64_t bytes;
+  uint64_t hash;
   for (int i = 0; i < KINDS; i++) {
     RT_TRY(join(dir, file_names[i], &p));
-    RT_TRY(rt_tensors_write(s, i, p.text));
+    RT_TRY(rt_tensors_write(s, i, p.text, &bytes, &hash));
+    if (!describe_file(files, i, bytes, hash))
+      return rt_fail(MOERT_NO_MEMORY, "out of memory");
   }
-  RT_TRY(write_meta(s, dir, cursor));
-  return sync_dir(dir);
+  return MOERT_OK;
+}
+
+static MoertStatus write_files(const MoertSession *s, const char *dir,
+                               int64_t cursor) {
+  cJSON *files = cJSON_CreateObject();
+  MoertStatus st = write_tensors(s, dir, files);
+  if (st == MOERT_OK)
+    st = write_meta(s, dir, cursor, files);
+  else
+    cJSON_Delete(files);
+  return st == MOERT_OK ? sync_dir(dir) : st;
 }
 
 static MoertStatus point_latest(const char *dir, const char *name) {
@@ -354,7 +360,7 @@ static MoertStatus check_file(const cJSON *meta, const char *name,
     return rt_fail(MOERT_BAD_DATA, "%s: %s: %zu bytes, %.0f were saved", path,
                    (double)bytes < size ? "truncated" : "changed", bytes, size);
   char hash[17];
-  hash_text(data, bytes, hash);
+  hash_text(rt_hash_mapped(data, bytes), hash);
   if (cJSON_IsString(want) && strcmp(want->valuestring, hash) == 0)
     return MOERT_OK;
   return rt_fail(MOERT_BAD_DATA, "%s: changed after it was saved: hash %s, not %s",
@@ -434,7 +440,7 @@ static void take_tensors(MoertSession *s, const Loaded *l,
     const MoertSlot *slot = &s->desc->slots[i];
     if (!is_wanted(slot, pattern)) continue;
     const RtTensor *x = rt_tensors_find(&l->tensors[slot->kind], slot->path);
-    memcpy(rt_slot_data(s, slot), x->data, (size_t)x->bytes);
+    rt_copy_mapped(rt_slot_data(s, slot), x->data, (size_t)x->bytes);
   }
 }
 

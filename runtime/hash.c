@@ -32,23 +32,44 @@ static uint64_t merge(uint64_t h, uint64_t acc) {
   return (h ^ mix(0, acc)) * P1 + P4;
 }
 
-/* Whole stripes of 32 bytes; returns the hash so far and moves *p. */
-static uint64_t stripes(const unsigned char **p, const unsigned char *end) {
-  uint64_t a[4] = {P1 + P2, P2, 0, 0 - P1};
-  const unsigned char *q = *p;
-  for (; end - q >= 32; q += 32)
-    for (int i = 0; i < 4; i++) a[i] = mix(a[i], read64(q + 8 * i));
-  *p = q;
-  uint64_t h = rotate(a[0], 1) + rotate(a[1], 7) + rotate(a[2], 12) +
-               rotate(a[3], 18);
-  for (int i = 0; i < 4; i++) h = merge(h, a[i]);
-  return h;
+void rt_hash_start(RtHash *h) {
+  *h = (RtHash){.acc = {P1 + P2, P2, 0, 0 - P1}};
 }
 
-uint64_t rt_hash(const void *data, size_t bytes) {
+static void stripe(RtHash *h, const unsigned char *p) {
+  for (int i = 0; i < 4; i++) h->acc[i] = mix(h->acc[i], read64(p + 8 * i));
+}
+
+void rt_hash_add(RtHash *h, const void *data, size_t bytes) {
   const unsigned char *p = data, *end = p + bytes;
-  uint64_t h = bytes >= 32 ? stripes(&p, end) : P5;
-  h += bytes;
+  h->total += bytes;
+  if (h->n_rest) { /* fill up the stripe that was begun */
+    size_t room = sizeof h->rest - h->n_rest;
+    size_t take = bytes < room ? bytes : room;
+    memcpy(h->rest + h->n_rest, p, take);
+    h->n_rest += take;
+    p += take;
+    if (h->n_rest < sizeof h->rest) return;
+    stripe(h, h->rest);
+    h->n_rest = 0;
+  }
+  for (; end - p >= 32; p += 32) stripe(h, p);
+  h->n_rest = (size_t)(end - p);
+  if (h->n_rest) memcpy(h->rest, p, h->n_rest);
+}
+
+static uint64_t all_stripes(const RtHash *h) {
+  const uint64_t *a = h->acc;
+  uint64_t x = rotate(a[0], 1) + rotate(a[1], 7) + rotate(a[2], 12) +
+               rotate(a[3], 18);
+  for (int i = 0; i < 4; i++) x = merge(x, a[i]);
+  return x;
+}
+
+uint64_t rt_hash_end(const RtHash *hash) {
+  const unsigned char *p = hash->rest, *end = p + hash->n_rest;
+  uint64_t h = hash->total >= 32 ? all_stripes(hash) : P5;
+  h += hash->total;
   for (; end - p >= 8; p += 8)
     h = rotate(h ^ mix(0, read64(p)), 27) * P1 + P4;
   if (end - p >= 4) {
@@ -59,4 +80,11 @@ uint64_t rt_hash(const void *data, size_t bytes) {
   h = (h ^ h >> 33) * P2;
   h = (h ^ h >> 29) * P3;
   return h ^ h >> 32;
+}
+
+uint64_t rt_hash(const void *data, size_t bytes) {
+  RtHash h;
+  rt_hash_start(&h);
+  rt_hash_add(&h, data, bytes);
+  return rt_hash_end(&h);
 }

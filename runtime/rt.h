@@ -68,7 +68,15 @@ const char *rt_did_you_mean(const char *word, const void *candidates, size_t n,
 
 /* ---- hash.c ------------------------------------------------------------------ */
 
-/* XXH64 with seed 0. */
+/* XXH64 with seed 0: in pieces, and at once. */
+typedef struct RtHash {
+  uint64_t acc[4], total;
+  unsigned char rest[32]; /* a stripe that is not full yet */
+  size_t n_rest;
+} RtHash;
+void rt_hash_start(RtHash *h);
+void rt_hash_add(RtHash *h, const void *data, size_t bytes);
+uint64_t rt_hash_end(const RtHash *h);
 uint64_t rt_hash(const void *data, size_t bytes);
 
 /* ---- cpuid.c ----------------------------------------------------------------- */
@@ -214,8 +222,9 @@ typedef struct RtTensors {
   int n;
 } RtTensors;
 
-/* Writes the slots of a kind to a new file and syncs it. */
-MoertStatus rt_tensors_write(const MoertSession *s, int kind, const char *path);
+/* Writes the slots of a kind to a new file and syncs it; its size and hash. */
+MoertStatus rt_tensors_write(const MoertSession *s, int kind, const char *path,
+                             int64_t *out_bytes, uint64_t *out_hash);
 /* Maps a file for reading; MOERT_BAD_DATA when it is not whole. */
 MoertStatus rt_tensors_open(const char *path, RtTensors *out);
 const RtTensor *rt_tensors_find(const RtTensors *t, const char *name);
@@ -225,6 +234,10 @@ void rt_tensors_close(RtTensors *t);
 MoertStatus rt_map_file(const char *path, const char **out_data,
                         size_t *out_bytes);
 void rt_unmap(const char *data, size_t bytes);
+/* Reads of a mapping that do not keep it in memory: a checkpoint would else be
+ * there a second time. */
+uint64_t rt_hash_mapped(const char *data, size_t bytes);
+void rt_copy_mapped(void *to, const char *data, size_t bytes);
 /* Writes a new file and syncs it. */
 MoertStatus rt_write_file(const char *path, const void *data, size_t bytes);
 

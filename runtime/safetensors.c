@@ -41,6 +41,33 @@ void rt_unmap(const char *data, size_t bytes) {
   if (data) munmap((void *)(uintptr_t)data, bytes);
 }
 
+enum { PIECE = 4 << 20, PAGE = 4096 };
+
+/* Lets go of the pages of a piece that has been read. */
+static void drop(const char *data, size_t bytes) {
+  uintptr_t lo = (uintptr_t)data / PAGE * PAGE;
+  madvise((void *)lo, (uintptr_t)data + bytes - lo, MADV_DONTNEED);
+}
+
+uint64_t rt_hash_mapped(const char *data, size_t bytes) {
+  RtHash h;
+  rt_hash_start(&h);
+  for (size_t at = 0; at < bytes; at += PIECE) {
+    size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+    rt_hash_add(&h, data + at, n);
+    drop(data + at, n);
+  }
+  return rt_hash_end(&h);
+}
+
+void rt_copy_mapped(void *to, const char *data, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += PIECE) {
+    size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+    memcpy((char *)to + at, data + at, n);
+    drop(data + at, n);
+  }
+}
+
 static MoertStatus write_all(int fd, const void *data, size_t bytes,
                              const char *path) {
   const char *p = data;
@@ -120,29 +147,43 @@ static char *header_text(const MoertSession *s, int kind, size_t *out_bytes) {
   return out;
 }
 
-static MoertStatus write_slots(const MoertSession *s, int kind, int fd,
-                               const char *path) {
+/* A file being written, and its hash so far. */
+typedef struct Writer {
+  int fd;
+  const char *path;
+  RtHash hash;
+} Writer;
+
+static MoertStatus put(Writer *w, const void *data, size_t bytes) {
+  rt_hash_add(&w->hash, data, bytes);
+  return write_all(w->fd, data, bytes, w->path);
+}
+
+static MoertStatus write_slots(const MoertSession *s, int kind, Writer *w) {
   size_t bytes = 0;
   char *header = header_text(s, kind, &bytes);
   if (!header) return rt_fail(MOERT_NO_MEMORY, "out of memory");
   uint64_t length = bytes;
-  MoertStatus st = write_all(fd, &length, sizeof length, path);
-  if (st == MOERT_OK) st = write_all(fd, header, bytes, path);
+  MoertStatus st = put(w, &length, sizeof length);
+  if (st == MOERT_OK) st = put(w, header, bytes);
   free(header);
   for (int i = 0; st == MOERT_OK && i < s->desc->n_slots; i++) {
     const MoertSlot *slot = &s->desc->slots[i];
     if ((int)slot->kind == kind)
-      st = write_all(fd, rt_slot_data(s, slot), (size_t)rt_slot_bytes(slot),
-                     path);
+      st = put(w, rt_slot_data(s, slot), (size_t)rt_slot_bytes(slot));
   }
   return st;
 }
 
-MoertStatus rt_tensors_write(const MoertSession *s, int kind,
-                             const char *path) {
-  int fd = -1;
-  RT_TRY(open_new(path, &fd));
-  return sync_and_close(fd, write_slots(s, kind, fd, path), path);
+MoertStatus rt_tensors_write(const MoertSession *s, int kind, const char *path,
+                             int64_t *out_bytes, uint64_t *out_hash) {
+  Writer w = {.fd = -1, .path = path};
+  rt_hash_start(&w.hash);
+  RT_TRY(open_new(path, &w.fd));
+  RT_TRY(sync_and_close(w.fd, write_slots(s, kind, &w), path));
+  *out_bytes = (int64_t)w.hash.total;
+  *out_hash = rt_hash_end(&w.hash);
+  return MOERT_OK;
 }
 
 /* ---- reading ------------------------------------------------------------------------- */

@@ -64,6 +64,22 @@ static void test_hash(void) {
         (unsigned long long)rt_hash(long_text, 39));
 }
 
+/* In pieces of any size, the same. */
+static void test_hash_pieces(void) {
+  char text[500];
+  some_text(text, sizeof text);
+  bool same = true;
+  for (size_t n = 0; n < sizeof text; n += 7)
+    for (size_t piece = 1; piece < 80; piece += 3) {
+      RtHash h;
+      rt_hash_start(&h);
+      for (size_t at = 0; at < n; at += piece)
+        rt_hash_add(&h, text + at, n - at < piece ? n - at : piece);
+      same &= rt_hash_end(&h) == rt_hash(text, n);
+    }
+  CHECK("hash: in pieces", same, "another");
+}
+
 static void test_words(void) {
   static const char *const words[] = {"train", "eval", "sample"};
   const char *w = rt_nearest("trian", words, 3, sizeof words[0]);
@@ -318,6 +334,7 @@ int main(void) {
   test_open();
   test_features();
   test_hash();
+  test_hash_pieces();
   test_words();
   test_dtypes();
   test_step(1, 0);
