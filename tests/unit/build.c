@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../frontend/frontend.h"
 #include "../../passes/pass.h"
 #include "check.h"
 #include "launches.h"
@@ -220,6 +221,38 @@ static void random_graphs(int n, int opt_level, Dtype precision, bool wild) {
   }
 }
 
+/* ---- models ------------------------------------------------------------------------ */
+
+static void check_model(const char *path, const char *const *defines,
+                        uint32_t n, int opt_level, Dtype precision) {
+  Ctx cx = {0};
+  char name[128];
+  FeOptions o = {.path = path, .defines = defines, .n_defines = n};
+  InputBound bounds[] = {{"x", 19}, {"y", 19}, {NULL, 0}};
+  launches_bounds = bounds;
+  Module *m = fe_compile(&cx, &o);
+  if (m && !run_passes(m, NULL, opt_level, precision)) m = NULL;
+  snprintf(name, sizeof name, "build %s%s -O%d %s", path,
+           n > 7 ? " one expert" : "", opt_level, dtype_info[precision].name);
+  check(&cx, name, m, "native", 3, precision == DT_f64 ? 1e-6 : 0);
+  launches_bounds = NULL;
+}
+
+static void models(void) {
+  static const char *const moe[] = {"V=19", "D=24", "N=5", "K=2",
+                                    "H=40", "T=3",  "B=5"};
+  static const char *const one[] = {"V=19", "D=24", "N=1", "K=1",
+                                    "H=40", "T=3",  "B=5", "P=0.5"};
+  static const char *const plain[] = {"V=19", "D=24", "T=3", "B=5"};
+  for (int p = 0; p < 4; p++) {
+    int level = p & 1 ? 0 : 2;
+    Dtype precision = p & 2 ? DT_f64 : DT_f32;
+    check_model("models/lm_moe.dsl", moe, 7, level, precision);
+    check_model("models/lm_moe.dsl", one, 8, level, precision);
+    check_model("models/lm_4lstm.dsl", plain, 4, level, precision);
+  }
+}
+
 /* build [FIRST]: number of the first random graph, to look at others than the
  * usual ones. */
 int main(int argc, char **argv) {
@@ -228,6 +261,7 @@ int main(int argc, char **argv) {
   products("x86-64-v3");
   experts("native");
   experts("x86-64-v3");
+  models();
   random_graphs(20, 2, DT_f32, false);
   random_graphs(20, 2, DT_f32, true);
   random_graphs(20, 2, DT_f64, false);

@@ -226,6 +226,10 @@ static void fit_inputs(Check *c, Tensor **ins) {
   for (uint32_t i = 0; i < c->e->ins.len; i++) {
     const Binding *b = &c->e->ins.data[i];
     double x = 0;
+    /* Second moments are not negative. */
+    if (b->kind == BIND_SLOT && ir_slot(c->e->module, b->name)->kind == SLOT_OPTIM)
+      for (int64_t j = 0; j < type_elements(&ins[i]->type); j++)
+        ins[i]->data[j] = fabs(ins[i]->data[j]);
     for (const InputBound *k = launches_bounds; k && k->name && b->name; k++)
       if (b->kind == BIND_INPUT && !strcmp(k->name, b->name))
         for (int64_t j = 0; j < type_elements(&ins[i]->type); j++)
