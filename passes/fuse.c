@@ -415,7 +415,7 @@ static void emit_all(Fuse *f) {
   r->nodes = out;
 }
 
-/* ---- sums over the rows of each group ---------------------------------------------------- */
+/* ---- sums over the rows of each group ---------------------------------------- */
 
 /* Drops the rows of a ragged operand but keeps their groups: who owns which row
  * is not known in a launch. */

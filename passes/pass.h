@@ -242,7 +242,7 @@ Over hoist_outside(Hoist *h, Builder *b, Map *made, Value *v);
  * behind the loop. hoist_sink.c */
 void hoist_sink(Hoist *h);
 
-/* ---- fuse.c and fuse_group.c among themselves -------------------------- */
+/* ---- fuse*.c among themselves ---------------------------------- */
 
 /* How a group reads one value: `lead` of the value's leading dims are the
  * group's; FUSE_ROWS where sums over rows need it, FUSE_REST after those;
