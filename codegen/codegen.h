@@ -9,14 +9,14 @@
 #include "../ir/ir.h"
 #include "../runtime/moert.h"
 
-/* ---- loops.c: kernel loops ---------------------------------------------------
+/* ---- loops.c: kernel loops -------------------------------------------------
  *
  * The small language between tensors and LLVM. A kernel is a few stages, each
  * one parallel loop over [0, count) cut into chunks; a stage's body is nested
  * blocks of statements. Values are scalars or vectors of `lanes` equal lanes,
  * typed by a dtype, or indices (64-bit integers). Nothing is implied: vector
- * loops, tails, reductions' order and scratch are all written out, so that every
- * target computes the same bits. */
+ * loops, tails, reductions' order and scratch are all written out, so that
+ * every target computes the same bits. */
 
 typedef struct KVal KVal;
 typedef VEC(KVal *) KBlock;
@@ -37,7 +37,7 @@ typedef enum KKind {
                  With a[1]: a gather at a[0] + a[1]'s i32 lanes */
   K_STORE,    /* base[a[0]] = a[1]; lanes > 1: consecutive */
   K_FOR,      /* for (iv = a[0]; iv < a[1]; iv += number) body, with accs */
-  K_ACC,      /* carried value of loop `loop`; starts as a[0], number-th of it */
+  K_ACC,      /* the number-th carried value of loop `loop`; starts as a[0] */
   K_RESULT,   /* the number-th carried value after loop `loop` */
   K_IF,       /* if (a[0]) body; stores only, no values come out */
   K_FOLD,     /* horizontal fold of a vector by `op` (add, max, min), pairwise:
@@ -176,15 +176,15 @@ KDetour *kb_detour(KBuild *b, int level);
 void kb_return(KBuild *b, KDetour *d);
 bool kb_known(const KBuild *b, const KVal *v); /* may be used here */
 
-/* Canonical text of a kernel: for --emit=loops, tests, and finding equal ones. */
+/* Canonical text of a kernel: for --emit=loops, tests, finding equal ones. */
 void cg_print_kernel(const Kernel *k, Buf *out);
 
-/* ---- lower.c: a node to a kernel ---------------------------------------------
+/* ---- lower.c: a node to a kernel -------------------------------------------
  * Arguments of the record are the node's operands, then its results. `lanes` is
  * the target's f32 vector width. */
 Kernel *cg_lower(Ctx *cx, const Node *n, int lanes);
 
-/* ---- lower*.c among themselves: one fused node at work -------------------------
+/* ---- lower*.c among themselves: one fused node at work ---------------------
  *
  * An index of one dim within a vector loop: base + stride * lane, or `vec`, i32
  * lanes, where it is not that regular. Without lanes: stride 0, no vec. */
@@ -315,7 +315,7 @@ KVal *lw_reduce_rows(Lower *l, const Node *n, const Ix *at, int row_dims,
 KVal *lw_reduce_row(Lower *l, const Node *n, const Ix *at, int row_dims,
                     const Ix *row);
 
-/* ---- what to make ---------------------------------------------------------- */
+/* ---- what to make -------------------------------------------------------- */
 
 typedef struct StageText {
   const char *name, *text;
@@ -330,7 +330,7 @@ typedef struct CodegenOptions {
   int n_texts;
 } CodegenOptions;
 
-/* ---- contract.c, rows.c: called by cg_lower -----------------------------------
+/* ---- contract.c, rows.c: called by cg_lower --------------------------------
  * The product as one library call, when dims collapse to one stride each; false
  * when it needs a generated kernel (ragged, awkward strides, not f32). Operand 1
  * is the left matrix where swapped. */
@@ -340,7 +340,7 @@ Kernel *cg_contract(Ctx *cx, const Node *n, int lanes);
 Kernel *cg_route(Ctx *cx, const Node *n, int lanes);
 Kernel *cg_scatter_add(Ctx *cx, const Node *n, int lanes);
 
-/* ---- scalar.c: scalar bodies as LLVM instructions -------------------------------- */
+/* ---- scalar.c: scalar bodies as LLVM instructions ------------------------ */
 
 struct LLVMOpaqueContext;
 struct LLVMOpaqueModule;
@@ -361,7 +361,7 @@ struct LLVMOpaqueValue *cg_llvm_scalar(struct LLVMOpaqueBuilder *b, OpKind op,
                                        Dtype in, Dtype out,
                                        struct LLVMOpaqueValue *const *a);
 
-/* ---- llvm.c: kernel loops to LLVM ---------------------------------------------- */
+/* ---- llvm.c: kernel loops to LLVM ---------------------------------------- */
 
 /* What code is made for. */
 typedef struct Target {
@@ -378,7 +378,7 @@ void cg_llvm_kernel(struct LLVMOpaqueModule *m, const Target *t,
                     const Kernel *k, const char *name,
                     struct LLVMOpaqueValue **out_bodies);
 
-/* ---- host.c: the machine that code is made for ---------------------------------- */
+/* ---- host.c: the machine that code is made for --------------------------- */
 
 /* False: a diagnostic that names the CPUs there are. */
 bool cg_target(Ctx *cx, const CodegenOptions *o, Target *out);
@@ -391,7 +391,7 @@ struct LLVMOpaqueMemoryBuffer *cg_machine_code(const Target *t,
                                                struct LLVMOpaqueModule *m,
                                                bool text);
 
-/* ---- table.c: the module as constant data, and its kernels --------------------- */
+/* ---- table.c: the module as constant data, and its kernels --------------- */
 
 /* Fills the LLVM module with all kernels and the descriptor `moert_model`. */
 void cg_table(Module *m, const Target *t, const CodegenOptions *o,
@@ -400,7 +400,7 @@ void cg_table(Module *m, const Target *t, const CodegenOptions *o,
 void cg_kernels(Module *m, int lanes,
                 void (*each)(void *user, const Kernel *k), void *user);
 
-/* ---- link.c: object code to a library ------------------------------------------ */
+/* ---- link.c: object code to a library ------------------------------------ */
 
 /* Writes the library to `path`, aside and renamed. False: diagnostics. */
 bool cg_library(Module *m, const CodegenOptions *o, const char *path);

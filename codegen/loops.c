@@ -52,7 +52,7 @@ KBuild *kb_new(Ctx *cx, const char *name, int n_args, int n_outs) {
   return b;
 }
 
-/* ---- blocks ---------------------------------------------------------------- */
+/* ---- blocks -------------------------------------------------------------- */
 
 static Level *top(KBuild *b) {
   assert(b->n_levels > 0);
@@ -64,7 +64,9 @@ static void open_level(KBuild *b, KVal *owner, KBlock *block) {
   b->levels[b->n_levels++] = (Level){owner, block, ++b->scopes};
 }
 
-int kb_depth(const KBuild *b) { return b->n_levels - 1; }
+int kb_depth(const KBuild *b) {
+  return b->n_levels - 1;
+}
 
 uint32_t kb_scope(const KBuild *b, int level) {
   return level < b->n_levels ? b->levels[level].scope : 0;
@@ -80,17 +82,19 @@ KDetour *kb_detour(KBuild *b, int level) {
   KDetour *d = NEW(b->arena, KDetour);
   d->level = level;
   d->n = b->n_levels - (level + 1);
-  for (int i = 0; i < d->n; i++) d->saved[i] = b->levels[level + 1 + i];
+  for (int i = 0; i < d->n; i++)
+    d->saved[i] = b->levels[level + 1 + i];
   b->n_levels = level + 1;
   return d;
 }
 
 void kb_return(KBuild *b, KDetour *d) {
   assert(b->n_levels == d->level + 1);
-  for (int i = 0; i < d->n; i++) b->levels[b->n_levels++] = d->saved[i];
+  for (int i = 0; i < d->n; i++)
+    b->levels[b->n_levels++] = d->saved[i];
 }
 
-/* ---- values ---------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------- */
 
 static KVal *new_val(KBuild *b, KVal proto) {
   KVal *v = NEW(b->arena, KVal);
@@ -127,9 +131,16 @@ static int operands_level(const KBuild *b, const KVal *p) {
 }
 
 static uint64_t value_key(const KVal *p) {
-  uint64_t w[13] = {p->kind,  p->op,         p->alu,        p->dtype,
-                    p->index, p->lanes,      (uint64_t)p->number,
-                    0,        p->base.kind,  (uint64_t)p->base.number};
+  uint64_t w[13] = {p->kind,
+                    p->op,
+                    p->alu,
+                    p->dtype,
+                    p->index,
+                    p->lanes,
+                    (uint64_t)p->number,
+                    0,
+                    p->base.kind,
+                    (uint64_t)p->base.number};
   memcpy(&w[7], &p->value, sizeof w[7]);
   w[10] = p->base.dtype;
   uint64_t h = hash_bytes(0, w, sizeof w);
@@ -140,12 +151,11 @@ static uint64_t value_key(const KVal *p) {
 
 static bool same_value(const KVal *x, const KVal *y) {
   return x->kind == y->kind && x->op == y->op && x->alu == y->alu &&
-         x->dtype == y->dtype && x->index == y->index &&
-         x->lanes == y->lanes && x->number == y->number &&
+         x->dtype == y->dtype && x->index == y->index && x->lanes == y->lanes &&
+         x->number == y->number &&
          memcmp(&x->value, &y->value, sizeof x->value) == 0 &&
-         memcmp(x->a, y->a, sizeof x->a) == 0 &&
-         x->base.kind == y->base.kind && x->base.number == y->base.number &&
-         x->base.dtype == y->base.dtype;
+         memcmp(x->a, y->a, sizeof x->a) == 0 && x->base.kind == y->base.kind &&
+         x->base.number == y->base.number && x->base.dtype == y->base.dtype;
 }
 
 /* The value that `proto` describes, found or made; `floor`: the outermost depth
@@ -174,10 +184,9 @@ static bool is_index_const(const KVal *v, int64_t number) {
 }
 
 KVal *kb_index(KBuild *b, int64_t number) {
-  return cons(b,
-              (KVal){.kind = K_INDEX, .index = true, .lanes = 1,
-                     .number = number},
-              -1);
+  return cons(
+      b, (KVal){.kind = K_INDEX, .index = true, .lanes = 1, .number = number},
+      -1);
 }
 
 static int64_t alu_fold(KAlu alu, int64_t x, int64_t y) {
@@ -226,8 +235,12 @@ KVal *kb_alu(KBuild *b, KAlu alu, KVal *x, KVal *y) {
   }
   KVal *same = alu_identity(b, alu, x, y);
   if (same) return same;
-  KVal p = {.kind = K_ALU, .alu = alu, .lanes = 1, .index = !compare,
-            .dtype = compare ? DT_bool : 0, .a = {x, y}};
+  KVal p = {.kind = K_ALU,
+            .alu = alu,
+            .lanes = 1,
+            .index = !compare,
+            .dtype = compare ? DT_bool : 0,
+            .a = {x, y}};
   /* A division might trap where its block would not have run. */
   return cons(b, p, divides && y->kind != K_INDEX ? kb_depth(b) : 0);
 }
@@ -240,25 +253,22 @@ KVal *kb_from_i32(KBuild *b, KVal *v) {
   assert(!v->index && v->lanes == 1 &&
          (v->dtype == DT_i32 || v->dtype == DT_u32));
   if (v->kind == K_CONST) return kb_index(b, (int64_t)v->value);
-  return cons(b,
-              (KVal){.kind = K_FROM_I32, .index = true, .lanes = 1, .a = {v}},
-              0);
+  return cons(
+      b, (KVal){.kind = K_FROM_I32, .index = true, .lanes = 1, .a = {v}}, 0);
 }
 
 KVal *kb_to_i32(KBuild *b, KVal *v) {
   assert(v->index);
   if (v->kind == K_INDEX) return kb_const(b, DT_i32, (double)v->number);
   if (v->kind == K_FROM_I32 && v->a[0]->dtype == DT_i32) return v->a[0];
-  return cons(b,
-              (KVal){.kind = K_TO_I32, .dtype = DT_i32, .lanes = 1, .a = {v}},
-              0);
+  return cons(
+      b, (KVal){.kind = K_TO_I32, .dtype = DT_i32, .lanes = 1, .a = {v}}, 0);
 }
 
 KVal *kb_const(KBuild *b, Dtype dtype, double value) {
-  return cons(b,
-              (KVal){.kind = K_CONST, .dtype = dtype, .lanes = 1,
-                     .value = value},
-              -1);
+  return cons(
+      b, (KVal){.kind = K_CONST, .dtype = dtype, .lanes = 1, .value = value},
+      -1);
 }
 
 KVal *kb_splat(KBuild *b, KVal *v, int lanes) {
@@ -283,9 +293,10 @@ KVal *kb_scalar(KBuild *b, OpKind op, Dtype dtype, KVal *const *a, int n) {
     assert(!a[i]->index);
     if (a[i]->lanes > lanes) lanes = a[i]->lanes;
   }
-  KVal p = {.kind = K_SCALAR, .op = op, .dtype = dtype,
-            .lanes = (uint16_t)lanes};
-  for (int i = 0; i < n; i++) p.a[i] = kb_splat(b, a[i], lanes);
+  KVal p = {
+      .kind = K_SCALAR, .op = op, .dtype = dtype, .lanes = (uint16_t)lanes};
+  for (int i = 0; i < n; i++)
+    p.a[i] = kb_splat(b, a[i], lanes);
   return cons(b, p, 0);
 }
 
@@ -316,22 +327,23 @@ KVal *kb_select(KBuild *b, KVal *cond, KVal *yes, KVal *no) {
 KVal *kb_lanes(KBuild *b, KVal *v, int lanes) {
   assert(v->dtype == DT_i32 && !v->index && v->lanes == 1);
   if (lanes == 1) return v;
-  return cons(b,
-              (KVal){.kind = K_LANES, .dtype = DT_i32,
-                     .lanes = (uint16_t)lanes, .a = {v}},
-              0);
+  return cons(
+      b,
+      (KVal){
+          .kind = K_LANES, .dtype = DT_i32, .lanes = (uint16_t)lanes, .a = {v}},
+      0);
 }
 
 KVal *kb_fold(KBuild *b, OpKind op, KVal *v) {
   assert(op == OP_add || op == OP_max || op == OP_min);
   if (v->lanes == 1) return v;
-  return cons(b,
-              (KVal){.kind = K_FOLD, .op = op, .dtype = v->dtype, .lanes = 1,
-                     .a = {v}},
-              0);
+  return cons(
+      b,
+      (KVal){.kind = K_FOLD, .op = op, .dtype = v->dtype, .lanes = 1, .a = {v}},
+      0);
 }
 
-/* ---- memory ---------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------- */
 
 static int64_t carve(int64_t *used, Dtype dtype, int64_t elements) {
   int64_t at = *used;
@@ -357,7 +369,9 @@ KBase kb_arg(int number, Dtype dtype) {
 
 static KVal load_of(KBase base, KVal *index, KVal *offsets, int lanes) {
   assert(index->index && (!offsets || offsets->dtype == DT_i32));
-  return (KVal){.kind = K_LOAD, .base = base, .dtype = base.dtype,
+  return (KVal){.kind = K_LOAD,
+                .base = base,
+                .dtype = base.dtype,
                 .lanes = offsets ? offsets->lanes : (uint16_t)lanes,
                 .a = {index, offsets}};
 }
@@ -379,8 +393,8 @@ KVal *kb_load_fixed(KBuild *b, KBase base, KVal *index, KVal *offsets,
   return kb_load_from(b, base, index, offsets, lanes, 0);
 }
 
-KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets,
-                   int lanes, int floor) {
+KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets, int lanes,
+                   int floor) {
   for (int i = 0; i < b->n_levels; i++)
     if (b->levels[i].owner && b->levels[i].owner->kind == K_IF && i > floor)
       floor = i;
@@ -389,20 +403,23 @@ KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets,
 
 void kb_store(KBuild *b, KBase base, KVal *index, KVal *v) {
   assert(index->index && !v->index && v->dtype == base.dtype);
-  KVal p = {.kind = K_STORE, .base = base, .dtype = base.dtype,
-            .lanes = v->lanes, .a = {index, v}};
+  KVal p = {.kind = K_STORE,
+            .base = base,
+            .dtype = base.dtype,
+            .lanes = v->lanes,
+            .a = {index, v}};
   operands_level(b, &p);
   append(b, p);
 }
 
-/* ---- loops ----------------------------------------------------------------- */
+/* ---- loops --------------------------------------------------------------- */
 
 KVal *kb_stage(KBuild *b, int64_t count, int64_t grain) {
   assert(b->n_levels == 0 && count >= 0 && grain > 0);
   b->stage = (KStage){.count = count, .grain = grain};
   open_level(b, NULL, &b->stage.body);
-  KVal *iv = new_val(b, (KVal){.kind = K_IV, .index = true, .lanes = 1,
-                               .number = count});
+  KVal *iv = new_val(
+      b, (KVal){.kind = K_IV, .index = true, .lanes = 1, .number = count});
   return b->stage.iv = know_at(b, iv, 0);
 }
 
@@ -419,8 +436,7 @@ KVal *kb_for(KBuild *b, KVal *lo, KVal *hi, int64_t step) {
   open_level(b, loop, &loop->body);
   loop->loop = know_at(
       b,
-      new_val(b,
-              (KVal){.kind = K_IV, .index = true, .lanes = 1, .loop = loop}),
+      new_val(b, (KVal){.kind = K_IV, .index = true, .lanes = 1, .loop = loop}),
       kb_depth(b));
   return loop;
 }
@@ -433,8 +449,12 @@ KVal *kb_iv(KBuild *b, KVal *loop) {
 
 KVal *kb_acc(KBuild *b, KVal *loop, KVal *init) {
   assert(top(b)->owner == loop && loop->body.len == 0);
-  KVal p = {.kind = K_ACC, .dtype = init->dtype, .index = init->index,
-            .lanes = init->lanes, .number = loop->accs.len, .loop = loop,
+  KVal p = {.kind = K_ACC,
+            .dtype = init->dtype,
+            .index = init->index,
+            .lanes = init->lanes,
+            .number = loop->accs.len,
+            .loop = loop,
             .a = {init}};
   KVal *acc = know_at(b, new_val(b, p), kb_depth(b));
   assert(!init->scope || init->level < acc->level);
@@ -454,8 +474,12 @@ void kb_next(KBuild *b, KVal *acc, KVal *next) {
 KVal *kb_result(KBuild *b, KVal *acc) {
   assert(acc->kind == K_ACC && !kb_known(b, acc));
   if (acc->a[1]) return acc->a[1];
-  KVal p = {.kind = K_RESULT, .dtype = acc->dtype, .index = acc->index,
-            .lanes = acc->lanes, .number = acc->number, .loop = acc->loop};
+  KVal p = {.kind = K_RESULT,
+            .dtype = acc->dtype,
+            .index = acc->index,
+            .lanes = acc->lanes,
+            .number = acc->number,
+            .loop = acc->loop};
   KVal *r = new_val(b, p);
   r->level = acc->loop->level;
   r->scope = acc->loop->scope;
@@ -483,7 +507,7 @@ void kb_end(KBuild *b) {
   vec_push(b->arena, top(b)->block, owner);
 }
 
-/* ---- printing ---------------------------------------------------------------- */
+/* ---- printing ------------------------------------------------------------ */
 
 typedef struct Printer {
   Buf *out;
@@ -536,7 +560,8 @@ static void print_base(Printer *p, const KVal *v) {
 }
 
 static void print_indent(Printer *p) {
-  for (int i = 0; i < p->indent; i++) buf_add(p->out, "  ");
+  for (int i = 0; i < p->indent; i++)
+    buf_add(p->out, "  ");
 }
 
 static void print_block(Printer *p, const KBlock *block);
@@ -630,7 +655,8 @@ static void print_statement(Printer *p, const KVal *v) {
 
 static void print_block(Printer *p, const KBlock *block) {
   p->indent++;
-  for (uint32_t i = 0; i < block->len; i++) print_statement(p, block->data[i]);
+  for (uint32_t i = 0; i < block->len; i++)
+    print_statement(p, block->data[i]);
   p->indent--;
 }
 

@@ -7,18 +7,18 @@
  * once into a row of scratch. Softmax is so a loop for the largest, one for the
  * exponentials, one for their sum and one for the quotients.
  *
- * Kinds (passes/fuse.c): a `map` runs over all elements of its results, the last
- * dim in blocks; a `row` runs over the `rows` leading dims of its results and
- * writes the rest of each in inner loops; `cols` is in lower_cols.c. */
+ * Kinds (passes/fuse.c): a `map` runs over all elements of its results, a long
+ * last dim in blocks; a `row` runs over the `rows` leading dims of its results
+ * and writes the rest of each in inner loops; `cols` is in lower_cols.c. */
 #include "codegen.h"
 
 #include <string.h>
 
 enum {
-  CHUNK_OPS = 32768,     /* element operations of one chunk, about */
-  BLOCK = 2048,          /* elements of a long last dim worked off at once */
-  KEEP_COST = 6,         /* scalar ops worth a store and a load */
-  MAX_KEPT = 1 << 18,    /* elements of a row in scratch */
+  CHUNK_OPS = 32768,  /* element operations of one chunk, about */
+  BLOCK = 2048,       /* elements of a long last dim worked off at once */
+  KEEP_COST = 6,      /* scalar ops worth a store and a load */
+  MAX_KEPT = 1 << 18, /* elements of a row in scratch */
   MAX_CUTS = 16
 };
 
@@ -28,18 +28,19 @@ LwValue *lw_value(const Lower *l, const Value *v) {
   return lv;
 }
 
-/* ---- rows in scratch --------------------------------------------------------------- */
+/* ---- rows in scratch ----------------------------------------------------- */
 
 static int64_t product(const int64_t *dims, int n) {
   int64_t p = 1;
-  for (int i = 0; i < n; i++) p *= dims[i];
+  for (int i = 0; i < n; i++)
+    p *= dims[i];
   return p;
 }
 
-LwRow *lw_row_new(Lower *l, LwValue *v, const Ix *lead, int n_lead,
-                  int level) {
+LwRow *lw_row_new(Lower *l, LwValue *v, const Ix *lead, int n_lead, int level) {
   LwRow *row = NEW(l->arena, LwRow);
-  for (int i = 0; i < n_lead; i++) row->lead[i] = lead[i];
+  for (int i = 0; i < n_lead; i++)
+    row->lead[i] = lead[i];
   row->n_lead = n_lead;
   row->level = level;
   row->scope = kb_scope(l->b, level);
@@ -66,7 +67,7 @@ LwRow *lw_keep(Lower *l, LwValue *v, const Ix *lead, int n_lead) {
   return row;
 }
 
-/* ---- cuts ---------------------------------------------------------------------------
+/* ---- cuts ------------------------------------------------------------------
  * A concat or pad read elementwise by what is written cuts the loops there, so
  * that each piece pulls one part only. */
 
@@ -156,14 +157,15 @@ static void add_cuts(Lower *l, const LwValue *v, Cuts *cuts) {
   Cutter c = {.l = l, .cuts = cuts, .target = v};
   Follow f = {{0}, {0}};
   if (l->flat) return;
-  for (int d = 0; d < v->rank; d++) f.to[d] = d;
+  for (int d = 0; d < v->rank; d++)
+    f.to[d] = d;
   bool keep = lw_value(l, v->v)->keep;
   lw_value(l, v->v)->keep = false; /* it is the target itself */
   cut_value(&c, v->v, f);
   lw_value(l, v->v)->keep = keep;
 }
 
-/* ---- writing ------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------- */
 
 typedef struct Write {
   Lower *l;
@@ -180,8 +182,7 @@ static void write_element(Write *w) {
   for (int i = 0; i < w->n; i++) {
     const LwTarget *t = &w->targets[i];
     bool fill = t->inner && op_info[t->v->v->def->op].lower != LOWER_ROW;
-    vals[i] = fill ? lw_compute(l, t->v->v, w->at)
-                   : lw_pull(l, t->v->v, w->at);
+    vals[i] = fill ? lw_compute(l, t->v->v, w->at) : lw_pull(l, t->v->v, w->at);
   }
   for (int i = 0; i < w->n; i++) {
     const LwTarget *t = &w->targets[i];
@@ -241,12 +242,17 @@ static void write_dim(Write *w, int d) {
   write_piece(w, d, lo, w->targets[0].v->dims[d]);
 }
 
-static Write write_new(Lower *l, const LwTarget *targets, int n,
-                       const Ix *lead, int n_lead) {
-  Write w = {.l = l, .targets = targets, .n = n, .n_lead = n_lead,
+static Write write_new(Lower *l, const LwTarget *targets, int n, const Ix *lead,
+                       int n_lead) {
+  Write w = {.l = l,
+             .targets = targets,
+             .n = n,
+             .n_lead = n_lead,
              .rank = targets[0].v->rank};
-  for (int i = 0; i < n_lead; i++) w.at[i] = lead[i];
-  for (int i = 0; i < n; i++) add_cuts(l, targets[i].v, &w.cuts);
+  for (int i = 0; i < n_lead; i++)
+    w.at[i] = lead[i];
+  for (int i = 0; i < n; i++)
+    add_cuts(l, targets[i].v, &w.cuts);
   return w;
 }
 
@@ -256,7 +262,7 @@ void lw_write(Lower *l, const LwTarget *targets, int n, const Ix *lead,
   write_dim(&w, n_lead);
 }
 
-/* ---- results ------------------------------------------------------------------------ */
+/* ---- results ------------------------------------------------------------- */
 
 static LwTarget *result_targets(Lower *l, int *n) {
   const Region *body = l->n->body;
@@ -347,12 +353,15 @@ void lw_emit_map(Lower *l) {
       emit_rows(l, d);
       return;
     }
-  if (last < 0) emit_rows(l, 0);
-  else if (first->dims[last] > 2 * BLOCK) emit_blocks(l, BLOCK);
-  else emit_rows(l, last);
+  if (last < 0)
+    emit_rows(l, 0);
+  else if (first->dims[last] > 2 * BLOCK)
+    emit_blocks(l, BLOCK);
+  else
+    emit_rows(l, last);
 }
 
-/* ---- analysis ----------------------------------------------------------------------- */
+/* ---- analysis ------------------------------------------------------------ */
 
 static void bind(Lower *l, const Value *v, int arg) {
   LwValue *lv = NEW(l->arena, LwValue);
@@ -363,8 +372,7 @@ static void bind(Lower *l, const Value *v, int arg) {
 }
 
 static int op_cost(const Lower *l, const Node *n) {
-  if (op_info[n->op].lower == LOWER_REDUCE ||
-      op_info[n->op].lower == LOWER_ROW)
+  if (op_info[n->op].lower == LOWER_REDUCE || op_info[n->op].lower == LOWER_ROW)
     return 0;
   if (n->op == OP_broadcast &&
       ir_lead(n, 0, MAX_RANK) >= lw_value(l, n->ins.data[0])->rank)
@@ -393,8 +401,10 @@ static void bind_all(Lower *l) {
  * whether it reads at indices of its own. */
 static void note_read(LwValue *v, uint64_t loops, int lead, bool mapped) {
   if (lead > v->rank) lead = v->rank;
-  if (!v->read) v->lead = lead;
-  else if (v->loops != loops) v->split = true;
+  if (!v->read)
+    v->lead = lead;
+  else if (v->loops != loops)
+    v->split = true;
   if (lead < v->lead) v->lead = lead;
   v->read = true;
   v->loops |= loops;
@@ -462,8 +472,8 @@ static bool is_flat(const Lower *l, const LwValue *like) {
   for (uint32_t i = 0; i < body->nodes.len; i++) {
     const Node *n = body->nodes.data[i];
     const LwValue *v = lw_value(l, n->outs.data[0]);
-    bool spread = n->op == OP_broadcast &&
-                  lw_value(l, n->ins.data[0])->rank == 0;
+    bool spread =
+        n->op == OP_broadcast && lw_value(l, n->ins.data[0])->rank == 0;
     if (v->column && v->rank) return false;
     if (v->column) continue;
     if (!op_is(n->op, TRAIT_EW) && n->op != OP_const && !spread) return false;
@@ -486,7 +496,7 @@ void lw_flatten(Lower *l, const LwValue *like) {
   }
 }
 
-/* ---- entry -------------------------------------------------------------------------- */
+/* ---- entry --------------------------------------------------------------- */
 
 static int lanes_for(const Region *body, int lanes) {
   for (uint32_t i = 0; i < body->params.len; i++)
@@ -506,7 +516,9 @@ static void lower_map(Lower *l) {
 static Kernel *lower_fused(Ctx *cx, const Node *n, int lanes) {
   Sym kind = attr_sym(n, "kind");
   Lower *l = NEW(&cx->scratch, Lower);
-  *l = (Lower){.cx = cx, .arena = &cx->scratch, .n = n,
+  *l = (Lower){.cx = cx,
+               .arena = &cx->scratch,
+               .n = n,
                .lanes = lanes_for(n->body, lanes),
                .rows = (int)attr_int(n, "rows")};
   l->b = kb_new(cx, kind, (int)(n->ins.len + n->outs.len), (int)n->outs.len);

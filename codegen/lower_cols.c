@@ -1,5 +1,5 @@
-/* lower_cols.c: fused nodes of kind `cols`: sums over rows, then the little that
- * is left to do with them.
+/* lower_cols.c: fused nodes of kind `cols`: sums over rows, then the little
+ * that is left to do with them.
  *
  * The column reductions of the body (its reductions over the `rows` leading
  * dims, none of which reads another's result) run over rows in a number of
@@ -24,8 +24,7 @@ static const LwValue *summed(const Lower *l, const Node *n) {
 
 static bool reads_column(const Lower *l, const Node *n, const Map *after) {
   for (uint32_t i = 0; i < n->ins.len; i++)
-    if (map_get(after, n->ins.data[i]) ||
-        lw_value(l, n->ins.data[i])->column)
+    if (map_get(after, n->ins.data[i]) || lw_value(l, n->ins.data[i])->column)
       return true;
   return false;
 }
@@ -67,7 +66,7 @@ void lw_mark_columns(Lower *l) {
   lw_flatten(l, first);
 }
 
-/* ---- stage 1 ------------------------------------------------------------------------ */
+/* ---- stage 1 ------------------------------------------------------------- */
 
 typedef struct Cols {
   Lower *l;
@@ -78,7 +77,8 @@ typedef struct Cols {
 
 static int64_t product(const int64_t *dims, int n) {
   int64_t p = 1;
-  for (int i = 0; i < n; i++) p *= dims[i];
+  for (int i = 0; i < n; i++)
+    p *= dims[i];
   return p;
 }
 
@@ -86,7 +86,9 @@ static LwValue *column(const Cols *c, int i) {
   return lw_value(c->l, c->nodes[i]->outs.data[0]);
 }
 
-static int64_t size_of(const LwValue *v) { return product(v->dims, v->rank); }
+static int64_t size_of(const LwValue *v) {
+  return product(v->dims, v->rank);
+}
 
 static void find_columns(Cols *c) {
   const Region *body = c->l->n->body;
@@ -131,9 +133,9 @@ static KVal *joined(Lower *l, const Node *n, KVal *x, KVal *y) {
 /* Does `visit` for each element of a table, the last dim in vector steps. */
 typedef struct Table {
   Cols *c;
-  int first;      /* the column whose dims these are */
+  int first; /* the column whose dims these are */
   KVal *chunk;
-  const Ix *row;  /* NULL: the tables are being cleared */
+  const Ix *row; /* NULL: the tables are being cleared */
   Ix at[MAX_RANK];
 } Table;
 
@@ -171,8 +173,10 @@ static void table_dim(Table *t, int d) {
     KVal *loop = kb_for(b, kb_index(b, lo), kb_index(b, hi), step);
     KVal *iv = kb_iv(b, loop);
     t->at[d] = step > 1 ? lw_ix_lanes(iv) : lw_ix(iv);
-    if (d == v->rank - 1) visit_table(t);
-    else table_dim(t, d + 1);
+    if (d == v->rank - 1)
+      visit_table(t);
+    else
+      table_dim(t, d + 1);
     kb_end(b);
   }
 }
@@ -216,15 +220,15 @@ static void sum_chunk(Cols *c) {
     visit_tables(c, chunk, NULL);
     KVal *loop = kb_for(b, lo, hi, 1);
     Ix row[MAX_RANK];
-    lw_split(l, summed(l, c->nodes[0])->dims, l->rows,
-             lw_ix(kb_iv(b, loop)), row);
+    lw_split(l, summed(l, c->nodes[0])->dims, l->rows, lw_ix(kb_iv(b, loop)),
+             row);
     visit_tables(c, chunk, row);
     kb_end(b);
   }
   kb_end(b);
 }
 
-/* ---- stage 2 ------------------------------------------------------------------------ */
+/* ---- stage 2 ------------------------------------------------------------- */
 
 KVal *lw_column(Lower *l, LwValue *v, const Ix *at) {
   KBuild *b = l->b;
@@ -271,7 +275,8 @@ void lw_emit_cols(Lower *l) {
     lw_emit_map(l);
     return;
   }
-  for (int i = 0; i < c.n; i++) column(&c, i)->keep = column(&c, i)->rank > 0;
+  for (int i = 0; i < c.n; i++)
+    column(&c, i)->keep = column(&c, i)->rank > 0;
   kb_stage(l->b, 1, 1);
   lw_write_results(l, NULL, 0);
   kb_end(l->b);

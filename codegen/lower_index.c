@@ -5,11 +5,19 @@
  * at once is decided here. */
 #include "codegen.h"
 
-Ix lw_ix(KVal *base) { return (Ix){.base = base}; }
-Ix lw_ix_c(Lower *l, int64_t number) { return lw_ix(kb_index(l->b, number)); }
-Ix lw_ix_lanes(KVal *base) { return (Ix){.base = base, .stride = 1}; }
+Ix lw_ix(KVal *base) {
+  return (Ix){.base = base};
+}
+Ix lw_ix_c(Lower *l, int64_t number) {
+  return lw_ix(kb_index(l->b, number));
+}
+Ix lw_ix_lanes(KVal *base) {
+  return (Ix){.base = base, .stride = 1};
+}
 
-static bool is_uniform(Ix x) { return x.stride == 0 && !x.vec; }
+static bool is_uniform(Ix x) {
+  return x.stride == 0 && !x.vec;
+}
 
 bool lw_uniform(const Ix *at, int n) {
   for (int i = 0; i < n; i++)
@@ -39,7 +47,7 @@ bool lw_is_once(const KVal *lo, const KVal *hi, int64_t step) {
          hi->number - lo->number == step;
 }
 
-/* ---- what is known of an index ----------------------------------------------- */
+/* ---- what is known of an index ------------------------------------------- */
 
 static int64_t gcd(int64_t x, int64_t y) {
   while (y) {
@@ -108,7 +116,7 @@ bool lw_range(const Lower *l, Ix x, int64_t *lo, int64_t *hi) {
   return r.known;
 }
 
-/* ---- arithmetic --------------------------------------------------------------- */
+/* ---- arithmetic ---------------------------------------------------------- */
 
 KVal *lw_i32(Lower *l, Ix x) {
   if (x.vec) return x.vec;
@@ -142,8 +150,7 @@ Ix lw_mul_c(Lower *l, Ix x, int64_t c) {
 
 /* Lanes of consecutive indices that never cross a multiple of c. */
 static bool stays_within(const Lower *l, Ix x, int64_t c) {
-  return x.stride == 1 && c % l->lanes == 0 &&
-         divisor(x.base) % l->lanes == 0;
+  return x.stride == 1 && c % l->lanes == 0 && divisor(x.base) % l->lanes == 0;
 }
 
 Ix lw_div_c(Lower *l, Ix x, int64_t c) {
@@ -194,8 +201,7 @@ void lw_split(Lower *l, const int64_t *dims, int n, Ix linear, Ix *at) {
 KVal *lw_load(Lower *l, KBase base, Ix at, int floor) {
   if (at.vec)
     return kb_load_from(l->b, base, kb_index(l->b, 0), at.vec, 0, floor);
-  if (at.stride == 0)
-    return kb_load_from(l->b, base, at.base, NULL, 1, floor);
+  if (at.stride == 0) return kb_load_from(l->b, base, at.base, NULL, 1, floor);
   if (at.stride == 1)
     return kb_load_from(l->b, base, at.base, NULL, l->lanes, floor);
   Ix offsets = {kb_index(l->b, 0), at.stride, NULL};

@@ -19,9 +19,11 @@ static int stored_dim(const Type *t, int64_t dim) {
   return (int)dim - (type_is_ragged(t) ? 1 : 0);
 }
 
-static const Value *in(const Node *n, uint32_t i) { return n->ins.data[i]; }
+static const Value *in(const Node *n, uint32_t i) {
+  return n->ins.data[i];
+}
 
-/* ---- access ops ---------------------------------------------------------------- */
+/* ---- access ops ---------------------------------------------------------- */
 
 static KVal *pull_iota(Lower *l, const Node *n, const Ix *at) {
   const Type *t = &n->outs.data[0]->type;
@@ -36,7 +38,8 @@ static KVal *pull_mapped(Lower *l, const Node *n, const Ix *at) {
   const char *from = stored(&in(n, 0)->type, m.ins[0]);
   const char *to = stored(&n->outs.data[0]->type, m.out);
   Ix inner[MAX_RANK];
-  for (int i = 0; from[i]; i++) inner[i] = at[strchr(to, from[i]) - to];
+  for (int i = 0; from[i]; i++)
+    inner[i] = at[strchr(to, from[i]) - to];
   return lw_pull(l, in(n, 0), inner);
 }
 
@@ -52,8 +55,10 @@ static KVal *pull_reshape(Lower *l, const Node *n, const Ix *at) {
     if (i < from->rank) p = from->dims[i++];
     if (j < to->rank) q = to->dims[j++];
     while (p != q) {
-      if (p < q) p *= from->dims[i++];
-      else q *= to->dims[j++];
+      if (p < q)
+        p *= from->dims[i++];
+      else
+        q *= to->dims[j++];
     }
     if (i - i0 == 1 && j - j0 == 1) {
       inner[i0] = at[j0];
@@ -110,9 +115,9 @@ static KVal *pull_concat(Lower *l, const Node *n, const Ix *at) {
     if (w == NEVER) continue;
     KVal *part = pull_part(l, in(n, i), at, d, start, size);
     if (w == ALWAYS) return part;
-    result = result ? kb_select(l->b, is_below(l, at[d], start + size), part,
-                                result)
-                    : part;
+    result =
+        result ? kb_select(l->b, is_below(l, at[d], start + size), part, result)
+               : part;
   }
   return result;
 }
@@ -142,7 +147,8 @@ static KVal *pull_gather(Lower *l, const Node *n, const Ix *at) {
   int lead = lw_value(l, in(n, 1))->rank;
   Ix inner[MAX_RANK];
   inner[0] = clamped_id(l, lw_pull(l, in(n, 1), at), table->dims[0]);
-  for (int i = 1; i < table->rank; i++) inner[i] = at[lead + i - 1];
+  for (int i = 1; i < table->rank; i++)
+    inner[i] = at[lead + i - 1];
   return lw_pull(l, in(n, 0), inner);
 }
 
@@ -218,11 +224,12 @@ static KVal *pull_access(Lower *l, const Node *n, const Ix *at) {
   internal_error("%s has no index map to lower", op_info[n->op].name);
 }
 
-/* ---- values --------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------- */
 
 static KVal *pull_scalar(Lower *l, const Node *n, const Ix *at) {
   KVal *a[5];
-  for (uint32_t i = 0; i < n->ins.len; i++) a[i] = lw_pull(l, in(n, i), at);
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    a[i] = lw_pull(l, in(n, i), at);
   return kb_scalar(l->b, n->op, n->outs.data[0]->type.dtype, a,
                    (int)n->ins.len);
 }
@@ -263,8 +270,7 @@ static LwRow *row_for(Lower *l, LwValue *lv, const Ix *at) {
                ? lw_row_op(l, n, lv->v->index, at)
                : lw_keep(l, lv, at, 0); /* all its rows */
   }
-  if (lv->keep && lw_uniform(at, lv->lead))
-    return lw_keep(l, lv, at, lv->lead);
+  if (lv->keep && lw_uniform(at, lv->lead)) return lw_keep(l, lv, at, lv->lead);
   return NULL;
 }
 
@@ -289,7 +295,8 @@ KVal *lw_pull(Lower *l, const Value *v, const Ix *at) {
     if (kb_known(l->b, m->result) && lw_same(m->at, at, lv->rank))
       return m->result;
   LwMemo *m = NEW(l->arena, LwMemo);
-  for (int i = 0; i < lv->rank; i++) m->at[i] = at[i];
+  for (int i = 0; i < lv->rank; i++)
+    m->at[i] = at[i];
   m->result = pull_new(l, lv, at);
   m->next = lv->memos;
   lv->memos = m;

@@ -56,7 +56,7 @@ static KVal *neutral(Reduction *r, int lanes) {
   return kb_splat(r->l->b, kb_const(r->l->b, dtype, x), lanes);
 }
 
-/* ---- one element ----------------------------------------------------------------- */
+/* ---- one element --------------------------------------------------------- */
 
 /* y[slot[s.., k], j] * d[s.., j]; at: s.., k, j. */
 static KVal *rows_dot_element(Reduction *r) {
@@ -80,12 +80,12 @@ static KVal *join(Reduction *r, KVal *acc, KVal *x) {
   return kb_op2(r->l->b, r->fold, acc, x);
 }
 
-/* ---- loops ----------------------------------------------------------------------- */
+/* ---- loops --------------------------------------------------------------- */
 
 /* Index `d` over [lo, hi) in steps of `lanes` times `chains`, accumulating onto
  * *acc. */
-static void span(Reduction *r, int d, KVal *lo, KVal *hi, int lanes,
-                 int chains, KVal **acc) {
+static void span(Reduction *r, int d, KVal *lo, KVal *hi, int lanes, int chains,
+                 KVal **acc) {
   KBuild *b = r->l->b;
   if (lo == hi) return;
   if (lw_is_once(lo, hi, (int64_t)lanes * chains)) {
@@ -182,7 +182,7 @@ static KVal *total(Reduction *r) {
   return join(r, kb_fold(r->l->b, r->fold, r->vector), r->scalar);
 }
 
-/* ---- set-up ---------------------------------------------------------------------- */
+/* ---- set-up -------------------------------------------------------------- */
 
 static void bind_rows_dot(Reduction *r, const Ix *at) {
   const LwValue *slot = lw_value(r->l, r->n->ins.data[2]);
@@ -201,8 +201,10 @@ static void bind_map(Reduction *r, const Ix *at) {
   memcpy(r->dims, lw_value(r->l, x)->dims, sizeof r->dims);
   for (int i = 0; from[i]; i++) {
     const char *kept = strchr(to, from[i]);
-    if (kept) r->at[i] = at[kept - to];
-    else r->reduced[r->n_reduced++] = i;
+    if (kept)
+      r->at[i] = at[kept - to];
+    else
+      r->reduced[r->n_reduced++] = i;
   }
 }
 

@@ -13,7 +13,7 @@ typedef struct RowOp {
   Lower *l;
   KBuild *b;
   const Node *n;
-  const Value *x; /* operand 0 */
+  const Value *x;  /* operand 0 */
   Ix at[MAX_RANK]; /* leading indices, then the place within the row */
   int lead;
   int64_t size; /* of the operand's row */
@@ -29,7 +29,7 @@ static KVal *i32_const(RowOp *r, int64_t x) {
   return kb_const(r->b, DT_i32, (double)x);
 }
 
-/* ---- pairs ------------------------------------------------------------------------ */
+/* ---- pairs --------------------------------------------------------------- */
 
 typedef struct Pair {
   KVal *value, *rank;
@@ -57,23 +57,20 @@ static KVal *before(RowOp *r, Pair x, Pair y) {
   return kb_op2(r->b, OP_or, kb_op2(r->b, OP_lt, y.value, x.value), tie);
 }
 
-/* ---- a few picks ------------------------------------------------------------------ */
+/* ---- a few picks --------------------------------------------------------- */
 
 /* The first in order after `prev` among places [lo, hi), lane by lane. */
-static Pair best_after(RowOp *r, Pair prev, int64_t lo, int64_t hi,
-                       int lanes) {
+static Pair best_after(RowOp *r, Pair prev, int64_t lo, int64_t hi, int lanes) {
   KBuild *b = r->b;
   Dtype dtype = r->x->type.dtype;
-  Pair none = {
-      kb_splat(b, kb_const(b, dtype, lw_lowest(dtype)), lanes),
-      kb_splat(b, i32_const(r, INT32_MAX), lanes)};
+  Pair none = {kb_splat(b, kb_const(b, dtype, lw_lowest(dtype)), lanes),
+               kb_splat(b, i32_const(r, INT32_MAX), lanes)};
   if (lo == hi) return none;
   KVal *loop = kb_for(b, kb_index(b, lo), kb_index(b, hi), lanes);
   Pair best = {kb_acc(b, loop, none.value), kb_acc(b, loop, none.rank)};
   Ix i = lanes > 1 ? lw_ix_lanes(kb_iv(b, loop)) : lw_ix(kb_iv(b, loop));
   Pair x = pair_of(r, pull_at(r, r->x, i), lw_i32(r->l, i));
-  KVal *better =
-      kb_op2(b, OP_and, before(r, prev, x), before(r, x, best));
+  KVal *better = kb_op2(b, OP_and, before(r, prev, x), before(r, x, best));
   kb_next(b, best.value, kb_select(b, better, x.value, best.value));
   kb_next(b, best.rank, kb_select(b, better, x.rank, best.rank));
   kb_end(b);
@@ -84,9 +81,8 @@ static Pair fold_best(RowOp *r, Pair p) {
   KBuild *b = r->b;
   KVal *value = kb_fold(b, OP_max, p.value);
   KVal *wins = kb_op2(b, OP_eq, p.value, kb_splat(b, value, p.value->lanes));
-  KVal *rank = kb_select(
-      b, wins, p.rank,
-      kb_splat(b, i32_const(r, INT32_MAX), p.value->lanes));
+  KVal *rank = kb_select(b, wins, p.rank,
+                         kb_splat(b, i32_const(r, INT32_MAX), p.value->lanes));
   return (Pair){value, kb_fold(b, OP_min, rank)};
 }
 
@@ -121,7 +117,7 @@ static void pick(RowOp *r, int64_t k, KBase *out) {
   kb_end(b);
 }
 
-/* ---- merge sort ------------------------------------------------------------------- */
+/* ---- merge sort ---------------------------------------------------------- */
 
 typedef struct Run {
   KBase value, rank;
@@ -148,10 +144,9 @@ static void merge(RowOp *r, Run from, Run to, KVal *base, int64_t width) {
   Pair x = run_at(r, from, i), y = run_at(r, from, j);
   KVal *x_left = kb_alu(b, A_LT, i, mid);
   KVal *y_gone = kb_alu(b, A_LE, end, j);
-  KVal *first = kb_op2(b, OP_and, x_left,
-                       kb_op2(b, OP_or, y_gone, before(r, x, y)));
-  kb_store(b, to.value, kb_iv(b, loop),
-           kb_select(b, first, x.value, y.value));
+  KVal *first =
+      kb_op2(b, OP_and, x_left, kb_op2(b, OP_or, y_gone, before(r, x, y)));
+  kb_store(b, to.value, kb_iv(b, loop), kb_select(b, first, x.value, y.value));
   kb_store(b, to.rank, kb_iv(b, loop), kb_select(b, first, x.rank, y.rank));
   KVal *step = kb_select(b, first, i32_const(r, 1), i32_const(r, 0));
   KVal *moved = kb_from_i32(b, step);
@@ -186,11 +181,13 @@ static void order(RowOp *r, int64_t k, KBase *out) {
   LwValue *x = lw_value(r->l, r->x);
   bool stored = x->arg >= 0 || op_info[x->v->def->op].lower == LOWER_ROW;
   if (!stored) lw_keep(r->l, x, r->at, r->lead); /* it is read often */
-  if (k <= MAX_PICKS || r->size <= SHORT_ROW) pick(r, k, out);
-  else merge_sort(r, k, out);
+  if (k <= MAX_PICKS || r->size <= SHORT_ROW)
+    pick(r, k, out);
+  else
+    merge_sort(r, k, out);
 }
 
-/* ---- put and cumsum --------------------------------------------------------------- */
+/* ---- put and cumsum ------------------------------------------------------ */
 
 static void clear(RowOp *r, KBase base, int64_t size) {
   KBuild *b = r->b;
@@ -245,9 +242,14 @@ static void run_op(RowOp *r, KBase *out) {
 
 LwRow *lw_row_op(Lower *l, const Node *n, uint32_t index, const Ix *lead) {
   const LwValue *x = lw_value(l, n->ins.data[0]);
-  RowOp r = {.l = l, .b = l->b, .n = n, .x = x->v, .lead = x->rank - 1,
+  RowOp r = {.l = l,
+             .b = l->b,
+             .n = n,
+             .x = x->v,
+             .lead = x->rank - 1,
              .size = x->dims[x->rank - 1]};
-  for (int i = 0; i < r.lead; i++) r.at[i] = lead[i];
+  for (int i = 0; i < r.lead; i++)
+    r.at[i] = lead[i];
   int level = lw_level(lead, r.lead);
   KDetour *d = kb_detour(l->b, level);
   KBase out[2];

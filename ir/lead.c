@@ -8,7 +8,9 @@
 
 #include <string.h>
 
-static int min_int(int x, int y) { return x < y ? x : y; }
+static int min_int(int x, int y) {
+  return x < y ? x : y;
+}
 
 static int stored_rank(const Value *v) {
   int64_t sizes[MAX_RANK];
@@ -22,7 +24,8 @@ static int lead_of_map(const Node *n, int lead) {
   const char *from = m.ins[0] + type_is_ragged(&n->ins.data[0]->type);
   const char *to = m.out + type_is_ragged(&n->outs.data[0]->type);
   int i = 0;
-  while (i < lead && from[i] && from[i] == to[i]) i++;
+  while (i < lead && from[i] && from[i] == to[i])
+    i++;
   return i;
 }
 
@@ -31,7 +34,8 @@ static int lead_of_sizes(const Node *n, int lead) {
   int rank = type_stored_dims(&n->ins.data[0]->type, from);
   rank = min_int(rank, type_stored_dims(&n->outs.data[0]->type, to));
   int i = 0;
-  while (i < lead && i < rank && from[i] == to[i]) i++;
+  while (i < lead && i < rank && from[i] == to[i])
+    i++;
   return i;
 }
 
@@ -63,8 +67,7 @@ int ir_lead(const Node *n, uint32_t operand, int lead) {
   case OP_take: return lead_of_last(n, operand, lead);
   case OP_rows_gather: return operand == 1 ? min_int(lead, 1) : 0;
   case OP_rows_combine:
-  case OP_rows_dot:
-    return operand == 0 ? 0 : lead_of_last(n, operand, lead);
+  case OP_rows_dot: return operand == 0 ? 0 : lead_of_last(n, operand, lead);
   }
   return 0;
 }

@@ -29,22 +29,22 @@
 #include <string.h>
 
 enum {
-  CHEAP = 8,       /* scalar ops less than a store and a load are worth */
-  SHARED = 3,      /* as many make launches that both need them one */
-  TINY = 1024,     /* elements: such groups are put together at any chance */
+  CHEAP = 8,   /* scalar ops less than a store and a load are worth */
+  SHARED = 3,  /* as many make launches that both need them one */
+  TINY = 1024, /* elements: such groups are put together at any chance */
   MAX_COST = 10000,
-  LOOK_BACK = 200  /* groups that a tiny one is compared with */
+  LOOK_BACK = 200 /* groups that a tiny one is compared with */
 };
 
-/* ---- facts about values -------------------------------------------------------------- */
+/* ---- facts about values -------------------------------------------------- */
 
 static int own_cost(const Node *n) {
   if (op_is(n->op, TRAIT_EW)) {
     return n->op == OP_div || n->op == OP_sqrt || n->op == OP_rem ? 4 : 1;
   }
   if (n->op == OP_rows_combine)
-    return 2 * (int)n->ins.data[1]->type.dims[n->ins.data[1]->type.rank - 1]
-                   .size;
+    return 2 *
+           (int)n->ins.data[1]->type.dims[n->ins.data[1]->type.rank - 1].size;
   return n->op == OP_rows_gather ? 3 : 0;
 }
 
@@ -64,8 +64,8 @@ static void note_node(Fuse *f, const Node *n) {
     facts.from_seed &= in->from_seed;
   }
   int64_t dims[MAX_RANK];
-  if (n->op == OP_broadcast && ir_lead(n, 0, MAX_RANK) >=
-                                   type_stored_dims(&n->ins.data[0]->type, dims))
+  if (n->op == OP_broadcast &&
+      ir_lead(n, 0, MAX_RANK) >= type_stored_dims(&n->ins.data[0]->type, dims))
     facts.cost = 0; /* once a row, not once an element */
   if (facts.cost > MAX_COST) facts.cost = MAX_COST;
   for (uint32_t i = 0; i < n->outs.len; i++) {
@@ -102,7 +102,7 @@ static void study(Fuse *f) {
     map_put(f->a, &f->returned, r->results.data[i], r);
 }
 
-/* ---- readers of a node ---------------------------------------------------------------- */
+/* ---- readers of a node --------------------------------------------------- */
 
 typedef struct Readers {
   FuseGroupVec launches, fixed;
@@ -134,7 +134,7 @@ static Readers readers_of(Fuse *f, const Node *n) {
   return r;
 }
 
-/* ---- placing a node ------------------------------------------------------------------- */
+/* ---- placing a node ------------------------------------------------------ */
 
 static bool may_repeat(const Fuse *f, const Node *n) {
   LowerKind k = op_info[n->op].lower;
@@ -151,11 +151,9 @@ static bool is_worth_merging(const Fuse *f, const Node *n) {
   return v->cost >= SHARED && !v->from_seed;
 }
 
-static bool fits_all(const Fuse *f, const FuseGroupVec *groups,
-                     const Node *n) {
+static bool fits_all(const Fuse *f, const FuseGroupVec *groups, const Node *n) {
   for (uint32_t i = 0; i < groups->len; i++)
-    if (!fuse_fits(f, groups->data[i], n,
-                   fuse_demand(f, groups->data[i], n)))
+    if (!fuse_fits(f, groups->data[i], n, fuse_demand(f, groups->data[i], n)))
       return false;
   return true;
 }
@@ -204,7 +202,8 @@ static void store(Fuse *f, FuseGroup *g, Node *n) {
     if (!g->fixed) vec_push(f->a, &g->results, v);
     for (uint32_t j = 0; j < r.launches.len; j++)
       fuse_need(f, r.launches.data[j], g);
-    for (uint32_t j = 0; j < r.fixed.len; j++) fuse_need(f, r.fixed.data[j], g);
+    for (uint32_t j = 0; j < r.fixed.len; j++)
+      fuse_need(f, r.fixed.data[j], g);
   }
 }
 
@@ -277,7 +276,7 @@ static void place(Fuse *f, Node *n) {
   store_apart(f, n);
 }
 
-/* ---- making the launches ---------------------------------------------------------------- */
+/* ---- making the launches ------------------------------------------------- */
 
 static uintptr_t place_of(const Fuse *f, const Node *n) {
   return (uintptr_t)map_get(&f->place, n);
@@ -415,7 +414,7 @@ static void emit_all(Fuse *f) {
   r->nodes = out;
 }
 
-/* ---- sums over the rows of each group ---------------------------------------- */
+/* ---- sums over the rows of each group ------------------------------------ */
 
 /* Drops the rows of a ragged operand but keeps their groups: who owns which row
  * is not known in a launch. */
@@ -455,24 +454,30 @@ static bool rewrite_group_sums(Ctx *cx, Region *r) {
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
     if (n->op == OP_scan) ok &= rewrite_group_sums(cx, n->body);
-    if (sums_groups(n)) ok &= sum_by_contraction(cx, r, n, &out);
-    else vec_push(&cx->perm, &out, n);
+    if (sums_groups(n))
+      ok &= sum_by_contraction(cx, r, n, &out);
+    else
+      vec_push(&cx->perm, &out, n);
   }
   r->nodes = out;
   return ok;
 }
 
-/* ---- entry ------------------------------------------------------------------------------ */
+/* ---- entry --------------------------------------------------------------- */
 
 static void fuse_region(Ctx *cx, Region *r, const PassOptions *o) {
   for (uint32_t i = 0; i < r->nodes.len; i++)
     if (r->nodes.data[i]->op == OP_scan)
       fuse_region(cx, r->nodes.data[i]->body, o);
   Fuse *f = NEW(&cx->scratch, Fuse);
-  *f = (Fuse){.cx = cx, .a = &cx->scratch, .options = o, .region = r,
+  *f = (Fuse){.cx = cx,
+              .a = &cx->scratch,
+              .options = o,
+              .region = r,
               .words = r->nodes.len / 64 + 1};
   study(f);
-  for (uint32_t i = r->nodes.len; i-- > 0;) place(f, r->nodes.data[i]);
+  for (uint32_t i = r->nodes.len; i-- > 0;)
+    place(f, r->nodes.data[i]);
   emit_all(f);
 }
 

@@ -4,21 +4,21 @@
  * works off one by one. An op on rows, or a sum over inner dims, may join where
  * it is needed once a row; it then limits the rows to the dims that lead in it.
  * A group whose values are all small may have no rows at all. A sum over large
- * leading dims joins only a small group and makes it one of columns: a part over
- * the rows and, after it, the rest. */
+ * leading dims joins only a small group and makes it one of columns: a part
+ * over the rows and, after it, the rest. */
 #include "pass.h"
 
 #include <string.h>
 
 enum {
-  SMALL = 1 << 14,    /* elements that one thread sums in a few microseconds */
-  MANY_ROWS = 16,     /* enough to share among threads */
-  MAX_ROW = 1 << 16,  /* elements of a row that may have to be kept */
+  SMALL = 1 << 14,     /* elements that one thread sums in a few microseconds */
+  MANY_ROWS = 16,      /* enough to share among threads */
+  MAX_ROW = 1 << 16,   /* elements of a row that may have to be kept */
   MAX_TABLE = 1 << 14, /* sums over rows that are kept for each chunk */
-  CHEAP = 8           /* scalar ops less than a store and a load are worth */
+  CHEAP = 8            /* scalar ops less than a store and a load are worth */
 };
 
-/* ---- who needs whom --------------------------------------------------------------- */
+/* ---- who needs whom ------------------------------------------------------ */
 
 FuseGroup *fuse_group_new(Fuse *f, Node *fixed) {
   FuseGroup *g = NEW(f->a, FuseGroup);
@@ -30,7 +30,8 @@ FuseGroup *fuse_group_new(Fuse *f, Node *fixed) {
 }
 
 FuseGroup *fuse_now(FuseGroup *g) {
-  while (g->merged) g = g->merged;
+  while (g->merged)
+    g = g->merged;
   return g;
 }
 
@@ -44,7 +45,8 @@ static void spread_reach(Fuse *f, const FuseGroup *g) {
   for (uint32_t i = 0; i < f->all.len; i++) {
     FuseGroup *q = f->all.data[i];
     if (q->merged || q == g || !fuse_needs(g, q)) continue;
-    for (uint32_t w = 0; w < words; w++) q->reach[w] |= g->reach[w];
+    for (uint32_t w = 0; w < words; w++)
+      q->reach[w] |= g->reach[w];
   }
 }
 
@@ -52,12 +54,13 @@ void fuse_need(Fuse *f, FuseGroup *later, FuseGroup *earlier) {
   if (later == earlier || fuse_needs(later, earlier)) return;
   assert(!fuse_needs(earlier, later) && "groups need each other");
   uint32_t words = f->all.len / 64 + 1;
-  for (uint32_t w = 0; w < words; w++) earlier->reach[w] |= later->reach[w];
+  for (uint32_t w = 0; w < words; w++)
+    earlier->reach[w] |= later->reach[w];
   earlier->reach[later->id / 64] |= 1ull << (later->id % 64);
   spread_reach(f, earlier);
 }
 
-/* ---- values and shapes -------------------------------------------------------------- */
+/* ---- values and shapes --------------------------------------------------- */
 
 FuseValue *fuse_value(const Fuse *f, const Value *v) {
   return map_get(&f->values, v);
@@ -84,7 +87,8 @@ static int stored(const Value *v, int64_t dims[MAX_RANK]) {
 
 static int64_t product(const int64_t *dims, int n) {
   int64_t p = 1;
-  for (int i = 0; i < n; i++) p *= dims[i];
+  for (int i = 0; i < n; i++)
+    p *= dims[i];
   return p;
 }
 
@@ -98,14 +102,15 @@ int64_t fuse_elements(const Node *n) {
   LowerKind k = op_info[n->op].lower;
   if (k == LOWER_REDUCE || k == LOWER_ROW) {
     int64_t e = type_elements(&n->ins.data[0]->type);
-    if (n->op == OP_rows_dot)
-      e = most * n->ins.data[0]->type.dims[2].size;
+    if (n->op == OP_rows_dot) e = most * n->ins.data[0]->type.dims[2].size;
     if (e > most) most = e;
   }
   return most;
 }
 
-bool fuse_is_small(const FuseGroup *g) { return g->widest <= SMALL; }
+bool fuse_is_small(const FuseGroup *g) {
+  return g->widest <= SMALL;
+}
 
 static bool sums_last(const Node *n) {
   if (op_info[n->op].lower != LOWER_REDUCE) return false;
@@ -123,7 +128,8 @@ static int summed_lead(const Node *n) {
   map_parse(attr_sym(n, "map"), &m);
   const char *from = m.ins[0] + type_is_ragged(&n->ins.data[0]->type);
   int i = 0;
-  while (from[i] && !strchr(m.out, from[i])) i++;
+  while (from[i] && !strchr(m.out, from[i]))
+    i++;
   return i;
 }
 
@@ -133,7 +139,7 @@ static bool is_column(const Node *n) {
          type_elements(&n->outs.data[0]->type) <= MAX_TABLE;
 }
 
-/* ---- rows ------------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------- */
 
 /* Whether `g` works with `rows` rows and values of up to `widest` elements. */
 static bool rows_fit(const FuseGroup *g, int rows, int64_t widest) {
@@ -195,12 +201,11 @@ FuseRead fuse_demand(const Fuse *f, const FuseGroup *g, const Node *n) {
   return all;
 }
 
-/* ---- may it be computed there? ------------------------------------------------------- */
+/* ---- may it be computed there? ------------------------------------------- */
 
 /* May `n` be a sum over rows of `g`, the first one or another? */
 static bool may_sum(const FuseGroup *g, const Node *n, FuseRead r) {
-  if (!is_column(n) || r.parts != FUSE_REST || !fuse_is_small(g))
-    return false;
+  if (!is_column(n) || r.parts != FUSE_REST || !fuse_is_small(g)) return false;
   if (!g->column_rows) return true;
   int64_t dims[MAX_RANK];
   int rank = stored(n->ins.data[0], dims);
@@ -236,8 +241,7 @@ static bool fits_rows_part(const Fuse *f, const FuseGroup *g, const Node *n,
   int64_t dims[MAX_RANK];
   int rank = stored(n->outs.data[0], dims);
   if (k == LOWER_REDUCE) return r.lead >= g->column_rows;
-  if (k == LOWER_ROW)
-    return r.lead >= rank - 1 && rank - 1 >= g->column_rows;
+  if (k == LOWER_ROW) return r.lead >= rank - 1 && rank - 1 >= g->column_rows;
   return !is_repeated(f, g, n, r);
 }
 
@@ -263,7 +267,7 @@ bool fuse_fits(const Fuse *f, const FuseGroup *g, const Node *n, FuseRead r) {
   return rows_fit(&after, rows, widest) && !is_repeated(f, g, n, r);
 }
 
-/* ---- taking ------------------------------------------------------------------------- */
+/* ---- taking -------------------------------------------------------------- */
 
 static void note_read(Fuse *f, FuseGroup *g, const Value *v, FuseRead r) {
   FuseRead *old = read_of(g, v);
@@ -312,7 +316,8 @@ void fuse_take(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
 /* Dims that lead in both. */
 static int common_rows(const FuseGroup *g, const int64_t *dims, int rank) {
   int i = 0;
-  while (i < g->rows && i < rank && dims[i] == g->dims[i]) i++;
+  while (i < g->rows && i < rank && dims[i] == g->dims[i])
+    i++;
   return i;
 }
 
@@ -351,8 +356,7 @@ bool fuse_take_result(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
   if ((r.parts & FUSE_ROWS) && g->column_rows) return false;
   FuseGroup saved = *g;
   int64_t elements = type_elements(&n->outs.data[0]->type);
-  if (!fits_beside(g, dims, rank, r.lead, elements) ||
-      !fuse_fits(f, g, n, r)) {
+  if (!fits_beside(g, dims, rank, r.lead, elements) || !fuse_fits(f, g, n, r)) {
     *g = saved;
     return false;
   }
@@ -360,7 +364,7 @@ bool fuse_take_result(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
   return true;
 }
 
-/* ---- merging -------------------------------------------------------------------------- */
+/* ---- merging ------------------------------------------------------------- */
 
 static bool merged_shape(FuseGroup *g, const FuseGroup *h) {
   if (g->column_rows && h->column_rows) {
@@ -413,7 +417,8 @@ bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h) {
   move_nodes(f, g, h);
   h->merged = g;
   uint32_t words = f->all.len / 64 + 1;
-  for (uint32_t w = 0; w < words; w++) g->reach[w] |= h->reach[w];
+  for (uint32_t w = 0; w < words; w++)
+    g->reach[w] |= h->reach[w];
   for (uint32_t i = 0; i < f->all.len; i++) {
     FuseGroup *q = f->all.data[i];
     if (fuse_needs(h, q)) q->reach[g->id / 64] |= 1ull << (g->id % 64);

@@ -318,7 +318,7 @@ bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h);
 bool fuse_is_small(const FuseGroup *g);
 int64_t fuse_elements(const Node *n);
 
-/* ---- recompute.c, for vjp_scan.c -------------------------------------------- */
+/* ---- recompute.c, for vjp_scan.c ----------------------------------------- */
 
 /* Values of a region that elementwise ops make of nothing but scalars and
  * positions, such as random masks: computing them again reads no memory. */

@@ -63,7 +63,7 @@ static double lane_of(Run *r, const KVal *v, int lane) {
   return c->lane[lane];
 }
 
-/* ---- memory -------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------- */
 
 static unsigned char *address(Run *r, const KVal *v, int64_t index) {
   KBase b = v->base;
@@ -122,7 +122,7 @@ static void run_store(Run *r, const KVal *v) {
     write_element(r, v, at + i, lane_of(r, v->a[1], i));
 }
 
-/* ---- statements ---------------------------------------------------------------------- */
+/* ---- statements ---------------------------------------------------------- */
 
 static void run_alu(Run *r, const KVal *v) {
   int64_t x = index_of(r, v->a[0]), y = index_of(r, v->a[1]), z = 0;
@@ -194,7 +194,8 @@ static void run_fold(Run *r, const KVal *v) {
   Cell *c = cell(r, v);
   int n = v->a[0]->lanes;
   double x[MAX_LANES];
-  for (int i = 0; i < n; i++) x[i] = lane_of(r, v->a[0], i);
+  for (int i = 0; i < n; i++)
+    x[i] = lane_of(r, v->a[0], i);
   for (; n > 1; n /= 2)
     for (int i = 0; i < n / 2; i++)
       x[i] = fold_two(v->op, v->dtype, x[i], x[i + n / 2]);
@@ -205,9 +206,11 @@ static void run_fold(Run *r, const KVal *v) {
 static void run_block(Run *r, const KBlock *b);
 
 static void copy_cell(Run *r, Cell *to, const KVal *from) {
-  if (from->index) to->index = index_of(r, from);
+  if (from->index)
+    to->index = index_of(r, from);
   else
-    for (int i = 0; i < from->lanes; i++) to->lane[i] = lane_of(r, from, i);
+    for (int i = 0; i < from->lanes; i++)
+      to->lane[i] = lane_of(r, from, i);
   to->set = true;
 }
 
@@ -218,17 +221,16 @@ static void run_for(Run *r, const KVal *v) {
   for (uint32_t i = 0; i < n; i++)
     copy_cell(r, cell(r, v->accs.data[i]), v->accs.data[i]->a[0]);
   int64_t hi = index_of(r, v->a[1]);
-  for (int64_t i = index_of(r, v->a[0]); i < hi && !r->failed;
-       i += v->number) {
+  for (int64_t i = index_of(r, v->a[0]); i < hi && !r->failed; i += v->number) {
     *cell(r, v->loop) = (Cell){.set = true, .index = i};
     run_block(r, &v->body);
     for (uint32_t j = 0; j < n; j++)
       copy_cell(r, &next[j], v->updates.data[j]);
-    for (uint32_t j = 0; j < n; j++) *cell(r, v->accs.data[j]) = next[j];
+    for (uint32_t j = 0; j < n; j++)
+      *cell(r, v->accs.data[j]) = next[j];
   }
   for (uint32_t i = 0; i < n; i++)
-    r->cells[r->k->n_vals + v->accs.data[i]->id] =
-        *cell(r, v->accs.data[i]);
+    r->cells[r->k->n_vals + v->accs.data[i]->id] = *cell(r, v->accs.data[i]);
   free(next);
 }
 
@@ -237,8 +239,7 @@ static void run_simple(Run *r, const KVal *v) {
   for (int i = 0; i < v->lanes; i++) {
     if (v->kind == K_SPLAT) c->lane[i] = lane_of(r, v->a[0], 0);
     if (v->kind == K_LANES) c->lane[i] = lane_of(r, v->a[0], 0) + i;
-    if (v->kind == K_TO_I32)
-      c->lane[i] = (double)(int32_t)index_of(r, v->a[0]);
+    if (v->kind == K_TO_I32) c->lane[i] = (double)(int32_t)index_of(r, v->a[0]);
   }
   if (v->kind == K_FROM_I32) c->index = (int64_t)lane_of(r, v->a[0], 0);
   c->set = true;

@@ -50,8 +50,8 @@ static bool close_enough(const Tensor *x, const Tensor *y, double tol) {
   return diff <= tol * tol * size || diff == 0;
 }
 
-static void compare(Lowering *l, const Node *n, uint32_t out, const Tensor *want,
-                    const Tensor *got) {
+static void compare(Lowering *l, const Node *n, uint32_t out,
+                    const Tensor *want, const Tensor *got) {
   bool exact = !has_sums(n->body) || dtype_info[want->type.dtype].tol == 0;
   if (!exact) {
     if (!close_enough(want, got, 50 * dtype_info[want->type.dtype].tol))
@@ -105,17 +105,20 @@ static void check_node(void *user, const Node *n, const Tensor *const *ins,
     buf_free(&text);
   }
   arena_reset(&a);
-  for (uint32_t i = 0; i < n_ins + n->outs.len; i++) free(args[i].data);
+  for (uint32_t i = 0; i < n_ins + n->outs.len; i++)
+    free(args[i].data);
 }
 
-/* ---- random graphs ----------------------------------------------------------------------- */
+/* ---- random graphs ------------------------------------------------------- */
 
 static void random_case(uint64_t seed, int nodes, int opt_level, int lanes) {
   char name[64];
   snprintf(name, sizeof name, "random graph %llu, %d nodes, O%d, %d lanes",
            (unsigned long long)seed, nodes, opt_level, lanes);
   Ctx cx = {0};
-  RandomGraph g = {.seed = seed, .nodes = nodes, .scans = seed % 3 == 0,
+  RandomGraph g = {.seed = seed,
+                   .nodes = nodes,
+                   .scans = seed % 3 == 0,
                    .high = seed % 2 == 0};
   Module *m = random_graph(&cx, &g);
   PassOptions o = {.opt_level = opt_level, .precision = DT_f32};
@@ -130,9 +133,8 @@ static void random_case(uint64_t seed, int nodes, int opt_level, int lanes) {
   ir_eval(&ev, e, ins, before, &a);
   pass_fuse(m, &o);
   Lowering l = {.cx = &cx, .lanes = lanes};
-  if (!ir_verify(m, true) ||
-      pass_facts(m, FACT_FUSED | FACT_EXPANDED) !=
-          (FACT_FUSED | FACT_EXPANDED)) {
+  if (!ir_verify(m, true) || pass_facts(m, FACT_FUSED | FACT_EXPANDED) !=
+                                 (FACT_FUSED | FACT_EXPANDED)) {
     diag_print(&cx, stderr);
     buf_add(&l.why, "the fused module fails the verifier; ");
   }
@@ -149,7 +151,7 @@ static void random_case(uint64_t seed, int nodes, int opt_level, int lanes) {
   ctx_free(&cx);
 }
 
-/* ---- IR files ------------------------------------------------------------------------------ */
+/* ---- IR files ------------------------------------------------------------ */
 
 /* Every entry of the text, fused unless it is, on random inputs. */
 static void file_case(const char *path) {
@@ -183,7 +185,8 @@ static void file_case(const char *path) {
 }
 
 int main(int argc, char **argv) {
-  for (int i = 1; i < argc; i++) file_case(argv[i]);
+  for (int i = 1; i < argc; i++)
+    file_case(argv[i]);
   if (argc > 1) return failures != 0;
   uint64_t many = getenv("SEEDS") ? strtoull(getenv("SEEDS"), NULL, 10) : 60;
   for (uint64_t seed = 1; seed <= many; seed++) {
