@@ -53,7 +53,7 @@ for option in -o -D -I -O --mcpu --precision --mesh --dump --dump-dir \
   expect "help tells $option" grep -q -e "^  $option" "$d/out"
 done
 # Stages but the last, codegen.
-stages=$(sed -n '/^Stages/,/^$/p' "$d/out" | tr -cd ',' | wc -c)
+stages=$(sed -n '/^Stages/,/^$/p' "$d/out" | tail -n +2 | tr -cd ',' | wc -c)
 check 'version' 0 '' --version
 check 'ops' 0 '' --ops
 expect 'ops tells contract' grep -q '^contract ' "$d/out"
