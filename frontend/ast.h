@@ -253,8 +253,8 @@ typedef VEC(Decl *) DeclVec;
 /* ---- lex.l, parse.y: text to tree ---------------------------------------- */
 
 enum {
-  MAX_NESTING = 200, /* brackets inside one another */
-  MAX_DEPTH = 400    /* of any tree */
+  MAX_NESTING = 300, /* brackets inside one another */
+  MAX_DEPTH = 250    /* of any tree, so that its canonical text nests no deeper */
 };
 
 typedef union Literal {

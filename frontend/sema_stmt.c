@@ -163,7 +163,7 @@ static void run_expr(Sema *S, const Stmt *s) {
   fe_error(S, s->span, "this gives %s that nothing uses", val_text(S, v));
 }
 
-static void run(Sema *S, const Stmt *s) {
+static void run_kind(Sema *S, const Stmt *s) {
   switch (s->kind) {
   case ST_LET: run_let(S, s); break;
   case ST_PARAM: fe_param(S, s); break;
@@ -179,6 +179,12 @@ static void run(Sema *S, const Stmt *s) {
   case ST_RECOMPUTE: run_recompute(S, s); break;
   case ST_EXPR: run_expr(S, s); break;
   }
+}
+
+static void run(Sema *S, const Stmt *s) {
+  S->depth++;
+  if (fe_step(S, s->span)) run_kind(S, s);
+  S->depth--;
 }
 
 void fe_body(Sema *S, const StmtVec *body) {
