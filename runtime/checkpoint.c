@@ -44,7 +44,7 @@ static MoertStatus join(const char *dir, const char *name, Path *out) {
   return rt_fail(MOERT_INVALID, "%s: the path is too long", dir);
 }
 
-/* ---- directories ------------------------------------------------------------------ */
+/* ---- directories --------------------------------------------------------- */
 
 static MoertStatus sync_dir(const char *path) {
   int fd = -1;
@@ -107,7 +107,7 @@ static MoertStatus put_in_place(const char *aside, const char *name) {
   return MOERT_OK;
 }
 
-/* ---- meta.json --------------------------------------------------------------------- */
+/* ---- meta.json ----------------------------------------------------------- */
 
 static void hash_text(uint64_t hash, char out[17]) {
   snprintf(out, 17, "%016llx", (unsigned long long)hash);
@@ -169,7 +169,7 @@ done:
   return st;
 }
 
-/* ---- saving ------------------------------------------------------------------------- */
+/* ---- saving -------------------------------------------------------------- */
 
 static MoertStatus write_tensors(const MoertSession *s, const char *dir,
                                  cJSON *files) {
@@ -203,8 +203,7 @@ static MoertStatus point_latest(const char *dir, const char *name) {
   RT_TRY(join(dir, file, &aside));
   RT_TRY(join(dir, "latest", &latest));
   MoertStatus st = rt_write_file(aside.text, name, strlen(name));
-  if (st == MOERT_OK)
-    st = RT_SYS(rename(aside.text, latest.text), latest.text);
+  if (st == MOERT_OK) st = RT_SYS(rename(aside.text, latest.text), latest.text);
   if (st != MOERT_OK) unlink(aside.text);
   return st == MOERT_OK ? sync_dir(dir) : st;
 }
@@ -236,7 +235,7 @@ MoertStatus moert_save(MoertSession *s, const char *dir, int64_t cursor) {
   return st == MOERT_OK ? st : rt_fail_prefix(st, "checkpoint not saved: ");
 }
 
-/* ---- finding the newest, removing old ones --------------------------------------------- */
+/* ---- finding the newest, removing old ones ------------------------------- */
 
 /* Fills the name that DIR/latest holds. */
 static MoertStatus read_latest(const char *dir, char *out, size_t out_bytes) {
@@ -249,7 +248,8 @@ static MoertStatus read_latest(const char *dir, char *out, size_t out_bytes) {
     return rt_fail(MOERT_NOT_FOUND, "%s: no checkpoint there", dir);
   RT_TRY(st);
   size_t len = 0;
-  while (len < bytes && len + 1 < out_bytes && data[len] > ' ') len++;
+  while (len < bytes && len + 1 < out_bytes && data[len] > ' ')
+    len++;
   if (len) memcpy(out, data, len);
   out[len] = 0;
   rt_unmap(data, bytes);
@@ -303,7 +303,7 @@ MoertStatus moert_prune(const char *dir, int keep) {
   return MOERT_OK;
 }
 
-/* ---- loading --------------------------------------------------------------------------- */
+/* ---- loading ------------------------------------------------------------- */
 
 /* A checkpoint opened for reading. */
 typedef struct Loaded {
@@ -313,7 +313,8 @@ typedef struct Loaded {
 
 static void close_loaded(Loaded *l) {
   cJSON_Delete(l->meta);
-  for (int i = 0; i < KINDS; i++) rt_tensors_close(&l->tensors[i]);
+  for (int i = 0; i < KINDS; i++)
+    rt_tensors_close(&l->tensors[i]);
 }
 
 static double meta_number(const cJSON *meta, const char *name) {
@@ -363,8 +364,9 @@ static MoertStatus check_file(const cJSON *meta, const char *name,
   hash_text(rt_hash_mapped(data, bytes), hash);
   if (cJSON_IsString(want) && strcmp(want->valuestring, hash) == 0)
     return MOERT_OK;
-  return rt_fail(MOERT_BAD_DATA, "%s: changed after it was saved: hash %s, not %s",
-                 path, hash, cJSON_IsString(want) ? want->valuestring : "?");
+  return rt_fail(MOERT_BAD_DATA,
+                 "%s: changed after it was saved: hash %s, not %s", path, hash,
+                 cJSON_IsString(want) ? want->valuestring : "?");
 }
 
 static MoertStatus open_file(Loaded *l, const char *dir, int kind) {
@@ -396,7 +398,8 @@ static MoertStatus check_tensor(const RtTensors *t, const MoertSlot *slot,
                    slot->path);
   const char *dtype = rt_dtype[slot->dtype].safetensors;
   bool same = x->rank == slot->rank && strcmp(x->dtype, dtype) == 0;
-  for (int i = 0; same && i < x->rank; i++) same = x->dims[i] == slot->dims[i];
+  for (int i = 0; same && i < x->rank; i++)
+    same = x->dims[i] == slot->dims[i];
   if (same) return MOERT_OK;
   char there[256], here[256];
   shape_text(x->dtype, x->rank, x->dims, there, sizeof there);
@@ -487,7 +490,6 @@ MoertStatus moert_load(MoertSession *s, const char *dir, const char *pattern,
   if (!pattern) take_meta(s, l.meta, out_cursor);
 done:
   close_loaded(&l);
-  return st == MOERT_OK
-             ? st
-             : rt_fail_prefix(st, "checkpoint %s not loaded: ", dir);
+  return st == MOERT_OK ? st
+                        : rt_fail_prefix(st, "checkpoint %s not loaded: ", dir);
 }

@@ -1,9 +1,9 @@
 /* cpu.c: the thread team.
  *
- * The runtime alone owns it: OpenMP's team, the one that oneDNN uses too, always
- * of one size. libgomp ends and restarts threads when a region asks for fewer
- * than the last one had, so no region here asks for fewer, even when it has
- * fewer chunks than threads. */
+ * The runtime alone owns it: OpenMP's team, the one that oneDNN uses too,
+ * always of one size. libgomp ends and restarts threads when a region asks for
+ * fewer than the last one had, so no region here asks for fewer, even when it
+ * has fewer chunks than threads. */
 #include "rt.h"
 
 #include <omp.h>

@@ -1,11 +1,11 @@
 /* data.c: a text file as the inputs of an entry.
  *
  * The file is mapped. With S the largest shift asked for, its first n - S bytes
- * are positions to read at; they are cut into B streams of equal length that run
- * side by side, so that recurrent state carries on from batch to batch. Training
- * drops what does not fill a batch at the end of the streams and starts again.
- * Covering gives every position exactly once: the streams are rounded up, and
- * what lies behind the end is masked. */
+ * are positions to read at; they are cut into B streams of equal length that
+ * run side by side, so that recurrent state carries on from batch to batch.
+ * Training drops what does not fill a batch at the end of the streams and
+ * starts again. Covering gives every position exactly once: the streams are
+ * rounded up, and what lies behind the end is masked. */
 #include "rt.h"
 
 #include <ctype.h>
@@ -40,7 +40,7 @@ struct MoertText {
   int64_t cursor;
 };
 
-/* ---- what an input asks for ------------------------------------------------------ */
+/* ---- what an input asks for ---------------------------------------------- */
 
 typedef struct Source {
   bool text, mask;
@@ -48,7 +48,8 @@ typedef struct Source {
 } Source;
 
 static const char *skip_space(const char *p) {
-  while (isspace((unsigned char)*p)) p++;
+  while (isspace((unsigned char)*p))
+    p++;
   return p;
 }
 
@@ -75,8 +76,7 @@ static bool take_number(const char **p, int64_t *out) {
 static bool take_argument(const char **p, Source *out) {
   if (take(p, "mask")) return out->mask = true;
   if (take(p, "shift")) return take_number(p, &out->shift);
-  if (take(p, "below"))
-    return take_number(p, &out->below) && out->below > 0;
+  if (take(p, "below")) return take_number(p, &out->below) && out->below > 0;
   return false;
 }
 
@@ -94,7 +94,7 @@ static bool parse_source(const char *p, Source *out) {
   return *skip_space(p) == 0;
 }
 
-/* ---- opening ------------------------------------------------------------------------ */
+/* ---- opening ------------------------------------------------------------- */
 
 static MoertStatus add_input(MoertText *t, int entry, const MoertBinding *b) {
   Source src;
@@ -106,17 +106,17 @@ static MoertStatus add_input(MoertText *t, int entry, const MoertBinding *b) {
   if (!src.text) return MOERT_OK;
   RtKind kind = src.mask ? RT_FLOAT : RT_INT;
   if (b->rank != 2 || rt_dtype[b->dtype].kind != kind)
-    return rt_fail(MOERT_INVALID, "entry %s: input '%s' from %s must be %s[B, T]",
-                   t->entry->name, b->name, b->source,
-                   src.mask ? "f32" : "i32");
+    return rt_fail(
+        MOERT_INVALID, "entry %s: input '%s' from %s must be %s[B, T]",
+        t->entry->name, b->name, b->source, src.mask ? "f32" : "i32");
   if (t->n_inputs == 0) t->streams = b->dims[0], t->width = b->dims[1];
   if (b->dims[0] != t->streams || b->dims[1] != t->width)
-    return rt_fail(MOERT_INVALID,
-                   "entry %s: text inputs differ in shape: '%s' is [%lld, %lld], "
-                   "not [%lld, %lld]",
-                   t->entry->name, b->name, (long long)b->dims[0],
-                   (long long)b->dims[1], (long long)t->streams,
-                   (long long)t->width);
+    return rt_fail(
+        MOERT_INVALID,
+        "entry %s: text inputs differ in shape: '%s' is [%lld, %lld], "
+        "not [%lld, %lld]",
+        t->entry->name, b->name, (long long)b->dims[0], (long long)b->dims[1],
+        (long long)t->streams, (long long)t->width);
   if (src.shift > t->shift) t->shift = src.shift;
   if (src.below < t->below) t->below = src.below;
   t->has_mask |= src.mask;
@@ -158,8 +158,8 @@ static MoertStatus check_length(const MoertText *t) {
   return rt_fail(MOERT_BAD_DATA,
                  "%s: %lld bytes are fewer than a batch takes: %lld, for %lld "
                  "sequences of %lld and %lld to look ahead",
-                 t->path, n, wanted, (long long)t->streams,
-                 (long long)t->width, shift);
+                 t->path, n, wanted, (long long)t->streams, (long long)t->width,
+                 shift);
 }
 
 static MoertStatus lay_out(MoertText *t) {
@@ -170,8 +170,7 @@ static MoertStatus lay_out(MoertText *t) {
   int64_t round_up = train ? 0 : 1; /* to whole streams, to whole batches */
   t->stream_positions =
       (t->positions + round_up * (t->streams - 1)) / t->streams;
-  t->batches =
-      (t->stream_positions + round_up * (t->width - 1)) / t->width;
+  t->batches = (t->stream_positions + round_up * (t->width - 1)) / t->width;
   if (!train && !t->has_mask &&
       t->batches * t->width * t->streams != t->positions)
     return rt_fail(MOERT_INVALID,
@@ -232,7 +231,7 @@ void moert_text_close(MoertText *t) {
   free(t);
 }
 
-/* ---- reading -------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 /* One row of an input: positions [at, at + width) of a stream. What is behind
  * the stream's or the text's end becomes 0, in the mask too. */
@@ -264,11 +263,15 @@ MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event) {
   return MOERT_OK;
 }
 
-int64_t moert_text_cursor(const MoertText *t) { return t->cursor; }
+int64_t moert_text_cursor(const MoertText *t) {
+  return t->cursor;
+}
 void moert_text_seek(MoertText *t, int64_t cursor) {
   t->cursor = cursor < 0 ? 0 : cursor;
 }
 int64_t moert_text_batch_tokens(const MoertText *t) {
   return t->streams * t->width;
 }
-int64_t moert_text_batches(const MoertText *t) { return t->batches; }
+int64_t moert_text_batches(const MoertText *t) {
+  return t->batches;
+}

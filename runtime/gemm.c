@@ -1,10 +1,11 @@
 /* gemm.c: matrix products by oneDNN, or by plain loops.
  *
  * oneDNN's primitives cost a millisecond to make and can hold scratch memory of
- * their own. So each different shape is made once, when a session begins, for the
- * team's number of threads, with scratch memory given by the session. What oneDNN
- * lacks (f64, strides that only its reference code takes) runs through plain
- * loops: each element sums over k in order, whatever the number of threads. */
+ * their own. So each different shape is made once, when a session begins, for
+ * the team's number of threads, with scratch memory given by the session. What
+ * oneDNN lacks (f64, strides that only its reference code takes) runs through
+ * plain loops: each element sums over k in order, whatever the number of
+ * threads. */
 #include "rt.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -21,33 +22,33 @@ struct RtGemm {
   OwnGemm *own;
 };
 
-/* ---- plain loops ------------------------------------------------------------ */
+/* ---- plain loops --------------------------------------------------------- */
 
 /* One row of c over `width` columns, kept in registers or the first cache. */
 enum { OWN_COLUMNS = 64 };
 
 /* Rows [row_lo, row_hi) of all batches: row = batch * m + i. */
-#define OWN_GEMM(T)                                                            \
-  static void own_##T(const MoertGemm *g, void *const *args, int64_t row_lo,   \
-                      int64_t row_hi) {                                        \
-    const int64_t *as = g->a_stride, *bs = g->b_stride, *cs = g->c_stride;     \
-    for (int64_t row = row_lo; row < row_hi; row++) {                          \
-      int64_t batch = row / g->m, i = row % g->m;                              \
-      const T *a = (const T *)args[0] + batch * as[0] + i * as[1];             \
-      T *c = (T *)args[2] + batch * cs[0] + i * cs[1];                         \
-      for (int64_t j0 = 0; j0 < g->n; j0 += OWN_COLUMNS) {                     \
-        const T *b = (const T *)args[1] + batch * bs[0] + j0 * bs[2];          \
-        int64_t width = g->n - j0 < OWN_COLUMNS ? g->n - j0 : OWN_COLUMNS;     \
-        T sum[OWN_COLUMNS] = {0};                                              \
-        for (int64_t k = 0; k < g->k; k++)                                     \
-          for (int64_t j = 0; j < width; j++)                                  \
-            sum[j] += a[k * as[2]] * b[k * bs[1] + j * bs[2]];                 \
-        for (int64_t j = 0; j < width; j++) {                                  \
-          T *to = &c[(j0 + j) * cs[2]];                                        \
-          *to = g->accumulate ? *to + sum[j] : sum[j];                         \
-        }                                                                      \
-      }                                                                        \
-    }                                                                          \
+#define OWN_GEMM(T)                                                          \
+  static void own_##T(const MoertGemm *g, void *const *args, int64_t row_lo, \
+                      int64_t row_hi) {                                      \
+    const int64_t *as = g->a_stride, *bs = g->b_stride, *cs = g->c_stride;   \
+    for (int64_t row = row_lo; row < row_hi; row++) {                        \
+      int64_t batch = row / g->m, i = row % g->m;                            \
+      const T *a = (const T *)args[0] + batch * as[0] + i * as[1];           \
+      T *c = (T *)args[2] + batch * cs[0] + i * cs[1];                       \
+      for (int64_t j0 = 0; j0 < g->n; j0 += OWN_COLUMNS) {                   \
+        const T *b = (const T *)args[1] + batch * bs[0] + j0 * bs[2];        \
+        int64_t width = g->n - j0 < OWN_COLUMNS ? g->n - j0 : OWN_COLUMNS;   \
+        T sum[OWN_COLUMNS] = {0};                                            \
+        for (int64_t k = 0; k < g->k; k++)                                   \
+          for (int64_t j = 0; j < width; j++)                                \
+            sum[j] += a[k * as[2]] * b[k * bs[1] + j * bs[2]];               \
+        for (int64_t j = 0; j < width; j++) {                                \
+          T *to = &c[(j0 + j) * cs[2]];                                      \
+          *to = g->accumulate ? *to + sum[j] : sum[j];                       \
+        }                                                                    \
+      }                                                                      \
+    }                                                                        \
   }
 OWN_GEMM(float)
 OWN_GEMM(double)
@@ -62,7 +63,7 @@ static void run_own(const RtGemm *g, void *const *args, int threads) {
     g->own(&g->shape, args, row, row + 1);
 }
 
-/* ---- oneDNN ------------------------------------------------------------------ */
+/* ---- oneDNN -------------------------------------------------------------- */
 
 static MoertStatus start_engine(RtGemms *all) {
   if (all->engine) return MOERT_OK;
@@ -70,8 +71,8 @@ static MoertStatus start_engine(RtGemms *all) {
   RT_TRY(RT_DNNL(dnnl_engine_create(&engine, dnnl_cpu, 0)));
   all->engine = engine;
   dnnl_stream_t stream;
-  RT_TRY(RT_DNNL(
-      dnnl_stream_create(&stream, engine, dnnl_stream_default_flags)));
+  RT_TRY(
+      RT_DNNL(dnnl_stream_create(&stream, engine, dnnl_stream_default_flags)));
   all->stream = stream;
   return MOERT_OK;
 }
@@ -83,7 +84,8 @@ static MoertStatus matrix(const MoertGemm *g, const int64_t *stride,
                           dnnl_memory_desc_t *out) {
   dnnl_dims_t dims = {g->batch, rows, columns}, strides;
   int first = g->batch == 1; /* without the batch dim */
-  for (int i = 0; i < 3; i++) strides[i] = stride[i];
+  for (int i = 0; i < 3; i++)
+    strides[i] = stride[i];
   if (strides[0] == 0) dims[0] = 1, strides[0] = rows * columns;
   if (columns == 1) strides[2] = 1;
   if (rows == 1) strides[1] = columns * strides[2];
@@ -100,8 +102,7 @@ static MoertStatus make_attributes(const MoertGemm *g,
   dnnl_post_ops_t ops;
   RT_TRY(RT_DNNL(dnnl_post_ops_create(&ops)));
   MoertStatus st = RT_DNNL(dnnl_post_ops_append_sum(ops, 1));
-  if (st == MOERT_OK)
-    st = RT_DNNL(dnnl_primitive_attr_set_post_ops(*out, ops));
+  if (st == MOERT_OK) st = RT_DNNL(dnnl_primitive_attr_set_post_ops(*out, ops));
   dnnl_post_ops_destroy(ops);
   return st;
 }
@@ -141,9 +142,9 @@ static MoertStatus make_primitive(RtGemms *all, RtGemm *g) {
   dnnl_primitive_desc_t pd = NULL;
   MoertStatus st;
   RT_TRYGOTO(make_attributes(s, &attr), st, done);
-  RT_TRYGOTO(RT_DNNL(dnnl_primitive_desc_create(&pd, &desc, attr, all->engine,
-                                                NULL)),
-             st, done);
+  RT_TRYGOTO(
+      RT_DNNL(dnnl_primitive_desc_create(&pd, &desc, attr, all->engine, NULL)),
+      st, done);
   if (is_reference(pd) && g->own) goto done;
   RT_TRYGOTO(make_memories(all, g, md, pd), st, done);
   st = RT_DNNL(dnnl_primitive_create(&g->primitive, pd));
@@ -166,10 +167,11 @@ static MoertStatus run_primitive(const RtGemms *all, const RtGemm *g,
   return RT_DNNL(dnnl_primitive_execute(g->primitive, all->stream, 4, exec));
 }
 
-/* ---- for the session ------------------------------------------------------------ */
+/* ---- for the session ----------------------------------------------------- */
 
 static void gemm_free(RtGemm *g) {
-  for (int i = 0; i < 4; i++) dnnl_memory_destroy(g->memory[i]);
+  for (int i = 0; i < 4; i++)
+    dnnl_memory_destroy(g->memory[i]);
   dnnl_primitive_destroy(g->primitive);
   free(g);
 }
@@ -226,7 +228,8 @@ MoertStatus rt_gemm_run(RtGemms *all, RtGemm *g, void *const *args,
 }
 
 void rt_gemms_free(RtGemms *all) {
-  for (int i = 0; i < all->n; i++) gemm_free(all->items[i]);
+  for (int i = 0; i < all->n; i++)
+    gemm_free(all->items[i]);
   free(all->items);
   if (all->stream) dnnl_stream_destroy(all->stream);
   if (all->engine) dnnl_engine_destroy(all->engine);

@@ -37,7 +37,8 @@ void rt_hash_start(RtHash *h) {
 }
 
 static void stripe(RtHash *h, const unsigned char *p) {
-  for (int i = 0; i < 4; i++) h->acc[i] = mix(h->acc[i], read64(p + 8 * i));
+  for (int i = 0; i < 4; i++)
+    h->acc[i] = mix(h->acc[i], read64(p + 8 * i));
 }
 
 void rt_hash_add(RtHash *h, const void *data, size_t bytes) {
@@ -53,16 +54,18 @@ void rt_hash_add(RtHash *h, const void *data, size_t bytes) {
     stripe(h, h->rest);
     h->n_rest = 0;
   }
-  for (; end - p >= 32; p += 32) stripe(h, p);
+  for (; end - p >= 32; p += 32)
+    stripe(h, p);
   h->n_rest = (size_t)(end - p);
   if (h->n_rest) memcpy(h->rest, p, h->n_rest);
 }
 
 static uint64_t all_stripes(const RtHash *h) {
   const uint64_t *a = h->acc;
-  uint64_t x = rotate(a[0], 1) + rotate(a[1], 7) + rotate(a[2], 12) +
-               rotate(a[3], 18);
-  for (int i = 0; i < 4; i++) x = merge(x, a[i]);
+  uint64_t x =
+      rotate(a[0], 1) + rotate(a[1], 7) + rotate(a[2], 12) + rotate(a[3], 18);
+  for (int i = 0; i < 4; i++)
+    x = merge(x, a[i]);
   return x;
 }
 
@@ -76,7 +79,8 @@ uint64_t rt_hash_end(const RtHash *hash) {
     h = rotate(h ^ read32(p) * P1, 23) * P2 + P3;
     p += 4;
   }
-  for (; p < end; p++) h = rotate(h ^ *p * P5, 11) * P1;
+  for (; p < end; p++)
+    h = rotate(h ^ *p * P5, 11) * P1;
   h = (h ^ h >> 33) * P2;
   h = (h ^ h >> 29) * P3;
   return h ^ h >> 32;

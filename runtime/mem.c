@@ -1,8 +1,8 @@
 /* mem.c: a session's memory, allocated once, counted to the byte.
  *
- * Large blocks are aligned to huge pages and ask for them: fewer TLB misses when
- * a step walks through all parameters. Every page is touched at once, so that
- * memory does not run out in the middle of training. */
+ * Large blocks are aligned to huge pages and ask for them: fewer TLB misses
+ * when a step walks through all parameters. Every page is touched at once, so
+ * that memory does not run out in the middle of training. */
 #include "rt.h"
 
 #include <errno.h>
@@ -34,7 +34,8 @@ MoertStatus rt_mem_new(RtMem *m, int64_t bytes, bool poison, void **out_data) {
 }
 
 void rt_mem_free(RtMem *m) {
-  for (int i = 0; i < m->n_blocks; i++) free(m->blocks[i].data);
+  for (int i = 0; i < m->n_blocks; i++)
+    free(m->blocks[i].data);
   free(m->blocks);
   *m = (RtMem){0};
 }

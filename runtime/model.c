@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 const RtDtype rt_dtype[MOERT_DTYPE_COUNT] = {
-#define DT(name, bytes, kind, llvm, onednn, safetensors, tol)                  \
+#define DT(name, bytes, kind, llvm, onednn, safetensors, tol) \
   [MOERT_##name] = {#name, safetensors, bytes, RT_##kind, onednn},
 #include "dtypes.def"
 #undef DT
@@ -23,7 +23,8 @@ const RtDtype rt_dtype[MOERT_DTYPE_COUNT] = {
 
 int64_t rt_elements(int rank, const int64_t *dims) {
   int64_t n = 1;
-  for (int i = 0; i < rank; i++) n *= dims[i];
+  for (int i = 0; i < rank; i++)
+    n *= dims[i];
   return n;
 }
 
@@ -120,8 +121,7 @@ static MoertStatus check_desc(const MoertDesc *d, const char *path) {
     return rt_fail(MOERT_UNSUPPORTED,
                    "%s: compiled for version %u of the runtime, this one is "
                    "version %u; compile it again",
-                   path, (unsigned)d->abi_version,
-                   (unsigned)MOERT_ABI_VERSION);
+                   path, (unsigned)d->abi_version, (unsigned)MOERT_ABI_VERSION);
   return check_features(d, path);
 }
 
@@ -155,4 +155,6 @@ void moert_close(MoertModel *model) {
   free(model);
 }
 
-const MoertDesc *moert_desc(const MoertModel *model) { return model->desc; }
+const MoertDesc *moert_desc(const MoertModel *model) {
+  return model->desc;
+}

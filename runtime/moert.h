@@ -24,18 +24,18 @@ extern "C" {
 
 #define MOERT_API __attribute__((visibility("default")))
 
-/* ======================= part 1: for programs ============================== */
+/* ======================= part 1: for programs ============================= */
 
 typedef enum MoertStatus {
   MOERT_OK = 0,
-  MOERT_INVALID,     /* the caller's mistake: wrong name, shape, order of calls */
+  MOERT_INVALID,     /* the caller's mistake: wrong name, shape, size */
   MOERT_NOT_FOUND,   /* a file, symbol, slot or entry that is not there */
-  MOERT_BAD_DATA,    /* a file is there but truncated, edited or of another kind */
+  MOERT_BAD_DATA,    /* a file that is truncated, edited or of another kind */
   MOERT_UNSUPPORTED, /* this machine or this build cannot: CPU feature, ABI */
   MOERT_NO_MEMORY,
-  MOERT_IO,         /* reading or writing failed: no space, no permission */
-  MOERT_NOT_FINITE, /* the step's loss or gradient is not finite; nothing changed */
-  MOERT_INTERNAL    /* a mistake of the runtime itself */
+  MOERT_IO,          /* reading or writing failed: no space, no permission */
+  MOERT_NOT_FINITE,  /* loss or gradient is not finite; nothing changed */
+  MOERT_INTERNAL     /* a mistake of the runtime itself */
 } MoertStatus;
 
 typedef struct MoertModel MoertModel;
@@ -104,16 +104,16 @@ MOERT_API int64_t moert_steps_done(const MoertSession *s);
 MOERT_API void moert_set_steps_done(MoertSession *s, int64_t steps);
 
 /* Saves all slots, the step, seed, options and `cursor` (the caller's data
- * position) under a directory `dir`/step-NNNNNNNN, written aside, synced, renamed; then points
- * `dir`/latest at it. */
+ * position) under a directory `dir`/step-NNNNNNNN, written aside, synced,
+ * renamed; then points `dir`/latest at it. */
 MOERT_API MoertStatus moert_save(MoertSession *s, const char *dir,
                                  int64_t cursor);
-/* Loads a checkpoint directory, or the latest under it. Hashes, names, shapes and
- * dtypes are checked before anything changes. `pattern` NULL loads everything
- * and demands that all be there; otherwise only parameters whose path matches
- * ('*' any run, '?' any character) are loaded, and step, seed, options and
- * cursor stay; `dir` may then also be a single safetensors file. out_cursor may
- * be NULL. */
+/* Loads a checkpoint directory, or the latest under it. Hashes, names, shapes
+ * and dtypes are checked before anything changes. `pattern` NULL loads
+ * everything and demands that all be there; otherwise only parameters whose
+ * path matches ('*' any run, '?' any character) are loaded, and step, seed,
+ * options and cursor stay; `dir` may then also be a single safetensors file.
+ * out_cursor may be NULL. */
 MOERT_API MoertStatus moert_load(MoertSession *s, const char *dir,
                                  const char *pattern, int64_t *out_cursor);
 /* Removes all but the `keep` newest checkpoints under `dir`; never the one that
@@ -123,10 +123,11 @@ MOERT_API MoertStatus moert_prune(const char *dir, int keep);
 /* ---- text files as data ----------------------------------------------------
  *
  * A file is mapped and read as bytes, one token each. Inputs say what they take
- * of it: `text` the byte at a position as i32, `text(shift=S)` the byte S later,
- * `text(mask, shift=S)` f32, 1 where that byte exists and counts, else 0. All of
- * an entry's text inputs are [B, T]: B streams side by side, T positions of each
- * a batch. `below=N` among the arguments makes bytes from N on an error. */
+ * of it: `text` the byte at a position as i32, `text(shift=S)` the byte S
+ * later, `text(mask, shift=S)` a float, 1 where that byte exists and counts,
+ * else 0. All of an entry's text inputs are [B, T]: B streams side by side, T
+ * positions of each a batch. `below=N` among the arguments makes bytes from N
+ * on an error. */
 typedef struct MoertText MoertText;
 
 typedef enum MoertTextMode {
@@ -141,8 +142,8 @@ typedef enum MoertTextEvent {
 } MoertTextEvent;
 
 /* MOERT_INVALID: the entry takes no text. MOERT_BAD_DATA: empty, shorter than a
- * batch (the message says how many bytes it takes), a byte out of bounds. `path`
- * NULL: random bytes, for measuring. */
+ * batch (the message says how many bytes it takes), a byte out of bounds.
+ * `path` NULL: random bytes, for measuring. */
 MOERT_API MoertStatus moert_text_open(MoertSession *s, const char *entry,
                                       const char *path, MoertTextMode mode,
                                       MoertText **out_text);
@@ -161,7 +162,7 @@ MOERT_API void moert_text_close(MoertText *t);
 MOERT_API int64_t moert_planned_bytes(const MoertSession *s);
 MOERT_API int moert_threads(const MoertSession *s);
 
-/* ================== part 2: the contract with generated code =============== */
+/* ================== part 2: the contract with generated code ============== */
 
 /* A compiled model exports `const MoertDesc moert_model`. Everything in it is
  * constant data. Bump the version with any change to a struct below. */
@@ -320,7 +321,7 @@ typedef struct MoertDesc {
   int64_t slab_bytes[3]; /* param, optim, state */
 } MoertDesc;
 
-/* ---- for tests and tools: one record at a time ----------------------------- */
+/* ---- for tests and tools: one record at a time --------------------------- */
 
 MOERT_API const MoertDesc *moert_desc(const MoertModel *model);
 /* Address of a ref in this session at given loop indices (NULL: all 0). */

@@ -25,11 +25,11 @@ static int find_verb(const char *name) {
   return -1;
 }
 
-/* Idle threads of OpenMP spin for milliseconds by default, which takes the cores
- * away from whoever else uses them: two trainings at once on four cores were
- * measured to slow down a thousand times. 5000 turns are enough to catch the next
- * parallel region of a step. libgomp reads this when it is loaded, before main:
- * hence the second start. */
+/* Idle threads of OpenMP spin for milliseconds by default, which takes the
+ * cores away from whoever else uses them: two trainings at once on four cores
+ * were measured to slow down a thousand times. 5000 turns are enough to catch
+ * the next parallel region of a step. libgomp reads this when it is loaded,
+ * before main: hence the second start. */
 static void limit_spinning(char **argv) {
   if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
   setenv("GOMP_SPINCOUNT", "5000", 1);
@@ -50,7 +50,8 @@ static int unknown_verb(const char *word) {
 
 int main(int argc, char **argv) {
   limit_spinning(argv);
-  signal(SIGXFSZ, SIG_IGN); /* a write past the limit is an error, not the end */
+  signal(SIGXFSZ,
+         SIG_IGN); /* a write past the limit is an error, not the end */
   if (argc < 2) {
     fprintf(stderr, "moerun: no command given; moerun --help lists them\n");
     return EXIT_USAGE;

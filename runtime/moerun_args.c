@@ -15,7 +15,13 @@ enum { /* ORDER VERB: as in moerun.c */
   RUNS = TRAIN | EVAL | SAMPLE | BENCH
 };
 
-typedef enum OptionKind { OPT_TEXT, OPT_COUNT, OPT_REAL, OPT_FLAG, OPT_SET } OptionKind;
+typedef enum OptionKind {
+  OPT_TEXT,
+  OPT_COUNT,
+  OPT_REAL,
+  OPT_FLAG,
+  OPT_SET
+} OptionKind;
 
 typedef struct Option {
   const char *name;
@@ -45,8 +51,8 @@ static const Option options[] = {
      "default: the cores this process may use"},
     {"--log", "F.jsonl", TRAIN, OPT_TEXT, AT(log),
      "write one JSON object a step: step, loss, lr, grad_norm, tokens_per_s,\n"
-     "every other scalar report under its name, and under the last part of its\n"
-     "name where only one report ends so; valid_loss, valid_perplexity,\n"
+     "every other scalar report under its name, and under the last part of\n"
+     "its name where only one report ends so; valid_loss, valid_perplexity,\n"
      "valid_tokens where evaluated"},
     {"--print-every", "N", TRAIN, OPT_COUNT, AT(print_every),
      "a line of progress every N steps; default: about 40 lines"},
@@ -61,8 +67,8 @@ static const Option options[] = {
      "or from the start when there is none"},
     {"--load", "DIR[:PATTERN]", TRAIN | EVAL | SAMPLE | BENCH, OPT_TEXT,
      AT(load),
-     "parameters from a checkpoint or a .safetensors file; with a pattern only\n"
-     "those whose path matches ('*' any run, '?' any character)"},
+     "parameters from a checkpoint or a .safetensors file; with a pattern\n"
+     "only those whose path matches ('*' any run, '?' any character)"},
     {"--prompt", "TEXT", SAMPLE, OPT_TEXT, AT(prompt),
      "what the text starts with; default: a new line"},
     {"--tokens", "N", SAMPLE, OPT_COUNT, AT(tokens),
@@ -81,7 +87,7 @@ static const Option options[] = {
      "fill memory with NaN before use: for tests"},
 };
 
-/* ---- help -------------------------------------------------------------------------- */
+/* ---- help ---------------------------------------------------------------- */
 
 void run_help(const RunVerb *verbs, int n_verbs) {
   printf("moerun runs models that moec has compiled.\n\n");
@@ -120,7 +126,7 @@ void run_verb_help(const RunVerb *verbs, int verb) {
   printf("  %-23s this text\n", "--help");
 }
 
-/* ---- parsing ------------------------------------------------------------------------ */
+/* ---- parsing ------------------------------------------------------------- */
 
 static bool wrong(const char *fmt, const char *a, const char *b) {
   fprintf(stderr, "moerun: ");

@@ -6,7 +6,8 @@
 
 enum { WARM_UP = 3, DEFAULT_STEPS = 20, PROFILE_LINES = 40 };
 
-static MoertStatus steps(Run *r, const char *entry, MoertText *data, int64_t n) {
+static MoertStatus steps(Run *r, const char *entry, MoertText *data,
+                         int64_t n) {
   MoertTextEvent event;
   MoertStatus st = MOERT_OK;
   for (int64_t i = 0; i < n && st == MOERT_OK; i++) {
@@ -16,7 +17,7 @@ static MoertStatus steps(Run *r, const char *entry, MoertText *data, int64_t n) 
   return st;
 }
 
-/* ---- the profile ------------------------------------------------------------------------ */
+/* ---- the profile --------------------------------------------------------- */
 
 /* All records of one source line. */
 typedef struct Line {
@@ -66,8 +67,8 @@ static void print_lines(const Line *lines, int n, double total,
 static int print_profile(const Run *r, const MoertEntry *e, int64_t n_steps) {
   const double *seconds;
   const int64_t *calls;
-  MoertStatus st = moert_profile(r->session, (int)(e - r->desc->entries),
-                                 &seconds, &calls);
+  MoertStatus st =
+      moert_profile(r->session, (int)(e - r->desc->entries), &seconds, &calls);
   if (st != MOERT_OK) return run_failed(st);
   Line *lines = calloc((size_t)e->n_records + 1, sizeof *lines);
   if (!lines) return run_error("out of memory");
@@ -90,7 +91,7 @@ static int print_profile(const Run *r, const MoertEntry *e, int64_t n_steps) {
   return 0;
 }
 
-/* ---- the measurement ------------------------------------------------------------------------ */
+/* ---- the measurement ----------------------------------------------------- */
 
 static void print_json(const Run *r, const MoertEntry *e, int64_t n,
                        double seconds, int64_t tokens) {
@@ -118,8 +119,7 @@ static int bench(Run *r, const MoertEntry *e) {
   if (st == MOERT_OK) st = steps(r, e->name, data, n);
   double seconds = run_seconds() - start;
   int status = st == MOERT_OK ? 0 : run_failed(st);
-  if (!status)
-    print_json(r, e, n, seconds, moert_text_batch_tokens(data));
+  if (!status) print_json(r, e, n, seconds, moert_text_batch_tokens(data));
   if (!status && r->args->profile) status = print_profile(r, e, n + WARM_UP);
   moert_text_close(data);
   return status;

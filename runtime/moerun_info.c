@@ -28,7 +28,8 @@ static void print_model(const RunArgs *a, const MoertDesc *d) {
   printf("model      %s\ncompiler   %s, options: %s\nsource     %s\nneeds     ",
          a->model, d->compiler, d->flags[0] ? d->flags : "none",
          d->source_hash);
-  for (int i = 0; i < d->n_features; i++) printf(" %s", d->features[i]);
+  for (int i = 0; i < d->n_features; i++)
+    printf(" %s", d->features[i]);
   printf("\nmemory     parameters %s, optimiser state %s, recurrent state %s\n",
          run_bytes_text(d->slab_bytes[MOERT_SLOT_PARAM]),
          run_bytes_text(d->slab_bytes[MOERT_SLOT_OPTIM]),
@@ -73,7 +74,8 @@ static void print_slots(const MoertDesc *d) {
       if (n++ == 0) printf("\n%s\n", titles[kind]);
       char type[160];
       int64_t elements = 1;
-      for (int k = 0; k < s->rank; k++) elements *= s->dims[k];
+      for (int k = 0; k < s->rank; k++)
+        elements *= s->dims[k];
       type_text(s->dtype, s->rank, s->dims, type, sizeof type);
       printf("    %-40s %-24s %14s\n", s->path, type,
              run_bytes_text(elements * dtype_bytes[s->dtype]));
@@ -88,7 +90,8 @@ static void print_lists(const MoertDesc *d) {
   for (int i = 0; i < d->n_options; i++)
     printf("    %-40s %g\n", d->options[i].name, d->options[i].value);
   if (d->n_texts) printf("\nIR, by stage (moerun info --ir STAGE)\n   ");
-  for (int i = 0; i < d->n_texts; i++) printf(" %s", d->texts[i].name);
+  for (int i = 0; i < d->n_texts; i++)
+    printf(" %s", d->texts[i].name);
   if (d->n_texts) printf("\n");
 }
 
@@ -100,8 +103,7 @@ static int print_ir(const MoertDesc *d, const char *stage) {
     }
   run_error("the model has no IR of a stage '%s'%s", stage,
             d->n_texts ? rt_did_you_mean(stage, &d->texts[0].name,
-                                         (size_t)d->n_texts,
-                                         sizeof d->texts[0])
+                                         (size_t)d->n_texts, sizeof d->texts[0])
                        : "");
   fprintf(stderr, "there are:");
   for (int i = 0; i < d->n_texts; i++)
@@ -120,7 +122,8 @@ int run_info(const RunArgs *a) {
     status = print_ir(d, a->ir);
   } else {
     print_model(a, d);
-    for (int i = 0; i < d->n_entries; i++) print_entry(&d->entries[i]);
+    for (int i = 0; i < d->n_entries; i++)
+      print_entry(&d->entries[i]);
     print_slots(d);
     print_lists(d);
   }

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- messages ----------------------------------------------------------------------- */
+/* ---- messages ------------------------------------------------------------ */
 
 int run_error(const char *fmt, ...) {
   va_list ap;
@@ -26,7 +26,7 @@ int run_failed(MoertStatus st) {
   return st == MOERT_INTERNAL ? EXIT_INTERNAL : EXIT_USER;
 }
 
-/* ---- opening ------------------------------------------------------------------------ */
+/* ---- opening ------------------------------------------------------------- */
 
 /* "DIR:PATTERN", "DIR": parameters only. */
 static MoertStatus load_parameters(Run *r, const char *from) {
@@ -35,8 +35,7 @@ static MoertStatus load_parameters(Run *r, const char *from) {
   bool is_path = access(dir, F_OK) == 0; /* as it is, colons included */
   char *colon = is_path ? NULL : strrchr(dir, ':');
   if (colon) *colon = 0;
-  MoertStatus st =
-      moert_load(r->session, dir, colon ? colon + 1 : "*", NULL);
+  MoertStatus st = moert_load(r->session, dir, colon ? colon + 1 : "*", NULL);
   free(dir);
   return st;
 }
@@ -105,7 +104,7 @@ const MoertEntry *run_entry(const Run *r, const char *name) {
   return NULL;
 }
 
-/* ---- the process ---------------------------------------------------------------------- */
+/* ---- the process --------------------------------------------------------- */
 
 static int64_t proc_status(const char *field) {
   FILE *f = fopen("/proc/self/status", "r");
@@ -120,8 +119,12 @@ static int64_t proc_status(const char *field) {
   return (int64_t)kib * 1024;
 }
 
-int64_t run_resident_bytes(void) { return proc_status("VmRSS"); }
-int64_t run_peak_bytes(void) { return proc_status("VmHWM"); }
+int64_t run_resident_bytes(void) {
+  return proc_status("VmRSS");
+}
+int64_t run_peak_bytes(void) {
+  return proc_status("VmHWM");
+}
 
 double run_seconds(void) {
   struct timespec t;
@@ -129,7 +132,7 @@ double run_seconds(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- numbers as text -------------------------------------------------------------------- */
+/* ---- numbers as text ----------------------------------------------------- */
 
 enum { TEXT_BYTES = 40 };
 
@@ -145,7 +148,8 @@ const char *run_bytes_text(int64_t bytes) {
   char *text = text_buffer();
   double x = (double)bytes;
   size_t u = 0;
-  while (x >= 999.95 && u + 1 < COUNT_OF(units)) x /= 1000, u++;
+  while (x >= 999.95 && u + 1 < COUNT_OF(units))
+    x /= 1000, u++;
   snprintf(text, TEXT_BYTES, u ? "%.1f %s" : "%.0f %s", x, units[u]);
   return text;
 }

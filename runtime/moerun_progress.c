@@ -1,6 +1,6 @@
 /* moerun_progress.c: what training tells on the way: a table that grows on
- * stderr, one live line below it on a terminal, lines of JSON, and the loss as a
- * picture at the end. */
+ * stderr, one live line below it on a terminal, lines of JSON, and the loss as
+ * a picture at the end. */
 #include "rt.h"
 
 #include <math.h>
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- JSON ------------------------------------------------------------------------------ */
+/* ---- JSON ---------------------------------------------------------------- */
 
 JsonLine json_start(FILE *to) {
   fputc('{', to);
@@ -54,7 +54,7 @@ void json_end(JsonLine *j) {
   fflush(j->to);
 }
 
-/* ---- the table ---------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------- */
 
 static void clear_live(const Progress *p) {
   if (p->live) fputs("\r\033[K", stderr);
@@ -113,7 +113,7 @@ void progress_note(Progress *p, const char *fmt, ...) {
   fputc('\n', stderr);
 }
 
-/* ---- the curve ------------------------------------------------------------------------------ */
+/* ---- the curve ----------------------------------------------------------- */
 
 enum { CURVE_WIDTH = 64, CURVE_HEIGHT = 12 };
 
@@ -132,8 +132,7 @@ void progress_add(Progress *p, int64_t step, double loss) {
 void progress_add_valid(Progress *p, int64_t step, double loss) {
   if (p->n_valids == p->cap_valids) {
     int cap = p->cap_valids ? 2 * p->cap_valids : 64;
-    struct ProgressValid *more =
-        realloc(p->valids, (size_t)cap * sizeof *more);
+    struct ProgressValid *more = realloc(p->valids, (size_t)cap * sizeof *more);
     if (!more) return;
     p->valids = more;
     p->cap_valids = cap;
@@ -167,12 +166,12 @@ static void draw(const Progress *p, int width, const double *mean, double lo,
     memset(grid[r], ' ', CURVE_WIDTH);
     grid[r][width] = 0;
   }
-  for (int c = 0; c < width; c++) grid[row_of(mean[c], lo, hi)][c] = '*';
+  for (int c = 0; c < width; c++)
+    grid[row_of(mean[c], lo, hi)][c] = '*';
   for (int i = 0; i < p->n_valids; i++) {
     int64_t at = p->valids[i].step - p->first_step;
     int c = (int)(at * width / p->n);
-    if (at >= 0 && c < width)
-      grid[row_of(p->valids[i].loss, lo, hi)][c] = 'o';
+    if (at >= 0 && c < width) grid[row_of(p->valids[i].loss, lo, hi)][c] = 'o';
   }
   for (int r = 0; r < CURVE_HEIGHT; r++)
     fprintf(stderr, "%8.3f |%s\n",
@@ -196,7 +195,8 @@ void progress_curve(const Progress *p) {
           p->n_valids ? ", o validation" : "");
   draw(p, width, mean, lo, hi);
   fprintf(stderr, "         +");
-  for (int c = 0; c < width; c++) fputc('-', stderr);
+  for (int c = 0; c < width; c++)
+    fputc('-', stderr);
   fprintf(stderr, "\n          step %-*s%s\n", width - 5 > 12 ? width - 12 : 4,
           run_count_text(p->first_step),
           run_count_text(p->first_step + p->n - 1));

@@ -1,7 +1,7 @@
 /* moerun_sample.c: writing text, one token at a time.
  *
- * The entry takes one token, from `tokens`, and reports the `logits` of the next
- * one; recurrent state carries what came before. */
+ * The entry takes one token, from `tokens`, and reports the `logits` of the
+ * next one; recurrent state carries what came before. */
 #include "rt.h"
 
 #include <math.h>
@@ -11,7 +11,7 @@
 typedef struct Sampler {
   Run run;
   const char *entry;
-  void *input;        /* one token */
+  void *input; /* one token */
   int input_dtype;
   const MoertBinding *logits;
   const void *logits_data;

@@ -12,7 +12,9 @@
 
 static volatile sig_atomic_t stop_signal;
 
-static void on_signal(int number) { stop_signal = number; }
+static void on_signal(int number) {
+  stop_signal = number;
+}
 
 /* The second signal of a kind ends the program at once. */
 static void catch_signals(void) {
@@ -38,7 +40,7 @@ typedef struct Train {
   int64_t saved_step; /* of the newest checkpoint, -1 for none */
 } Train;
 
-/* ---- reports ------------------------------------------------------------------------ */
+/* ---- reports ------------------------------------------------------------- */
 
 static bool is_scalar_report(const MoertBinding *b) {
   return b->kind == MOERT_BIND_REPORT && b->rank == 0;
@@ -75,7 +77,7 @@ static double learning_rate(const Train *t) {
   return moert_get_option(t->run.session, "lr", &x) == MOERT_OK ? x : NAN;
 }
 
-/* ---- the log ---------------------------------------------------------------------------- */
+/* ---- the log ------------------------------------------------------------- */
 
 /* A resumed run drops the lines of steps that it will do again. */
 static int cut_log(const char *path, int64_t steps_done) {
@@ -139,20 +141,20 @@ static void write_log(const Train *t, const StepInfo *i) {
   json_end(&j);
 }
 
-/* ---- evaluating and saving ------------------------------------------------------------------ */
+/* ---- evaluating and saving ----------------------------------------------- */
 
 static int validate(Train *t, int64_t step) {
   if (!t->valid || t->valid_step == step) return 0;
   moert_text_seek(t->valid, 0);
-  MoertStatus st = run_evaluate(&t->run, "eval", t->valid, &t->valid_loss,
-                                &t->valid_tokens);
+  MoertStatus st =
+      run_evaluate(&t->run, "eval", t->valid, &t->valid_loss, &t->valid_tokens);
   if (st != MOERT_OK) return run_failed(st);
   t->valid_step = step;
   progress_add_valid(&t->progress, step, t->valid_loss);
-  progress_note(&t->progress,
-                "%9s %9.4f %8.4f %11.3f   on %s tokens of %s", "valid",
-                t->valid_loss, t->valid_loss / log(2), exp(t->valid_loss),
-                run_count_text((int64_t)t->valid_tokens), t->args->valid);
+  progress_note(&t->progress, "%9s %9.4f %8.4f %11.3f   on %s tokens of %s",
+                "valid", t->valid_loss, t->valid_loss / log(2),
+                exp(t->valid_loss), run_count_text((int64_t)t->valid_tokens),
+                t->args->valid);
   return 0;
 }
 
@@ -172,7 +174,7 @@ static bool is_due(int64_t every, int64_t step) {
   return every > 0 && step % every == 0;
 }
 
-/* ---- a step ------------------------------------------------------------------------------------ */
+/* ---- a step -------------------------------------------------------------- */
 
 static int stop_not_finite(const Train *t) {
   run_error("%s", moert_error());
@@ -199,8 +201,10 @@ static int train_step(Train *t, StepInfo *out) {
     progress_note(&t->progress,
                   "%9s data from the start again, recurrent state reset; round "
                   "%lld",
-                  "", (long long)(moert_text_cursor(t->data) - 1) /
-                              (long long)moert_text_batches(t->data) + 1);
+                  "",
+                  (long long)(moert_text_cursor(t->data) - 1) /
+                          (long long)moert_text_batches(t->data) +
+                      1);
   double a_step = (run_seconds() - t->started) / (double)(step - t->first_step);
   *out = (StepInfo){.step = step,
                     .steps = t->steps,
@@ -251,19 +255,17 @@ static int train_all(Train *t) {
   return save(t);
 }
 
-/* ---- before and after ------------------------------------------------------------------------------ */
+/* ---- before and after ---------------------------------------------------- */
 
 static void introduce(Train *t) {
   const MoertDesc *d = t->run.desc;
   int64_t parameters = d->slab_bytes[MOERT_SLOT_PARAM];
-  progress_note(&t->progress,
-                "%s: %s of parameters, %s of memory, %d threads", t->args->model,
-                run_bytes_text(parameters),
+  progress_note(&t->progress, "%s: %s of parameters, %s of memory, %d threads",
+                t->args->model, run_bytes_text(parameters),
                 run_bytes_text(moert_planned_bytes(t->run.session)),
                 moert_threads(t->run.session));
-  progress_note(&t->progress,
-                "%s: %s batches of %s tokens a round", t->args->data,
-                run_count_text(moert_text_batches(t->data)),
+  progress_note(&t->progress, "%s: %s batches of %s tokens a round",
+                t->args->data, run_count_text(moert_text_batches(t->data)),
                 run_count_text(moert_text_batch_tokens(t->data)));
   if (t->run.resumed)
     progress_note(&t->progress, "resumed after step %s",
@@ -272,7 +274,8 @@ static void introduce(Train *t) {
     progress_note(&t->progress, "no checkpoint under %s yet: from the start",
                   t->args->ckpt);
   if (t->run.resumed && t->args->seed >= 0)
-    progress_note(&t->progress, "--seed is not used: the checkpoint has its own");
+    progress_note(&t->progress,
+                  "--seed is not used: the checkpoint has its own");
   if (t->first_step >= t->steps)
     progress_note(&t->progress, "nothing to do: --steps is %s",
                   run_count_text(t->steps));
@@ -304,8 +307,7 @@ static void summary_json(const Train *t, double seconds, double tokens) {
 static void summarise(Train *t) {
   double seconds = run_seconds() - t->started;
   int64_t steps = moert_steps_done(t->run.session) - t->first_step;
-  double tokens =
-      (double)steps * (double)moert_text_batch_tokens(t->data);
+  double tokens = (double)steps * (double)moert_text_batch_tokens(t->data);
   progress_curve(&t->progress);
   if (steps)
     progress_note(&t->progress, "\n%s steps, %s tokens in %s: %s tokens/s",
@@ -331,8 +333,8 @@ static int open_train(Train *t) {
     return run_error("entry %s does not train: it has no minimize",
                      t->entry_name);
   MoertSession *s = t->run.session;
-  MoertStatus st = moert_text_open(s, t->entry_name, a->data, MOERT_TEXT_TRAIN,
-                                   &t->data);
+  MoertStatus st =
+      moert_text_open(s, t->entry_name, a->data, MOERT_TEXT_TRAIN, &t->data);
   if (st == MOERT_OK && a->valid)
     st = moert_text_open(s, "eval", a->valid, MOERT_TEXT_COVER, &t->valid);
   if (st != MOERT_OK) return run_failed(st);

@@ -12,7 +12,7 @@
 #define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 
-/* ---- status.c: failures as a status and a text ------------------------------ */
+/* ---- status.c: failures as a status and a text --------------------------- */
 
 /* Records this thread's failure text and returns `st`. */
 MoertStatus rt_fail(MoertStatus st, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -55,18 +55,18 @@ static inline MoertStatus rt_dnnl_status(int status, const char *call,
        ? MOERT_OK                                                              \
        : rt_fail(MOERT_NO_MEMORY, "out of memory"))
 
-/* ---- word.c: the name that was meant ---------------------------------------- */
+/* ---- word.c: the name that was meant ------------------------------------- */
 
 /* The candidate nearest to `word` by edit distance; NULL when none is near.
  * `stride` bytes lie between candidates, each starts with a const char *. */
 const char *rt_nearest(const char *word, const void *candidates, size_t n,
                        size_t stride);
-/* "; did you mean 'X'?" for that candidate, or "". Text of a static thread-local
- * buffer. */
+/* "; did you mean 'X'?" for that candidate, or "". Text of a static
+ * thread-local buffer. */
 const char *rt_did_you_mean(const char *word, const void *candidates, size_t n,
                             size_t stride);
 
-/* ---- hash.c ------------------------------------------------------------------ */
+/* ---- hash.c -------------------------------------------------------------- */
 
 /* XXH64 with seed 0: in pieces, and at once. */
 typedef struct RtHash {
@@ -79,13 +79,13 @@ void rt_hash_add(RtHash *h, const void *data, size_t bytes);
 uint64_t rt_hash_end(const RtHash *h);
 uint64_t rt_hash(const void *data, size_t bytes);
 
-/* ---- cpuid.c ----------------------------------------------------------------- */
+/* ---- cpuid.c ------------------------------------------------------------- */
 
 /* Whether this machine, its operating system included, has a CPU feature, by
  * LLVM's name for it. False for names that are not known. */
 bool rt_cpu_has(const char *feature);
 
-/* ---- model.c ----------------------------------------------------------------- */
+/* ---- model.c ------------------------------------------------------------- */
 
 struct MoertModel {
   void *library;
@@ -109,7 +109,7 @@ int64_t rt_slot_bytes(const MoertSlot *slot);
 double rt_load(int dtype, const void *data);
 void rt_store(int dtype, void *data, double value);
 
-/* ---- mem.c -------------------------------------------------------------------- */
+/* ---- mem.c --------------------------------------------------------------- */
 
 /* All memory of a session. `bytes` is the sum of what was asked for. */
 typedef struct RtMem {
@@ -128,7 +128,7 @@ void rt_mem_free(RtMem *m);
 /* Refuses what this machine does not have. */
 MoertStatus rt_mem_check(int64_t bytes);
 
-/* ---- cpu.c: the thread team ---------------------------------------------------- */
+/* ---- cpu.c: the thread team ---------------------------------------------- */
 
 /* The cores this process may use: its affinity, and its container's share. */
 int rt_cpu_cores(void);
@@ -143,7 +143,7 @@ void rt_team_leave(RtTeam before);
 void rt_run_stage(const MoertStage *g, int threads, void *const *args,
                   char *scratch, int64_t scratch_stride, void *workspace);
 
-/* ---- gemm.c -------------------------------------------------------------------- */
+/* ---- gemm.c -------------------------------------------------------------- */
 
 /* A product made ready: a oneDNN primitive, or plain loops. */
 typedef struct RtGemm RtGemm;
@@ -162,7 +162,7 @@ MoertStatus rt_gemm_run(RtGemms *all, RtGemm *g, void *const *args,
                         void *scratchpad, int threads);
 void rt_gemms_free(RtGemms *all);
 
-/* ---- session.c ------------------------------------------------------------------ */
+/* ---- session.c ----------------------------------------------------------- */
 
 typedef struct RtEntry {
   char *base[MOERT_SLAB_COUNT];
@@ -197,12 +197,12 @@ char *rt_slot_data(const MoertSession *s, const MoertSlot *slot);
 char *rt_address(const MoertSession *s, int entry, const MoertRef *ref,
                  const int64_t *loop);
 
-/* ---- step.c ----------------------------------------------------------------------- */
+/* ---- step.c -------------------------------------------------------------- */
 
 /* Runs all records of an entry, its scalar inputs written before. */
 MoertStatus rt_run_entry(MoertSession *s, int entry);
 
-/* ---- safetensors.c ----------------------------------------------------------------- */
+/* ---- safetensors.c ------------------------------------------------------- */
 
 /* A tensor in a file: `data` points into the mapping. */
 typedef struct RtTensor {
@@ -241,7 +241,7 @@ void rt_copy_mapped(void *to, const char *data, size_t bytes);
 /* Writes a new file and syncs it. */
 MoertStatus rt_write_file(const char *path, const void *data, size_t bytes);
 
-/* ==== moerun ==================================================================== */
+/* ==== moerun ============================================================== */
 
 /* The command line. Names are those of the options. */
 typedef struct RunArgs {
@@ -258,7 +258,7 @@ typedef struct RunArgs {
 /* What the programs end with. */
 enum { EXIT_USER = 1, EXIT_USAGE = 2, EXIT_INTERNAL = 70 };
 
-/* ---- moerun_args.c: the command line -------------------------------------------- */
+/* ---- moerun_args.c: the command line ------------------------------------- */
 
 typedef struct RunVerb {
   const char *name;
@@ -272,7 +272,7 @@ void run_verb_help(const RunVerb *verbs, int verb);
 bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,
                RunArgs *out);
 
-/* ---- moerun_open.c: what all verbs do ------------------------------------------- */
+/* ---- moerun_open.c: what all verbs do ------------------------------------ */
 
 /* Prints "moerun: " and the message on stderr; returns EXIT_USER. */
 int run_error(const char *fmt, ...) PRINTF_LIKE(1, 2);
@@ -289,9 +289,9 @@ typedef struct Run {
   int64_t resident_before, peak_before; /* bytes, before and after creation */
 } Run;
 
-/* Model, session, checkpoint, options, in this order. Without --resume and --load
- * parameters come from the checkpoint `from`, where it is not NULL. An exit
- * status, 0 when all is well; call run_close in any case. */
+/* Model, session, checkpoint, options, in this order. Without --resume and
+ * --load parameters come from the checkpoint `from`, where it is not NULL. An
+ * exit status, 0 when all is well; call run_close in any case. */
 int run_open(const RunArgs *a, const char *from, Run *out);
 void run_close(Run *r);
 /* NULL, with the message printed, when the model has no such entry. */
@@ -301,12 +301,13 @@ const MoertEntry *run_entry(const Run *r, const char *name);
 int64_t run_resident_bytes(void);
 int64_t run_peak_bytes(void);
 double run_seconds(void);
-/* "12.3 MB", "1,234,567", "1:02:03"; static thread-local text, four at a time. */
+/* "12.3 MB", "1,234,567", "1:02:03"; static thread-local text, four at a
+ * time. */
 const char *run_bytes_text(int64_t bytes);
 const char *run_count_text(int64_t n);
 const char *run_time_text(double seconds);
 
-/* ---- moerun_progress.c: what training tells ---------------------------------------- */
+/* ---- moerun_progress.c: what training tells ------------------------------ */
 
 /* A JSON object on one line. */
 typedef struct JsonLine {
@@ -348,7 +349,7 @@ void progress_curve(const Progress *p);
 void progress_free(Progress *p);
 
 /* ---- moerun_train.c, moerun_eval.c, moerun_sample.c, moerun_bench.c,
- * moerun_info.c: one verb each ------------------------------------------------------ */
+ * moerun_info.c: one verb each --------------------------------------------- */
 
 int run_train(const RunArgs *a);
 int run_eval(const RunArgs *a);

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- files ------------------------------------------------------------------------ */
+/* ---- files --------------------------------------------------------------- */
 
 MoertStatus rt_map_file(const char *path, const char **out_data,
                         size_t *out_bytes) {
@@ -82,8 +82,8 @@ static MoertStatus write_all(int fd, const void *data, size_t bytes,
 }
 
 static MoertStatus open_new(const char *path, int *out_fd) {
-  return RT_SYS(*out_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-                               0666),
+  return RT_SYS(*out_fd =
+                    open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666),
                 path);
 }
 
@@ -103,7 +103,7 @@ MoertStatus rt_write_file(const char *path, const void *data, size_t bytes) {
   return sync_and_close(fd, write_all(fd, data, bytes, path), path);
 }
 
-/* ---- writing ------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------- */
 
 static bool add_tensor(cJSON *header, const MoertSlot *slot, int64_t at) {
   int64_t end = at + rt_slot_bytes(slot);
@@ -186,7 +186,7 @@ MoertStatus rt_tensors_write(const MoertSession *s, int kind, const char *path,
   return MOERT_OK;
 }
 
-/* ---- reading ------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 /* A whole number from 0 to 2^53. */
 static bool is_count(const cJSON *n) {
@@ -229,7 +229,8 @@ static bool read_tensor(const cJSON *item, const char *data, size_t data_bytes,
   out->data = data + lo;
   out->bytes = hi - lo;
   double elements = 1; /* cannot overflow, and is exact when it fits */
-  for (int i = 0; i < out->rank; i++) elements *= (double)out->dims[i];
+  for (int i = 0; i < out->rank; i++)
+    elements *= (double)out->dims[i];
   int64_t each = dtype_bytes(out->dtype);
   return each == 0 || elements * (double)each == (double)out->bytes;
 }
@@ -250,12 +251,12 @@ static MoertStatus read_header(const char *path, RtTensors *t) {
   const cJSON *item;
   cJSON_ArrayForEach(item, (cJSON *)t->header) {
     if (strcmp(item->string, "__metadata__") == 0) continue;
-    if (!read_tensor(item, data, t->map_bytes - 8 - length,
-                     &t->items[t->n++]))
-      return rt_fail(MOERT_BAD_DATA,
-                     "%s: tensor '%s': its entry in the header is wrong, or the "
-                     "file is truncated",
-                     path, item->string);
+    if (!read_tensor(item, data, t->map_bytes - 8 - length, &t->items[t->n++]))
+      return rt_fail(
+          MOERT_BAD_DATA,
+          "%s: tensor '%s': its entry in the header is wrong, or the "
+          "file is truncated",
+          path, item->string);
   }
   return MOERT_OK;
 }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- finding things by name --------------------------------------------------- */
+/* ---- finding things by name ---------------------------------------------- */
 
 int rt_find_entry(MoertSession *s, const char *name) {
   const MoertDesc *d = s->desc;
@@ -70,7 +70,7 @@ static int64_t binding_bytes(const MoertBinding *b) {
   return rt_elements(b->rank, b->dims) * rt_dtype[b->dtype].bytes;
 }
 
-/* ---- addresses -------------------------------------------------------------------- */
+/* ---- addresses ----------------------------------------------------------- */
 
 char *rt_slot_data(const MoertSession *s, const MoertSlot *slot) {
   return s->slab[slot->kind] + slot->offset;
@@ -80,7 +80,8 @@ char *rt_address(const MoertSession *s, int entry, const MoertRef *ref,
                  const int64_t *loop) {
   int64_t offset = ref->offset;
   if (loop)
-    for (int i = 0; i < MOERT_MAX_LOOPS; i++) offset += loop[i] * ref->stride[i];
+    for (int i = 0; i < MOERT_MAX_LOOPS; i++)
+      offset += loop[i] * ref->stride[i];
   return s->entries[entry].base[ref->slab] + offset;
 }
 
@@ -89,7 +90,7 @@ void *moert_address(MoertSession *s, int entry, const MoertRef *ref,
   return rt_address(s, entry, ref, loop);
 }
 
-/* ---- checks of the table ------------------------------------------------------------ */
+/* ---- checks of the table ------------------------------------------------- */
 
 static int64_t slab_bytes(const MoertDesc *d, const MoertEntry *e, int slab) {
   switch ((MoertSlab)slab) {
@@ -109,7 +110,8 @@ static bool ref_fits(const MoertDesc *d, const MoertEntry *e, const MoertRef *r,
                      const int64_t *counts) {
   if (r->dtype < 0 || r->dtype >= MOERT_DTYPE_COUNT || r->elements < 0)
     return false;
-  int64_t lo = r->offset, hi = r->offset + r->elements * rt_dtype[r->dtype].bytes;
+  int64_t lo = r->offset,
+          hi = r->offset + r->elements * rt_dtype[r->dtype].bytes;
   for (int i = 0; i < MOERT_MAX_LOOPS; i++) {
     int64_t far = (counts[i] - 1) * r->stride[i];
     if (counts[i] > 0) *(far < 0 ? &lo : &hi) += far;
@@ -160,9 +162,11 @@ static MoertStatus check_tables(const MoertDesc *d) {
   return MOERT_OK;
 }
 
-/* ---- making a session ------------------------------------------------------------------ */
+/* ---- making a session ---------------------------------------------------- */
 
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
 
 /* What all kernels of the model need at most. */
 typedef struct Needs {
@@ -197,8 +201,8 @@ static MoertStatus make_gemms(MoertSession *s) {
     const MoertEntry *e = &s->desc->entries[i];
     for (int k = 0; k < e->n_records; k++)
       if (e->records[k].kind == MOERT_GEMM) {
-        MoertStatus st = rt_gemm_get(&s->gemms, e->records[k].gemm,
-                                     &s->entries[i].gemms[k]);
+        MoertStatus st =
+            rt_gemm_get(&s->gemms, e->records[k].gemm, &s->entries[i].gemms[k]);
         if (st != MOERT_OK)
           return rt_fail_prefix(st, "entry %s: record %d (%s, %s): ", e->name,
                                 k, e->records[k].name, e->records[k].where);
@@ -219,9 +223,11 @@ static MoertStatus make_memory(MoertSession *s, const Needs *n) {
   int64_t scratch = n->scratch * s->threads;
   int64_t total = n->arena + n->workspace + scratch + n->per_entry +
                   s->gemms.scratchpad_bytes + d->slab_bytes[MOERT_SLOT_STATE];
-  for (int i = 0; i < 3; i++) total += d->slab_bytes[i];
+  for (int i = 0; i < 3; i++)
+    total += d->slab_bytes[i];
   RT_TRY(rt_mem_check(total));
-  for (int i = 0; i < 3; i++) RT_TRY(new_block(s, d->slab_bytes[i], &s->slab[i]));
+  for (int i = 0; i < 3; i++)
+    RT_TRY(new_block(s, d->slab_bytes[i], &s->slab[i]));
   RT_TRY(new_block(s, d->slab_bytes[MOERT_SLOT_STATE], &s->state_kept));
   RT_TRY(new_block(s, n->arena, &s->arena));
   RT_TRY(new_block(s, n->workspace, &s->workspace));
@@ -231,7 +237,8 @@ static MoertStatus make_memory(MoertSession *s, const Needs *n) {
   s->scratch_stride = n->scratch;
   for (int i = 0; i < d->n_entries; i++) {
     char **base = s->entries[i].base;
-    for (int k = 0; k < 3; k++) base[k] = s->slab[k];
+    for (int k = 0; k < 3; k++)
+      base[k] = s->slab[k];
     base[MOERT_SLAB_ARENA] = s->arena;
     RT_TRY(new_block(s, d->entries[i].input_bytes, &base[MOERT_SLAB_INPUT]));
     RT_TRY(new_block(s, d->entries[i].report_bytes, &base[MOERT_SLAB_REPORT]));
@@ -245,7 +252,8 @@ static MoertStatus make_memory(MoertSession *s, const Needs *n) {
 static MoertStatus make_tables(MoertSession *s, const Needs *n) {
   const MoertDesc *d = s->desc;
   RT_TRY(RT_NEW(&s->options, d->n_options));
-  for (int i = 0; i < d->n_options; i++) s->options[i] = d->options[i].value;
+  for (int i = 0; i < d->n_options; i++)
+    s->options[i] = d->options[i].value;
   RT_TRY(RT_NEW(&s->args, n->args));
   RT_TRY(RT_NEW(&s->entries, d->n_entries));
   for (int i = 0; i < d->n_entries; i++) {
@@ -277,8 +285,10 @@ MoertStatus moert_session(MoertModel *model, const MoertSessionOptions *options,
   MoertSessionOptions o = options ? *options : (MoertSessionOptions){0};
   enum { MOST_THREADS = 1024 };
   if (o.threads < 0 || o.threads > MOST_THREADS)
-    return rt_fail(MOERT_INVALID, "%d threads: between 1 and %d, or 0 for all "
-                   "cores", o.threads, MOST_THREADS);
+    return rt_fail(MOERT_INVALID,
+                   "%d threads: between 1 and %d, or 0 for all "
+                   "cores",
+                   o.threads, MOST_THREADS);
   MoertSession *s;
   RT_TRY(RT_NEW(&s, 1));
   s->model = model;
@@ -310,7 +320,7 @@ void moert_session_free(MoertSession *s) {
   free(s);
 }
 
-/* ---- reading and writing ---------------------------------------------------------------- */
+/* ---- reading and writing ------------------------------------------------- */
 
 MoertStatus moert_set_option(MoertSession *s, const char *name, double value) {
   int i;
@@ -427,9 +437,15 @@ MoertStatus moert_reset_state(MoertSession *s, const char *entry) {
   return MOERT_OK;
 }
 
-int64_t moert_steps_done(const MoertSession *s) { return s->steps_done; }
+int64_t moert_steps_done(const MoertSession *s) {
+  return s->steps_done;
+}
 void moert_set_steps_done(MoertSession *s, int64_t steps) {
   s->steps_done = steps;
 }
-int64_t moert_planned_bytes(const MoertSession *s) { return s->mem.bytes; }
-int moert_threads(const MoertSession *s) { return s->threads; }
+int64_t moert_planned_bytes(const MoertSession *s) {
+  return s->mem.bytes;
+}
+int moert_threads(const MoertSession *s) {
+  return s->threads;
+}

@@ -13,7 +13,9 @@
 enum { TEXT_BYTES = 2048 };
 static _Thread_local char error_text[TEXT_BYTES];
 
-const char *moert_error(void) { return error_text; }
+const char *moert_error(void) {
+  return error_text;
+}
 
 const char *moert_status_name(MoertStatus s) {
   static const char *const names[] = {

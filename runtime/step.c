@@ -2,14 +2,15 @@
  *
  * A training step whose loss or gradient is not finite has changed nothing: the
  * model itself keeps the old values. Such a step is then run once more, with a
- * look at every float that a record writes, to name the first one to go wrong. */
+ * look at every float that a record writes, to name the first one to go
+ * wrong. */
 #include "rt.h"
 
 #include <math.h>
 #include <string.h>
 #include <time.h>
 
-/* ---- one record --------------------------------------------------------------- */
+/* ---- one record ---------------------------------------------------------- */
 
 static double seconds_now(void) {
   struct timespec t;
@@ -54,7 +55,7 @@ static MoertStatus run_timed(MoertSession *s, int entry, int index,
   return st;
 }
 
-/* ---- looking for what is not finite --------------------------------------------- */
+/* ---- looking for what is not finite -------------------------------------- */
 
 /* The bits that are all set in infinities and NaNs only. */
 static const uint64_t exponent_bits[MOERT_DTYPE_COUNT] = {
@@ -142,7 +143,7 @@ static MoertStatus check_outs(const MoertSession *s, int entry, int index,
   return MOERT_OK;
 }
 
-/* ---- all records ---------------------------------------------------------------------- */
+/* ---- all records --------------------------------------------------------- */
 
 /* The loops around the record being run, outermost first. */
 typedef struct Loops {
@@ -166,8 +167,8 @@ static int end_of_loop(const MoertEntry *e, int start) {
   int depth = 1, i = start;
   while (depth > 0) {
     i++;
-    depth += (e->records[i].kind == MOERT_LOOP) -
-             (e->records[i].kind == MOERT_END);
+    depth +=
+        (e->records[i].kind == MOERT_LOOP) - (e->records[i].kind == MOERT_END);
   }
   return i;
 }
@@ -211,7 +212,7 @@ static MoertStatus run_records(MoertSession *s, int entry, bool check) {
   return MOERT_OK;
 }
 
-/* ---- a step ------------------------------------------------------------------------------ */
+/* ---- a step -------------------------------------------------------------- */
 
 static double scalar_input(const MoertSession *s, const MoertBinding *b) {
   if (b->kind == MOERT_BIND_STEP) return (double)s->steps_done;
@@ -276,7 +277,7 @@ MoertStatus moert_step(MoertSession *s, const char *entry) {
   return st;
 }
 
-/* ---- for tests and tools ------------------------------------------------------------------- */
+/* ---- for tests and tools ------------------------------------------------- */
 
 MoertStatus moert_run_record(MoertSession *s, int entry, int index,
                              const int64_t *loop) {

@@ -17,14 +17,15 @@ static int min3(int a, int b, int c) {
 static int distance(const char *a, const char *b) {
   int la = (int)strlen(a), lb = (int)strlen(b), row[LONGEST + 1];
   if (la > LONGEST || lb > LONGEST) return LONGEST;
-  for (int j = 0; j <= lb; j++) row[j] = j;
+  for (int j = 0; j <= lb; j++)
+    row[j] = j;
   for (int i = 1; i <= la; i++) {
     int diagonal = row[0];
     row[0] = i;
     for (int j = 1; j <= lb; j++) {
       int above = row[j];
-      row[j] = min3(above + 1, row[j - 1] + 1,
-                    diagonal + (a[i - 1] != b[j - 1]));
+      row[j] =
+          min3(above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1]));
       diagonal = above;
     }
   }

@@ -7,7 +7,7 @@
 
 enum { B = 4, T = 8, V = 256 };
 
-/* ---- opening -------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------- */
 
 static void open_other(const char *name, const void *data, size_t bytes,
                        MoertStatus status, const char *text) {
@@ -22,7 +22,8 @@ static void test_open(void) {
   CHECK_FAILS("open: no file", moert_open("/nowhere/x.so", &m), MOERT_NOT_FOUND,
               "/nowhere/x.so: No such file");
   CHECK("open: nulls its result", !m, "not NULL");
-  open_other("open: a text", "hello", 5, MOERT_BAD_DATA, "not a compiled model");
+  open_other("open: a text", "hello", 5, MOERT_BAD_DATA,
+             "not a compiled model");
   open_other("open: an empty file", "", 0, MOERT_BAD_DATA,
              "not a compiled model");
   CHECK_FAILS("open: a directory", moert_open("/tmp", &m), MOERT_BAD_DATA,
@@ -88,7 +89,7 @@ static void test_words(void) {
   CHECK("word: none is near", !w, "%s", w);
 }
 
-/* ---- sessions and steps ------------------------------------------------------------ */
+/* ---- sessions and steps -------------------------------------------------- */
 
 static void fill(MoertSession *s, const char *entry, int from) {
   void *x, *y;
@@ -125,9 +126,9 @@ static bool loop_is_right(const float *acc, int from) {
 }
 
 static void test_step(int threads, int poison) {
-  Tiny t = tiny_open("tiny.so", (MoertSessionOptions){.threads = threads,
-                                                      .seed = 7,
-                                                      .poison = poison});
+  Tiny t = tiny_open(
+      "tiny.so",
+      (MoertSessionOptions){.threads = threads, .seed = 7, .poison = poison});
   MoertSession *s = t.s;
   fill(s, "train", 3);
   CHECK_OK("step", moert_step(s, "train"));
@@ -146,8 +147,10 @@ static void test_step(int threads, int poison) {
         (double)probe(s, "seen")[1]);
   CHECK("step: counted", moert_steps_done(s) == 1, "%lld",
         (long long)moert_steps_done(s));
-  for (int i = 0; i < 30; i++) moert_step(s, "train");
-  CHECK("step: learns", report(s, "loss") < loss - 0.5, "%g", report(s, "loss"));
+  for (int i = 0; i < 30; i++)
+    moert_step(s, "train");
+  CHECK("step: learns", report(s, "loss") < loss - 0.5, "%g",
+        report(s, "loss"));
   CHECK("step: number", report(s, "step_in") == 30, "%g", report(s, "step_in"));
   CHECK("session: threads", moert_threads(s) == threads, "%d",
         moert_threads(s));
@@ -159,7 +162,8 @@ static void test_same_for_threads(void) {
   for (int k = 0; k < 2; k++) {
     Tiny t = tiny_open("tiny.so", (MoertSessionOptions){.threads = 1 + 3 * k});
     fill(t.s, "train", 0);
-    for (int i = 0; i < 10; i++) moert_step(t.s, "train");
+    for (int i = 0; i < 10; i++)
+      moert_step(t.s, "train");
     CHECK_OK("get", moert_get(t.s, "lm/w", w[k], sizeof w[k]));
     tiny_close(t);
   }
@@ -236,7 +240,7 @@ static void test_reset(void) {
   tiny_close(t);
 }
 
-/* ---- not finite ----------------------------------------------------------------------- */
+/* ---- not finite ---------------------------------------------------------- */
 
 static void test_not_finite(void) {
   Tiny t = tiny_open("tiny.so", (MoertSessionOptions){0});
@@ -264,7 +268,7 @@ static void test_not_finite(void) {
   tiny_close(t);
 }
 
-/* ---- tools ------------------------------------------------------------------------------ */
+/* ---- tools --------------------------------------------------------------- */
 
 static void test_tools(void) {
   Tiny t = tiny_open("tiny.so", (MoertSessionOptions){.profile = 1});

@@ -1,5 +1,5 @@
-/* runtime_ckpt.c: saving, loading in whole and in part, pruning, and checkpoints
- * that were cut, edited or are of another model. */
+/* runtime_ckpt.c: saving, loading in whole and in part, pruning, and
+ * checkpoints that were cut, edited or are of another model. */
 #include "tiny.h"
 
 #include <fcntl.h>
@@ -102,13 +102,13 @@ static void test_other_model(void) {
   t = tiny_open("tiny_b.so", (MoertSessionOptions){0});
   CHECK_OK("other batch: parameters",
            moert_load(t.s, scratch("a/b/ck"), "*", NULL));
-  CHECK_FAILS("other batch: state", moert_load(t.s, scratch("a/b/ck"), NULL,
-                                               NULL),
-              MOERT_BAD_DATA, "tensor 'train/seen' is F32[4] in the file");
+  CHECK_FAILS("other batch: state",
+              moert_load(t.s, scratch("a/b/ck"), NULL, NULL), MOERT_BAD_DATA,
+              "tensor 'train/seen' is F32[4] in the file");
   tiny_close(t);
 }
 
-/* ---- damage ---------------------------------------------------------------------------- */
+/* ---- damage -------------------------------------------------------------- */
 
 /* Copies the checkpoint to `bad`, for a test to spoil. */
 static void copy_checkpoint(void) {
@@ -123,7 +123,8 @@ static void flip_byte(const char *path, long at) {
   char c = 0;
   if (at < 0) at += (long)lseek(fd, 0, SEEK_END);
   /* White space in JSON means nothing. */
-  while (pread(fd, &c, 1, at) == 1 && (c == '\t' || c == '\n')) at++;
+  while (pread(fd, &c, 1, at) == 1 && (c == '\t' || c == '\n'))
+    at++;
   c ^= 4;
   if (pwrite(fd, &c, 1, at) != 1) exit(1);
   close(fd);
@@ -165,9 +166,8 @@ static void test_damage(void) {
     flip_byte(scratch("bad/step-00000004/meta.json"), at);
     Tiny t = tiny_open("tiny.so", (MoertSessionOptions){0});
     MoertStatus st = moert_load(t.s, scratch("bad"), NULL, NULL);
-    CHECK("damage: meta.json",
-          st == MOERT_BAD_DATA || st == MOERT_UNSUPPORTED, "%s: %s",
-          moert_status_name(st), moert_error());
+    CHECK("damage: meta.json", st == MOERT_BAD_DATA || st == MOERT_UNSUPPORTED,
+          "%s: %s", moert_status_name(st), moert_error());
     tiny_close(t);
   }
   copy_checkpoint();
@@ -189,7 +189,8 @@ static void test_headers(void) {
       {"header: a list", "[]", "bad header"},
       {"header: no dtype", "{\"lm/w\": {\"shape\": [1]}}", "'lm/w'"},
       {"header: outside",
-       "{\"lm/w\":{\"dtype\":\"F32\",\"shape\":[256],\"data_offsets\":[0,1024]}}",
+       "{\"lm/"
+       "w\":{\"dtype\":\"F32\",\"shape\":[256],\"data_offsets\":[0,1024]}}",
        "'lm/w'"},
       {"header: backwards",
        "{\"lm/w\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[8,4]}}",
@@ -221,14 +222,15 @@ static void test_headers(void) {
                 moert_load(t.s, scratch("x.safetensors"), "*", NULL),
                 MOERT_BAD_DATA, bad[i].why);
   }
-  write_file(scratch("x.safetensors"), "\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10);
+  write_file(scratch("x.safetensors"), "\xff\xff\xff\xff\xff\xff\xff\x7f{}",
+             10);
   CHECK_FAILS("header: too long",
               moert_load(t.s, scratch("x.safetensors"), "*", NULL),
               MOERT_BAD_DATA, "not a whole safetensors file");
   tiny_close(t);
 }
 
-/* ---- saving again, and failing to ------------------------------------------------------------- */
+/* ---- saving again, and failing to ---------------------------------------- */
 
 static bool exists(const char *path) {
   struct stat info;

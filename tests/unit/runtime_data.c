@@ -1,5 +1,5 @@
-/* runtime_data.c: text as batches: every position where it belongs, the end of a
- * file, and files that will not do. */
+/* runtime_data.c: text as batches: every position where it belongs, the end of
+ * a file, and files that will not do. */
 #include "tiny.h"
 
 enum { B = 4, T = 8 };
@@ -77,7 +77,8 @@ static bool covers(Tiny t, size_t n) {
       count[at]++;
     }
   }
-  for (size_t i = 0; i < sizeof text; i++) right &= count[i] == (i + 1 < n);
+  for (size_t i = 0; i < sizeof text; i++)
+    right &= count[i] == (i + 1 < n);
   moert_text_close(x);
   return right;
 }
@@ -85,7 +86,8 @@ static bool covers(Tiny t, size_t n) {
 static void test_cover(void) {
   Tiny t = tiny_open("tiny.so", (MoertSessionOptions){0});
   bool right = true;
-  for (size_t n = 2; n < 300; n += n < 80 ? 1 : 13) right &= covers(t, n);
+  for (size_t n = 2; n < 300; n += n < 80 ? 1 : 13)
+    right &= covers(t, n);
   CHECK("cover: every prediction once", right, "not so");
   tiny_close(t);
 }
@@ -102,14 +104,14 @@ static void fails(Tiny t, const char *name, const char *entry, size_t n,
 static void test_bad(void) {
   Tiny t = tiny_open("tiny.so", (MoertSessionOptions){0});
   MoertText *x;
-  CHECK_FAILS("bad: no file",
-              moert_text_open(t.s, "train", "/nowhere", 0, &x),
+  CHECK_FAILS("bad: no file", moert_text_open(t.s, "train", "/nowhere", 0, &x),
               MOERT_NOT_FOUND, "/nowhere: No such file");
   CHECK_FAILS("bad: a directory", moert_text_open(t.s, "train", "/tmp", 0, &x),
               MOERT_INVALID, "not a file");
   fails(t, "bad: empty", "train", 0, MOERT_TEXT_TRAIN, "the file is empty");
-  fails(t, "bad: short", "train", 32, MOERT_TEXT_TRAIN,
-        "32 bytes are fewer than a batch takes: 33, for 4 sequences of 8 and 1");
+  fails(
+      t, "bad: short", "train", 32, MOERT_TEXT_TRAIN,
+      "32 bytes are fewer than a batch takes: 33, for 4 sequences of 8 and 1");
   fails(t, "bad: one byte", "eval", 1, MOERT_TEXT_COVER, "it takes 2");
   fails(t, "bad: takes no text", "decode", 100, MOERT_TEXT_TRAIN,
         "takes no text");
@@ -125,7 +127,8 @@ static void test_bad(void) {
   const int32_t *xs = input(t, "train", "x");
   MoertTextEvent event;
   bool right = moert_text_next(x, &event) == MOERT_OK;
-  for (int i = 0; i < B * T; i++) right &= xs[i] >= 0 && xs[i] < 100;
+  for (int i = 0; i < B * T; i++)
+    right &= xs[i] >= 0 && xs[i] < 100;
   CHECK("random data: in bounds", right, "not so");
   moert_text_close(x);
   tiny_close(t);

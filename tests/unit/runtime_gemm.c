@@ -77,8 +77,12 @@ static double largest_error(const MoertGemm *g, const char *got) {
 }
 
 static void run(RtGemms *all, const Case *k, int threads) {
-  MoertGemm g = {.batch = k->batch, .m = k->m, .n = k->n, .k = k->k,
-                 .dtype = k->dtype, .accumulate = k->accumulate};
+  MoertGemm g = {.batch = k->batch,
+                 .m = k->m,
+                 .n = k->n,
+                 .k = k->k,
+                 .dtype = k->dtype,
+                 .accumulate = k->accumulate};
   set_strides(g.a_stride, k->m, k->k, k->a_turned, false);
   set_strides(g.b_stride, k->k, k->n, k->b_turned, k->b_repeated);
   set_strides(g.c_stride, k->m, k->n, k->c_turned, false);
@@ -105,13 +109,14 @@ int main(void) {
   for (int threads = 1; threads <= 4; threads += 3) {
     RtGemms all = {0};
     RtTeam before = rt_team_enter(threads);
-    for (size_t i = 0; i < COUNT_OF(cases); i++) run(&all, &cases[i], threads);
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+      run(&all, &cases[i], threads);
     rt_team_leave(before);
     rt_gemms_free(&all);
   }
   RtGemms all = {0};
-  MoertGemm integers = {1, 2, 2, 2, {4, 2, 1}, {4, 2, 1}, {4, 2, 1},
-                        MOERT_u32, 0};
+  MoertGemm integers = {1,         2,         2,         2, {4, 2, 1},
+                        {4, 2, 1}, {4, 2, 1}, MOERT_u32, 0};
   RtGemm *made;
   CHECK_FAILS("no such product", rt_gemm_get(&all, &integers, &made),
               MOERT_UNSUPPORTED, "no matrix product in u32");

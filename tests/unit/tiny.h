@@ -10,20 +10,20 @@
 #include <unistd.h>
 
 /* CHECK that a call succeeds. */
-#define CHECK_OK(name, call)                                                   \
-  do {                                                                         \
-    MoertStatus check_status = (call);                                         \
-    CHECK(name, check_status == MOERT_OK, "%s: %s",                            \
-          moert_status_name(check_status), moert_error());                     \
+#define CHECK_OK(name, call)                               \
+  do {                                                     \
+    MoertStatus check_status = (call);                     \
+    CHECK(name, check_status == MOERT_OK, "%s: %s",        \
+          moert_status_name(check_status), moert_error()); \
   } while (0)
 
 /* CHECK that a call fails so, with this in its text. */
-#define CHECK_FAILS(name, call, status, text)                                  \
-  do {                                                                         \
-    MoertStatus check_status = (call);                                         \
-    CHECK(name, check_status == (status) && strstr(moert_error(), text),       \
-          "%s: %s", moert_status_name(check_status),                           \
-          check_status ? moert_error() : "");                                  \
+#define CHECK_FAILS(name, call, status, text)                            \
+  do {                                                                   \
+    MoertStatus check_status = (call);                                   \
+    CHECK(name, check_status == (status) && strstr(moert_error(), text), \
+          "%s: %s", moert_status_name(check_status),                     \
+          check_status ? moert_error() : "");                            \
   } while (0)
 
 /* Path of a file beside this program. */
@@ -45,8 +45,7 @@ typedef struct Tiny {
 
 static inline Tiny tiny_open(const char *name, MoertSessionOptions o) {
   Tiny t;
-  if (moert_open(beside(name), &t.model) ||
-      moert_session(t.model, &o, &t.s)) {
+  if (moert_open(beside(name), &t.model) || moert_session(t.model, &o, &t.s)) {
     printf("not ok opening %s: %s\n", name, moert_error());
     exit(1);
   }

@@ -1,7 +1,7 @@
 /* tiny_model.c: a compiled model written by hand, to test the runtime without
  * the compiler: one logit a byte, trained by gradient descent with momentum on
- * the distribution of y; recurrent state that counts positions; a loop that walks
- * over x; a product; stages with workspace, scratch and uneven chunks.
+ * the distribution of y; recurrent state that counts positions; a loop that
+ * walks over x; a product; stages with workspace, scratch and uneven chunks.
  *
  * Built several times: TINY_ABI another version, TINY_FEATURE another required
  * CPU feature, TINY_ROWS the shape of the parameter, TINY_B another batch,
@@ -63,7 +63,7 @@ enum { /* reports */
 #define F(i) ((float *)args[i])
 #define I(i) ((const int32_t *)args[i])
 
-/* ---- kernels ----------------------------------------------------------------- */
+/* ---- kernels ------------------------------------------------------------- */
 
 /* w, seed: small values that differ with the seed. */
 static void init_w(void *const *args, int64_t lo, int64_t hi, void *scratch,
@@ -198,7 +198,7 @@ KERNEL(tell, STAGE(tell, 1, 1));
 KERNEL(judge, STAGE(judge, 1, 1));
 KERNEL(copy_w, STAGE(copy_w, V, V));
 
-/* ---- tables --------------------------------------------------------------------- */
+/* ---- tables -------------------------------------------------------------- */
 
 #define REF(s, t, n, at)                                                       \
   {.slab = MOERT_SLAB_##s, .dtype = MOERT_##t, .elements = (n), .offset = (at)}
@@ -273,7 +273,8 @@ static const MoertRecord decode_records[] = {LAUNCH(copy_w, a_logits, 1)};
    .name = (n), .source = (s), .ref = __VA_ARGS__}
 #define NONE {0}
 #define BT {B, T}
-#define BIND_X BIND(INPUT, i32, 2, BT, "x", "text( below = " TINY_BELOW " )", REF_X)
+#define SOURCE_X "text( below = " TINY_BELOW " )"
+#define BIND_X BIND(INPUT, i32, 2, BT, "x", SOURCE_X, REF_X)
 #define BIND_Y BIND(INPUT, i32, 2, BT, "y", "text(shift=1)", REF_Y)
 #define SCALAR(n, t, at) BIND(REPORT, t, 0, NONE, n, "", REF(REPORT, t, 1, at))
 static const MoertBinding init_ins[] = {
