@@ -54,6 +54,7 @@ typedef struct Plan {
   Entry *e;
   Map homes;   /* Value -> Home */
   Map buffers; /* Sym of a slot -> Buffer */
+  Map copies;  /* Nodes added here: reshapes with bytes of their own */
   BufferVec arena;
   Life life;
 } Plan;
@@ -117,6 +118,12 @@ static void prepare(Plan *p, Region *r) {
   }
 }
 
+/* Whether a node's result is its operand's bytes, seen in another shape. */
+static bool is_view(const Plan *p, const Node *n) {
+  return n->op == OP_reshape && !map_get(&p->copies, n) &&
+         !home_of(p, n->outs.data[0]);
+}
+
 /* ---- who reads what ------------------------------------------------------------ */
 
 static bool in_vec(const ValueVec *v, const Value *x) {
@@ -137,7 +144,7 @@ static ValueVec views_of(Plan *p, const Region *r, Value *old) {
   vec_push(p->a, &set, old);
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *n = r->nodes.data[i];
-    if (n->op == OP_reshape && in_vec(&set, n->ins.data[0]))
+    if (is_view(p, n) && in_vec(&set, n->ins.data[0]))
       vec_push(p->a, &set, n->outs.data[0]);
   }
   return set;
@@ -183,11 +190,7 @@ static bool may_replace(Plan *p, const Region *r, Value *old, const Value *v) {
   bool after = false;
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *later = r->nodes.data[i];
-    if (after && later->op != OP_reshape && reads_any(later, &views))
-      return false;
-    if (after && later->op == OP_reshape && reads_any(later, &views) &&
-        home_of(p, later->outs.data[0]))
-      return false; /* it is a copy */
+    if (after && !is_view(p, later) && reads_any(later, &views)) return false;
     after = after || later == n;
   }
   for (uint32_t i = 0; i < views.len; i++)
@@ -210,6 +213,7 @@ static Value *add_copy(Plan *p, Region *r, Value *v, uint32_t at) {
   memmove(nodes + at + 1, nodes + at,
           (r->nodes.len - 1 - at) * sizeof *nodes);
   nodes[at] = copy->def;
+  map_put(p->a, &p->copies, copy->def, copy);
   return copy;
 }
 
@@ -219,16 +223,16 @@ static uint32_t node_position(const Region *r, const Node *n) {
   return i;
 }
 
-/* What a chain of reshapes starts from. */
-static Value *viewed(Value *v) {
-  while (v->def && v->def->op == OP_reshape) v = v->def->ins.data[0];
+/* Whose bytes `v` is. */
+static Value *viewed(const Plan *p, Value *v) {
+  while (v->def && is_view(p, v->def)) v = v->def->ins.data[0];
   return v;
 }
 
 /* `v` where it owns its bytes; a copy, made as early as can be, where it is a
  * parameter of the region or a view of one. */
 static Value *owned(Plan *p, Region *r, Value *v) {
-  if (viewed(v)->def) return v;
+  if (viewed(p, v)->def) return v;
   uint32_t at = v->def ? node_position(r, v->def) + 1 : 0;
   return add_copy(p, r, v, at);
 }
@@ -252,7 +256,7 @@ static void send_result(Plan *p, Region *r, uint32_t i, Home h, Value *old) {
       set_home(p, from, h);
       return;
     }
-    if (home_of(p, from) || !from->def || from->def->op != OP_reshape) break;
+    if (!from->def || !is_view(p, from->def)) break;
     from = from->def->ins.data[0];
   }
   v = r->results.data[i] = add_copy(p, r, v, r->nodes.len);
@@ -276,7 +280,7 @@ static void send_scans(Plan *p, Region *r, int depth) {
 static void send_init(Plan *p, Region *r, Node *n, uint32_t c, Home h) {
   Value *v = n->ins.data[c];
   ValueVec views = views_of(p, r, v);
-  bool mine = can_send(p, v) && v->def->op != OP_reshape && views.len == 1 &&
+  bool mine = can_send(p, v) && !is_view(p, v->def) && views.len == 1 &&
               !in_vec(&r->results, v);
   for (uint32_t i = 0; i < n->ins.len && mine; i++)
     mine = i == c || n->ins.data[i] != v;
@@ -468,7 +472,7 @@ static void place_outs(Plan *p, Region *r, Node *n) {
     if (home_of(p, v)) continue;
     Home *over = dying_operand(p, r, n, j);
     Home h = over ? *over : (Home){0};
-    if (n->op == OP_reshape) h = *home_of(p, n->ins.data[0]);
+    if (is_view(p, n)) h = *home_of(p, n->ins.data[0]);
     if (!h.buffer) h.buffer = new_buffer(p, r, type_bytes(&v->type));
     set_home(p, v, h);
   }

@@ -187,14 +187,27 @@ static void experts(const char *cpu) {
 
 /* ---- random graphs --------------------------------------------------------------- */
 
+/* Zeros, by a launch. */
+static Value *zeros(Ctx *cx, Entry *e, Type t) {
+  Builder b = ir_builder(cx, e->region);
+  Attr attrs[MAX_ATTRS] = {{.s = sym(cx, "map"), .present = true},
+                           {.present = true}};
+  Node *n = ir_node_raw(&b, OP_fused, NULL, 0, attrs, &t, 1);
+  n->body = ir_region(cx, e, n);
+  Builder in = ir_builder(cx, n->body);
+  vec_push(&cx->perm, &n->body->results, ir_const(&in, t, 0));
+  return n->outs.data[0];
+}
+
 /* A session starts by running `init`: zeros for every slot. */
-static void add_init(Module *m) {
+static void add_init(Module *m, bool launches) {
   Entry *e = ir_entry_new(m, sym(m->cx, "init"), (Span){0});
   Builder b = ir_builder(m->cx, e->region);
   for (uint32_t i = 0; i < m->slots.len; i++) {
     const Slot *s = m->slots.data[i];
     Binding to = {.kind = BIND_SLOT, .name = s->path};
-    ir_bind_out(e, to, ir_const(&b, s->type, 0));
+    ir_bind_out(e, to, launches ? zeros(m->cx, e, s->type)
+                                : ir_const(&b, s->type, 0));
   }
 }
 
@@ -209,7 +222,7 @@ static void random_graphs(int n, int opt_level, Dtype precision, bool wild) {
     RandomGraph o = {.seed = (uint64_t)i + 1, .nodes = 10 + i % 5 * 15,
                      .high = true, .scans = i % 2, .wild = wild};
     Module *m = random_graph(&cx, &o);
-    add_init(m);
+    add_init(m, false);
     if (!run_passes(m, NULL, opt_level, precision)) {
       ctx_free(&cx); /* the bits of floats are not there in f64 */
       continue;
@@ -253,6 +266,26 @@ static void models(void) {
   }
 }
 
+/* ---- plans ------------------------------------------------------------------------- */
+
+/* The golden files of the plan compute what they say. */
+static void plans(void) {
+  static const char *const names[] = {"carries-swapped", "in-place", "memory",
+                                      "reshapes",        "slot-read-later",
+                                      "slots-swapped",   "stacked-carry"};
+  for (size_t i = 0; i < COUNT_OF(names); i++) {
+    Ctx cx = {0};
+    char path[128], name[128];
+    uint32_t file;
+    snprintf(path, sizeof path, "tests/pass/plan/%s.ir", names[i]);
+    snprintf(name, sizeof name, "build plan %s", names[i]);
+    Module *m = source_read(&cx, path, &file) ? ir_read(&cx, file) : NULL;
+    if (m) add_init(m, true);
+    if (m && !run_passes(m, "plan", 2, DT_f32)) m = NULL;
+    check(&cx, name, m, "native", 5, 1e-5);
+  }
+}
+
 /* build [FIRST]: number of the first random graph, to look at others than the
  * usual ones. */
 int main(int argc, char **argv) {
@@ -261,6 +294,7 @@ int main(int argc, char **argv) {
   products("x86-64-v3");
   experts("native");
   experts("x86-64-v3");
+  plans();
   models();
   random_graphs(20, 2, DT_f32, false);
   random_graphs(20, 2, DT_f32, true);
