@@ -179,6 +179,8 @@ static void nest(Reduction *r, int depth) {
 
 static KVal *total(Reduction *r) {
   if (!r->vector) return r->scalar;
+  if (r->scalar->kind == K_CONST) /* there was no tail */
+    return kb_fold(r->l->b, r->fold, r->vector);
   return join(r, kb_fold(r->l->b, r->fold, r->vector), r->scalar);
 }
 
@@ -260,6 +262,7 @@ KVal *lw_reduce_row(Lower *l, const Node *n, const Ix *at, int row_dims,
                     const Ix *row) {
   Reduction r = begin(l, n, at, row_dims);
   memcpy(r.at, row, sizeof(Ix) * (size_t)row_dims);
+  if (r.n_reduced == row_dims) return element(&r);
   nest(&r, row_dims);
   return total(&r);
 }

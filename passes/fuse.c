@@ -427,40 +427,29 @@ static bool sums_groups(const Node *n) {
   return strchr(m.out, m.ins[0][0]) && !strchr(m.out, m.ins[0][1]);
 }
 
-/* The sum as a contraction with ones: "nrd->nd" to "nrd,nr->nd". */
-static bool sum_by_contraction(Ctx *cx, Region *r, Node *n, NodeVec *out) {
-  if (n->op != OP_reduce_sum ||
-      dtype_info[n->outs.data[0]->type.dtype].kind != DK_FLOAT) {
-    diag_error(cx, n->span,
-               "%s over the rows of each group cannot be compiled: only float "
-               "sums can",
-               op_info[n->op].name);
-    return false;
-  }
+/* The sum as a contraction with ones: "nrd->nd" to "nrd,nr->nd". Nothing else
+ * is to be had of the rows of a group, says inference. */
+static void sum_by_contraction(Ctx *cx, Region *r, Node *n, NodeVec *out) {
   IndexMap m;
   map_parse(attr_sym(n, "map"), &m);
   Type t = n->ins.data[0]->type;
+  assert(n->op == OP_reduce_sum && dtype_info[t.dtype].kind == DK_FLOAT);
   t.rank = 2;
   Builder b = ir_builder_like(cx, r, out, n);
   Value *ones = ir_const(&b, t, 1);
   Sym map = sym_fmt(cx, "%s,%.2s->%s", m.ins[0], m.ins[0], m.out);
   ir_replace(n->outs.data[0], ir_contract(&b, n->ins.data[0], ones, map));
-  return true;
 }
 
-static bool rewrite_group_sums(Ctx *cx, Region *r) {
+static void rewrite_group_sums(Ctx *cx, Region *r) {
   NodeVec out = {0};
-  bool ok = true;
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
-    if (n->op == OP_scan) ok &= rewrite_group_sums(cx, n->body);
-    if (sums_groups(n))
-      ok &= sum_by_contraction(cx, r, n, &out);
-    else
-      vec_push(&cx->perm, &out, n);
+    if (n->op == OP_scan) rewrite_group_sums(cx, n->body);
+    if (sums_groups(n)) sum_by_contraction(cx, r, n, &out);
+    else vec_push(&cx->perm, &out, n);
   }
   r->nodes = out;
-  return ok;
 }
 
 /* ---- entry --------------------------------------------------------------- */
@@ -484,7 +473,7 @@ static void fuse_region(Ctx *cx, Region *r, const PassOptions *o) {
 bool pass_fuse(Module *m, const PassOptions *o) {
   for (uint32_t i = 0; i < m->entries.len; i++) {
     Entry *e = m->entries.data[i];
-    if (!rewrite_group_sums(m->cx, e->region)) return false;
+    rewrite_group_sums(m->cx, e->region);
     ir_sweep(e);
     fuse_region(m->cx, e->region, o);
     ir_sweep(e);

@@ -11,7 +11,7 @@
 #include <string.h>
 
 enum {
-  SMALL = 1 << 14,     /* elements that one thread sums in a few microseconds */
+  SMALL = 1 << 12,     /* elements that one thread sums in a few microseconds */
   MANY_ROWS = 16,      /* enough to share among threads */
   MAX_ROW = 1 << 16,   /* elements of a row that may have to be kept */
   MAX_TABLE = 1 << 14, /* sums over rows that are kept for each chunk */
