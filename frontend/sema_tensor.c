@@ -10,25 +10,6 @@
 
 /* ---- nodes --------------------------------------------------------------- */
 
-static void set_attr(Sema *S, Node *n, const char *name, va_list *args) {
-  const AttrSpec *specs;
-  int count = op_attrs(n->op, &specs);
-  Attr *a = attr_ref(n, name);
-  a->present = true;
-  for (int i = 0; i < count; i++) {
-    if (strcmp(specs[i].name, name) != 0) continue;
-    switch (specs[i].kind) {
-    case ATTR_INT:
-    case ATTR_BOOL: a->i = va_arg(*args, int64_t); return;
-    case ATTR_FLOAT: a->f = va_arg(*args, double); return;
-    case ATTR_STR:
-    case ATTR_MAP: a->s = sym(S->cx, va_arg(*args, const char *)); return;
-    case ATTR_INTS: break;
-    }
-  }
-  internal_error("%s: attribute %s", op_info[n->op].name, name);
-}
-
 /* Whether there is an entry to put a node into; reports once when a model grows
  * without bound. */
 static bool may_add(Sema *S, Span s) {
@@ -63,8 +44,7 @@ Node *fe_node(Sema *S, Span s, OpKind op, const Type *type, Value *const *ins,
   }
   va_list args;
   va_start(args, n_ins);
-  for (const char *name; (name = va_arg(args, const char *));)
-    set_attr(S, &probe, name, &args);
+  ir_set_attrs(S->cx, &probe, args);
   va_end(args);
   if (type) ir_add_result(S->cx, &probe, *type);
   if (!fe_infer(S, &probe, &types)) return NULL;

@@ -82,6 +82,14 @@ static void set_attr(Ctx *cx, Node *n, const char *name, va_list *args) {
   }
 }
 
+void ir_set_attrs(Ctx *cx, Node *n, va_list args) {
+  va_list rest;
+  va_copy(rest, args);
+  for (const char *name; (name = va_arg(rest, const char *));)
+    set_attr(cx, n, name, &rest);
+  va_end(rest);
+}
+
 static void add_scan_params(Ctx *cx, Node *n) {
   int64_t carries = attr_int(n, "carries"), scanned = attr_int(n, "scanned");
   ir_param(cx, n->body, NULL, type_scalar(DT_i32));
@@ -118,8 +126,7 @@ Node *ir_node(Builder *b, OpKind op, const Type *type, Value *const *ins,
   Node *n = new_node(b, op, ins, n_ins);
   va_list args;
   va_start(args, n_ins);
-  for (const char *name; (name = va_arg(args, const char *));)
-    set_attr(b->cx, n, name, &args);
+  ir_set_attrs(b->cx, n, args);
   va_end(args);
   if (op_is(op, TRAIT_REGION)) {
     add_body(b->cx, n);

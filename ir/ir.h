@@ -368,6 +368,8 @@ Builder ir_builder_like(Ctx *cx, Region *r, NodeVec *out, const Node *n);
  * call ir_finish. */
 Node *ir_node(Builder *b, OpKind op, const Type *type, Value *const *ins,
               uint32_t n_ins, ... /* name, value, ..., NULL */);
+/* Fills a node's attributes from such a list. */
+void ir_set_attrs(Ctx *cx, Node *n, va_list args);
 /* The same from a filled attribute array, with no check and no inference
  * beyond what result types are given for. */
 Node *ir_node_raw(Builder *b, OpKind op, Value *const *ins, uint32_t n_ins,
