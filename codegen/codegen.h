@@ -9,7 +9,7 @@
 #include "../ir/ir.h"
 #include "../runtime/moert.h"
 
-/* ---- loops.c: kernel loops -------------------------------------------------
+/* ---- loops.c, loops_print.c: kernel loops ----------------------------------
  *
  * The small language between tensors and LLVM. A kernel is a few stages, each
  * one parallel loop over [0, count) cut into chunks; a stage's body is nested
@@ -113,7 +113,7 @@ typedef struct Kernel {
  * which need nothing of it go to the outermost block that knows their operands,
  * and equal ones are made once: code that does not vary in a loop is outside
  * of it without further ado. Loads and stores stay where they are made, but for
- * kb_load_fixed. Scalars beside vectors are splat. Memory: cx->scratch. */
+ * kb_load_from. Scalars beside vectors are splat. Memory: cx->scratch. */
 typedef struct KBuild KBuild;
 
 KBuild *kb_new(Ctx *cx, const char *name, int n_args, int n_outs);
@@ -137,7 +137,6 @@ KVal *kb_to_i32(KBuild *b, KVal *v);
 KVal *kb_const(KBuild *b, Dtype dtype, double value);
 /* Any EW op; `dtype` is the result's. */
 KVal *kb_scalar(KBuild *b, OpKind op, Dtype dtype, KVal *const *a, int n);
-KVal *kb_op1(KBuild *b, OpKind op, KVal *x); /* result as x */
 KVal *kb_op2(KBuild *b, OpKind op, KVal *x, KVal *y); /* as x, or bool */
 KVal *kb_fma(KBuild *b, KVal *x, KVal *y, KVal *z);
 KVal *kb_select(KBuild *b, KVal *cond, KVal *yes, KVal *no);
@@ -148,13 +147,11 @@ KVal *kb_fold(KBuild *b, OpKind op, KVal *v); /* v itself when scalar */
 KVal *kb_load(KBuild *b, KBase base, KVal *index, int lanes);
 /* `offsets`: i32 lanes added to `index`. */
 KVal *kb_gather(KBuild *b, KBase base, KVal *index, KVal *offsets);
-/* A load of what nothing in this stage writes: goes outwards as far as its
- * index allows, but not out of an open kb_if. */
-KVal *kb_load_fixed(KBuild *b, KBase base, KVal *index, KVal *offsets,
-                    int lanes);
-/* The same from the depth `floor` inwards, for what was written there. */
-KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets,
-                   int lanes, int floor);
+/* A load of what nothing writes any more once the block of depth `floor` is
+ * where it is now: goes outwards to there as far as its index allows, but not
+ * out of an open kb_if. `offsets` may be NULL; else `lanes` does not matter. */
+KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets, int lanes,
+                   int floor);
 void kb_store(KBuild *b, KBase base, KVal *index, KVal *v);
 
 /* Opens a loop; ends at kb_end. Carried values are declared at its start
@@ -178,6 +175,7 @@ bool kb_known(const KBuild *b, const KVal *v); /* may be used here */
 
 /* Canonical text of a kernel: for --emit=loops, tests, finding equal ones. */
 void cg_print_kernel(const Kernel *k, Buf *out);
+uint64_t cg_hash_kernel(const Kernel *k); /* of that text, name left out */
 
 /* ---- lower.c: a node to a kernel -------------------------------------------
  * Arguments of the record are the node's operands, then its results. `lanes` is

@@ -1,4 +1,4 @@
-/* loops.c: building and printing kernel loops.
+/* loops.c: building kernel loops.
  *
  * The builder keeps a stack of open blocks. A value carries the depth and the
  * number of the block it is known in; it may be used wherever that block is
@@ -300,11 +300,6 @@ KVal *kb_scalar(KBuild *b, OpKind op, Dtype dtype, KVal *const *a, int n) {
   return cons(b, p, 0);
 }
 
-KVal *kb_op1(KBuild *b, OpKind op, KVal *x) {
-  Dtype dtype = op == OP_is_finite ? DT_bool : x->dtype;
-  return kb_scalar(b, op, dtype, &x, 1);
-}
-
 KVal *kb_op2(KBuild *b, OpKind op, KVal *x, KVal *y) {
   assert(x->dtype == y->dtype);
   bool compare = op == OP_lt || op == OP_le || op == OP_eq || op == OP_ne;
@@ -386,11 +381,6 @@ KVal *kb_gather(KBuild *b, KBase base, KVal *index, KVal *offsets) {
   KVal p = load_of(base, index, offsets, 0);
   operands_level(b, &p);
   return append(b, p);
-}
-
-KVal *kb_load_fixed(KBuild *b, KBase base, KVal *index, KVal *offsets,
-                    int lanes) {
-  return kb_load_from(b, base, index, offsets, lanes, 0);
 }
 
 KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets, int lanes,
@@ -507,188 +497,8 @@ void kb_end(KBuild *b) {
   vec_push(b->arena, top(b)->block, owner);
 }
 
-/* ---- printing ------------------------------------------------------------ */
-
-typedef struct Printer {
-  Buf *out;
-  uint32_t *names; /* by id; 0: none yet. Results at n_vals + id of their acc */
-  uint32_t n_vals, n_names;
-  int indent;
-} Printer;
-
-static uint32_t name_slot(const Printer *p, const KVal *v) {
-  if (v->kind != K_RESULT) return v->id;
-  return p->n_vals + v->loop->accs.data[v->number]->id;
-}
-
-static uint32_t name_of(Printer *p, uint32_t slot) {
-  if (!p->names[slot]) p->names[slot] = ++p->n_names;
-  return p->names[slot] - 1;
-}
-
-static void print_type(Printer *p, const KVal *v) {
-  if (v->index) {
-    buf_add(p->out, "index");
-    return;
-  }
-  buf_add(p->out, dtype_info[v->dtype].name);
-  if (v->lanes > 1) buf_fmt(p->out, "x%d", v->lanes);
-}
-
-static void print_use(Printer *p, const KVal *v) {
-  if (v->kind == K_INDEX) {
-    buf_fmt(p->out, "%lld", (long long)v->number);
-  } else if (v->kind == K_CONST) {
-    char text[32];
-    format_double(v->value, text);
-    print_type(p, v);
-    buf_fmt(p->out, "(%s)", text);
-  } else {
-    buf_fmt(p->out, "%%%u", name_of(p, name_slot(p, v)));
-  }
-}
-
-static void print_base(Printer *p, const KVal *v) {
-  static const char *const names[] = {"arg", "scratch", "workspace"};
-  buf_fmt(p->out, "%s%lld[", names[v->base.kind], (long long)v->base.number);
-  print_use(p, v->a[0]);
-  if (v->kind == K_LOAD && v->a[1]) {
-    buf_add(p->out, " + ");
-    print_use(p, v->a[1]);
-  }
-  buf_add(p->out, "]");
-}
-
-static void print_indent(Printer *p) {
-  for (int i = 0; i < p->indent; i++)
-    buf_add(p->out, "  ");
-}
-
-static void print_block(Printer *p, const KBlock *block);
-
-static void print_for(Printer *p, const KVal *v) {
-  buf_fmt(p->out, "for %%%u = ", name_of(p, v->loop->id));
-  print_use(p, v->a[0]);
-  buf_add(p->out, " to ");
-  print_use(p, v->a[1]);
-  buf_fmt(p->out, " step %lld", (long long)v->number);
-  for (uint32_t i = 0; i < v->accs.len; i++) {
-    const KVal *acc = v->accs.data[i];
-    buf_fmt(p->out, "%s%%%u = ", i ? ", " : " carry ", name_of(p, acc->id));
-    print_use(p, acc->a[0]);
-  }
-  buf_add(p->out, " {\n");
-  print_block(p, &v->body);
-  print_indent(p);
-  buf_add(p->out, "}");
-  for (uint32_t i = 0; i < v->accs.len; i++) {
-    buf_add(p->out, i ? ", " : " next ");
-    print_use(p, v->updates.data[i]);
-    buf_fmt(p->out, " -> %%%u", name_of(p, p->n_vals + v->accs.data[i]->id));
-  }
-  buf_add(p->out, "\n");
-}
-
-static const char *statement_word(const KVal *v) {
-  static const char *const alus[] = {"add", "sub", "mul", "div", "rem",
-                                     "min", "max", "lt",  "le",  "eq"};
-  switch (v->kind) {
-  case K_ALU: return alus[v->alu];
-  case K_SCALAR: return op_info[v->op].name;
-  case K_SPLAT: return "splat";
-  case K_LANES: return "lanes";
-  case K_LOAD: return "load";
-  case K_STORE: return "store";
-  case K_FOLD: return "fold";
-  case K_FROM_I32: return "index";
-  case K_TO_I32: return "i32";
-  case K_FOR: return "for";
-  case K_IF: return "if";
-  case K_INDEX:
-  case K_IV:
-  case K_CONST:
-  case K_ACC:
-  case K_RESULT: break;
-  }
-  internal_error("kind %d is not a statement", (int)v->kind);
-}
-
-static void print_value(Printer *p, const KVal *v) {
-  buf_fmt(p->out, "%%%u = %s", name_of(p, v->id), statement_word(v));
-  if (v->kind == K_FOLD) buf_fmt(p->out, " %s", op_info[v->op].name);
-  if (v->kind == K_LOAD) {
-    buf_add(p->out, " ");
-    print_base(p, v);
-  }
-  for (int i = 0; v->kind != K_LOAD && i < 5 && v->a[i]; i++) {
-    buf_add(p->out, i ? ", " : " ");
-    print_use(p, v->a[i]);
-  }
-  buf_add(p->out, " : ");
-  print_type(p, v);
-  buf_add(p->out, "\n");
-}
-
-static void print_statement(Printer *p, const KVal *v) {
-  print_indent(p);
-  if (v->kind == K_FOR) {
-    print_for(p, v);
-  } else if (v->kind == K_IF) {
-    buf_add(p->out, "if ");
-    print_use(p, v->a[0]);
-    buf_add(p->out, " {\n");
-    print_block(p, &v->body);
-    print_indent(p);
-    buf_add(p->out, "}\n");
-  } else if (v->kind == K_STORE) {
-    buf_add(p->out, "store ");
-    print_base(p, v);
-    buf_add(p->out, ", ");
-    print_use(p, v->a[1]);
-    buf_add(p->out, " : ");
-    print_type(p, v);
-    buf_add(p->out, "\n");
-  } else {
-    print_value(p, v);
-  }
-}
-
-static void print_block(Printer *p, const KBlock *block) {
-  p->indent++;
-  for (uint32_t i = 0; i < block->len; i++)
-    print_statement(p, block->data[i]);
-  p->indent--;
-}
-
-static void print_stage(Printer *p, const KStage *s) {
-  buf_fmt(p->out, "stage %%%u in %lld grain %lld scratch %lld%s {\n",
-          name_of(p, s->iv->id), (long long)s->count, (long long)s->grain,
-          (long long)s->scratch_bytes, s->uneven ? " uneven" : "");
-  print_block(p, &s->body);
-  buf_add(p->out, "}\n");
-}
-
-static void print_body(const Kernel *k, Buf *out) {
-  Arena a = {0};
-  Printer p = {.out = out, .n_vals = k->n_vals};
-  p.names = NEW_ARRAY(&a, uint32_t, 2 * (size_t)k->n_vals + 1);
-  buf_fmt(out, "args %d outs %d workspace %lld\n", k->n_args, k->n_outs,
-          (long long)k->workspace_bytes);
-  for (uint32_t i = 0; i < k->stages.len; i++)
-    print_stage(&p, &k->stages.data[i]);
-  arena_reset(&a);
-}
-
-void cg_print_kernel(const Kernel *k, Buf *out) {
-  buf_fmt(out, "kernel %s ", k->name);
-  print_body(k, out);
-}
-
 Kernel *kb_finish(KBuild *b) {
   assert(b->n_levels == 0);
-  Buf text = {0};
-  print_body(b->k, &text);
-  b->k->hash = hash_bytes(0, text.data, text.len);
-  buf_free(&text);
+  b->k->hash = cg_hash_kernel(b->k);
   return b->k;
 }

@@ -93,7 +93,7 @@ static int64_t product(const int64_t *dims, int n) {
 }
 
 /* Elements that computing the node once goes through. */
-int64_t fuse_elements(const Node *n) {
+static int64_t elements_of(const Node *n) {
   int64_t most = 0;
   for (uint32_t i = 0; i < n->outs.len; i++) {
     int64_t e = type_elements(&n->outs.data[i]->type);
@@ -108,7 +108,7 @@ int64_t fuse_elements(const Node *n) {
   return most;
 }
 
-bool fuse_is_small(const FuseGroup *g) {
+static bool is_small(const FuseGroup *g) {
   return g->widest <= SMALL;
 }
 
@@ -135,7 +135,7 @@ static int summed_lead(const Node *n) {
 
 /* A sum over rows worth doing in chunks. */
 static bool is_column(const Node *n) {
-  return summed_lead(n) > 0 && fuse_elements(n) > SMALL &&
+  return summed_lead(n) > 0 && elements_of(n) > SMALL &&
          type_elements(&n->outs.data[0]->type) <= MAX_TABLE;
 }
 
@@ -162,7 +162,7 @@ static double times_of(const Node *user, uint32_t i, double times) {
   double again = times / (double)type_elements(&out->type);
   double whole = again * (double)type_elements(&v->type);
   if (op_is(user->op, TRAIT_EW)) return times;
-  if (user->op == OP_rows_dot) return again * (double)fuse_elements(user);
+  if (user->op == OP_rows_dot) return again * (double)elements_of(user);
   LowerKind k = op_info[user->op].lower;
   if (k == LOWER_REDUCE || k == LOWER_ROW) return whole;
   if (user->op == OP_concat || user->op == OP_pad)
@@ -205,7 +205,7 @@ FuseRead fuse_demand(const Fuse *f, const FuseGroup *g, const Node *n) {
 
 /* May `n` be a sum over rows of `g`, the first one or another? */
 static bool may_sum(const FuseGroup *g, const Node *n, FuseRead r) {
-  if (!is_column(n) || r.parts != FUSE_REST || !fuse_is_small(g)) return false;
+  if (!is_column(n) || r.parts != FUSE_REST || !is_small(g)) return false;
   if (!g->column_rows) return true;
   int64_t dims[MAX_RANK];
   int rank = stored(n->ins.data[0], dims);
@@ -252,14 +252,14 @@ bool fuse_fits(const Fuse *f, const FuseGroup *g, const Node *n, FuseRead r) {
   if (is_column(n)) return may_sum(g, n, r);
   if (r.parts & FUSE_ROWS) {
     if ((r.parts & FUSE_REST) &&
-        (k == LOWER_REDUCE || k == LOWER_ROW || fuse_elements(n) > SMALL))
+        (k == LOWER_REDUCE || k == LOWER_ROW || elements_of(n) > SMALL))
       return false;
     return fits_rows_part(f, g, n, r);
   }
   int64_t dims[MAX_RANK];
   int rank = stored(n->outs.data[0], dims), rows = rows_with(g, n, r);
   if (k == LOWER_ROW && r.lead < rank - 1 && rows > 0) return false;
-  int64_t widest = fuse_elements(n);
+  int64_t widest = elements_of(n);
   if (widest < g->widest) widest = g->widest;
   if (g->column_rows && widest > SMALL) return false;
   FuseGroup after = *g;
@@ -298,7 +298,7 @@ void fuse_take(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
   if (column && !g->column_rows) become_columns(g, n);
   if (!column && !(r.parts & FUSE_ROWS)) {
     g->rows = rows_with(g, n, r);
-    int64_t e = fuse_elements(n);
+    int64_t e = elements_of(n);
     if (e > g->widest) g->widest = e;
     g->orders |= k == LOWER_ROW || sums_last(n);
   }
@@ -375,7 +375,7 @@ static bool merged_shape(FuseGroup *g, const FuseGroup *h) {
   }
   if (g->column_rows || h->column_rows) {
     const FuseGroup *c = g->column_rows ? g : h;
-    if (!fuse_is_small(g) || !fuse_is_small(h)) return false;
+    if (!is_small(g) || !is_small(h)) return false;
     g->column_rows = c->column_rows;
     memcpy(g->column_dims, c->column_dims, sizeof g->column_dims);
     g->rows = 0;

@@ -315,8 +315,6 @@ void fuse_take(Fuse *f, FuseGroup *g, Node *n, FuseRead r);
 /* Takes `n` if it fits and its results can be stored; a new group takes all. */
 bool fuse_take_result(Fuse *f, FuseGroup *g, Node *n, FuseRead r);
 bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h);
-bool fuse_is_small(const FuseGroup *g);
-int64_t fuse_elements(const Node *n);
 
 /* ---- recompute.c, for vjp_scan.c ----------------------------------------- */
 
