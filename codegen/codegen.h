@@ -328,13 +328,53 @@ typedef struct CodegenOptions {
   int n_texts;
 } CodegenOptions;
 
-/* ---- contract.c, rows.c: called by cg_lower --------------------------------
+/* ---- contract.c, blocked.c, nest.c: contractions ---------------------------
  * The product as one library call, when dims collapse to one stride each; false
  * when it needs a generated kernel (ragged, awkward strides, not f32). Operand 1
  * is the left matrix where swapped. */
 bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped);
-/* A contraction that no gemm can take; `route`; `scatter_add`. */
+/* A contraction as a kernel. */
 Kernel *cg_contract(Ctx *cx, const Node *n, int lanes);
+
+enum { CT_MAX_LETTERS = 2 * MAX_RANK };
+enum { CT_LEFT, CT_RIGHT, CT_OUT, CT_SIDES };
+
+/* A letter of the map: in which sides it is, and its stride there. */
+typedef struct CtLetter {
+  char c;
+  int64_t size;
+  int64_t stride[CT_SIDES];
+  bool in[CT_SIDES];
+} CtLetter;
+
+typedef struct CtLetters {
+  CtLetter l[CT_MAX_LETTERS];
+  int n;
+  char group, row; /* of the ragged sides; 0 where they make no difference */
+} CtLetters;
+
+/* A product as sizes and strides. A missing letter has size 1. Rows and depth
+ * may be two letters that do not lie as one: [0] runs within [1]. */
+typedef struct CtProduct {
+  CtLetter m[2], k[2], n;
+  CtLetter batch[CT_MAX_LETTERS]; /* [0] is the experts where rows are ragged */
+  int n_batch;
+  int arg[CT_SIDES];       /* argument numbers */
+  int64_t groups, rows; /* ragged: experts, and all their rows; else groups 0 */
+  bool ragged_k;        /* rows are k, else m */
+  Dtype dtype;          /* of all three */
+} CtProduct;
+
+CtLetter *ct_find(CtLetters *ls, char c); /* NULL when absent */
+/* blocked.c: a product with its rows and depth in blocks. */
+Kernel *ct_blocked(Ctx *cx, const Node *n, const CtProduct *p, int lanes);
+/* nest.c: any contraction, as one loop a letter. */
+Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes);
+/* Offset number `e` of the rows, where they are ragged. */
+KVal *ct_offset(KBuild *b, KVal *e);
+
+/* ---- rows.c: `route` and `scatter_add` -------------------------------------- */
+
 Kernel *cg_route(Ctx *cx, const Node *n, int lanes);
 Kernel *cg_scatter_add(Ctx *cx, const Node *n, int lanes);
 

@@ -1,76 +1,33 @@
-/* contract.c: products that no library call takes, as kernel loops.
+/* contract.c: what kind of product a contraction is.
  *
- * The letters of the map fall into roles, as in a matrix product: batch (in both
- * operands and the result), m (left and result), n (right and result), k (both
- * operands). Where each role is one letter, or several that lie as one, the
- * product runs on a register-blocked kernel: 12 rows by two vectors of sums, over
- * a panel of the right operand that is first packed into scratch, so that the
- * kernel is the same whichever way that operand lies. Depth is cut into blocks;
- * the sums wait in the result between them, which changes no bit of them.
- *
- * Rows of a ragged value are m or k. As m, an item is a block of rows of one
- * expert; how many blocks there are is only bounded when compiling, so an item
- * finds its expert in the offsets, or finds that there is none. As k, each expert
- * has its own depth, 0 included. Every element of the result is summed by one
- * item in one order. Anything else goes through a plain nest of loops. */
+ * The letters of the map fall into roles, as in a matrix product: batch (in
+ * both operands and the result), m (left and result), n (right and result), k
+ * (both operands). Letters of one role that lie as one are merged. A product
+ * of plain matrices is a library call; other products run on the
+ * register-blocked kernel of blocked.c; what is no product at all goes through
+ * the loops of nest.c. */
 #include "codegen.h"
 
 #include <string.h>
 
-enum {
-  ROW_BLOCK = 192,  /* rows of an item */
-  COL_BLOCK = 256,  /* columns of an item, at most */
-  DEPTH = 256,      /* k of a packed panel */
-  REST_ROWS = 4,    /* rows of the kernel for what is left of a block */
-  MAX_LETTERS = 2 * MAX_RANK
-};
+typedef enum Role { ROLE_BATCH, ROLE_M, ROLE_N, ROLE_K } Role;
 
-enum { LEFT, RIGHT, OUT, SIDES };
+/* ---- letters ------------------------------------------------------------ */
 
-/* A letter of the map: in which sides it is, and its stride there. */
-typedef struct Letter {
-  char c;
-  int64_t size;
-  int64_t stride[SIDES];
-  bool in[SIDES];
-} Letter;
-
-typedef struct Letters {
-  Letter l[MAX_LETTERS];
-  int n;
-  char group, row; /* of the ragged sides; 0 where they make no difference */
-} Letters;
-
-typedef enum Role { ROLE_BATCH, ROLE_M, ROLE_N, ROLE_K, ROLE_COUNT } Role;
-
-/* A product as sizes and strides. A missing letter has size 1. Rows and depth
- * may be two letters that do not lie as one: [0] runs within [1]. */
-typedef struct Product {
-  Letter m[2], k[2], n;
-  Letter batch[MAX_LETTERS]; /* [0] is the experts where rows are ragged */
-  int n_batch;
-  int arg[SIDES];       /* argument numbers */
-  int64_t groups, rows; /* ragged: experts, and all their rows; else groups 0 */
-  bool ragged_k;        /* rows are k, else m */
-  Dtype dtype;          /* of all three */
-} Product;
-
-/* ---- letters -------------------------------------------------------------------- */
-
-static Letter *find_letter(Letters *ls, char c) {
+CtLetter *ct_find(CtLetters *ls, char c) {
   for (int i = 0; i < ls->n; i++)
     if (ls->l[i].c == c) return &ls->l[i];
   return NULL;
 }
 
-static void add_side(Letters *ls, int side, const char *s, const Type *t) {
+static void add_side(CtLetters *ls, int side, const char *s, const Type *t) {
   int64_t stride = 1;
   bool ragged = type_is_ragged(t);
   for (int d = (int)strlen(s) - 1; d >= 0; d--) {
-    Letter *l = find_letter(ls, s[d]);
+    CtLetter *l = ct_find(ls, s[d]);
     if (!l) {
       l = &ls->l[ls->n++];
-      *l = (Letter){.c = s[d], .size = t->dims[d].size};
+      *l = (CtLetter){.c = s[d], .size = t->dims[d].size};
     }
     l->in[side] = true;
     if (ragged && d == 0) continue; /* not stored: rows say it all */
@@ -83,46 +40,48 @@ static void add_side(Letters *ls, int side, const char *s, const Type *t) {
   }
 }
 
-static void drop_letter(Letters *ls, Letter *l) { *l = ls->l[--ls->n]; }
+static void drop_letter(CtLetters *ls, CtLetter *l) {
+  *l = ls->l[--ls->n];
+}
 
-static Letters letters_of(const Node *n) {
+static CtLetters letters_of(const Node *n) {
   IndexMap m;
-  Letters ls = {0};
+  CtLetters ls = {0};
   bool parsed = map_parse(attr_sym(n, "map"), &m);
   assert(parsed);
   (void)parsed;
-  add_side(&ls, OUT, m.out, &n->outs.data[0]->type);
-  add_side(&ls, LEFT, m.ins[0], &n->ins.data[0]->type);
-  add_side(&ls, RIGHT, m.ins[1], &n->ins.data[1]->type);
-  Letter *g = ls.group ? find_letter(&ls, ls.group) : NULL;
+  add_side(&ls, CT_OUT, m.out, &n->outs.data[0]->type);
+  add_side(&ls, CT_LEFT, m.ins[0], &n->ins.data[0]->type);
+  add_side(&ls, CT_RIGHT, m.ins[1], &n->ins.data[1]->type);
+  CtLetter *g = ls.group ? ct_find(&ls, ls.group) : NULL;
   /* Experts that only ever come with their rows: all rows are one dim. */
-  if (g && !g->stride[LEFT] && !g->stride[RIGHT] && !g->stride[OUT]) {
+  if (g && !g->stride[CT_LEFT] && !g->stride[CT_RIGHT] && !g->stride[CT_OUT]) {
     drop_letter(&ls, g);
     ls.group = ls.row = 0;
   }
   return ls;
 }
 
-static Role role_of(const Letter *l) {
-  if (l->in[LEFT] && l->in[RIGHT])
-    return l->in[OUT] ? ROLE_BATCH : ROLE_K;
-  return l->in[LEFT] ? ROLE_M : ROLE_N;
+static Role role_of(const CtLetter *l) {
+  if (l->in[CT_LEFT] && l->in[CT_RIGHT])
+    return l->in[CT_OUT] ? ROLE_BATCH : ROLE_K;
+  return l->in[CT_LEFT] ? ROLE_M : ROLE_N;
 }
 
 /* Two letters of one role that lie as one: y runs within x. */
-static bool merges(const Letter *x, const Letter *y) {
-  for (int s = 0; s < SIDES; s++)
+static bool merges(const CtLetter *x, const CtLetter *y) {
+  for (int s = 0; s < CT_SIDES; s++)
     if (x->in[s] != y->in[s] || x->stride[s] != y->stride[s] * y->size)
       return false;
   return true;
 }
 
-static void merge_letters(Letters *ls) {
+static void merge_letters(CtLetters *ls) {
   for (int i = 0; i < ls->n; i++)
     for (int j = 0; j < ls->n; j++) {
-      Letter *x = &ls->l[i], *y = &ls->l[j];
-      bool ragged = x->c == ls->group || x->c == ls->row ||
-                    y->c == ls->group || y->c == ls->row;
+      CtLetter *x = &ls->l[i], *y = &ls->l[j];
+      bool ragged = x->c == ls->group || x->c == ls->row || y->c == ls->group ||
+                    y->c == ls->row;
       if (i == j || ragged || !merges(x, y)) continue;
       y->size *= x->size;
       drop_letter(ls, x);
@@ -131,20 +90,20 @@ static void merge_letters(Letters *ls) {
     }
 }
 
-static void swap_sides(Letters *ls) {
+static void swap_sides(CtLetters *ls) {
   for (int i = 0; i < ls->n; i++) {
-    Letter *l = &ls->l[i];
-    int64_t stride = l->stride[LEFT];
-    bool in = l->in[LEFT];
-    l->stride[LEFT] = l->stride[RIGHT];
-    l->in[LEFT] = l->in[RIGHT];
-    l->stride[RIGHT] = stride;
-    l->in[RIGHT] = in;
+    CtLetter *l = &ls->l[i];
+    int64_t stride = l->stride[CT_LEFT];
+    bool in = l->in[CT_LEFT];
+    l->stride[CT_LEFT] = l->stride[CT_RIGHT];
+    l->in[CT_LEFT] = l->in[CT_RIGHT];
+    l->stride[CT_RIGHT] = stride;
+    l->in[CT_RIGHT] = in;
   }
 }
 
 /* Puts a letter into one of two places. A letter of size 1 makes room. */
-static bool put_letter(Letter pair[2], const Letter *l, bool inner) {
+static bool put_letter(CtLetter pair[2], const CtLetter *l, bool inner) {
   if (pair[0].size == 1) {
     pair[0] = *l;
   } else if (pair[1].size == 1) {
@@ -156,25 +115,25 @@ static bool put_letter(Letter pair[2], const Letter *l, bool inner) {
   return true;
 }
 
-static bool add_letter(Product *p, const Letters *ls, const Letter *l) {
+static bool add_letter(CtProduct *p, const CtLetters *ls, const CtLetter *l) {
   switch (l->c == ls->group ? ROLE_BATCH : role_of(l)) {
-  case ROLE_M: return put_letter(p->m, l, l->stride[OUT] < p->m[0].stride[OUT]);
+  case ROLE_M:
+    return put_letter(p->m, l, l->stride[CT_OUT] < p->m[0].stride[CT_OUT]);
   case ROLE_K: return put_letter(p->k, l, l->size > p->k[0].size);
   case ROLE_N:
-    if (l->stride[OUT] == 1) {
+    if (l->stride[CT_OUT] == 1) {
       p->n = *l;
       return true;
     }
     break; /* further columns are a batch of their own */
-  case ROLE_BATCH:
-  case ROLE_COUNT: break;
+  case ROLE_BATCH: break;
   }
   p->batch[p->n_batch++] = *l;
   return true;
 }
 
 /* Rows of experts are all of m or of k, and the experts the only batch. */
-static bool add_groups(Product *p, const Letters *ls) {
+static bool add_groups(CtProduct *p, const CtLetters *ls) {
   bool m = p->m[0].c == ls->row, k = p->k[0].c == ls->row;
   if ((!m && !k) || p->n_batch != 1 || p->m[1].size * p->k[1].size != 1)
     return false;
@@ -185,555 +144,34 @@ static bool add_groups(Product *p, const Letters *ls) {
 }
 
 /* The product of letters as they stand. False where it is none. */
-static bool product_of(Letters *ls, Product *p) {
-  const Letter none = {.size = 1};
+static bool product_of(CtLetters *ls, CtProduct *p) {
+  const CtLetter none = {.size = 1};
   p->m[0] = p->m[1] = p->k[0] = p->k[1] = p->n = none;
   p->n_batch = 0;
   p->groups = 0;
   for (int i = 0; i < ls->n; i++)
     if (!add_letter(p, ls, &ls->l[i])) return false;
-  if (p->n.stride[OUT] != 1) return false;
+  if (p->n.stride[CT_OUT] != 1) return false;
   return !ls->group || add_groups(p, ls);
 }
 
-static bool find_product(Letters ls, Product *p) {
+static bool find_product(CtLetters ls, CtProduct *p) {
   merge_letters(&ls);
-  p->arg[LEFT] = 0;
-  p->arg[RIGHT] = 1;
+  p->arg[CT_LEFT] = 0;
+  p->arg[CT_RIGHT] = 1;
   if (product_of(&ls, p)) return true;
   swap_sides(&ls);
-  p->arg[LEFT] = 1;
-  p->arg[RIGHT] = 0;
+  p->arg[CT_LEFT] = 1;
+  p->arg[CT_RIGHT] = 0;
   return product_of(&ls, p);
 }
 
-/* ---- the register-blocked kernel ---------------------------------------------------- */
-
-typedef struct Gen {
-  KBuild *b;
-  const Product *p;
-  Dtype sum;        /* dtype of sums and panels */
-  int lanes, width; /* of `sum`; columns of a panel */
-  int rows;         /* of the kernel */
-  KBase base[SIDES], panel, tile;
-  KBase left;      /* packed rows [k - k_lo][row - m_lo], where packs_left */
-  bool packs_left; /* the left operand's depth is not contiguous */
-  KVal *offset[SIDES]; /* elements in front of row 0, k 0, column 0 */
-  KVal *m_lo, *m_end;  /* this item's rows */
-  KVal *k_lo, *k_hi;   /* of the depth block */
-  KVal *fresh;         /* bool: the first depth block; NULL: there is one only */
-} Gen;
-
-static KVal *plus(KBuild *b, KVal *x, KVal *y) { return kb_alu(b, A_ADD, x, y); }
-
-static KVal *scaled(KBuild *b, KVal *base, KVal *i, int64_t stride) {
-  return plus(b, base, kb_alu_c(b, A_MUL, i, stride));
-}
-
-static KVal *cast_to(KBuild *b, KVal *v, Dtype dtype) {
-  return v->dtype == dtype ? v : kb_scalar(b, OP_cast, dtype, &v, 1);
-}
-
-static KVal *pair_at(KBuild *b, KVal *base, const Letter pair[2], int side,
-                     KVal *i) {
-  if (pair[1].size == 1) return scaled(b, base, i, pair[0].stride[side]);
-  KVal *inner = kb_alu_c(b, A_REM, i, pair[0].size);
-  KVal *outer = kb_alu_c(b, A_DIV, i, pair[0].size);
-  base = scaled(b, base, inner, pair[0].stride[side]);
-  return scaled(b, base, outer, pair[1].stride[side]);
-}
-
-/* Where row `row` of the left operand or of the result starts. */
-static KVal *row_at(Gen *g, int side, KVal *row) {
-  return pair_at(g->b, g->offset[side], g->p->m, side, row);
-}
-
-/* panel[k - k_lo][0..width) = right[k][n..n + width); columns from `valid` on
- * are zeros. */
-static void pack_panel(Gen *g, KVal *n, int64_t valid) {
-  KBuild *b = g->b;
-  int64_t sk = g->p->k[0].stride[RIGHT], sn = g->p->n.stride[RIGHT];
-  KVal *from = scaled(b, g->offset[RIGHT], n, sn);
-  KVal *loop = kb_for(b, g->k_lo, g->k_hi, 1);
-  KVal *k = kb_iv(b, loop);
-  KVal *at = scaled(b, from, k, sk);
-  KVal *to = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, k, g->k_lo), g->width);
-  for (int64_t i = 0; i < g->width; i += g->lanes) {
-    KVal *first = kb_alu_c(b, A_ADD, at, i * sn), *v;
-    if (i + g->lanes > valid) {
-      for (int64_t j = i; j < i + g->lanes; j++) {
-        v = j < valid ? kb_load(b, g->base[RIGHT],
-                                kb_alu_c(b, A_ADD, at, j * sn), 1)
-                      : kb_const(b, g->p->dtype, 0);
-        kb_store(b, g->panel, kb_alu_c(b, A_ADD, to, j),
-                 cast_to(b, v, g->sum));
-      }
-      continue;
-    }
-    if (sn == 1) {
-      v = kb_load(b, g->base[RIGHT], first, g->lanes);
-    } else {
-      KVal *lanes = kb_lanes(b, kb_const(b, DT_i32, 0), g->lanes);
-      KVal *step = kb_splat(b, kb_const(b, DT_i32, (double)sn), g->lanes);
-      v = kb_gather(b, g->base[RIGHT], first, kb_op2(b, OP_mul, lanes, step));
-    }
-    kb_store(b, g->panel, kb_alu_c(b, A_ADD, to, i), cast_to(b, v, g->sum));
-  }
-  kb_end(b);
-}
-
-/* left[k - k_lo][row - m_lo] = left operand, for the item's rows. A kernel that
- * walks down a column of a wide matrix would meet few sets of the cache. */
-static void pack_left(Gen *g) {
-  KBuild *b = g->b;
-  const Letter *m = g->p->m;
-  bool flat = m[1].size == 1 && m[0].stride[LEFT] == 1;
-  KVal *loop = kb_for(b, g->k_lo, g->k_hi, 1), *k = kb_iv(b, loop);
-  KVal *to = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, k, g->k_lo), ROW_BLOCK);
-  KVal *count = kb_alu(b, A_SUB, g->m_end, g->m_lo);
-  KVal *whole = kb_alu_c(b, A_DIV, count, g->lanes);
-  KVal *ends[3] = {g->m_lo, g->m_lo, g->m_end};
-  if (flat) ends[1] = scaled(b, g->m_lo, whole, g->lanes);
-  for (int part = flat ? 0 : 1; part < 2; part++) {
-    int lanes = part ? 1 : g->lanes;
-    KVal *rows = kb_for(b, ends[part], ends[part + 1], lanes);
-    KVal *row = kb_iv(b, rows);
-    KVal *at = scaled(b, row_at(g, LEFT, row), k, g->p->k[0].stride[LEFT]);
-    KVal *v = cast_to(b, kb_load(b, g->base[LEFT], at, lanes), g->sum);
-    kb_store(b, g->left, plus(b, to, kb_alu(b, A_SUB, row, g->m_lo)), v);
-    kb_end(b);
-  }
-  kb_end(b);
-}
-
-/* Where column vector v of row i of the kernel is in the result. */
-static KVal *out_at(Gen *g, KVal *row, KVal *n, int v) {
-  KVal *at = plus(g->b, row_at(g, OUT, row), n);
-  return kb_alu_c(g->b, A_ADD, at, (int64_t)v * g->lanes);
-}
-
-/* What sums start from: zeros, or what the depth blocks before have left. */
-static KVal *initial_sum(Gen *g, KVal *row, KVal *n, int v, int64_t valid,
-                         int i) {
-  KBuild *b = g->b;
-  KVal *zero = kb_splat(b, kb_const(b, g->sum, 0), g->lanes), *left;
-  if (!g->fresh) return zero;
-  if (valid == g->width) {
-    left = kb_load(b, g->base[OUT], out_at(g, row, n, v), g->lanes);
-  } else {
-    /* Past the last column there is nothing of ours: by way of the tile. */
-    int64_t at = (int64_t)i * g->width + (int64_t)v * g->lanes;
-    for (int64_t j = (int64_t)v * g->lanes;
-         j < (int64_t)(v + 1) * g->lanes && j < valid; j++) {
-      KVal *x = kb_load(b, g->base[OUT],
-                        kb_alu_c(b, A_ADD, out_at(g, row, n, 0), j), 1);
-      kb_store(b, g->tile, kb_index(b, (int64_t)i * g->width + j), x);
-    }
-    left = kb_load(b, g->tile, kb_index(b, at), g->lanes);
-  }
-  KVal *fresh = kb_splat(b, g->fresh, g->lanes);
-  return kb_select(b, fresh, zero, cast_to(b, left, g->sum));
-}
-
-static void store_sum(Gen *g, KVal *row, KVal *n, int v, int64_t valid, int i,
-                      KVal *sum) {
-  KBuild *b = g->b;
-  sum = cast_to(b, sum, g->p->dtype);
-  if (valid == g->width) {
-    kb_store(b, g->base[OUT], out_at(g, row, n, v), sum);
-    return;
-  }
-  int64_t first = (int64_t)v * g->lanes;
-  KVal *at = kb_index(b, (int64_t)i * g->width + first);
-  kb_store(b, g->tile, at, sum);
-  for (int64_t j = first; j < first + g->lanes && j < valid; j++) {
-    KVal *x = kb_load(b, g->tile, kb_index(b, (int64_t)i * g->width + j), 1);
-    kb_store(b, g->base[OUT], kb_alu_c(b, A_ADD, out_at(g, row, n, 0), j), x);
-  }
-}
-
-enum { MAX_ROWS = 12, VECTORS = 2 };
-
-/* `rows` rows from m on, one panel of columns from n on. Rows past the item's
- * last are that one again: computed twice, to the same bits. */
-static void micro(Gen *g, KVal *m, int rows, KVal *n, int64_t valid) {
-  KBuild *b = g->b;
-  KVal *row[MAX_ROWS], *from[MAX_ROWS], *acc[MAX_ROWS][VECTORS];
-  KVal *init[MAX_ROWS][VECTORS];
-  KVal *last = kb_alu_c(b, A_SUB, g->m_end, 1);
-  for (int i = 0; i < rows; i++) {
-    row[i] = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, i), last);
-    from[i] = g->packs_left ? kb_alu(b, A_SUB, row[i], g->m_lo)
-                            : row_at(g, LEFT, row[i]);
-    for (int v = 0; v < VECTORS; v++)
-      init[i][v] = initial_sum(g, row[i], n, v, valid, i);
-  }
-  KVal *loop = kb_for(b, g->k_lo, g->k_hi, 1), *k = kb_iv(b, loop);
-  for (int i = 0; i < rows; i++)
-    for (int v = 0; v < VECTORS; v++) acc[i][v] = kb_acc(b, loop, init[i][v]);
-  KVal *depth = kb_alu(b, A_SUB, k, g->k_lo);
-  KVal *at = kb_alu_c(b, A_MUL, depth, g->width);
-  KVal *packed = kb_alu_c(b, A_MUL, depth, ROW_BLOCK);
-  KVal *right[VECTORS];
-  for (int v = 0; v < VECTORS; v++)
-    right[v] = kb_load(b, g->panel,
-                       kb_alu_c(b, A_ADD, at, (int64_t)v * g->lanes),
-                       g->lanes);
-  for (int i = 0; i < rows; i++) {
-    KVal *a = g->packs_left
-                  ? kb_load(b, g->left, plus(b, packed, from[i]), 1)
-                  : kb_load(b, g->base[LEFT], plus(b, from[i], k), 1);
-    a = cast_to(b, a, g->sum);
-    for (int v = 0; v < VECTORS; v++)
-      kb_next(b, acc[i][v], kb_fma(b, a, right[v], acc[i][v]));
-  }
-  kb_end(b);
-  for (int i = 0; i < rows; i++)
-    for (int v = 0; v < VECTORS; v++)
-      store_sum(g, row[i], n, v, valid, i, kb_result(b, acc[i][v]));
-}
-
-/* All rows of the item for the panel of columns from n on. */
-static void panel_rows(Gen *g, KVal *n, int64_t valid) {
-  KBuild *b = g->b;
-  pack_panel(g, n, valid);
-  KVal *count = kb_alu(b, A_SUB, g->m_end, g->m_lo);
-  KVal *full = kb_alu_c(b, A_DIV, count, g->rows);
-  KVal *rest = scaled(b, g->m_lo, full, g->rows);
-  KVal *loop = kb_for(b, g->m_lo, rest, g->rows);
-  micro(g, kb_iv(b, loop), g->rows, n, valid);
-  kb_end(b);
-  loop = kb_for(b, rest, g->m_end, REST_ROWS);
-  micro(g, kb_iv(b, loop), REST_ROWS, n, valid);
-  kb_end(b);
-}
-
-/* Columns [n_lo, n_lo + COL_BLOCK) of the item, panel by panel. */
-static void columns(Gen *g, KVal *n_lo) {
-  KBuild *b = g->b;
-  if (g->packs_left) pack_left(g);
-  int64_t n = g->p->n.size, tail = n % g->width;
-  KVal *whole = kb_index(b, n - tail);
-  KVal *end = kb_alu_c(b, A_ADD, n_lo, COL_BLOCK);
-  KVal *loop = kb_for(b, n_lo, kb_alu(b, A_MIN, end, whole), g->width);
-  panel_rows(g, kb_iv(b, loop), g->width);
-  kb_end(b);
-  if (!tail) return;
-  kb_if(b, kb_alu(b, A_LT, whole, end)); /* the last block */
-  panel_rows(g, whole, tail);
-  kb_end(b);
-}
-
-/* Depth [k_lo, k_hi) of the inner letter of k, block by block. */
-static void depth_blocks(Gen *g, KVal *n_lo, KVal *k_lo, KVal *k_hi) {
-  KBuild *b = g->b;
-  KVal *first = g->fresh;
-  /* No depth is one block too: it writes the zeros. */
-  KVal *least = kb_alu_c(b, A_ADD, k_lo, 1);
-  KVal *loop = kb_for(b, k_lo, kb_alu(b, A_MAX, k_hi, least), DEPTH);
-  g->k_lo = kb_iv(b, loop);
-  g->k_hi = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, g->k_lo, DEPTH), k_hi);
-  g->fresh = kb_alu(b, A_EQ, g->k_lo, k_lo);
-  if (first) g->fresh = kb_op2(b, OP_and, g->fresh, first);
-  columns(g, n_lo);
-  kb_end(b);
-}
-
-/* The item's rows, columns from n_lo, all of the depth. */
-static void depths(Gen *g, KVal *n_lo, KVal *k_lo, KVal *k_hi) {
-  KBuild *b = g->b;
-  const Letter *outer = &g->p->k[1];
-  if (outer->size == 1 && k_hi->kind == K_INDEX && k_hi->number <= DEPTH) {
-    g->k_lo = k_lo;
-    g->k_hi = k_hi;
-    columns(g, n_lo);
-    return;
-  }
-  if (outer->size == 1) {
-    depth_blocks(g, n_lo, k_lo, k_hi);
-    return;
-  }
-  KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, outer->size), 1);
-  KVal *i = kb_iv(b, loop);
-  for (int s = LEFT; s <= RIGHT; s++)
-    g->offset[s] = scaled(b, g->offset[s], i, outer->stride[s]);
-  g->fresh = kb_alu(b, A_EQ, i, kb_index(b, 0));
-  depth_blocks(g, n_lo, k_lo, k_hi);
-  kb_end(b);
-}
-
-static int64_t blocks(int64_t n, int64_t block) {
-  return (n + block - 1) / block;
-}
-
-/* ---- items ---------------------------------------------------------------------------- */
-
-enum { OFFSETS_ARG = 2 };
-
-static KVal *open_items(Gen *g, int64_t count) {
-  KVal *item = kb_stage(g->b, count, 1);
-  g->panel = kb_scratch(g->b, g->sum, (int64_t)DEPTH * g->width);
-  g->tile = kb_scratch(g->b, g->p->dtype, (int64_t)g->rows * g->width);
-  g->packs_left = g->p->k[0].stride[LEFT] != 1 && g->p->k[0].size > 1;
-  if (g->packs_left)
-    g->left = kb_scratch(g->b, g->sum, (int64_t)DEPTH * ROW_BLOCK);
-  return item;
-}
-
-static KVal *load_offset(KBuild *b, KVal *e) {
-  return kb_from_i32(b, kb_load(b, kb_arg(OFFSETS_ARG, DT_i32), e, 1));
-}
-
-/* Offsets of the sides at a number of the batch, an expert's for one. */
-static void batch_offsets(Gen *g, KVal *number) {
-  for (int s = 0; s < SIDES; s++) g->offset[s] = kb_index(g->b, 0);
-  for (int i = g->p->n_batch - 1; i >= 0; i--) {
-    const Letter *l = &g->p->batch[i];
-    KVal *at = i ? kb_alu_c(g->b, A_REM, number, l->size) : number;
-    for (int s = 0; s < SIDES; s++)
-      g->offset[s] = scaled(g->b, g->offset[s], at, l->stride[s]);
-    number = kb_alu_c(g->b, A_DIV, number, l->size);
-  }
-}
-
-/* Rows as m: item (block of rows, block of columns). The block's expert and its
- * number within it are found by counting blocks. */
-static void ragged_rows(Gen *g) {
-  KBuild *b = g->b;
-  const Product *p = g->p;
-  int64_t col_blocks = blocks(p->n.size, COL_BLOCK);
-  int64_t tiles = p->groups + p->rows / ROW_BLOCK;
-  KVal *item = open_items(g, tiles * col_blocks);
-  kb_uneven(b);
-  KVal *tile = kb_alu_c(b, A_DIV, item, col_blocks);
-  KVal *n_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, item, col_blocks),
-                        COL_BLOCK);
-  KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, p->groups), 1);
-  KVal *before = kb_acc(b, loop, kb_index(b, 0)); /* blocks of those before */
-  KVal *expert = kb_acc(b, loop, kb_index(b, -1));
-  KVal *first = kb_acc(b, loop, kb_index(b, 0)); /* number of its first block */
-  KVal *e = kb_iv(b, loop);
-  KVal *rows = kb_alu(b, A_SUB, load_offset(b, kb_alu_c(b, A_ADD, e, 1)),
-                      load_offset(b, e));
-  KVal *count = kb_alu_c(b, A_DIV, kb_alu_c(b, A_ADD, rows, ROW_BLOCK - 1),
-                         ROW_BLOCK);
-  KVal *after = plus(b, before, count);
-  /* 1 for the one expert that has the block, else 0: it picks by product. */
-  KVal *is = kb_op2(b, OP_and, kb_alu(b, A_LE, before, tile),
-                    kb_alu(b, A_LT, tile, after));
-  KVal *mask = kb_from_i32(b, cast_to(b, is, DT_i32));
-  KVal *number = kb_alu(b, A_MUL, mask, kb_alu_c(b, A_ADD, e, 1));
-  kb_next(b, before, after);
-  kb_next(b, expert, plus(b, expert, number));
-  kb_next(b, first, plus(b, first, kb_alu(b, A_MUL, mask, before)));
-  kb_end(b);
-  KVal *found = kb_result(b, expert);
-  kb_if(b, kb_alu(b, A_LE, kb_index(b, 0), found));
-  KVal *lo = load_offset(b, found);
-  KVal *hi = load_offset(b, kb_alu_c(b, A_ADD, found, 1));
-  KVal *nth = kb_alu(b, A_SUB, tile, kb_result(b, first));
-  g->m_lo = scaled(b, lo, nth, ROW_BLOCK);
-  g->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, g->m_lo, ROW_BLOCK), hi);
-  batch_offsets(g, found);
-  depths(g, n_lo, kb_index(b, 0), kb_index(b, p->k[0].size));
-  kb_end(b);
-  kb_end(b);
-}
-
-/* m and n known when compiling: item (group, block of rows, of columns). */
-static void plain_rows(Gen *g) {
-  KBuild *b = g->b;
-  const Product *p = g->p;
-  int64_t m = p->m[0].size * p->m[1].size, batch = 1;
-  for (int i = 0; i < p->n_batch; i++) batch *= p->batch[i].size;
-  int64_t col_blocks = blocks(p->n.size, COL_BLOCK);
-  int64_t row_blocks = blocks(m, ROW_BLOCK);
-  int64_t per_group = row_blocks * col_blocks;
-  KVal *item = open_items(g, batch * per_group);
-  KVal *group = kb_alu_c(b, A_DIV, item, per_group);
-  KVal *rest = kb_alu_c(b, A_REM, item, per_group);
-  g->m_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, rest, col_blocks),
-                     ROW_BLOCK);
-  KVal *n_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, rest, col_blocks),
-                        COL_BLOCK);
-  g->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, g->m_lo, ROW_BLOCK),
-                    kb_index(b, m));
-  batch_offsets(g, group);
-  KVal *lo = kb_index(b, 0), *hi = kb_index(b, p->k[0].size);
-  if (p->groups) {
-    kb_uneven(b);
-    lo = load_offset(b, group);
-    hi = load_offset(b, kb_alu_c(b, A_ADD, group, 1));
-  }
-  depths(g, n_lo, lo, hi);
-  kb_end(b);
-}
-
-static Kernel *blocked(Ctx *cx, const Node *n, const Product *p, int lanes) {
-  Gen g = {.b = kb_new(cx, "contract", (int)n->ins.len + 1, 1), .p = p};
-  g.sum = p->dtype == DT_bf16 ? DT_f32 : p->dtype;
-  g.lanes = lanes * 4 / (int)dtype_info[g.sum].bytes;
-  g.width = VECTORS * g.lanes;
-  g.rows = lanes >= 16 ? MAX_ROWS : MAX_ROWS / 2;
-  g.base[LEFT] = kb_arg(p->arg[LEFT], p->dtype);
-  g.base[RIGHT] = kb_arg(p->arg[RIGHT], p->dtype);
-  g.base[OUT] = kb_arg((int)n->ins.len, p->dtype);
-  if (p->groups && !p->ragged_k)
-    ragged_rows(&g);
-  else
-    plain_rows(&g);
-  return kb_finish(g.b);
-}
-
-/* ---- the plain nest -------------------------------------------------------------------- */
-
-typedef struct Nest {
-  KBuild *b;
-  Letters ls;
-  Letter *outer[MAX_LETTERS]; /* of the result, less the vector's */
-  Letter *sum[MAX_LETTERS];   /* the others, the group in front of its rows */
-  int n_outer, n_sum;
-  Letter *vector; /* contiguous in all that have it; NULL for none */
-  KVal *iv[MAX_LETTERS]; /* by place in ls */
-  KBase base[SIDES];
-  Dtype dtype, acc;
-} Nest;
-
-static KVal **iv_of(Nest *t, const Letter *l) { return &t->iv[l - t->ls.l]; }
-
-static bool is_vector(const Nest *t, const Letter *l) {
-  if (l->c == t->ls.group || l->c == t->ls.row) return false;
-  return l->in[OUT] && l->stride[OUT] == 1 && l->stride[LEFT] <= 1 &&
-         l->stride[RIGHT] <= 1;
-}
-
-/* The rows of an expert, or all of a letter. */
-static void bounds(Nest *t, const Letter *l, KVal **lo, KVal **hi) {
-  *lo = kb_index(t->b, 0);
-  *hi = kb_index(t->b, l->size);
-  if (l->c != t->ls.row) return;
-  KVal *e = *iv_of(t, find_letter(&t->ls, t->ls.group));
-  *lo = load_offset(t->b, e);
-  *hi = load_offset(t->b, kb_alu_c(t->b, A_ADD, e, 1));
-}
-
-static KVal *side_at(Nest *t, int side) {
-  KVal *at = kb_index(t->b, 0);
-  for (int i = 0; i < t->ls.n; i++)
-    if (t->ls.l[i].stride[side])
-      at = scaled(t->b, at, t->iv[i], t->ls.l[i].stride[side]);
-  return at;
-}
-
-static KVal *load_side(Nest *t, int side, int lanes) {
-  bool spread = t->vector && t->vector->stride[side] == 0;
-  KVal *v = kb_load(t->b, t->base[side], side_at(t, side), spread ? 1 : lanes);
-  return kb_splat(t->b, cast_to(t->b, v, t->acc), lanes);
-}
-
-/* Sums the letters from number i on into `sum`. */
-static KVal *sum_letters(Nest *t, int i, KVal *sum, int lanes) {
-  if (i == t->n_sum)
-    return kb_fma(t->b, load_side(t, LEFT, lanes), load_side(t, RIGHT, lanes),
-                  sum);
-  KVal *lo, *hi;
-  bounds(t, t->sum[i], &lo, &hi);
-  KVal *loop = kb_for(t->b, lo, hi, 1);
-  KVal *acc = kb_acc(t->b, loop, sum);
-  *iv_of(t, t->sum[i]) = kb_iv(t->b, loop);
-  kb_next(t->b, acc, sum_letters(t, i + 1, acc, lanes));
-  kb_end(t->b);
-  return kb_result(t->b, acc);
-}
-
-static void one_sum(Nest *t, int lanes) {
-  KVal *zero = kb_splat(t->b, kb_const(t->b, t->acc, 0), lanes);
-  KVal *sum = sum_letters(t, 0, zero, lanes);
-  kb_store(t->b, t->base[OUT], side_at(t, OUT),
-           cast_to(t->b, sum, t->dtype));
-}
-
-/* The expert of a row: how many end at or before it. */
-static KVal *expert_of(Nest *t, KVal *row) {
-  KBuild *b = t->b;
-  int64_t experts = find_letter(&t->ls, t->ls.group)->size;
-  KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, experts), 1);
-  KVal *acc = kb_acc(b, loop, kb_index(b, 0));
-  KVal *end = load_offset(b, kb_alu_c(b, A_ADD, kb_iv(b, loop), 1));
-  KVal *over = cast_to(b, kb_alu(b, A_LE, end, row), DT_i32);
-  kb_next(b, acc, plus(b, acc, kb_from_i32(b, over)));
-  kb_end(b);
-  return kb_result(b, acc);
-}
-
-static void split_item(Nest *t, KVal *item) {
-  for (int i = t->n_outer - 1; i >= 0; i--) {
-    Letter *l = t->outer[i];
-    *iv_of(t, l) = i ? kb_alu_c(t->b, A_REM, item, l->size) : item;
-    item = kb_alu_c(t->b, A_DIV, item, l->size);
-  }
-}
-
-/* Sorts the letters into those of items, of the vector and of sums. */
-static int64_t sort_letters(Nest *t) {
-  Letters *ls = &t->ls;
-  Letter *group = ls->group ? find_letter(ls, ls->group) : NULL;
-  Letter *row = ls->row ? find_letter(ls, ls->row) : NULL;
-  int64_t items = 1;
-  for (int i = 0; i < ls->n; i++)
-    if (is_vector(t, &ls->l[i])) t->vector = &ls->l[i];
-  if (group && !group->in[OUT]) t->sum[t->n_sum++] = group;
-  for (int i = 0; i < ls->n; i++) {
-    Letter *l = &ls->l[i];
-    if (l == t->vector || (l == group && (row->in[OUT] || !l->in[OUT])))
-      continue;
-    if (!l->in[OUT]) {
-      t->sum[t->n_sum++] = l;
-    } else {
-      t->outer[t->n_outer++] = l;
-      items *= l->size;
-    }
-  }
-  return items;
-}
-
-static Kernel *nest(Ctx *cx, const Node *n, Letters ls, int lanes) {
-  Nest t = {.b = kb_new(cx, "contract", (int)n->ins.len + 1, 1), .ls = ls};
-  t.dtype = n->outs.data[0]->type.dtype;
-  t.acc = t.dtype == DT_bf16 ? DT_f32 : t.dtype;
-  t.base[LEFT] = kb_arg(0, t.dtype);
-  t.base[RIGHT] = kb_arg(1, t.dtype);
-  t.base[OUT] = kb_arg((int)n->ins.len, t.dtype);
-  int64_t items = sort_letters(&t);
-  lanes = lanes * 4 / (int)dtype_info[t.acc].bytes;
-  split_item(&t, kb_stage(t.b, items, items / 256 + 1));
-  const Letter *row = ls.row ? find_letter(&t.ls, ls.row) : NULL;
-  if (row && row->in[OUT])
-    *iv_of(&t, find_letter(&t.ls, ls.group)) = expert_of(&t, *iv_of(&t, row));
-  if (!t.vector) {
-    one_sum(&t, 1);
-  } else {
-    int64_t size = t.vector->size, whole = size / lanes * lanes;
-    int64_t steps[2] = {lanes, 1}, lo[2] = {0, whole}, hi[2] = {whole, size};
-    for (int part = 0; part < 2; part++) {
-      if (lo[part] == hi[part]) continue;
-      KVal *loop = kb_for(t.b, kb_index(t.b, lo[part]),
-                          kb_index(t.b, hi[part]), steps[part]);
-      *iv_of(&t, t.vector) = kb_iv(t.b, loop);
-      one_sum(&t, (int)steps[part]);
-      kb_end(t.b);
-    }
-  }
-  kb_end(t.b);
-  return kb_finish(t.b);
-}
-
-/* ---- library calls ----------------------------------------------------------------------- */
+/* ---- library calls ------------------------------------------------------ */
 
 /* A matrix whose rows or columns are contiguous, with its batch stride outside
  * of it: what libraries are fast with. */
-static bool is_plain(const Letter *rows, const Letter *cols,
-                     const Letter *batch, int side) {
+static bool is_plain(const CtLetter *rows, const CtLetter *cols,
+                     const CtLetter *batch, int side) {
   int64_t r = rows->stride[side], c = cols->stride[side];
   int64_t b = batch->stride[side];
   bool matrix = (c == 1 && r >= cols->size) || (r == 1 && c >= rows->size) ||
@@ -741,35 +179,38 @@ static bool is_plain(const Letter *rows, const Letter *cols,
   return matrix && (batch->size == 1 || b == 0 || b >= rows->size * cols->size);
 }
 
-static void set_strides(int64_t *to, const Letter *batch, const Letter *x,
-                        const Letter *y, int side) {
+static void set_strides(int64_t *to, const CtLetter *batch, const CtLetter *x,
+                        const CtLetter *y, int side) {
   to[0] = batch->stride[side];
   to[1] = x->stride[side];
   to[2] = y->stride[side];
 }
 
 bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
-  Product p = {.dtype = n->outs.data[0]->type.dtype};
-  Letter one = {.size = 1};
+  CtProduct p = {.dtype = n->outs.data[0]->type.dtype};
+  CtLetter one = {.size = 1};
   if (p.dtype != DT_f32 || !find_product(letters_of(n), &p) || p.groups ||
       p.n_batch > 1 || p.m[1].size * p.k[1].size > 1)
     return false;
-  const Letter *b = p.n_batch ? &p.batch[0] : &one;
-  if (!is_plain(p.m, p.k, b, LEFT) || !is_plain(p.k, &p.n, b, RIGHT) ||
-      !is_plain(p.m, &p.n, b, OUT))
+  const CtLetter *b = p.n_batch ? &p.batch[0] : &one;
+  if (!is_plain(p.m, p.k, b, CT_LEFT) || !is_plain(p.k, &p.n, b, CT_RIGHT) ||
+      !is_plain(p.m, &p.n, b, CT_OUT))
     return false;
-  *out = (MoertGemm){.batch = b->size, .m = p.m->size, .n = p.n.size,
-                     .k = p.k->size, .dtype = (int32_t)p.dtype};
-  set_strides(out->a_stride, b, p.m, p.k, LEFT);
-  set_strides(out->b_stride, b, p.k, &p.n, RIGHT);
-  set_strides(out->c_stride, b, p.m, &p.n, OUT);
-  *out_swapped = p.arg[LEFT] == 1;
+  *out = (MoertGemm){.batch = b->size,
+                     .m = p.m->size,
+                     .n = p.n.size,
+                     .k = p.k->size,
+                     .dtype = (int32_t)p.dtype};
+  set_strides(out->a_stride, b, p.m, p.k, CT_LEFT);
+  set_strides(out->b_stride, b, p.k, &p.n, CT_RIGHT);
+  set_strides(out->c_stride, b, p.m, &p.n, CT_OUT);
+  *out_swapped = p.arg[CT_LEFT] == 1;
   return true;
 }
 
 Kernel *cg_contract(Ctx *cx, const Node *n, int lanes) {
-  Letters ls = letters_of(n);
-  Product p = {.dtype = n->outs.data[0]->type.dtype};
-  if (find_product(ls, &p)) return blocked(cx, n, &p, lanes);
-  return nest(cx, n, ls, lanes);
+  CtLetters ls = letters_of(n);
+  CtProduct p = {.dtype = n->outs.data[0]->type.dtype};
+  if (find_product(ls, &p)) return ct_blocked(cx, n, &p, lanes);
+  return ct_nest(cx, n, ls, lanes);
 }

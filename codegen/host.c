@@ -13,10 +13,10 @@
 #include <llvm-c/Transforms/PassBuilder.h>
 #include <string.h>
 
-static const char *const v3_features[] = {"avx2", "bmi", "bmi2", "f16c",
-                                          "fma",  "lzcnt"};
+static const char *const v3_features[] = {"avx2", "bmi", "bmi2",
+                                          "f16c", "fma", "lzcnt"};
 static const char *const v4_features[] = {
-    "avx2", "bmi",     "bmi2",     "f16c",     "fma",     "lzcnt",
+    "avx2",    "bmi",      "bmi2",     "f16c",     "fma",     "lzcnt",
     "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"};
 
 typedef struct Level {
@@ -34,7 +34,7 @@ static const Level levels[] = {
 
 static const char triple[] = "x86_64-unknown-linux-gnu";
 
-/* ---- choosing ------------------------------------------------------------------------ */
+/* ---- choosing ----------------------------------------------------------- */
 
 /* Whether a feature string "+avx,-sse4a,..." switches `feature` on. */
 static bool has_feature(const char *string, const char *feature) {
@@ -55,8 +55,7 @@ static const Level *native_level(void) {
     bool all = true;
     for (size_t f = 0; f < levels[i].n_features; f++)
       all = all && has_feature(host, levels[i].features[f]);
-    if (all)
-      found = &levels[i];
+    if (all) found = &levels[i];
   }
   LLVMDisposeMessage(host);
   return found;
@@ -67,23 +66,24 @@ static const Level *find_level(Ctx *cx, const char *cpu) {
   if (!strcmp(cpu, "native")) {
     const Level *l = native_level();
     if (!l)
-      diag_error(cx, nowhere, "this machine lacks avx2 or fma, the least that "
-                              "code is made for");
+      diag_error(cx, nowhere,
+                 "this machine lacks avx2 or fma, the least that "
+                 "code is made for");
     return l;
   }
   for (size_t i = 0; i < COUNT_OF(levels); i++)
-    if (!strcmp(cpu, levels[i].cpu))
-      return &levels[i];
-  diag_error(cx, nowhere, "unknown cpu '%s'; there are native, x86-64-v3 and "
-                          "x86-64-v4", cpu);
+    if (!strcmp(cpu, levels[i].cpu)) return &levels[i];
+  diag_error(cx, nowhere,
+             "unknown cpu '%s'; there are native, x86-64-v3 and "
+             "x86-64-v4",
+             cpu);
   return NULL;
 }
 
 bool cg_target(Ctx *cx, const CodegenOptions *o, Target *out) {
   *out = (Target){0};
   const Level *l = find_level(cx, o->cpu);
-  if (!l)
-    return false;
+  if (!l) return false;
   LLVMInitializeX86TargetInfo();
   LLVMInitializeX86Target();
   LLVMInitializeX86TargetMC();
@@ -96,24 +96,23 @@ bool cg_target(Ctx *cx, const CodegenOptions *o, Target *out) {
   out->features = l->features;
   out->n_features = (int)l->n_features;
   out->lanes = l->lanes;
-  out->machine = LLVMCreateTargetMachine(
-      target, triple, l->cpu, "",
-      o->opt_level ? LLVMCodeGenLevelDefault : LLVMCodeGenLevelLess,
-      LLVMRelocPIC, LLVMCodeModelSmall);
+  out->machine = LLVMCreateTargetMachine(target, triple, l->cpu, "",
+                                         o->opt_level ? LLVMCodeGenLevelDefault
+                                                      : LLVMCodeGenLevelLess,
+                                         LLVMRelocPIC, LLVMCodeModelSmall);
   return true;
 }
 
 void cg_target_free(Target *t) {
-  if (t->machine)
-    LLVMDisposeTargetMachine(t->machine);
+  if (t->machine) LLVMDisposeTargetMachine(t->machine);
   *t = (Target){0};
 }
 
-/* ---- a module's way to machine code ---------------------------------------------------- */
+/* ---- a module's way to machine code ------------------------------------- */
 
 LLVMModuleRef cg_module(const Target *t) {
-  LLVMModuleRef m = LLVMModuleCreateWithNameInContext("model",
-                                                      LLVMContextCreate());
+  LLVMModuleRef m =
+      LLVMModuleCreateWithNameInContext("model", LLVMContextCreate());
   LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(t->machine);
   LLVMSetModuleDataLayout(m, layout);
   LLVMDisposeTargetData(layout);
@@ -136,8 +135,7 @@ void cg_optimise(const Target *t, LLVMModuleRef m) {
   LLVMDisposeMessage(message);
   LLVMPassBuilderOptionsRef o = LLVMCreatePassBuilderOptions();
   LLVMErrorRef err = LLVMRunPasses(m, passes, t->machine, o);
-  if (err)
-    internal_error("LLVM: %s", LLVMGetErrorMessage(err));
+  if (err) internal_error("LLVM: %s", LLVMGetErrorMessage(err));
   LLVMDisposePassBuilderOptions(o);
 }
 

@@ -1,9 +1,9 @@
 /* link.c: from a planned module to a shared library, and the texts on the way.
  *
- * Object code goes to a file beside the library, `ld` makes a library of it that
- * is complete in itself, and only then is it renamed: a library that is there is
- * whole. What the environment does to us here (no ld, no space, no permission)
- * is a diagnostic. */
+ * Object code goes to a file beside the library, `ld` makes a library of it
+ * that is complete in itself, and only then is it renamed: a library that is
+ * there is whole. What the environment does to us here (no ld, no space, no
+ * permission) is a diagnostic. */
 #include "codegen.h"
 
 #include <errno.h>
@@ -23,10 +23,8 @@ static const Span nowhere;
 static bool write_all(int fd, const char *data, size_t n) {
   while (n) {
     ssize_t got = write(fd, data, n);
-    if (got < 0 && errno == EINTR)
-      continue;
-    if (got < 0)
-      return false;
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return false;
     data += got;
     n -= (size_t)got;
   }
@@ -35,8 +33,8 @@ static bool write_all(int fd, const char *data, size_t n) {
 
 static bool write_file(Ctx *cx, const char *path, LLVMMemoryBufferRef text) {
   int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  bool ok = fd >= 0 && write_all(fd, LLVMGetBufferStart(text),
-                                 LLVMGetBufferSize(text));
+  bool ok = fd >= 0 &&
+            write_all(fd, LLVMGetBufferStart(text), LLVMGetBufferSize(text));
   int why = errno;
   if (fd >= 0 && close(fd) && ok) {
     why = errno;
@@ -47,7 +45,7 @@ static bool write_file(Ctx *cx, const char *path, LLVMMemoryBufferRef text) {
   return ok;
 }
 
-/* ---- ld --------------------------------------------------------------------------- */
+/* ---- ld ----------------------------------------------------------------- */
 
 /* All that can be read from a pipe, at most a screenful. */
 static void read_text(int fd, char *out, size_t cap) {
@@ -55,14 +53,11 @@ static void read_text(int fd, char *out, size_t cap) {
   char drop[512];
   for (;;) {
     bool full = len + 1 >= cap;
-    ssize_t got = full ? read(fd, drop, sizeof drop)
-                       : read(fd, out + len, cap - 1 - len);
-    if (got < 0 && errno == EINTR)
-      continue;
-    if (got <= 0)
-      break;
-    if (!full)
-      len += (size_t)got;
+    ssize_t got =
+        full ? read(fd, drop, sizeof drop) : read(fd, out + len, cap - 1 - len);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    if (!full) len += (size_t)got;
   }
   while (len && out[len - 1] == '\n')
     len--;
@@ -72,8 +67,7 @@ static void read_text(int fd, char *out, size_t cap) {
 /* Starts ld with its messages going to a pipe. */
 static int spawn_ld(char *const argv[], pid_t *out_pid, int *out_fd) {
   int pipe_fd[2];
-  if (pipe2(pipe_fd, O_CLOEXEC))
-    return errno;
+  if (pipe2(pipe_fd, O_CLOEXEC)) return errno;
   posix_spawn_file_actions_t fa;
   posix_spawn_file_actions_init(&fa);
   posix_spawn_file_actions_adddup2(&fa, pipe_fd[1], STDOUT_FILENO);
@@ -89,9 +83,19 @@ static int spawn_ld(char *const argv[], pid_t *out_pid, int *out_fd) {
 }
 
 static bool run_ld(Ctx *cx, const char *object, const char *library) {
-  char *argv[] = {"ld", "-shared", "--build-id=none", "--hash-style=gnu", "-z",
-                  "noexecstack", "-z", "now", "--no-undefined", "-o",
-                  (char *)library, (char *)object, NULL};
+  char *argv[] = {"ld",
+                  "-shared",
+                  "--build-id=none",
+                  "--hash-style=gnu",
+                  "-z",
+                  "noexecstack",
+                  "-z",
+                  "now",
+                  "--no-undefined",
+                  "-o",
+                  (char *)library,
+                  (char *)object,
+                  NULL};
   char said[2000];
   pid_t pid;
   int fd = -1, status = 0;
@@ -110,7 +114,7 @@ static bool run_ld(Ctx *cx, const char *object, const char *library) {
   return status == 0;
 }
 
-/* ---- the library -------------------------------------------------------------------- */
+/* ---- the library -------------------------------------------------------- */
 
 static void free_module(LLVMModuleRef m) {
   LLVMContextRef c = LLVMGetModuleContext(m);
@@ -122,8 +126,7 @@ static void free_module(LLVMModuleRef m) {
 static LLVMMemoryBufferRef compile(Module *m, const CodegenOptions *o,
                                    bool text) {
   Target t;
-  if (!cg_target(m->cx, o, &t))
-    return NULL;
+  if (!cg_target(m->cx, o, &t)) return NULL;
   LLVMModuleRef out = cg_module(&t);
   cg_table(m, &t, o, out);
   cg_optimise(&t, out);
@@ -136,8 +139,7 @@ static LLVMMemoryBufferRef compile(Module *m, const CodegenOptions *o,
 bool cg_library(Module *m, const CodegenOptions *o, const char *path) {
   Ctx *cx = m->cx;
   LLVMMemoryBufferRef code = compile(m, o, false);
-  if (!code)
-    return false;
+  if (!code) return false;
   Sym object = sym_fmt(cx, "%s.%d.o", path, (int)getpid());
   Sym aside = sym_fmt(cx, "%s.%d", path, (int)getpid());
   bool ok = write_file(cx, object, code);
@@ -148,12 +150,11 @@ bool cg_library(Module *m, const CodegenOptions *o, const char *path) {
     diag_error(cx, nowhere, "cannot write '%s': %s", path, strerror(errno));
     ok = false;
   }
-  if (!ok)
-    unlink(aside);
+  if (!ok) unlink(aside);
   return ok;
 }
 
-/* ---- texts ---------------------------------------------------------------------------- */
+/* ---- texts -------------------------------------------------------------- */
 
 static void print_kernel(void *user, const Kernel *k) {
   cg_print_kernel(k, user);
@@ -162,8 +163,7 @@ static void print_kernel(void *user, const Kernel *k) {
 bool cg_emit_text(Module *m, const CodegenOptions *o, const char *kind,
                   Buf *out) {
   Target t;
-  if (!cg_target(m->cx, o, &t))
-    return false;
+  if (!cg_target(m->cx, o, &t)) return false;
   if (!strcmp(kind, "loops")) {
     cg_kernels(m, t.lanes, print_kernel, out);
     cg_target_free(&t);

@@ -3,9 +3,9 @@
  * A stage becomes one internal function of type MoertBody: a loop over the
  * chunk's items around the stage's body. The kernel language says all there is
  * to say about vectors, tails and order, so this file only spells it: loops as
- * phi nodes, vectors as vector types, a bool as i1 in a register and as one byte
- * in memory. Functions carry `no-builtins`, so that no loop turns into a call of
- * memset: the library links to nothing. */
+ * phi nodes, vectors as vector types, a bool as i1 in a register and as one
+ * byte in memory. Functions carry `no-builtins`, so that no loop turns into a
+ * call of memset: the library links to nothing. */
 #include "codegen.h"
 
 #include <llvm-c/Core.h>
@@ -26,7 +26,7 @@ enum { P_ARGS, P_LO, P_HI, P_SCRATCH, P_WORKSPACE, P_COUNT };
 
 static void block(Body *e, const KBlock *k);
 
-/* ---- functions ------------------------------------------------------------------ */
+/* ---- functions ---------------------------------------------------------- */
 
 static void add_attribute(Body *e, LLVMAttributeIndex at, const char *name) {
   unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
@@ -34,9 +34,8 @@ static void add_attribute(Body *e, LLVMAttributeIndex at, const char *name) {
 }
 
 static void add_text_attribute(Body *e, const char *name, const char *value) {
-  LLVMAttributeRef a =
-      LLVMCreateStringAttribute(e->c, name, (unsigned)strlen(name), value,
-                                (unsigned)strlen(value));
+  LLVMAttributeRef a = LLVMCreateStringAttribute(
+      e->c, name, (unsigned)strlen(name), value, (unsigned)strlen(value));
   LLVMAddAttributeAtIndex(e->fn, LLVMAttributeFunctionIndex, a);
 }
 
@@ -68,28 +67,23 @@ static LLVMValueRef index_const(Body *e, int64_t x) {
 static void load_args(Body *e, int n_args) {
   for (int i = 0; i < n_args; i++) {
     LLVMValueRef at = index_const(e, i);
-    LLVMValueRef p = LLVMBuildGEP2(e->b, e->ptr, LLVMGetParam(e->fn, P_ARGS),
-                                   &at, 1, "");
+    LLVMValueRef p =
+        LLVMBuildGEP2(e->b, e->ptr, LLVMGetParam(e->fn, P_ARGS), &at, 1, "");
     e->args[i] = LLVMBuildLoad2(e->b, e->ptr, p, "");
   }
 }
 
-/* ---- values ----------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------- */
 
 /* The LLVM value of one that was emitted, or of a constant. */
 static LLVMValueRef value(Body *e, const KVal *k) {
-  if (k->kind == K_INDEX)
-    return index_const(e, k->number);
+  if (k->kind == K_INDEX) return index_const(e, k->number);
   if (k->kind == K_CONST)
     return cg_llvm_const(e->c, k->dtype, k->lanes, k->value);
-  if (k->kind == K_IV && !k->loop)
-    return e->item;
-  if (k->kind == K_IV)
-    k = k->loop;
-  if (k->kind == K_RESULT)
-    k = k->loop->accs.data[k->number];
-  if (!e->of[k->id])
-    internal_error("a kernel value is used before it is made");
+  if (k->kind == K_IV && !k->loop) return e->item;
+  if (k->kind == K_IV) k = k->loop;
+  if (k->kind == K_RESULT) k = k->loop->accs.data[k->number];
+  if (!e->of[k->id]) internal_error("a kernel value is used before it is made");
   return e->of[k->id];
 }
 
@@ -101,8 +95,7 @@ static LLVMValueRef zeros(Body *e, int lanes) {
 static LLVMValueRef splat(Body *e, LLVMValueRef x, int lanes) {
   LLVMTypeRef t = LLVMVectorType(LLVMTypeOf(x), (unsigned)lanes);
   LLVMValueRef zero = LLVMConstInt(LLVMInt32TypeInContext(e->c), 0, false);
-  LLVMValueRef v =
-      LLVMBuildInsertElement(e->b, LLVMGetPoison(t), x, zero, "");
+  LLVMValueRef v = LLVMBuildInsertElement(e->b, LLVMGetPoison(t), x, zero, "");
   return LLVMBuildShuffleVector(e->b, v, LLVMGetPoison(t), zeros(e, lanes), "");
 }
 
@@ -155,17 +148,17 @@ static LLVMValueRef fold(Body *e, const KVal *k) {
       for (int i = 0; i < n; i++)
         pick[i] = LLVMConstInt(i32, (uint64_t)(side * n + i), false);
       half[side] =
-          n == 1 ? LLVMBuildExtractElement(e->b, v, pick[0], "")
-                 : LLVMBuildShuffleVector(e->b, v, LLVMGetPoison(LLVMTypeOf(v)),
-                                          LLVMConstVector(pick, (unsigned)n),
-                                          "");
+          n == 1
+              ? LLVMBuildExtractElement(e->b, v, pick[0], "")
+              : LLVMBuildShuffleVector(e->b, v, LLVMGetPoison(LLVMTypeOf(v)),
+                                       LLVMConstVector(pick, (unsigned)n), "");
     }
     v = cg_llvm_scalar(e->b, k->op, k->dtype, k->dtype, half);
   }
   return v;
 }
 
-/* ---- memory -------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------- */
 
 static LLVMTypeRef memory_type(Body *e, Dtype dtype, int lanes) {
   if (dtype_info[dtype].kind != DK_BOOL)
@@ -192,8 +185,7 @@ static LLVMValueRef address(Body *e, const KBase *base, LLVMValueRef at) {
 }
 
 static LLVMValueRef from_memory(Body *e, Dtype dtype, LLVMValueRef v) {
-  if (dtype_info[dtype].kind != DK_BOOL)
-    return v;
+  if (dtype_info[dtype].kind != DK_BOOL) return v;
   return LLVMBuildICmp(e->b, LLVMIntNE, v, LLVMConstNull(LLVMTypeOf(v)), "");
 }
 
@@ -219,25 +211,23 @@ static LLVMValueRef gather(Body *e, const KVal *k) {
   LLVMValueRef base = address(e, &k->base, value(e, k->a[0]));
   LLVMValueRef offsets = value(e, k->a[1]);
   unsigned bytes = dtype_info[k->dtype].bytes, lanes = k->lanes;
-  if (bytes < 4)
-    return gather_each(e, k, base, offsets);
+  if (bytes < 4) return gather_each(e, k, base, offsets);
   LLVMTypeRef type = cg_llvm_type(e->c, k->dtype, k->lanes);
-  LLVMValueRef at = LLVMBuildInBoundsGEP2(
-      e->b, memory_type(e, k->dtype, 1), base, &offsets, 1, "");
+  LLVMValueRef at = LLVMBuildInBoundsGEP2(e->b, memory_type(e, k->dtype, 1),
+                                          base, &offsets, 1, "");
   LLVMTypeRef types[2] = {type, LLVMTypeOf(at)};
   static const char name[] = "llvm.masked.gather";
   unsigned id = LLVMLookupIntrinsicID(name, sizeof name - 1);
   LLVMValueRef f = LLVMGetIntrinsicDeclaration(e->m, id, types, 2);
   LLVMTypeRef i1s = LLVMVectorType(LLVMInt1TypeInContext(e->c), lanes);
-  LLVMValueRef a[4] = {
-      at, LLVMConstInt(LLVMInt32TypeInContext(e->c), bytes, false),
-      LLVMConstAllOnes(i1s), LLVMGetPoison(type)};
+  LLVMValueRef a[4] = {at,
+                       LLVMConstInt(LLVMInt32TypeInContext(e->c), bytes, false),
+                       LLVMConstAllOnes(i1s), LLVMGetPoison(type)};
   return LLVMBuildCall2(e->b, LLVMGlobalGetValueType(f), f, a, 4, "");
 }
 
 static LLVMValueRef load(Body *e, const KVal *k) {
-  if (k->a[1])
-    return gather(e, k);
+  if (k->a[1]) return gather(e, k);
   LLVMValueRef p = address(e, &k->base, value(e, k->a[0]));
   LLVMValueRef v =
       LLVMBuildLoad2(e->b, memory_type(e, k->dtype, k->lanes), p, "");
@@ -254,7 +244,7 @@ static void store(Body *e, const KVal *k) {
   LLVMSetAlignment(LLVMBuildStore(e->b, v, p), dtype_info[what->dtype].bytes);
 }
 
-/* ---- control --------------------------------------------------------------------------- */
+/* ---- control ------------------------------------------------------------ */
 
 static LLVMTypeRef type_of_kval(Body *e, const KVal *k) {
   return k->index ? e->i64 : cg_llvm_type(e->c, k->dtype, k->lanes);
@@ -354,12 +344,11 @@ static LLVMValueRef statement(Body *e, const KVal *k) {
 static void block(Body *e, const KBlock *k) {
   for (uint32_t i = 0; i < k->len; i++) {
     LLVMValueRef v = statement(e, k->data[i]);
-    if (v)
-      e->of[k->data[i]->id] = v;
+    if (v) e->of[k->data[i]->id] = v;
   }
 }
 
-/* ---- kernels -------------------------------------------------------------------------------- */
+/* ---- kernels ------------------------------------------------------------ */
 
 static LLVMValueRef stage(Body *e, const Target *t, const Kernel *k,
                           const KStage *s, const char *name) {

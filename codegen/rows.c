@@ -1,19 +1,20 @@
 /* rows.c: routing rows by number, as kernel loops.
  *
  * Both ops stand on one stable counting sort of row numbers by id. The ids are
- * cut into chunks, fixed when compiling: one stage counts the ids of each chunk,
- * a second, serial over ids and chunks, turns counts into first positions, a
- * third hands the positions out. Positions follow (id, chunk, place in chunk):
- * the order of the rows, whatever thread did what.
+ * cut into chunks, fixed when compiling: one stage counts the ids of each
+ * chunk, a second, serial over ids and chunks, turns counts into first
+ * positions, a third hands the positions out. Positions follow (id, chunk,
+ * place in chunk): the order of the rows, whatever thread did what.
  *
- * `scatter_add` then sums, for each row of the table and some columns, the rows
- * that belong there, in order; a row that nothing belongs to is written too. */
+ * `scatter_add` then sums, for each row of the table and some columns, the
+ * rows that belong there, in order; a row that nothing belongs to is written
+ * too. */
 #include "codegen.h"
 
 enum {
-  CHUNK = 512,      /* ids of a chunk, at least */
+  CHUNK = 512, /* ids of a chunk, at least */
   MAX_CHUNKS = 64,
-  COLUMNS = 512,    /* of one item's sum */
+  COLUMNS = 512, /* of one item's sum */
   SUM_VECTORS = 4
 };
 
@@ -21,15 +22,17 @@ typedef struct Sort {
   KBuild *b;
   int64_t n, ids; /* rows; ids lie in [0, ids) */
   int64_t chunks, chunk;
-  KBase id;       /* i32[n] */
-  KBase counts;   /* i32[chunks, ids]: counts, then next positions */
-  KBase offsets;  /* i32[ids + 1]: first position of each id */
-  KBase rank;     /* i32[n]: position of each row, where wanted */
-  KBase order;    /* i32[n]: row at each position */
+  KBase id;      /* i32[n] */
+  KBase counts;  /* i32[chunks, ids]: counts, then next positions */
+  KBase offsets; /* i32[ids + 1]: first position of each id */
+  KBase rank;    /* i32[n]: position of each row, where wanted */
+  KBase order;   /* i32[n]: row at each position */
   bool wants_rank;
 } Sort;
 
-static KVal *plus(KBuild *b, KVal *x, KVal *y) { return kb_alu(b, A_ADD, x, y); }
+static KVal *plus(KBuild *b, KVal *x, KVal *y) {
+  return kb_alu(b, A_ADD, x, y);
+}
 
 /* Opens a loop over [lo, hi); returns its variable. */
 static KVal *open_loop(KBuild *b, KVal *lo, KVal *hi, KVal **out_loop) {
@@ -135,7 +138,7 @@ Kernel *cg_route(Ctx *cx, const Node *n, int lanes) {
   return kb_finish(s.b);
 }
 
-/* ---- scatter_add ------------------------------------------------------------------- */
+/* ---- scatter_add -------------------------------------------------------- */
 
 /* `vectors` neighbouring sums of `lanes` columns, over the rows at positions
  * [lo, hi), into the table at `to`. */
@@ -162,25 +165,24 @@ static void sum_columns(Sort *s, KVal *lo, KVal *hi, KBase x, KBase table,
 }
 
 /* Item: one row of the table, some of its columns. */
-static void sum_stage(Sort *s, KBase x, KBase table, int64_t width,
-                      int lanes) {
+static void sum_stage(Sort *s, KBase x, KBase table, int64_t width, int lanes) {
   KBuild *b = s->b;
   int64_t blocks = (width + COLUMNS - 1) / COLUMNS;
   KVal *item = kb_stage(b, s->ids * blocks, 1);
   kb_uneven(b);
   KVal *row = kb_alu_c(b, A_DIV, item, blocks);
   KVal *column = kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, item, blocks), COLUMNS);
-  KVal *end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, column, COLUMNS),
-                     kb_index(b, width));
+  KVal *end =
+      kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, column, COLUMNS), kb_index(b, width));
   KVal *to = kb_alu_c(b, A_MUL, row, width);
   KVal *lo = kb_from_i32(b, kb_load(b, s->offsets, row, 1));
-  KVal *hi = kb_from_i32(
-      b, kb_load(b, s->offsets, kb_alu_c(b, A_ADD, row, 1), 1));
+  KVal *hi =
+      kb_from_i32(b, kb_load(b, s->offsets, kb_alu_c(b, A_ADD, row, 1), 1));
   int steps[3] = {SUM_VECTORS * lanes, lanes, 1};
   for (int part = 0; part < 3; part++) {
     KVal *n = kb_alu(b, A_SUB, end, column);
-    KVal *whole = kb_alu_c(
-        b, A_MUL, kb_alu_c(b, A_DIV, n, steps[part]), steps[part]);
+    KVal *whole =
+        kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, n, steps[part]), steps[part]);
     KVal *stop = plus(b, column, whole);
     KVal *loop = kb_for(b, column, stop, steps[part]);
     sum_columns(s, lo, hi, x, table, kb_iv(b, loop), to, width,

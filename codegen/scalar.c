@@ -1,8 +1,9 @@
-/* scalar.c: scalar-body ops of ops.def as LLVM instructions, one function a row.
+/* scalar.c: scalar-body ops of ops.def as LLVM instructions, one function a
+ * row.
  *
- * Every function serves scalars and vectors alike, so a vector body and its tail
- * compute the same bits. Nothing here may be undefined: shifts by too much,
- * division by zero and casts out of range give what ops.def says, and no
+ * Every function serves scalars and vectors alike, so a vector body and its
+ * tail compute the same bits. Nothing here may be undefined: shifts by too
+ * much, division by zero and casts out of range give what ops.def says, and no
  * instruction carries a fast-math flag. */
 #include "codegen.h"
 
@@ -29,11 +30,17 @@ LLVMTypeRef cg_llvm_type(LLVMContextRef c, Dtype dtype, int lanes) {
   return lanes > 1 ? LLVMVectorType(t, (unsigned)lanes) : t;
 }
 
-/* ---- helpers ------------------------------------------------------------------ */
+/* ---- helpers ------------------------------------------------------------ */
 
-static DtypeKind kind_in(const Emit *e) { return dtype_info[e->in].kind; }
-static bool is_float(const Emit *e) { return kind_in(e) == DK_FLOAT; }
-static bool is_signed(const Emit *e) { return kind_in(e) == DK_INT; }
+static DtypeKind kind_in(const Emit *e) {
+  return dtype_info[e->in].kind;
+}
+static bool is_float(const Emit *e) {
+  return kind_in(e) == DK_FLOAT;
+}
+static bool is_signed(const Emit *e) {
+  return kind_in(e) == DK_INT;
+}
 
 static int lanes_of(LLVMValueRef v) {
   LLVMTypeRef t = LLVMTypeOf(v);
@@ -53,8 +60,7 @@ static LLVMTypeRef type_like(LLVMValueRef like, Dtype dtype) {
 
 static LLVMValueRef repeat(LLVMValueRef element, int lanes) {
   LLVMValueRef all[256];
-  if (lanes == 1)
-    return element;
+  if (lanes == 1) return element;
   assert(lanes <= (int)COUNT_OF(all));
   for (int i = 0; i < lanes; i++)
     all[i] = element;
@@ -71,8 +77,7 @@ static LLVMValueRef real_like(LLVMValueRef like, double x) {
   return repeat(LLVMConstReal(t, x), lanes_of(like));
 }
 
-LLVMValueRef cg_llvm_const(LLVMContextRef c, Dtype dtype, int lanes,
-                           double x) {
+LLVMValueRef cg_llvm_const(LLVMContextRef c, Dtype dtype, int lanes, double x) {
   LLVMTypeRef t = ll_types[dtype](c);
   LLVMValueRef v = NULL;
   switch (dtype_info[dtype].kind) {
@@ -118,8 +123,7 @@ static LLVMValueRef fcmp(const Emit *e, LLVMRealPredicate p, LLVMValueRef x,
 static LLVMValueRef compare(const Emit *e, LLVMRealPredicate real,
                             LLVMIntPredicate sign, LLVMIntPredicate plain,
                             LLVMValueRef const *a) {
-  if (is_float(e))
-    return fcmp(e, real, a[0], a[1]);
+  if (is_float(e)) return fcmp(e, real, a[0], a[1]);
   return icmp(e, is_signed(e) ? sign : plain, a[0], a[1]);
 }
 
@@ -128,7 +132,7 @@ static LLVMValueRef choose(const Emit *e, LLVMValueRef cond, LLVMValueRef yes,
   return LLVMBuildSelect(e->b, cond, yes, no, "");
 }
 
-/* ---- arithmetic ----------------------------------------------------------------- */
+/* ---- arithmetic --------------------------------------------------------- */
 
 static LLVMValueRef ll_add(const Emit *e, LLVMValueRef const *a) {
   return is_float(e) ? LLVMBuildFAdd(e->b, a[0], a[1], "")
@@ -161,8 +165,7 @@ static LLVMValueRef ll_mulhi(const Emit *e, LLVMValueRef const *a) {
 /* Quotient and remainder share their guards: a divisor of 0, and of -1, where
  * the smallest integer has no quotient. */
 static LLVMValueRef ll_div(const Emit *e, LLVMValueRef const *a) {
-  if (is_float(e))
-    return LLVMBuildFDiv(e->b, a[0], a[1], "");
+  if (is_float(e)) return LLVMBuildFDiv(e->b, a[0], a[1], "");
   LLVMValueRef zero = int_like(a[1], 0), one = int_like(a[1], 1);
   LLVMValueRef by_zero = icmp(e, LLVMIntEQ, a[1], zero);
   LLVMValueRef q;
@@ -200,8 +203,7 @@ static LLVMValueRef ll_min(const Emit *e, LLVMValueRef const *a) {
 }
 
 static LLVMValueRef ll_fma(const Emit *e, LLVMValueRef const *a) {
-  if (is_float(e))
-    return same_intrinsic(e, "llvm.fma", a, 3);
+  if (is_float(e)) return same_intrinsic(e, "llvm.fma", a, 3);
   LLVMValueRef p = LLVMBuildMul(e->b, a[0], a[1], "");
   return LLVMBuildAdd(e->b, p, a[2], "");
 }
@@ -212,10 +214,8 @@ static LLVMValueRef ll_neg(const Emit *e, LLVMValueRef const *a) {
 }
 
 static LLVMValueRef ll_abs(const Emit *e, LLVMValueRef const *a) {
-  if (is_float(e))
-    return same_intrinsic(e, "llvm.fabs", a, 1);
-  if (!is_signed(e))
-    return a[0];
+  if (is_float(e)) return same_intrinsic(e, "llvm.fabs", a, 1);
+  if (!is_signed(e)) return a[0];
   LLVMValueRef less = icmp(e, LLVMIntSLT, a[0], int_like(a[0], 0));
   return choose(e, less, LLVMBuildNeg(e->b, a[0], ""), a[0]);
 }
@@ -228,7 +228,7 @@ static LLVMValueRef ll_floor(const Emit *e, LLVMValueRef const *a) {
   return same_intrinsic(e, "llvm.floor", a, 1);
 }
 
-/* ---- comparisons and bits ---------------------------------------------------------- */
+/* ---- comparisons and bits ----------------------------------------------- */
 
 static LLVMValueRef ll_lt(const Emit *e, LLVMValueRef const *a) {
   return compare(e, LLVMRealOLT, LLVMIntSLT, LLVMIntULT, a);
@@ -292,7 +292,7 @@ static LLVMValueRef ll_select(const Emit *e, LLVMValueRef const *a) {
   return choose(e, a[0], a[1], a[2]);
 }
 
-/* ---- casts -------------------------------------------------------------------------- */
+/* ---- casts -------------------------------------------------------------- */
 
 /* bf16 is the upper half of f32; both ways by hand, for machines without the
  * instructions. Rounds to nearest even; a NaN stays one. */
@@ -300,8 +300,7 @@ static LLVMValueRef widen_bf16(const Emit *e, LLVMValueRef x) {
   LLVMContextRef c = LLVMGetTypeContext(LLVMTypeOf(x));
   LLVMTypeRef i16 = LLVMInt16TypeInContext(c);
   int lanes = lanes_of(x);
-  if (lanes > 1)
-    i16 = LLVMVectorType(i16, (unsigned)lanes);
+  if (lanes > 1) i16 = LLVMVectorType(i16, (unsigned)lanes);
   LLVMValueRef bits = LLVMBuildBitCast(e->b, x, i16, "");
   bits = LLVMBuildZExt(e->b, bits, type_like(x, DT_u32), "");
   bits = LLVMBuildShl(e->b, bits, int_like(bits, 16), "");
@@ -312,8 +311,7 @@ static LLVMValueRef narrow_bf16(const Emit *e, LLVMValueRef x) {
   LLVMContextRef c = LLVMGetTypeContext(LLVMTypeOf(x));
   LLVMTypeRef i16 = LLVMInt16TypeInContext(c);
   int lanes = lanes_of(x);
-  if (lanes > 1)
-    i16 = LLVMVectorType(i16, (unsigned)lanes);
+  if (lanes > 1) i16 = LLVMVectorType(i16, (unsigned)lanes);
   LLVMValueRef bits = LLVMBuildBitCast(e->b, x, type_like(x, DT_u32), "");
   LLVMValueRef odd = LLVMBuildLShr(e->b, bits, int_like(bits, 16), "");
   odd = LLVMBuildAnd(e->b, odd, int_like(bits, 1), "");
@@ -367,16 +365,14 @@ static LLVMValueRef from_int(const Emit *e, LLVMValueRef x) {
                         : LLVMBuildZExtOrBitCast(e->b, x, to, "");
   case DK_FLOAT: break;
   }
-  if (e->out == DT_bf16)
-    to = type_like(x, DT_f32);
+  if (e->out == DT_bf16) to = type_like(x, DT_f32);
   LLVMValueRef r = is_signed(e) ? LLVMBuildSIToFP(e->b, x, to, "")
                                 : LLVMBuildUIToFP(e->b, x, to, "");
   return e->out == DT_bf16 ? narrow_bf16(e, r) : r;
 }
 
 static LLVMValueRef ll_cast(const Emit *e, LLVMValueRef const *a) {
-  if (e->in == e->out)
-    return a[0];
+  if (e->in == e->out) return a[0];
   return is_float(e) ? from_float(e, a[0]) : from_int(e, a[0]);
 }
 
@@ -384,9 +380,9 @@ static LLVMValueRef ll_bitcast(const Emit *e, LLVMValueRef const *a) {
   return LLVMBuildBitCast(e->b, a[0], type_like(a[0], e->out), "");
 }
 
-/* ---- the table ------------------------------------------------------------------------ */
+/* ---- the table ---------------------------------------------------------- */
 
-#define LL_SCALAR(name)   [OP_##name] = ll_##name,
+#define LL_SCALAR(name) [OP_##name] = ll_##name,
 #define LL_ACCESS(name)
 #define LL_REDUCE(name)
 #define LL_ROW(name)
@@ -396,8 +392,8 @@ static LLVMValueRef ll_bitcast(const Emit *e, LLVMValueRef const *a) {
 #define LL_EXPAND(name)
 #define LL_NONE(name)
 static LlFn *const ll_ops[OP_COUNT] = {
-#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower,      \
-           batch, doc)                                                        \
+#define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower, \
+           batch, doc)                                                   \
   LL_##lower(name)
 #include "../ir/ops.def"
 #undef OP
@@ -406,7 +402,6 @@ static LlFn *const ll_ops[OP_COUNT] = {
 LLVMValueRef cg_llvm_scalar(LLVMBuilderRef b, OpKind op, Dtype in, Dtype out,
                             LLVMValueRef const *a) {
   Emit e = {b, in, out};
-  if (!ll_ops[op])
-    internal_error("'%s' is not a scalar op", op_info[op].name);
+  if (!ll_ops[op]) internal_error("'%s' is not a scalar op", op_info[op].name);
   return ll_ops[op](&e, a);
 }

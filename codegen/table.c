@@ -1,9 +1,9 @@
 /* table.c: a planned module as constant data: the step table.
  *
- * The library's one symbol `moert_model` is a MoertDesc (runtime/moert.h), built
- * here as LLVM constants, next to the kernels that its records point to. Nodes
- * become records one by one: a contraction that a gemm can do is a GEMM, a
- * reshape is nothing or a COPY, a scan is LOOP, its body's records, END, and
+ * The library's one symbol `moert_model` is a MoertDesc (runtime/moert.h),
+ * built here as LLVM constants, next to the kernels that its records point to.
+ * Nodes become records one by one: a contraction that a gemm can do is a GEMM,
+ * a reshape is nothing or a COPY, a scan is LOOP, its body's records, END, and
  * everything else is a LAUNCH of the kernel that cg_lower makes. Kernels with
  * equal text are emitted once. */
 #include "codegen.h"
@@ -34,7 +34,7 @@ typedef struct Table {
   int64_t flops;
 } Table;
 
-/* ---- constants ------------------------------------------------------------------- */
+/* ---- constants ---------------------------------------------------------- */
 
 static LLVMValueRef c_i32(Table *t, int64_t x) {
   return LLVMConstInt(t->i32, (uint64_t)x, true);
@@ -44,7 +44,9 @@ static LLVMValueRef c_i64(Table *t, int64_t x) {
   return LLVMConstInt(t->i64, (uint64_t)x, true);
 }
 
-static LLVMValueRef c_null(Table *t) { return LLVMConstPointerNull(t->ptr); }
+static LLVMValueRef c_null(Table *t) {
+  return LLVMConstPointerNull(t->ptr);
+}
 
 static LLVMValueRef c_i64s(Table *t, const int64_t *x, unsigned n) {
   LLVMValueRef all[16];
@@ -77,8 +79,7 @@ static LLVMValueRef place(Table *t, LLVMValueRef v) {
 
 /* Pointer to an array of equal structs; NULL for an empty one. */
 static LLVMValueRef c_array(Table *t, const ConstVec *v) {
-  if (!v->len)
-    return c_null(t);
+  if (!v->len) return c_null(t);
   LLVMTypeRef type = LLVMTypeOf(v->data[0]);
   return place(t, LLVMConstArray2(type, v->data, v->len));
 }
@@ -99,7 +100,7 @@ static LLVMValueRef c_text(Table *t, const char *text) {
   return g;
 }
 
-/* ---- places ------------------------------------------------------------------------ */
+/* ---- places ------------------------------------------------------------- */
 
 static LLVMValueRef c_ref(Table *t, const Type *type, const Place *p) {
   static_assert((int)MAX_LOOPS == (int)MOERT_MAX_LOOPS, "ORDER SLAB");
@@ -122,7 +123,7 @@ static LLVMValueRef c_dims(Table *t, const Type *type, int *out_rank) {
   return c_i64s(t, dims, MAX_RANK);
 }
 
-/* ---- kernels ------------------------------------------------------------------------- */
+/* ---- kernels ------------------------------------------------------------ */
 
 static LLVMValueRef c_stage(Table *t, const KStage *s, LLVMValueRef body) {
   LLVMValueRef f[] = {body, c_i64(t, s->count), c_i64(t, s->grain),
@@ -155,7 +156,7 @@ static LLVMValueRef kernel_for(Table *t, Node *n) {
   return g;
 }
 
-/* ---- records --------------------------------------------------------------------------- */
+/* ---- records ------------------------------------------------------------ */
 
 /* Fields of a MoertRecord as they stand for any kind. */
 typedef struct Record {
@@ -202,24 +203,26 @@ static const char *record_name(Table *t, const Node *n) {
       buf_fmt(&b, "%s%%%u", i ? ", " : "", v->id);
   }
   buf_fmt(&b, ": %s", op_info[n->op].name);
-  if (n->op == OP_fused)
-    buf_fmt(&b, " %s", attr_sym(n, "kind"));
+  if (n->op == OP_fused) buf_fmt(&b, " %s", attr_sym(n, "kind"));
   Sym s = sym(t->ir->cx, b.data);
   buf_free(&b);
   return s;
 }
 
 static Record record_of(Table *t, MoertRecordKind kind, const Node *n) {
-  return (Record){.kind = kind,
-                  .name = record_name(t, n),
-                  .where = node_loc(t->ir->cx, n)};
+  return (Record){
+      .kind = kind, .name = record_name(t, n), .where = node_loc(t->ir->cx, n)};
 }
 
 static LLVMValueRef c_gemm(Table *t, const MoertGemm *g) {
-  LLVMValueRef f[] = {c_i64(t, g->batch),          c_i64(t, g->m),
-                      c_i64(t, g->n),              c_i64(t, g->k),
-                      c_i64s(t, g->a_stride, 3),   c_i64s(t, g->b_stride, 3),
-                      c_i64s(t, g->c_stride, 3),   c_i32(t, g->dtype),
+  LLVMValueRef f[] = {c_i64(t, g->batch),
+                      c_i64(t, g->m),
+                      c_i64(t, g->n),
+                      c_i64(t, g->k),
+                      c_i64s(t, g->a_stride, 3),
+                      c_i64s(t, g->b_stride, 3),
+                      c_i64s(t, g->c_stride, 3),
+                      c_i32(t, g->dtype),
                       c_i32(t, g->accumulate)};
   return place(t, C_STRUCT(t, MoertGemm, f));
 }
@@ -259,8 +262,7 @@ static bool same_place(const Place *a, const Place *b) {
 
 /* Reshaped data stays as it is: a copy where the plan wants it elsewhere. */
 static void reshape(Table *t, const Node *n) {
-  if (same_place(&n->ins.data[0]->place, &n->outs.data[0]->place))
-    return;
+  if (same_place(&n->ins.data[0]->place, &n->outs.data[0]->place)) return;
   Record r = record_of(t, MOERT_COPY, n);
   add_args(t, &r, n, n->ins.len);
   add_record(t, &r);
@@ -299,15 +301,14 @@ static void region(Table *t, const Region *r) {
   }
 }
 
-/* ---- entries and the descriptor -------------------------------------------------------- */
+/* ---- entries and the descriptor ----------------------------------------- */
 
 static LLVMValueRef c_binding(Table *t, const Binding *b, const Value *v) {
   int rank;
   LLVMValueRef dims = c_dims(t, &v->type, &rank);
-  LLVMValueRef f[] = {c_i32(t, b->kind),       c_i32(t, v->type.dtype),
-                      c_i32(t, rank),          dims,
-                      c_text(t, b->name),      c_text(t, b->source),
-                      value_ref(t, v)};
+  LLVMValueRef f[] = {
+      c_i32(t, b->kind),  c_i32(t, v->type.dtype), c_i32(t, rank), dims,
+      c_text(t, b->name), c_text(t, b->source),    value_ref(t, v)};
   return C_STRUCT(t, MoertBinding, f);
 }
 
@@ -361,8 +362,11 @@ static LLVMValueRef c_slots(Table *t) {
     const Slot *s = t->ir->slots.data[i];
     int rank;
     LLVMValueRef dims = c_dims(t, &s->type, &rank);
-    LLVMValueRef f[] = {c_text(t, s->path), c_i32(t, s->kind),
-                        c_i32(t, s->type.dtype), c_i32(t, rank), dims,
+    LLVMValueRef f[] = {c_text(t, s->path),
+                        c_i32(t, s->kind),
+                        c_i32(t, s->type.dtype),
+                        c_i32(t, rank),
+                        dims,
                         c_i64(t, s->place.offset)};
     vec_push(t->a, &all, C_STRUCT(t, MoertSlot, f));
   }
@@ -439,7 +443,7 @@ void cg_table(Module *m, const Target *target, const CodegenOptions *o,
   arena_reset(&a);
 }
 
-/* ---- kernels alone ------------------------------------------------------------------------ */
+/* ---- kernels alone ------------------------------------------------------ */
 
 typedef struct Kernels {
   Module *m;
@@ -455,22 +459,20 @@ static void kernels_of(Kernels *ks, const Region *r) {
     Node *n = r->nodes.data[i];
     MoertGemm g;
     bool swapped;
-    if (n->op == OP_scan)
-      kernels_of(ks, n->body);
+    if (n->op == OP_scan) kernels_of(ks, n->body);
     if (n->op == OP_scan || n->op == OP_reshape ||
         (n->op == OP_contract && cg_gemm(n, &g, &swapped)))
       continue;
     Kernel *k = cg_lower(ks->m->cx, n, ks->lanes);
     const void *key = (const void *)(uintptr_t)k->hash;
-    if (map_get(&ks->seen, key))
-      continue;
+    if (map_get(&ks->seen, key)) continue;
     map_put(&ks->a, &ks->seen, key, k);
     ks->each(ks->user, k);
   }
 }
 
-void cg_kernels(Module *m, int lanes,
-                void (*each)(void *user, const Kernel *k), void *user) {
+void cg_kernels(Module *m, int lanes, void (*each)(void *user, const Kernel *k),
+                void *user) {
   Kernels ks = {.m = m, .lanes = lanes, .each = each, .user = user};
   for (uint32_t i = 0; i < m->entries.len; i++)
     kernels_of(&ks, m->entries.data[i]->region);

@@ -1,9 +1,9 @@
 /* life.c: positions of nodes in time, and how long values are needed.
  *
- * Time runs through an entry and its scan bodies in text order; a scan spans the
- * positions of its body. What an operand of a scan holds is needed until the
- * scan's end, since every turn reads it again, unless it is a carry's initial
- * value, which is read once, at its start. */
+ * Time runs through an entry and its scan bodies in text order; a scan spans
+ * the positions of its body. What an operand of a scan holds is needed until
+ * the scan's end, since every turn reads it again, unless it is a carry's
+ * initial value, which is read once, at its start. */
 #include "pass.h"
 
 typedef struct NodeTime {
@@ -14,8 +14,12 @@ static NodeTime *time_of(const Life *l, const Node *n) {
   return map_get(&l->times, n);
 }
 
-int life_start(const Life *l, const Node *n) { return time_of(l, n)->start; }
-int life_end(const Life *l, const Node *n) { return time_of(l, n)->end; }
+int life_start(const Life *l, const Node *n) {
+  return time_of(l, n)->start;
+}
+int life_end(const Life *l, const Node *n) {
+  return time_of(l, n)->end;
+}
 
 static void used_until(Life *l, const Value *v, int position) {
   intptr_t last = (intptr_t)map_get(&l->last, v);

@@ -78,7 +78,8 @@ static PieceVec alive_at(Report *r, int position) {
 
 static int64_t sum_of(const PieceVec *v) {
   int64_t sum = 0;
-  for (uint32_t i = 0; i < v->len; i++) sum += v->data[i].bytes;
+  for (uint32_t i = 0; i < v->len; i++)
+    sum += v->data[i].bytes;
   return sum;
 }
 
@@ -90,11 +91,11 @@ static void print_bytes(Buf *out, const char *what, int64_t bytes) {
 static void print_piece(Report *r, const Piece *p) {
   const Value *v = p->value;
   Sym type = type_text(r->cx, &v->type);
-  Sym name = v->name ? sym_fmt(r->cx, "%%%s", v->name)
-                     : sym_fmt(r->cx, "%%%u", v->id);
+  Sym name =
+      v->name ? sym_fmt(r->cx, "%%%s", v->name) : sym_fmt(r->cx, "%%%u", v->id);
   Sym at = node_loc(r->cx, v->def);
-  buf_fmt(r->out, "    %14lld  %-24s %-26s %s%s%s\n", (long long)p->bytes,
-          name, type, op_info[v->def->op].name, at[0] ? " " : "", at);
+  buf_fmt(r->out, "    %14lld  %-24s %-26s %s%s%s\n", (long long)p->bytes, name,
+          type, op_info[v->def->op].name, at[0] ? " " : "", at);
 }
 
 static void print_pieces(Report *r, const PieceVec *v, uint32_t most) {

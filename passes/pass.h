@@ -344,6 +344,19 @@ int life_start(const Life *l, const Node *n);
 int life_end(const Life *l, const Node *n); /* a scan's is after its body's */
 int life_last(const Life *l, const Value *v); /* last reading, or its making */
 
+/* ---- pack.c: who lies where ----------------------------------------------- */
+
+/* Bytes that are alive at positions start to end, both included. */
+typedef struct PackItem {
+  int64_t bytes;
+  int start, end;
+  int64_t offset; /* set by pack_offsets */
+} PackItem;
+
+/* Gives the items offsets from 0 at which none that are alive together overlap;
+ * returns the bytes that all take. Scratch memory from `a`. */
+int64_t pack_offsets(PackItem *items, size_t n, Arena *a);
+
 /* ---- memory.c: memory report ------------------------------------------- */
 
 /* Planned bytes by slab, peak of the arena and who is alive there, biggest

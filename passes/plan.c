@@ -1,14 +1,14 @@
 /* plan.c: gives every value its place in memory.
  *
- * Slots, inputs and reports get offsets in their slabs. Everything else lives in
- * the entry's arena, in buffers that are as long-lived as the values in them.
- * First, values are sent home: what is returned into a slot is computed right
- * there if nothing reads the old content any more, what a scan stacks is computed
- * in its row of the stack, a carry's next value in the carry's buffer. Where
- * that cannot be, a copy is added: a reshape to the same type. Then an
- * elementwise node may write over an operand that dies there, a reshape shares
- * its operand's bytes, and the rest gets buffers, which life spans and best fit
- * turn into offsets.
+ * Slots, inputs and reports get offsets in their slabs. Everything else lives
+ * in the entry's arena, in buffers that are as long-lived as the values in
+ * them. First, values are sent home: what is returned into a slot is computed
+ * right there if nothing reads the old content any more, what a scan stacks is
+ * computed in its row of the stack, a carry's next value in the carry's
+ * buffer. Where that cannot be, a copy is added: a reshape to the same type.
+ * Then an elementwise node may write over an operand that dies there, a
+ * reshape shares its operand's bytes, and the rest gets buffers, which life
+ * spans and best fit turn into offsets.
  *
  * A carry that is stacked as well lives in the stack, which gets one row more:
  * the turn at row i reads row i and writes row i + 1, and no copy is needed.
@@ -24,7 +24,6 @@
  *   } : f32[64, 512] in arena[4194304], f32[32, 64, 512] in arena[131072] */
 #include "pass.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { ALIGN = 64 };
@@ -32,11 +31,10 @@ enum { ALIGN = 64 };
 /* Bytes that some values share, one after the other. */
 typedef struct Buffer {
   int64_t bytes;
-  bool fixed;   /* at `base` from the start: slots, inputs, reports */
-  bool pinned;  /* stack or carry: nothing else may be written over it */
+  bool fixed;     /* at `base` from the start: slots, inputs, reports */
+  bool pinned;    /* stack or carry: nothing else may be written over it */
   Region *region; /* whose nodes may write over what is in it */
   int start, end; /* positions */
-  uint32_t number;
   Place base;
 } Buffer;
 typedef VEC(Buffer *) BufferVec;
@@ -59,7 +57,9 @@ typedef struct Plan {
   Life life;
 } Plan;
 
-static int64_t align_up(int64_t x) { return (x + ALIGN - 1) / ALIGN * ALIGN; }
+static int64_t align_up(int64_t x) {
+  return (x + ALIGN - 1) / ALIGN * ALIGN;
+}
 
 static Home *home_of(const Plan *p, const Value *v) {
   return map_get(&p->homes, v);
@@ -76,18 +76,18 @@ static Buffer *new_buffer(Plan *p, Region *r, int64_t bytes) {
   b->region = r;
   b->start = INT32_MAX;
   b->end = -1;
-  b->number = p->arena.len;
   vec_push(p->a, &p->arena, b);
   return b;
 }
 
-/* ---- what the text leaves out ------------------------------------------------ */
+/* ---- what the text leaves out ------------------------------------------- */
 
 /* A launch whose body is reshapes alone is a reshape. */
 static void unwrap_reshape(Node *n) {
   if (n->op != OP_fused || n->ins.len != 1 || n->outs.len != 1) return;
   const Value *v = n->body->results.data[0];
-  while (v->def && v->def->op == OP_reshape) v = v->def->ins.data[0];
+  while (v->def && v->def->op == OP_reshape)
+    v = v->def->ins.data[0];
   if (v->def) return;
   n->op = OP_reshape;
   n->body = NULL;
@@ -124,7 +124,7 @@ static bool is_view(const Plan *p, const Node *n) {
          !home_of(p, n->outs.data[0]);
 }
 
-/* ---- who reads what ------------------------------------------------------------ */
+/* ---- who reads what ----------------------------------------------------- */
 
 static bool in_vec(const ValueVec *v, const Value *x) {
   for (uint32_t i = 0; i < v->len; i++)
@@ -198,7 +198,7 @@ static bool may_replace(Plan *p, const Region *r, Value *old, const Value *v) {
   return true;
 }
 
-/* ---- copies ---------------------------------------------------------------------- */
+/* ---- copies ------------------------------------------------------------- */
 
 /* A copy of `v` in front of node number `at`. */
 static Value *add_copy(Plan *p, Region *r, Value *v, uint32_t at) {
@@ -210,8 +210,7 @@ static Value *add_copy(Plan *p, Region *r, Value *v, uint32_t at) {
   copy->name = v->name;
   vec_push(&p->cx->perm, &r->nodes, NULL);
   Node **nodes = r->nodes.data;
-  memmove(nodes + at + 1, nodes + at,
-          (r->nodes.len - 1 - at) * sizeof *nodes);
+  memmove(nodes + at + 1, nodes + at, (r->nodes.len - 1 - at) * sizeof *nodes);
   nodes[at] = copy->def;
   map_put(p->a, &p->copies, copy->def, copy);
   return copy;
@@ -219,13 +218,15 @@ static Value *add_copy(Plan *p, Region *r, Value *v, uint32_t at) {
 
 static uint32_t node_position(const Region *r, const Node *n) {
   uint32_t i = 0;
-  while (r->nodes.data[i] != n) i++;
+  while (r->nodes.data[i] != n)
+    i++;
   return i;
 }
 
 /* Whose bytes `v` is. */
 static Value *viewed(const Plan *p, Value *v) {
-  while (v->def && is_view(p, v->def)) v = v->def->ins.data[0];
+  while (v->def && is_view(p, v->def))
+    v = v->def->ins.data[0];
   return v;
 }
 
@@ -237,7 +238,7 @@ static Value *owned(Plan *p, Region *r, Value *v) {
   return add_copy(p, r, v, at);
 }
 
-/* ---- sending values home ------------------------------------------------------------ */
+/* ---- sending values home ------------------------------------------------ */
 
 /* Whether the node that makes `v` can be told where to write it. */
 static bool can_send(const Plan *p, const Value *v) {
@@ -362,7 +363,7 @@ static void send_scan(Plan *p, Region *r, Node *n, int depth) {
   send_scans(p, body, depth + 1);
 }
 
-/* ---- entries: parameters and results --------------------------------------------------- */
+/* ---- entries: parameters and results ------------------------------------ */
 
 static Buffer *fixed_buffer(Plan *p, Slab slab, int64_t offset) {
   Buffer *b = NEW(p->a, Buffer);
@@ -434,7 +435,7 @@ static void place_results(Plan *p) {
   }
 }
 
-/* ---- the rest -------------------------------------------------------------------------- */
+/* ---- the rest ----------------------------------------------------------- */
 
 /* Keeps the buffer for as long as `v` is needed. */
 static void extend(Plan *p, const Value *v, int start) {
@@ -513,58 +514,20 @@ static void place_region(Plan *p, Region *r, int depth) {
   }
 }
 
-/* ---- offsets ---------------------------------------------------------------------------- */
+/* ---- offsets ------------------------------------------------------------ */
 
-static int by_size(const void *x, const void *y) {
-  const Buffer *a = *(Buffer *const *)x, *b = *(Buffer *const *)y;
-  if (a->bytes != b->bytes) return a->bytes < b->bytes ? 1 : -1;
-  return a->number < b->number ? -1 : 1;
-}
-
-static int by_offset(const void *x, const void *y) {
-  const Buffer *a = *(Buffer *const *)x, *b = *(Buffer *const *)y;
-  if (a->base.offset != b->base.offset)
-    return a->base.offset < b->base.offset ? -1 : 1;
-  return a->number < b->number ? -1 : 1;
-}
-
-/* The smallest gap that holds `b` among those placed that live with it. */
-static int64_t best_fit(const Buffer *b, Buffer *const *placed, size_t n) {
-  int64_t best = -1, best_gap = INT64_MAX, free_from = 0;
-  for (size_t i = 0; i < n; i++) {
-    const Buffer *o = placed[i];
-    if (o->end < b->start || o->start > b->end) continue;
-    int64_t gap = o->base.offset - free_from;
-    if (gap >= b->bytes && gap < best_gap) {
-      best = free_from;
-      best_gap = gap;
-    }
-    int64_t end = o->base.offset + o->bytes;
-    if (end > free_from) free_from = end;
+/* Places the buffers of the arena; returns its size. */
+static int64_t place_buffers(Plan *p) {
+  uint32_t n = p->arena.len;
+  PackItem *items = NEW_ARRAY(p->a, PackItem, n + 1);
+  for (uint32_t i = 0; i < n; i++) {
+    const Buffer *b = p->arena.data[i];
+    items[i] = (PackItem){b->bytes, b->start, b->end, 0};
   }
-  return best >= 0 ? best : free_from;
-}
-
-/* Largest first, each into the gap that fits best. Returns the arena's size. */
-static int64_t pack(Plan *p) {
-  size_t n = p->arena.len;
-  Buffer **order = NEW_ARRAY(p->a, Buffer *, n + 1);
-  Buffer **placed = NEW_ARRAY(p->a, Buffer *, n + 1);
-  int64_t total = 0;
-  for (size_t i = 0; i < n; i++) order[i] = p->arena.data[i];
-  qsort(order, n, sizeof *order, by_size);
-  for (size_t i = 0; i < n; i++) {
-    Buffer *b = order[i];
-    b->base = (Place){.slab = SLAB_ARENA,
-                      .offset = best_fit(b, placed, i)};
-    size_t at = i;
-    while (at && by_offset(&b, &placed[at - 1]) < 0) {
-      placed[at] = placed[at - 1];
-      at--;
-    }
-    placed[at] = b;
-    if (b->base.offset + b->bytes > total) total = b->base.offset + b->bytes;
-  }
+  int64_t total = pack_offsets(items, n, p->a);
+  for (uint32_t i = 0; i < n; i++)
+    p->arena.data[i]->base =
+        (Place){.slab = SLAB_ARENA, .offset = items[i].offset};
   return total;
 }
 
@@ -572,7 +535,8 @@ static void write_place(const Plan *p, Value *v) {
   const Home *h = home_of(p, v);
   v->place = h->buffer->base;
   v->place.offset += h->offset;
-  for (int i = 0; i < MAX_LOOPS; i++) v->place.stride[i] += h->stride[i];
+  for (int i = 0; i < MAX_LOOPS; i++)
+    v->place.stride[i] += h->stride[i];
 }
 
 static void write_places(const Plan *p, const Region *r) {
@@ -586,7 +550,7 @@ static void write_places(const Plan *p, const Region *r) {
   }
 }
 
-/* ---- the pass ------------------------------------------------------------------------------ */
+/* ---- the pass ----------------------------------------------------------- */
 
 static void place_slots(Module *m) {
   static const Slab slab_of[] = {[SLOT_PARAM] = SLAB_PARAM,
@@ -609,7 +573,7 @@ static void plan_entry(Ctx *cx, Entry *e) {
   send_scans(&p, e->region, 0);
   life_of(e, p.a, &p.life);
   place_region(&p, e->region, 0);
-  e->arena_bytes = pack(&p);
+  e->arena_bytes = place_buffers(&p);
   write_places(&p, e->region);
 }
 

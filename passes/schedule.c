@@ -22,11 +22,11 @@
 typedef struct Sched {
   Arena *a;
   Region *r;
-  Map node_of;      /* Node -> number + 1 */
-  int64_t *inside;  /* by node: peak within a scan's body */
-  int64_t *bytes;   /* by value id: bytes in the arena, 0 for none */
-  uint32_t *root;   /* by value id: whose bytes it shares */
-  uint32_t *uses;   /* by root: readers, region results as one more */
+  Map node_of;     /* Node -> number + 1 */
+  int64_t *inside; /* by node: peak within a scan's body */
+  int64_t *bytes;  /* by value id: bytes in the arena, 0 for none */
+  uint32_t *root;  /* by value id: whose bytes it shares */
+  uint32_t *uses;  /* by root: readers, region results as one more */
   uint32_t n_values;
 } Sched;
 
@@ -48,7 +48,8 @@ static uint32_t roots_read(const Sched *s, const Node *n, uint32_t *out) {
   uint32_t len = 0;
   for (uint32_t i = 0; i < n->ins.len; i++) {
     uint32_t root = s->root[n->ins.data[i]->id], k = 0;
-    while (k < len && out[k] != root) k++;
+    while (k < len && out[k] != root)
+      k++;
     if (k == len) out[len++] = root;
   }
   return len;
@@ -62,7 +63,8 @@ static void count_uses(Sched *s) {
     const Node *n = s->r->nodes.data[i];
     assert(n->ins.len <= MAX_OPERANDS);
     uint32_t len = roots_read(s, n, roots);
-    for (uint32_t k = 0; k < len; k++) s->uses[roots[k]]++;
+    for (uint32_t k = 0; k < len; k++)
+      s->uses[roots[k]]++;
   }
   for (uint32_t i = 0; i < s->r->results.len; i++)
     s->uses[s->root[s->r->results.data[i]->id]]++;
@@ -74,7 +76,8 @@ static Sched sched_new(Arena *a, Region *r, uint32_t n_values) {
   s.bytes = NEW_ARRAY(a, int64_t, n_values);
   s.root = NEW_ARRAY(a, uint32_t, n_values);
   s.uses = NEW_ARRAY(a, uint32_t, n_values);
-  for (uint32_t i = 0; i < n_values; i++) s.root[i] = i;
+  for (uint32_t i = 0; i < n_values; i++)
+    s.root[i] = i;
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *n = r->nodes.data[i];
     map_put(a, &s.node_of, n, (void *)(uintptr_t)(i + 1));
@@ -91,7 +94,7 @@ static Sched sched_new(Arena *a, Region *r, uint32_t n_values) {
   return s;
 }
 
-/* ---- predicting ----------------------------------------------------------------- */
+/* ---- predicting --------------------------------------------------------- */
 
 /* Bytes that come to life with a node, and that die after it. */
 static int64_t bytes_made(const Sched *s, const Node *n) {
@@ -116,7 +119,8 @@ static int64_t bytes_freed(const Sched *s, const Node *n,
 static void run_node(const Sched *s, const Node *n, uint32_t *left) {
   uint32_t roots[MAX_OPERANDS];
   uint32_t len = roots_read(s, n, roots);
-  for (uint32_t k = 0; k < len; k++) left[roots[k]]--;
+  for (uint32_t k = 0; k < len; k++)
+    left[roots[k]]--;
 }
 
 static uint32_t *all_uses(const Sched *s) {
@@ -142,7 +146,7 @@ static int64_t peak_of_region(Arena *a, Region *r, uint32_t n_values) {
   return peak_of(&s, &r->nodes);
 }
 
-/* ---- orders ----------------------------------------------------------------------- */
+/* ---- orders ------------------------------------------------------------- */
 
 static void emit_late(Sched *s, Node *n, bool *done, NodeVec *out) {
   if (done[number_of(s, n)]) return;
@@ -206,7 +210,8 @@ static NodeVec eager_order(Sched *s, const NodeVec *from) {
   uint32_t *left = all_uses(s);
   uint32_t first = 0;
   while (out.len < from->len) {
-    while (done[number_of(s, from->data[first])]) first++;
+    while (done[number_of(s, from->data[first])])
+      first++;
     Node *n = from->data[choose(s, from, done, left, first)];
     done[number_of(s, n)] = true;
     run_node(s, n, left);

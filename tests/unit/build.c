@@ -1,5 +1,6 @@
-/* build.c: compiled code against the interpreter, launch by launch: contractions
- * of every form, routing, and random graphs through the whole pipeline. */
+/* build.c: compiled code against the interpreter, launch by launch:
+ * contractions of every form, routing, and random graphs through the whole
+ * pipeline. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,7 +34,7 @@ static void check(Ctx *cx, const char *name, Module *m, const char *cpu,
   ctx_free(cx);
 }
 
-/* ---- products ------------------------------------------------------------------ */
+/* ---- products ----------------------------------------------------------- */
 
 /* A map, and a size for each of its letters in order of appearance. */
 typedef struct Product {
@@ -76,11 +77,16 @@ static void check_product(const Product *p, const char *dtype,
 
 static void products(const char *cpu) {
   static const Product all[] = {
-      {"mk,kn->mn", {33, 70, 45}},     {"mk,nk->mn", {5, 300, 64}},
-      {"km,kn->mn", {40, 13, 97}},     {"bmk,bkn->bmn", {3, 17, 29, 31}},
-      {"km,kn->nm", {19, 50, 3}},      {"abk,kcd->abcd", {2, 3, 4, 5, 6}},
-      {"bad,bcd->abc", {4, 3, 7, 5}},  {"mk,k->m", {9, 100}},
-      {"k,k->", {77}},                 {"m,n->mn", {7, 40}},
+      {"mk,kn->mn", {33, 70, 45}},
+      {"mk,nk->mn", {5, 300, 64}},
+      {"km,kn->mn", {40, 13, 97}},
+      {"bmk,bkn->bmn", {3, 17, 29, 31}},
+      {"km,kn->nm", {19, 50, 3}},
+      {"abk,kcd->abcd", {2, 3, 4, 5, 6}},
+      {"bad,bcd->abc", {4, 3, 7, 5}},
+      {"mk,k->m", {9, 100}},
+      {"k,k->", {77}},
+      {"m,n->mn", {7, 40}},
       {"xayb,cadb->xcyd", {2, 3, 2, 5, 4, 3}},
       {"bad,dgn->abgn", {5, 70, 33, 4, 9}},
       {"bad,abgn->dgn", {6, 5, 33, 4, 9}},
@@ -88,7 +94,8 @@ static void products(const char *cpu) {
       {"abgn,dgn->bad", {7, 30, 4, 9, 65}},
       {"abm,abgn->mgn", {4, 3, 70, 2, 9}},
       {"xad,dgn->axng", {3, 4, 40, 5, 6}},
-      {"mk,kn->mn", {1, 1, 1}},        {"mk,kn->mn", {1, 600, 1}},
+      {"mk,kn->mn", {1, 1, 1}},
+      {"mk,kn->mn", {1, 600, 1}},
       {"mk,kn->mn", {200, 5, 300}},
   };
   for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -97,7 +104,7 @@ static void products(const char *cpu) {
   }
 }
 
-/* ---- experts ------------------------------------------------------------------------ */
+/* ---- experts ------------------------------------------------------------ */
 
 /* Letters behind a $ stand for the sizes of an Experts, F for the dtype, R for
  * T * K, O for N + 1. */
@@ -161,8 +168,9 @@ static void check_experts(const Experts *e, const char *dtype,
     else
       buf_add_n(&b, c, 1);
   }
-  snprintf(name, sizeof name, "build experts t=%d k=%d d=%d n=%d h=%d of %d %s %s",
-           e->t, e->k, e->d, e->n, e->h, e->below, dtype, cpu);
+  snprintf(name, sizeof name,
+           "build experts t=%d k=%d d=%d n=%d h=%d of %d %s %s", e->t, e->k,
+           e->d, e->n, e->h, e->below, dtype, cpu);
   InputBound bounds[] = {{"ids", e->below}, {NULL, 0}};
   launches_bounds = bounds;
   Ctx cx = {0};
@@ -175,8 +183,8 @@ static void check_experts(const Experts *e, const char *dtype,
 
 static void experts(const char *cpu) {
   static const Experts all[] = {
-      {40, 2, 33, 5, 47, 5},   {7, 1, 3, 4, 5, 4},    {1, 1, 1, 1, 1, 1},
-      {300, 2, 40, 6, 64, 1},  {100, 4, 64, 32, 96, 20}, {3, 2, 7, 9, 290, 9},
+      {40, 2, 33, 5, 47, 5},  {7, 1, 3, 4, 5, 4},       {1, 1, 1, 1, 1, 1},
+      {300, 2, 40, 6, 64, 1}, {100, 4, 64, 32, 96, 20}, {3, 2, 7, 9, 290, 9},
       {600, 1, 5, 2, 33, 2},
   };
   for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -185,7 +193,7 @@ static void experts(const char *cpu) {
   }
 }
 
-/* ---- random graphs --------------------------------------------------------------- */
+/* ---- random graphs ------------------------------------------------------ */
 
 /* Zeros, by a launch. */
 static Value *zeros(Ctx *cx, Entry *e, Type t) {
@@ -206,8 +214,8 @@ static void add_init(Module *m, bool launches) {
   for (uint32_t i = 0; i < m->slots.len; i++) {
     const Slot *s = m->slots.data[i];
     Binding to = {.kind = BIND_SLOT, .name = s->path};
-    ir_bind_out(e, to, launches ? zeros(m->cx, e, s->type)
-                                : ir_const(&b, s->type, 0));
+    ir_bind_out(e, to,
+                launches ? zeros(m->cx, e, s->type) : ir_const(&b, s->type, 0));
   }
 }
 
@@ -219,8 +227,11 @@ static void random_graphs(int n, int opt_level, Dtype precision, bool wild) {
   for (int i = first_graph; i < first_graph + n; i++) {
     Ctx cx = {0};
     char name[128];
-    RandomGraph o = {.seed = (uint64_t)i + 1, .nodes = 10 + i % 5 * 15,
-                     .high = true, .scans = i % 2, .wild = wild};
+    RandomGraph o = {.seed = (uint64_t)i + 1,
+                     .nodes = 10 + i % 5 * 15,
+                     .high = true,
+                     .scans = i % 2,
+                     .wild = wild};
     Module *m = random_graph(&cx, &o);
     add_init(m, false);
     if (!run_passes(m, NULL, opt_level, precision)) {
@@ -234,7 +245,7 @@ static void random_graphs(int n, int opt_level, Dtype precision, bool wild) {
   }
 }
 
-/* ---- models ------------------------------------------------------------------------ */
+/* ---- models ------------------------------------------------------------- */
 
 static void check_model(const char *path, const char *const *defines,
                         uint32_t n, int opt_level, Dtype precision) {
@@ -266,13 +277,13 @@ static void models(void) {
   }
 }
 
-/* ---- plans ------------------------------------------------------------------------- */
+/* ---- plans -------------------------------------------------------------- */
 
 /* The golden files of the plan compute what they say. */
 static void plans(void) {
-  static const char *const names[] = {"carries-swapped", "in-place", "memory",
-                                      "reshapes",        "slot-read-later",
-                                      "slots-swapped",   "stacked-carry"};
+  static const char *const names[] = {
+      "carries-swapped", "in-place",      "memory",       "reshapes",
+      "slot-read-later", "slots-swapped", "stacked-carry"};
   for (size_t i = 0; i < COUNT_OF(names); i++) {
     Ctx cx = {0};
     char path[128], name[128];

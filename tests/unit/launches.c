@@ -43,7 +43,7 @@ static void fail(Check *c, const char *fmt, ...) {
   buf_fmt(c->why, "entry %s: %s", c->e->name, text);
 }
 
-/* ---- which record is whose ------------------------------------------------------ */
+/* ---- which record is whose ---------------------------------------------- */
 
 /* Numbers records as codegen/table.c makes them. */
 static void number_records(Check *c, const Region *r, const Launch *around) {
@@ -76,7 +76,7 @@ static void loop_indices(Launch *l, int64_t out[MAX_LOOPS]) {
   }
 }
 
-/* ---- comparing -------------------------------------------------------------------- */
+/* ---- comparing ---------------------------------------------------------- */
 
 /* Ops whose sums may run in another order, or be rounded more than once. */
 static bool sums(OpKind op) {
@@ -113,8 +113,7 @@ static double norm(const Tensor *t) {
 }
 
 /* Elements of `got` that are not the bits of `want`; the first in `at`. */
-static int64_t bits_differ(const Tensor *got, const Tensor *want,
-                           int64_t *at) {
+static int64_t bits_differ(const Tensor *got, const Tensor *want, int64_t *at) {
   int64_t n = 0;
   for (int64_t i = type_elements(&want->type) - 1; i >= 0; i--)
     if (!same_bits(got->data[i], want->data[i])) {
@@ -164,7 +163,7 @@ static void compare(Check *c, const Node *n, uint32_t out, const Tensor *got,
          want->data[at]);
 }
 
-/* ---- launches ------------------------------------------------------------------------ */
+/* ---- launches ----------------------------------------------------------- */
 
 static void *address(Check *c, const MoertRef *ref, const int64_t *loop) {
   return moert_address(c->s, c->entry, ref, loop);
@@ -173,7 +172,8 @@ static void *address(Check *c, const MoertRef *ref, const int64_t *loop) {
 static void poison_arena(Check *c) {
   const MoertEntry *e = &c->desc->entries[c->entry];
   MoertRef all = {.slab = MOERT_SLAB_ARENA};
-  if (e->arena_bytes) memset(address(c, &all, NULL), 0xff, (size_t)e->arena_bytes);
+  if (e->arena_bytes)
+    memset(address(c, &all, NULL), 0xff, (size_t)e->arena_bytes);
 }
 
 static size_t ref_bytes(const MoertRef *r) {
@@ -193,7 +193,8 @@ static void after_node(void *user, const Node *n, const Tensor *const *ins,
   bool swapped = false, gemm = n->op == OP_contract && cg_gemm(n, &g, &swapped);
   uint32_t n_ins = gemm ? 2 : n->ins.len, n_outs = n->outs.len;
   if ((uint32_t)r->n_args != n_ins + n_outs || (uint32_t)r->n_outs != n_outs) {
-    fail(c, "record %d (%s) is not that of %s", l->record, r->name, shown(c, n));
+    fail(c, "record %d (%s) is not that of %s", l->record, r->name,
+         shown(c, n));
     return;
   }
   poison_arena(c);
@@ -219,7 +220,7 @@ static void after_node(void *user, const Node *n, const Tensor *const *ins,
   arena_reset(&a);
 }
 
-/* ---- inputs and whole steps --------------------------------------------------------------- */
+/* ---- inputs and whole steps --------------------------------------------- */
 
 /* What the runtime itself provides, and ids in their range. */
 static void fit_inputs(Check *c, Tensor **ins) {
@@ -227,7 +228,8 @@ static void fit_inputs(Check *c, Tensor **ins) {
     const Binding *b = &c->e->ins.data[i];
     double x = 0;
     /* Second moments are not negative. */
-    if (b->kind == BIND_SLOT && ir_slot(c->e->module, b->name)->kind == SLOT_OPTIM)
+    if (b->kind == BIND_SLOT &&
+        ir_slot(c->e->module, b->name)->kind == SLOT_OPTIM)
       for (int64_t j = 0; j < type_elements(&ins[i]->type); j++)
         ins[i]->data[j] = fabs(ins[i]->data[j]);
     for (const InputBound *k = launches_bounds; k && k->name && b->name; k++)
@@ -287,8 +289,8 @@ static void check_entry(Check *c, uint64_t seed, double step_tol) {
 }
 
 static bool compile(Check *c, Module *m, const char *cpu, char *path) {
-  CodegenOptions o = {.cpu = cpu, .opt_level = 2, .flags = "",
-                      .source_hash = "0"};
+  CodegenOptions o = {
+      .cpu = cpu, .opt_level = 2, .flags = "", .source_hash = "0"};
   const char *dir = getenv("TMPDIR");
   snprintf(path, 256, "%s/moec-test-%d.so", dir ? dir : "/tmp", (int)getpid());
   MoertSessionOptions options = {.threads = 2, .poison = 1};
