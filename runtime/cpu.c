@@ -46,6 +46,11 @@ static void run_chunk(const MoertStage *g, int64_t chunk, void *const *args,
   g->body(args, lo, hi, scratch, workspace);
 }
 
+/* The part of `scratch` that is this thread's. */
+static char *own(char *scratch, int64_t stride) {
+  return stride ? scratch + omp_get_thread_num() * stride : scratch;
+}
+
 void rt_run_stage(const MoertStage *g, int threads, void *const *args,
                   char *scratch, int64_t scratch_stride, void *workspace) {
   int64_t chunks = g->count / g->grain + (g->count % g->grain != 0);
@@ -55,12 +60,10 @@ void rt_run_stage(const MoertStage *g, int threads, void *const *args,
   } else if (g->uneven) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
     for (int64_t i = 0; i < chunks; i++)
-      run_chunk(g, i, args, scratch + omp_get_thread_num() * scratch_stride,
-                workspace);
+      run_chunk(g, i, args, own(scratch, scratch_stride), workspace);
   } else {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < chunks; i++)
-      run_chunk(g, i, args, scratch + omp_get_thread_num() * scratch_stride,
-                workspace);
+      run_chunk(g, i, args, own(scratch, scratch_stride), workspace);
   }
 }
