@@ -12,6 +12,7 @@
 #include <llvm-c/TargetMachine.h>
 #include <spawn.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -136,8 +137,17 @@ static LLVMMemoryBufferRef compile(Module *m, const CodegenOptions *o,
   return code;
 }
 
+/* A rename would put the library in the place of a device or a pipe. */
+static bool may_replace(Ctx *cx, const char *path) {
+  struct stat info;
+  if (stat(path, &info) || S_ISREG(info.st_mode)) return true;
+  diag_error(cx, nowhere, "cannot write '%s': not a file", path);
+  return false;
+}
+
 bool cg_library(Module *m, const CodegenOptions *o, const char *path) {
   Ctx *cx = m->cx;
+  if (!may_replace(cx, path)) return false;
   LLVMMemoryBufferRef code = compile(m, o, false);
   if (!code) return false;
   Sym object = sym_fmt(cx, "%s.%d.o", path, (int)getpid());

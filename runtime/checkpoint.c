@@ -237,6 +237,28 @@ MoertStatus moert_save(MoertSession *s, const char *dir, int64_t cursor) {
 
 /* ---- finding the newest, removing old ones ------------------------------- */
 
+static int is_checkpoint(const struct dirent *e) {
+  return strncmp(e->d_name, "step-", 5) == 0;
+}
+
+static int by_step(const struct dirent **a, const struct dirent **b) {
+  long long x = atoll((*a)->d_name + 5), y = atoll((*b)->d_name + 5);
+  return (x > y) - (x < y);
+}
+
+/* The checkpoint of the latest step, where nothing points at it. */
+static MoertStatus find_latest(const char *dir, char *out, size_t out_bytes) {
+  struct dirent **list;
+  int n;
+  RT_TRY(RT_SYS(n = scandir(dir, &list, is_checkpoint, by_step), dir));
+  if (n) snprintf(out, out_bytes, "%s", list[n - 1]->d_name);
+  for (int i = 0; i < n; i++)
+    free(list[i]);
+  free(list);
+  return n ? MOERT_OK
+           : rt_fail(MOERT_NOT_FOUND, "%s: no checkpoint there", dir);
+}
+
 /* Fills the name that DIR/latest holds. */
 static MoertStatus read_latest(const char *dir, char *out, size_t out_bytes) {
   Path p;
@@ -244,8 +266,7 @@ static MoertStatus read_latest(const char *dir, char *out, size_t out_bytes) {
   size_t bytes;
   RT_TRY(join(dir, "latest", &p));
   MoertStatus st = rt_map_file(p.text, &data, &bytes);
-  if (st == MOERT_NOT_FOUND)
-    return rt_fail(MOERT_NOT_FOUND, "%s: no checkpoint there", dir);
+  if (st == MOERT_NOT_FOUND) return find_latest(dir, out, out_bytes);
   RT_TRY(st);
   size_t len = 0;
   while (len < bytes && len + 1 < out_bytes && data[len] > ' ')
@@ -270,15 +291,6 @@ static MoertStatus resolve(const char *dir, Path *out) {
   }
   RT_TRY(read_latest(dir, name, sizeof name));
   return join(dir, name, out);
-}
-
-static int is_checkpoint(const struct dirent *e) {
-  return strncmp(e->d_name, "step-", 5) == 0;
-}
-
-static int by_step(const struct dirent **a, const struct dirent **b) {
-  long long x = atoll((*a)->d_name + 5), y = atoll((*b)->d_name + 5);
-  return (x > y) - (x < y);
 }
 
 MoertStatus moert_prune(const char *dir, int keep) {
@@ -483,7 +495,9 @@ MoertStatus moert_load(MoertSession *s, const char *dir, const char *pattern,
     RT_TRYGOTO(rt_tensors_open(dir, &l.tensors[MOERT_SLOT_PARAM]), st, done);
   } else {
     RT_TRYGOTO(resolve(dir, &found), st, done);
-    RT_TRYGOTO(open_loaded(&l, found.text, pattern), st, done);
+    st = open_loaded(&l, found.text, pattern);
+    if (st == MOERT_NOT_FOUND) st = MOERT_BAD_DATA; /* there, but not whole */
+    if (st != MOERT_OK) goto done;
   }
   RT_TRYGOTO(check_tensors(s, &l, pattern), st, done);
   take_tensors(s, &l, pattern);

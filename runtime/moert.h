@@ -113,7 +113,8 @@ MOERT_API MoertStatus moert_save(MoertSession *s, const char *dir,
  * everything and demands that all be there; otherwise only parameters whose
  * path matches ('*' any run, '?' any character) are loaded, and step, seed,
  * options and cursor stay; `dir` may then also be a single safetensors file.
- * out_cursor may be NULL. */
+ * out_cursor may be NULL. MOERT_NOT_FOUND: there is no checkpoint;
+ * MOERT_BAD_DATA: there is, and it is not whole. */
 MOERT_API MoertStatus moert_load(MoertSession *s, const char *dir,
                                  const char *pattern, int64_t *out_cursor);
 /* Removes all but the `keep` newest checkpoints under `dir`; never the one that

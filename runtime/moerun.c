@@ -76,6 +76,7 @@ int main(int argc, char **argv) {
   if (!run_parse(verbs, verb, argc - 2, argv + 2, &args)) return EXIT_USAGE;
   int status = verbs[verb].run(&args);
   free(args.sets);
-  if (fflush(stdout) != 0) return run_error("cannot write standard output");
+  if (fflush(stdout) != 0 || ferror(stdout))
+    return run_error("cannot write standard output");
   return status;
 }

@@ -49,9 +49,9 @@ void json_string(JsonLine *j, const char *key, const char *value) {
   json_text(j->to, value);
 }
 
-void json_end(JsonLine *j) {
+bool json_end(JsonLine *j) {
   fputs("}\n", j->to);
-  fflush(j->to);
+  return fflush(j->to) == 0;
 }
 
 /* ---- the table ----------------------------------------------------------- */
@@ -80,7 +80,7 @@ static void print_columns(const StepInfo *i) {
   print_column(8, "%.4f", i->loss / log(2));
   print_column(11, i->loss < 10 ? "%.3f" : "%.4g", exp(i->loss));
   print_column(9, "%.2e", i->lr);
-  print_column(9, "%.3g", i->grad_norm);
+  print_column(9, "%#.3g", i->grad_norm);
   fprintf(stderr, " %10s %9s", run_count_text((int64_t)i->tokens_per_s),
           run_time_text(i->seconds_left));
 }

@@ -116,8 +116,8 @@ static bool is_common(const char *name) {
   return false;
 }
 
-static void write_log(const Train *t, const StepInfo *i) {
-  if (!t->log) return;
+static int write_log(const Train *t, const StepInfo *i) {
+  if (!t->log) return 0;
   JsonLine j = json_start(t->log);
   json_number(&j, "step", (double)i->step);
   json_number(&j, "loss", i->loss);
@@ -138,7 +138,7 @@ static void write_log(const Train *t, const StepInfo *i) {
     json_number(&j, "valid_perplexity", exp(t->valid_loss));
     json_number(&j, "valid_tokens", t->valid_tokens);
   }
-  json_end(&j);
+  return json_end(&j) ? 0 : run_error("%s: %s", t->args->log, strerror(errno));
 }
 
 /* ---- evaluating and saving ----------------------------------------------- */
@@ -245,9 +245,9 @@ static int train_all(Train *t) {
     show(t, &i);
     if (is_due(a->valid_every, i.step) || i.step == t->steps)
       status = validate(t, i.step);
-    write_log(t, &i);
-    if (!status && is_due(a->ckpt_every, i.step)) status = save(t);
-    if (status) return status;
+    int logged = write_log(t, &i);
+    if (!status && (logged || is_due(a->ckpt_every, i.step))) status = save(t);
+    if (status || logged) return status ? status : logged;
   }
   if (stop_signal)
     progress_note(&t->progress, "%9s stopped by signal %d after this step", "",

@@ -317,7 +317,8 @@ typedef struct JsonLine {
 JsonLine json_start(FILE *to);
 void json_number(JsonLine *j, const char *key, double value);
 void json_string(JsonLine *j, const char *key, const char *value);
-void json_end(JsonLine *j);
+/* False where it could not be written. */
+bool json_end(JsonLine *j);
 
 /* One step as shown to people. */
 typedef struct StepInfo {

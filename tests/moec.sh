@@ -87,6 +87,12 @@ check 'text to a file' 0 '' --stop-after=frontend "$d/good.ir" -o "$d/copy.ir"
 expect 'the same text in the file' cmp -s "$d/copy.ir" "$d/good.ir"
 check 'file that cannot be written' 1 "cannot write '$d/none/copy.ir'" \
   --stop-after=frontend "$d/good.ir" -o "$d/none/copy.ir"
+mkfifo "$d/pipe"
+for place in pipe ''; do
+  check "a library for what is no file: ${place:-folder}" 1 'not a file' \
+    "$d/good.ir" -o "$d/$place"
+done
+expect 'the pipe is still one' [ -p "$d/pipe" ]
 check 'dumps of all stages' 0 '' --dump=all --dump-dir="$d/dumps" "$d/good.ir"
 expect 'a file a stage' [ "$(ls "$d/dumps" | wc -l)" = "$stages" -a \
   -e "$d/dumps/00-frontend.ir" -a -e "$d/dumps/$((stages - 1))-plan.ir" ]

@@ -104,6 +104,19 @@ train 'threads: too many' 1 '5000 threads' --steps 1 --threads 5000
 train 'log: no such place' 1 'nowhere/log: No such file' --steps 1 \
   --log "$d/nowhere/log"
 
+train 'log: full disk' 1 '/dev/full: No space left' --steps 9 --quiet \
+  --log /dev/full --ckpt "$d/logged"
+expect 'log: full disk: saved' [ -e "$d/logged/step-00000001" ]
+for verb in train eval bench; do
+  case $verb in
+  bench) arguments=(--steps 1) ;;
+  train) arguments=(--data "$d/text" --steps 1) ;;
+  eval) arguments=(--data "$d/text" --load "$d/logged") ;;
+  esac
+  "$MOERUN" $verb "$tiny" "${arguments[@]}" >/dev/full 2>"$d/err"
+  expect "$verb: full standard output" [ $? = 1 ]
+done
+
 # ---- the commands ------------------------------------------------------------------
 
 train 'train' 0 'perplexity' --steps 60 --ckpt "$d/once" --log "$d/once.log" \
@@ -179,6 +192,17 @@ expect 'resume: the same bytes' cmp -s "$d/once/step-00000060/params.safetensors
 train 'resume: a directory' 0 'resumed after step 60' --steps 61 \
   --resume "$d/once/step-00000060"
 train 'resume: none there' 1 'No such file' --steps 61 --resume "$d/nowhere"
+
+cp -r "$d/once" "$d/part"
+rm "$d/part/step-00000060/optim.safetensors"
+train 'resume: a file is missing' 1 'optim.safetensors: No such file' \
+  --steps 61 --resume auto --ckpt "$d/part"
+rm -r "$d/part/step-00000060"
+train 'resume: the newest is missing' 1 'step-00000060/meta.json: No such' \
+  --steps 61 --resume auto --ckpt "$d/part"
+rm "$d/part/latest"
+train 'resume: nothing points at it' 0 'resumed after step 40' \
+  --steps 41 --resume auto --ckpt "$d/part"
 
 "$MOERUN" train "$tiny" --data "$d/text" --steps 100000000 --quiet \
   --ckpt "$d/term" >"$d/out" 2>"$d/err" &

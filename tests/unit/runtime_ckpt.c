@@ -159,7 +159,7 @@ static void test_damage(void) {
     rejects("damage: emptied", MOERT_BAD_DATA, "truncated: 0 bytes");
     copy_checkpoint();
     unlink(scratch(path));
-    rejects("damage: removed", MOERT_NOT_FOUND, files[i]);
+    rejects("damage: removed", MOERT_BAD_DATA, files[i]);
   }
   for (long at = 20; at < 200; at += 45) {
     copy_checkpoint();
@@ -175,9 +175,16 @@ static void test_damage(void) {
   rejects("damage: latest", MOERT_BAD_DATA, "does not name a checkpoint");
   copy_checkpoint();
   write_file(scratch("bad/latest"), "step-00000009", 13);
-  rejects("damage: latest names none", MOERT_NOT_FOUND, "step-00000009");
+  rejects("damage: latest names none", MOERT_BAD_DATA, "step-00000009");
   unlink(scratch("bad/latest"));
-  rejects("damage: no latest", MOERT_NOT_FOUND, "no checkpoint there");
+  rename(scratch("bad/step-00000004"), scratch("bad/other"));
+  rejects("damage: no checkpoint", MOERT_NOT_FOUND, "no checkpoint there");
+  rename(scratch("bad/other"), scratch("bad/step-00000004"));
+  Tiny t = tiny_open("tiny.so", (MoertSessionOptions){0});
+  CHECK_OK("no latest: the newest", moert_load(t.s, scratch("bad"), NULL, NULL));
+  CHECK("no latest: its step", moert_steps_done(t.s) == 4, "%lld steps",
+        (long long)moert_steps_done(t.s));
+  tiny_close(t);
 }
 
 /* Files of other programs, with anything in their header. */
