@@ -21,13 +21,15 @@ tail -c +$((bytes * 9 / 10 + 1)) "$file" >"$work/valid"
 
 for model; do
   "$BUILD/moec" "models/$model.dsl" -D WARMUP=200 -o "$work/$model.so"
+  tokens=$("$BUILD/moec" "models/$model.dsl" --report=cost |
+    sed -nE 's/.* ([0-9]+) tokens a step.*/\1/p')
   # shellcheck disable=SC2086
   "$BUILD/moerun" train "$work/$model.so" --data "$work/train" \
     --valid "$work/valid" --valid-every "$EVERY" --steps "$STEPS" --seed 1 \
     ${SET:---set lr=2e-3} --log "$work/$model.jsonl"
   echo
   echo "$model on $(basename "$file"), last tenth held out"
-  awk '
+  awk -v tokens="$tokens" '
     function field(name,   at) {
       at = index($0, "\"" name "\": ")
       return at ? substr($0, at + length(name) + 4) + 0 : ""
@@ -35,13 +37,14 @@ for model; do
     BEGIN { print "| step | training tokens | train loss | held out, nats a byte |"
             print "|---|---|---|---|" }
     { loss += field("loss"); n++; ms += 1e3 / field("tokens_per_s")
-      cv[NR % 100] = field("cv_load") }
+      if (field("cv_load") != "") cv[NR % 100] = field("cv_load") }
     field("valid_loss") != "" {
       printf "| %d | %d | %.3f | %.3f |\n", field("step"),
-        field("step") * 2048, loss / n, field("valid_loss")
+        field("step") * tokens, loss / n, field("valid_loss")
       loss = n = 0 }
     END { for (i in cv) { sum += cv[i]; count++ }
-          printf "\ncv_load, mean of the last %d steps: %.3f\n", count, sum / count
-          printf "%.0f tokens a second\n", 1e3 * NR / ms }
+          if (count)
+            printf "\ncv_load, mean of the last %d steps: %.3f\n", count, sum / count
+          printf "\n%.0f tokens a second\n", 1e3 * NR / ms }
   ' "$work/$model.jsonl"
 done
