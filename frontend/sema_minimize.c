@@ -59,6 +59,21 @@ static int rule_for(const RuleVec *rules, Sym path) {
   return -1;
 }
 
+/* What a pattern may match, as a note; with many, the first of them. */
+static void list_params(Sema *S) {
+  enum { LISTED = 6 };
+  Buf text = {0};
+  uint32_t n = 0;
+  for (uint32_t k = 0; k < S->build->slots.len; k++) {
+    const Slot *slot = S->build->slots.data[k]->slot;
+    if (slot->kind != SLOT_PARAM) continue;
+    if (n++ < LISTED) buf_fmt(&text, "%s%s", n > 1 ? ", " : "", slot->path);
+  }
+  if (n > LISTED) buf_fmt(&text, " and %u more", n - LISTED);
+  if (n) fe_note(S, (Span){0}, "the parameters are %s", text.data);
+  buf_free(&text);
+}
+
 static void tell_unmatched(Sema *S, const RuleVec *rules,
                            const Choice *choices) {
   for (uint32_t i = 0; i < rules->len; i++) {
@@ -69,13 +84,15 @@ static void tell_unmatched(Sema *S, const RuleVec *rules,
       const Slot *slot = S->build->slots.data[k]->slot;
       any |= slot->kind == SLOT_PARAM && path_match(p->text, slot->path);
     }
-    if (any)
+    if (any) {
       fe_error(S, p->span,
                "every parameter that \"%s\" matches is taken by a "
                "pattern before it",
                p->text);
-    else
+    } else {
       fe_error(S, p->span, "no parameter matches \"%s\"", p->text);
+      list_params(S);
+    }
   }
 }
 

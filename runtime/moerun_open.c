@@ -98,9 +98,11 @@ const MoertEntry *run_entry(const Run *r, const char *name) {
   const MoertDesc *d = r->desc;
   for (int i = 0; i < d->n_entries; i++)
     if (strcmp(d->entries[i].name, name) == 0) return &d->entries[i];
+  const char *near =
+      rt_did_you_mean(name, &d->entries[0].name, (size_t)d->n_entries,
+                      sizeof d->entries[0]);
   run_error("the model has no entry '%s'%s", name,
-            rt_did_you_mean(name, &d->entries[0].name, (size_t)d->n_entries,
-                            sizeof d->entries[0]));
+            near[0] ? near : "; 'moerun info' lists them: choose by --entry");
   return NULL;
 }
 

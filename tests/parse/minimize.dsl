@@ -31,6 +31,7 @@ entry third(x: f32[3] from text) {
 # tests/parse/minimize.dsl:16:26: error: no parameter matches "m/x"
 #    16 |   minimize sum(y) with { "m/x": sgd(lr), "m/*": 3, "w": sgd(lr) }
 #       |                          ^~~~~
+# note: the parameters are m/w, m/v
 # tests/parse/minimize.dsl:16:49: error: an optimiser is a function or freeze, but this is the integer 3
 #    16 |   minimize sum(y) with { "m/x": sgd(lr), "m/*": 3, "w": sgd(lr) }
 #       |                                                 ^

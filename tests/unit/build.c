@@ -252,7 +252,7 @@ static void check_model(const char *path, const char *const *defines,
   Ctx cx = {0};
   char name[128];
   FeOptions o = {.path = path, .defines = defines, .n_defines = n};
-  InputBound bounds[] = {{"x", 19}, {"y", 19}, {NULL, 0}};
+  InputBound bounds[] = {{"x", 11}, {"y", 11}, {NULL, 0}};
   launches_bounds = bounds;
   Module *m = fe_compile(&cx, &o);
   if (m && !run_passes(m, NULL, opt_level, precision)) m = NULL;
@@ -268,12 +268,19 @@ static void models(void) {
   static const char *const one[] = {"V=19", "D=24", "N=1", "K=1",
                                     "H=40", "T=3",  "B=5", "P=0.5"};
   static const char *const plain[] = {"V=19", "D=24", "T=3", "B=5"};
+  static const char *const others[] = {
+      "tests/models/blocks.dsl",       "tests/models/moe_recompute.dsl",
+      "tests/models/moe_scan.dsl",     "tests/models/hierarchical.dsl",
+      "tests/models/nested_scans.dsl",
+  };
   for (int p = 0; p < 4; p++) {
     int level = p & 1 ? 0 : 2;
     Dtype precision = p & 2 ? DT_f64 : DT_f32;
     check_model("models/lm_moe.dsl", moe, 7, level, precision);
     check_model("models/lm_moe.dsl", one, 8, level, precision);
     check_model("models/lm_4lstm.dsl", plain, 4, level, precision);
+    for (size_t i = 0; i < COUNT_OF(others); i++)
+      check_model(others[i], NULL, 0, level, precision);
   }
 }
 

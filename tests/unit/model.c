@@ -275,6 +275,11 @@ int main(void) {
        {"V=11", "D=3", "N=1", "K=1", "H=2", "T=1", "B=3", "P=0.0"}},
       {"models/lm_wide.dsl", {"V=11", "D=5", "H=7", "T=3", "B=2"}},
       {"models/lm_4lstm.dsl", {"V=11", "D=4", "T=2", "B=2"}},
+      {"tests/models/blocks.dsl", {0}},
+      {"tests/models/moe_recompute.dsl", {0}},
+      {"tests/models/moe_scan.dsl", {0}},
+      {"tests/models/hierarchical.dsl", {0}},
+      {"tests/models/nested_scans.dsl", {0}},
   };
   for (size_t i = 0; i < COUNT_OF(models); i++)
     check_model(models[i].path, models[i].defines);
