@@ -147,13 +147,12 @@ static KVal *initial_sum(Gen *g, KVal *row, KVal *n, int v, int64_t valid,
     left = kb_load(b, g->tile, kb_index(b, at), g->lanes);
   }
   KVal *fresh = kb_splat(b, g->fresh, g->lanes);
-  return kb_select(b, fresh, zero, cast_to(b, left, g->sum));
+  return kb_select(b, fresh, zero, left);
 }
 
 static void store_sum(Gen *g, KVal *row, KVal *n, int v, int64_t valid, int i,
                       KVal *sum) {
   KBuild *b = g->b;
-  sum = cast_to(b, sum, g->p->dtype);
   if (valid == g->width) {
     kb_store(b, g->base[CT_OUT], out_at(g, row, n, v), sum);
     return;
@@ -289,7 +288,7 @@ enum { OFFSETS_ARG = 2 };
 static KVal *open_items(Gen *g, int64_t count) {
   KVal *item = kb_stage(g->b, count, 1);
   g->panel = kb_scratch(g->b, g->sum, (int64_t)DEPTH * g->width);
-  g->tile = kb_scratch(g->b, g->p->dtype, (int64_t)g->rows * g->width);
+  g->tile = kb_scratch(g->b, g->sum, (int64_t)g->rows * g->width);
   g->packs_left = g->p->k[0].stride[CT_LEFT] != 1 && g->p->k[0].size > 1;
   if (g->packs_left)
     g->left = kb_scratch(g->b, g->sum, (int64_t)DEPTH * ROW_BLOCK);
@@ -388,13 +387,13 @@ static void plain_rows(Gen *g) {
 
 Kernel *ct_blocked(Ctx *cx, const Node *n, const CtProduct *p, int lanes) {
   Gen g = {.b = kb_new(cx, "contract", (int)n->ins.len + 1, 1), .p = p};
-  g.sum = p->dtype == DT_bf16 ? DT_f32 : p->dtype;
+  g.sum = dtype_info[p->dtype].sums;
   g.lanes = lanes * 4 / (int)dtype_info[g.sum].bytes;
   g.width = VECTORS * g.lanes;
   g.rows = lanes >= 16 ? MAX_ROWS : MAX_ROWS / 2;
   g.base[CT_LEFT] = kb_arg(p->arg[CT_LEFT], p->dtype);
   g.base[CT_RIGHT] = kb_arg(p->arg[CT_RIGHT], p->dtype);
-  g.base[CT_OUT] = kb_arg((int)n->ins.len, p->dtype);
+  g.base[CT_OUT] = kb_arg((int)n->ins.len, g.sum);
   if (p->groups && !p->ragged_k)
     ragged_rows(&g);
   else

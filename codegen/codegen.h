@@ -362,7 +362,7 @@ typedef struct CtProduct {
   int arg[CT_SIDES];       /* argument numbers */
   int64_t groups, rows; /* ragged: experts, and all their rows; else groups 0 */
   bool ragged_k;        /* rows are k, else m */
-  Dtype dtype;          /* of all three */
+  Dtype dtype;          /* of the operands; of the result it is its `sums` */
 } CtProduct;
 
 CtLetter *ct_find(CtLetters *ls, char c); /* NULL when absent */

@@ -187,9 +187,10 @@ static void set_strides(int64_t *to, const CtLetter *batch, const CtLetter *x,
 }
 
 bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
-  CtProduct p = {.dtype = n->outs.data[0]->type.dtype};
+  CtProduct p = {.dtype = n->ins.data[0]->type.dtype};
+  Dtype sums = dtype_info[p.dtype].sums;
   CtLetter one = {.size = 1};
-  if (p.dtype != DT_f32 || !find_product(letters_of(n), &p) || p.groups ||
+  if (sums != DT_f32 || !find_product(letters_of(n), &p) || p.groups ||
       p.n_batch > 1 || p.m[1].size * p.k[1].size > 1)
     return false;
   const CtLetter *b = p.n_batch ? &p.batch[0] : &one;
@@ -200,7 +201,8 @@ bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
                      .m = p.m->size,
                      .n = p.n.size,
                      .k = p.k->size,
-                     .dtype = (int32_t)p.dtype};
+                     .dtype = (int32_t)p.dtype,
+                     .c_dtype = (int32_t)sums};
   set_strides(out->a_stride, b, p.m, p.k, CT_LEFT);
   set_strides(out->b_stride, b, p.k, &p.n, CT_RIGHT);
   set_strides(out->c_stride, b, p.m, &p.n, CT_OUT);
@@ -210,7 +212,7 @@ bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
 
 Kernel *cg_contract(Ctx *cx, const Node *n, int lanes) {
   CtLetters ls = letters_of(n);
-  CtProduct p = {.dtype = n->outs.data[0]->type.dtype};
+  CtProduct p = {.dtype = n->ins.data[0]->type.dtype};
   if (find_product(ls, &p)) return ct_blocked(cx, n, &p, lanes);
   return ct_nest(cx, n, ls, lanes);
 }

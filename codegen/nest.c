@@ -18,7 +18,7 @@ typedef struct Nest {
   CtLetter *vector;         /* contiguous in all that have it; NULL for none */
   KVal *iv[CT_MAX_LETTERS]; /* by place in ls */
   KBase base[CT_SIDES];
-  Dtype dtype, acc;
+  Dtype acc; /* of sums, and of the result */
 } Nest;
 
 static KVal **iv_of(Nest *t, const CtLetter *l) {
@@ -81,8 +81,7 @@ static KVal *sum_letters(Nest *t, int i, KVal *sum, int lanes) {
 static void one_sum(Nest *t, int lanes) {
   KVal *zero = kb_splat(t->b, kb_const(t->b, t->acc, 0), lanes);
   KVal *sum = sum_letters(t, 0, zero, lanes);
-  kb_store(t->b, t->base[CT_OUT], side_at(t, CT_OUT),
-           cast_to(t->b, sum, t->dtype));
+  kb_store(t->b, t->base[CT_OUT], side_at(t, CT_OUT), sum);
 }
 
 /* The expert of a row: how many end at or before it. */
@@ -131,11 +130,11 @@ static int64_t sort_letters(Nest *t) {
 
 Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes) {
   Nest t = {.b = kb_new(cx, "contract", (int)n->ins.len + 1, 1), .ls = ls};
-  t.dtype = n->outs.data[0]->type.dtype;
-  t.acc = t.dtype == DT_bf16 ? DT_f32 : t.dtype;
-  t.base[CT_LEFT] = kb_arg(0, t.dtype);
-  t.base[CT_RIGHT] = kb_arg(1, t.dtype);
-  t.base[CT_OUT] = kb_arg((int)n->ins.len, t.dtype);
+  Dtype dtype = n->ins.data[0]->type.dtype;
+  t.acc = dtype_info[dtype].sums;
+  t.base[CT_LEFT] = kb_arg(0, dtype);
+  t.base[CT_RIGHT] = kb_arg(1, dtype);
+  t.base[CT_OUT] = kb_arg((int)n->ins.len, t.acc);
   int64_t items = sort_letters(&t);
   lanes = lanes * 4 / (int)dtype_info[t.acc].bytes;
   split_item(&t, kb_stage(t.b, items, items / 256 + 1));

@@ -223,6 +223,7 @@ static LLVMValueRef c_gemm(Table *t, const MoertGemm *g) {
                       c_i64s(t, g->b_stride, 3),
                       c_i64s(t, g->c_stride, 3),
                       c_i32(t, g->dtype),
+                      c_i32(t, g->c_dtype),
                       c_i32(t, g->accumulate)};
   return place(t, C_STRUCT(t, MoertGemm, f));
 }

@@ -188,6 +188,10 @@ Value *ir_cast(Builder *b, Value *a, Dtype dtype) {
   return only(ir_node(b, OP_cast, &t, &a, 1, NULL));
 }
 
+Value *ir_cast_to(Builder *b, Value *a, Dtype dtype) {
+  return a->type.dtype == dtype ? a : ir_cast(b, a, dtype);
+}
+
 Value *ir_bitcast(Builder *b, Value *a, Dtype dtype) {
   Type t = type_with_dtype(a->type, dtype);
   return only(ir_node(b, OP_bitcast, &t, &a, 1, NULL));

@@ -6,8 +6,8 @@
 /* ---- tables ------------------------------------------------------------- */
 
 const DtypeInfo dtype_info[DTYPE_COUNT] = {
-#define DT(name, bytes, kind, llvm, onednn, safetensors, tol) \
-  [DT_##name] = {#name, bytes, DK_##kind, safetensors, tol},
+#define DT(name, bytes, kind, llvm, onednn, safetensors, sums, tol) \
+  [DT_##name] = {#name, bytes, DK_##kind, safetensors, DT_##sums, tol},
 #include "../runtime/dtypes.def"
 #undef DT
 };

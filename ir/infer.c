@@ -386,7 +386,7 @@ static bool infer_contract(Infer *I) {
       if (!strchr(l.map.ins[1 - i], *c) && !strchr(l.map.out, *c))
         return fail(I, "'%c' is in operand %d only: map \"%s\"", *c, i,
                     attr_sym(I->n, "map"));
-  return map_result(I, &l, in(I, 0).dtype);
+  return map_result(I, &l, dtype_info[in(I, 0).dtype].sums);
 }
 
 /* A plain operand may spread over new rows, but not name their groups: who owns

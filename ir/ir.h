@@ -29,6 +29,7 @@ typedef struct DtypeInfo {
   uint32_t bytes;
   DtypeKind kind;
   const char *safetensors;
+  Dtype sums; /* of products of two such values */
   double tol;
 } DtypeInfo;
 extern const DtypeInfo dtype_info[DTYPE_COUNT];
@@ -381,6 +382,8 @@ Value *ir_binary(Builder *b, OpKind op, Value *a, Value *c);
 Value *ir_fma(Builder *b, Value *x, Value *y, Value *z);
 Value *ir_select(Builder *b, Value *cond, Value *yes, Value *no);
 Value *ir_cast(Builder *b, Value *a, Dtype dtype);
+/* The value itself where it has the dtype already. */
+Value *ir_cast_to(Builder *b, Value *a, Dtype dtype);
 Value *ir_bitcast(Builder *b, Value *a, Dtype dtype);
 Value *ir_const(Builder *b, Type type, double value);
 Value *ir_const_like(Builder *b, const Value *like, double value);

@@ -111,8 +111,9 @@ static Value *expand_group_sum(Expand *x, Node *n) {
   t.dims[1] = v->type.dims[1];
   m.n_ins = 2;
   snprintf(m.ins[1], sizeof m.ins[1], "%.2s", m.ins[0]);
-  return ir_contract(&x->b, n->ins.data[0], ir_const(&x->b, t, 1),
-                     map_text(x->b.cx, &m));
+  Value *sum = ir_contract(&x->b, n->ins.data[0], ir_const(&x->b, t, 1),
+                           map_text(x->b.cx, &m));
+  return ir_cast_to(&x->b, sum, t.dtype);
 }
 
 /* Gradients are in place: nothing is left to stop. */

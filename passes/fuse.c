@@ -438,7 +438,8 @@ static void sum_by_contraction(Ctx *cx, Region *r, Node *n, NodeVec *out) {
   Builder b = ir_builder_like(cx, r, out, n);
   Value *ones = ir_const(&b, t, 1);
   Sym map = sym_fmt(cx, "%s,%.2s->%s", m.ins[0], m.ins[0], m.out);
-  ir_replace(n->outs.data[0], ir_contract(&b, n->ins.data[0], ones, map));
+  Value *sum = ir_contract(&b, n->ins.data[0], ones, map);
+  ir_replace(n->outs.data[0], ir_cast_to(&b, sum, t.dtype));
 }
 
 static void rewrite_group_sums(Ctx *cx, Region *r) {

@@ -125,7 +125,8 @@ static Value *spread_to(Rewrite *w, uint32_t i, const IndexMap *m) {
   IndexMap s = {.n_ins = 1};
   strcpy(s.ins[0], m->ins[i]);
   strcpy(s.out, m->out);
-  return ir_broadcast(w->b, rw_in(w, i), text(w, &s), result(w)->type);
+  Value *x = ir_cast_to(w->b, rw_in(w, i), result(w)->type.dtype);
+  return ir_broadcast(w->b, x, text(w, &s), result(w)->type);
 }
 
 static Value *contract_product(Rewrite *w) { /* no letter is summed */

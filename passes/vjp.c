@@ -329,17 +329,21 @@ VJP_RULE(sort) {
  * cotangents are contractions again, a summed ragged letter included. */
 VJP_RULE(contract) {
   Ctx *cx = v->b->cx;
+  Dtype dtype = in(v, 0)->type.dtype;
+  Value *d = ir_cast_to(v->b, dout(v), dtype); /* its own is that of sums */
   IndexMap m = node_map(v->n), da = {.n_ins = 2}, db = {.n_ins = 2};
   strcpy(da.ins[0], m.out);
   strcpy(da.ins[1], m.ins[1]);
   strcpy(da.out, m.ins[0]);
   if (v->wants[0])
-    v->dins[0] = ir_contract(v->b, dout(v), in(v, 1), map_text(cx, &da));
+    v->dins[0] = ir_cast_to(
+        v->b, ir_contract(v->b, d, in(v, 1), map_text(cx, &da)), dtype);
   strcpy(db.ins[0], m.ins[0]);
   strcpy(db.ins[1], m.out);
   strcpy(db.out, m.ins[1]);
   if (v->wants[1])
-    v->dins[1] = ir_contract(v->b, in(v, 0), dout(v), map_text(cx, &db));
+    v->dins[1] = ir_cast_to(
+        v->b, ir_contract(v->b, in(v, 0), d, map_text(cx, &db)), dtype);
 }
 
 /* ---- routing ---------------------------------------------------------------

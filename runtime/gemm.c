@@ -5,7 +5,10 @@
  * the team's number of threads, with scratch memory given by the session. What
  * oneDNN lacks (f64, strides that only its reference code takes) runs through
  * plain loops: each element sums over k in order, whatever the number of
- * threads. */
+ * threads.
+ *
+ * Where the machine has no fast product in bf16, the operands are widened into
+ * scratch memory, as they lie, and multiplied in f32. */
 #include "rt.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -19,7 +22,9 @@ struct RtGemm {
   MoertGemm shape;
   dnnl_primitive_t primitive; /* NULL: `own` */
   dnnl_memory_t memory[4];    /* a, b, c, scratchpad */
+  int64_t scratchpad_bytes; /* of the primitive */
   OwnGemm *own;
+  RtGemm *wide; /* instead: the same in f32, on widened operands */
 };
 
 /* ---- plain loops --------------------------------------------------------- */
@@ -79,7 +84,7 @@ static MoertStatus start_engine(RtGemms *all) {
 
 /* A matrix of [batch,] rows, columns. A stride of 0 over the batch repeats: a
  * batch dim of 1. oneDNN wants strides that could be real where a dim is 1. */
-static MoertStatus matrix(const MoertGemm *g, const int64_t *stride,
+static MoertStatus matrix(const MoertGemm *g, int dtype, const int64_t *stride,
                           int64_t rows, int64_t columns,
                           dnnl_memory_desc_t *out) {
   dnnl_dims_t dims = {g->batch, rows, columns}, strides;
@@ -90,7 +95,7 @@ static MoertStatus matrix(const MoertGemm *g, const int64_t *stride,
   if (columns == 1) strides[2] = 1;
   if (rows == 1) strides[1] = columns * strides[2];
   return RT_DNNL(dnnl_memory_desc_init_by_strides(
-      out, 3 - first, dims + first, rt_dtype[g->dtype].dnnl, strides + first));
+      out, 3 - first, dims + first, rt_dtype[dtype].dnnl, strides + first));
 }
 
 static MoertStatus make_attributes(const MoertGemm *g,
@@ -121,8 +126,9 @@ static MoertStatus make_memories(RtGemms *all, RtGemm *g,
                                  dnnl_primitive_desc_t pd) {
   const dnnl_memory_desc_t *pad =
       dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
-  int64_t bytes = (int64_t)dnnl_memory_desc_get_size(pad);
-  if (bytes > all->scratchpad_bytes) all->scratchpad_bytes = bytes;
+  g->scratchpad_bytes = (int64_t)dnnl_memory_desc_get_size(pad);
+  if (g->scratchpad_bytes > all->scratchpad_bytes)
+    all->scratchpad_bytes = g->scratchpad_bytes;
   for (int i = 0; i < 4; i++)
     RT_TRY(RT_DNNL(dnnl_memory_create(&g->memory[i], i < 3 ? &md[i] : pad,
                                       all->engine, DNNL_MEMORY_NONE)));
@@ -133,9 +139,9 @@ static MoertStatus make_memories(RtGemms *all, RtGemm *g,
 static MoertStatus make_primitive(RtGemms *all, RtGemm *g) {
   const MoertGemm *s = &g->shape;
   dnnl_memory_desc_t md[3];
-  RT_TRY(matrix(s, s->a_stride, s->m, s->k, &md[0]));
-  RT_TRY(matrix(s, s->b_stride, s->k, s->n, &md[1]));
-  RT_TRY(matrix(s, s->c_stride, s->m, s->n, &md[2]));
+  RT_TRY(matrix(s, s->dtype, s->a_stride, s->m, s->k, &md[0]));
+  RT_TRY(matrix(s, s->dtype, s->b_stride, s->k, s->n, &md[1]));
+  RT_TRY(matrix(s, s->c_dtype, s->c_stride, s->m, s->n, &md[2]));
   dnnl_matmul_desc_t desc;
   RT_TRY(RT_DNNL(dnnl_matmul_desc_init(&desc, &md[0], &md[1], NULL, &md[2])));
   dnnl_primitive_attr_t attr = NULL;
@@ -145,7 +151,7 @@ static MoertStatus make_primitive(RtGemms *all, RtGemm *g) {
   RT_TRYGOTO(
       RT_DNNL(dnnl_primitive_desc_create(&pd, &desc, attr, all->engine, NULL)),
       st, done);
-  if (is_reference(pd) && g->own) goto done;
+  if (is_reference(pd) && (g->own || s->dtype == MOERT_bf16)) goto done;
   RT_TRYGOTO(make_memories(all, g, md, pd), st, done);
   st = RT_DNNL(dnnl_primitive_create(&g->primitive, pd));
 done:
@@ -167,6 +173,59 @@ static MoertStatus run_primitive(const RtGemms *all, const RtGemm *g,
   return RT_DNNL(dnnl_primitive_execute(g->primitive, all->stream, 4, exec));
 }
 
+/* ---- widened bf16 --------------------------------------------------------- */
+
+static bool has_fast_bf16(const RtGemms *all) {
+  return !all->widens && rt_cpu_has("avx512bf16");
+}
+
+/* Elements from the first to the last of a matrix, as it lies. */
+static int64_t extent(const MoertGemm *g, const int64_t *stride, int64_t rows,
+                      int64_t columns) {
+  return (g->batch - 1) * stride[0] + (rows - 1) * stride[1] +
+         (columns - 1) * stride[2] + 1;
+}
+
+static int64_t extent_of(const MoertGemm *g, int arg) {
+  return arg ? extent(g, g->b_stride, g->k, g->n)
+             : extent(g, g->a_stride, g->m, g->k);
+}
+
+/* Scratch memory of so many widened elements: whole lines. */
+static int64_t wide_bytes(int64_t elements) {
+  return (elements * (int64_t)sizeof(float) + 63) / 64 * 64;
+}
+
+static MoertStatus make_wide(RtGemms *all, RtGemm *g) {
+  MoertGemm shape = g->shape;
+  shape.dtype = shape.c_dtype;
+  RT_TRY(rt_gemm_get(all, &shape, &g->wide));
+  int64_t bytes = g->wide->scratchpad_bytes;
+  for (int i = 0; i < 2; i++)
+    bytes += wide_bytes(extent_of(&g->shape, i));
+  if (bytes > all->scratchpad_bytes) all->scratchpad_bytes = bytes;
+  return MOERT_OK;
+}
+
+/* A bf16 is the upper half of an f32. */
+static void widen(uint32_t *to, const uint16_t *from, int64_t n, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t i = 0; i < n; i++)
+    to[i] = (uint32_t)from[i] << 16;
+}
+
+static MoertStatus run_wide(RtGemms *all, const RtGemm *g, void *const *args,
+                            char *scratchpad, int threads) {
+  void *wide[3] = {NULL, NULL, args[2]};
+  for (int i = 0; i < 2; i++) {
+    int64_t n = extent_of(&g->shape, i);
+    wide[i] = scratchpad;
+    scratchpad += wide_bytes(n);
+    widen(wide[i], args[i], n, threads);
+  }
+  return rt_gemm_run(all, g->wide, wide, scratchpad, threads);
+}
+
 /* ---- for the session ----------------------------------------------------- */
 
 static void gemm_free(RtGemm *g) {
@@ -182,12 +241,16 @@ static MoertStatus make(RtGemms *all, const MoertGemm *shape, RtGemm **out) {
   RT_TRY(RT_NEW(&g, 1));
   g->shape = *shape;
   g->own = own_gemm[shape->dtype];
+  bool may_widen = shape->dtype == MOERT_bf16;
   MoertStatus st = MOERT_OK;
-  if (rt_dtype[shape->dtype].dnnl != dnnl_data_type_undef) {
+  if (may_widen && !has_fast_bf16(all)) {
+    st = make_wide(all, g);
+  } else if (rt_dtype[shape->dtype].dnnl != dnnl_data_type_undef) {
     st = make_primitive(all, g);
-    if (st == MOERT_UNSUPPORTED && g->own) st = MOERT_OK;
+    if (st == MOERT_UNSUPPORTED && (g->own || may_widen)) st = MOERT_OK;
+    if (st == MOERT_OK && !g->primitive && may_widen) st = make_wide(all, g);
   }
-  if (st == MOERT_OK && !g->primitive && !g->own)
+  if (st == MOERT_OK && !g->primitive && !g->own && !g->wide)
     st = rt_fail(MOERT_UNSUPPORTED, "no matrix product in %s",
                  rt_dtype[shape->dtype].name);
   if (st == MOERT_OK)
@@ -199,7 +262,8 @@ static MoertStatus make(RtGemms *all, const MoertGemm *shape, RtGemm **out) {
 
 static bool same_shape(const MoertGemm *a, const MoertGemm *b) {
   return a->batch == b->batch && a->m == b->m && a->n == b->n && a->k == b->k &&
-         a->dtype == b->dtype && a->accumulate == b->accumulate &&
+         a->dtype == b->dtype && a->c_dtype == b->c_dtype &&
+         a->accumulate == b->accumulate &&
          memcmp(a->a_stride, b->a_stride, sizeof a->a_stride) == 0 &&
          memcmp(a->b_stride, b->b_stride, sizeof a->b_stride) == 0 &&
          memcmp(a->c_stride, b->c_stride, sizeof a->c_stride) == 0;
@@ -212,17 +276,22 @@ MoertStatus rt_gemm_get(RtGemms *all, const MoertGemm *shape, RtGemm **out) {
       *out = all->items[i];
       return MOERT_OK;
     }
+  RtGemm *made;
+  RT_TRY(make(all, shape, &made)); /* may add the one that it widens to */
   RtGemm **more = realloc(all->items, (size_t)(all->n + 1) * sizeof *more);
-  if (!more) return rt_fail(MOERT_NO_MEMORY, "out of memory");
+  if (!more) {
+    gemm_free(made);
+    return rt_fail(MOERT_NO_MEMORY, "out of memory");
+  }
   all->items = more;
-  RT_TRY(make(all, shape, out));
-  all->items[all->n++] = *out;
+  all->items[all->n++] = *out = made;
   return MOERT_OK;
 }
 
 MoertStatus rt_gemm_run(RtGemms *all, RtGemm *g, void *const *args,
                         void *scratchpad, int threads) {
   if (g->primitive) return run_primitive(all, g, args, scratchpad);
+  if (g->wide) return run_wide(all, g, args, scratchpad, threads);
   run_own(g, args, threads);
   return MOERT_OK;
 }

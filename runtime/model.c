@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 const RtDtype rt_dtype[MOERT_DTYPE_COUNT] = {
-#define DT(name, bytes, kind, llvm, onednn, safetensors, tol) \
+#define DT(name, bytes, kind, llvm, onednn, safetensors, sums, tol) \
   [MOERT_##name] = {#name, safetensors, bytes, RT_##kind, onednn},
 #include "dtypes.def"
 #undef DT

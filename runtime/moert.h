@@ -167,7 +167,7 @@ MOERT_API int moert_threads(const MoertSession *s);
 
 /* A compiled model exports `const MoertDesc moert_model`. Everything in it is
  * constant data. Bump the version with any change to a struct below. */
-#define MOERT_ABI_VERSION 1
+#define MOERT_ABI_VERSION 2
 #define MOERT_MAGIC 0x63656f6du /* "moec" */
 #define MOERT_MAX_RANK 8
 #define MOERT_MAX_LOOPS 4
@@ -226,7 +226,8 @@ typedef struct MoertGemm {
   int64_t a_stride[3]; /* batch, m, k */
   int64_t b_stride[3]; /* batch, k, n */
   int64_t c_stride[3]; /* batch, m, n */
-  int32_t dtype;
+  int32_t dtype;       /* of a and b */
+  int32_t c_dtype;     /* f32 where a and b are bf16, else theirs */
   int32_t accumulate;
 } MoertGemm;
 

@@ -153,6 +153,7 @@ typedef struct RtGemms {
   int n;
   void *engine, *stream;
   int64_t scratchpad_bytes; /* of the product that needs most */
+  bool widens; /* bf16 as where the machine has no fast products of it */
 } RtGemms;
 /* The product for a shape, made where it is not there yet. Call within the
  * team. */

@@ -59,13 +59,16 @@ static void check_product(const Product *p, const char *dtype,
     if (*c != ',' && *c != '-' && *c != '>' && !strchr(all, *c))
       strncat(all, c, 1);
   Buf b = {0};
+  Dtype operands;
+  if (!dtype_find(dtype, &operands)) abort();
   buf_add(&b, "moec-ir 1\nmesh {dev=1}\nentry @main(%x: ");
   add_type(&b, m.ins[0], all, p->sizes, dtype);
   buf_add(&b, " = input \"x\", %y: ");
   add_type(&b, m.ins[1], all, p->sizes, dtype);
   buf_fmt(&b, " = input \"y\") {\n  %%z = contract %%x, %%y {map=\"%s\"} : ",
           p->map);
-  add_type(&b, m.out, all, p->sizes, dtype);
+  add_type(&b, m.out, all, p->sizes,
+           dtype_info[dtype_info[operands].sums].name);
   buf_add(&b, "\n  return report \"z\" = %z\n}\n");
   snprintf(name, sizeof name, "build product %s %s %s", p->map, dtype, cpu);
   Ctx cx = {0};
@@ -101,6 +104,7 @@ static void products(const char *cpu) {
   for (size_t i = 0; i < COUNT_OF(all); i++) {
     check_product(&all[i], "f32", cpu);
     check_product(&all[i], "f64", cpu);
+    check_product(&all[i], "bf16", cpu);
   }
 }
 

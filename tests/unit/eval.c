@@ -171,6 +171,9 @@ static const Case cases[] = {
      "%x = contract %a, %b {map=\"mk,kn->mn\"} : f32[2, 2]\n"
      "%y = contract %a, %b {map=\"mk,kn->nm\"} : f32[2, 2]",
      "%x %y", "1 2 3 4 5 6 | 1 0 0 1 1 1", "4 5 10 11 | 4 10 5 11", 0},
+    {"contract of bf16 gives f32", "bf16[1, 2] bf16[2, 1]",
+     "%x = contract %a, %b {map=\"mk,kn->mn\"} : f32[1, 1]", "%x",
+     "1.0078125 1 | 1.0078125 256", "257.015686", 0},
     {"contract, batched, sum to a scalar, outer", "f32[2, 2] f32[2, 2]",
      "%x = contract %a, %b {map=\"bk,bk->b\"} : f32[2]\n"
      "%y = contract %a, %b {map=\"ab,ab->\"} : f32[]\n"

@@ -6,6 +6,7 @@
  * new row is in the tests from its first day. */
 #include "random_graph.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { LARGEST = 4096 }; /* elements of a value */
@@ -623,6 +624,14 @@ Module *random_graph(Ctx *cx, const RandomGraph *o) {
   return m;
 }
 
+static void round_to_dtype(Tensor *t) {
+  size_t n = (size_t)type_elements(&t->type);
+  void *bytes = malloc(n * dtype_info[t->type.dtype].bytes + 1);
+  tensor_to_bytes(t, bytes);
+  tensor_from_bytes(t, bytes);
+  free(bytes);
+}
+
 void random_inputs(const Entry *e, uint64_t seed, Arena *a, Tensor **ins) {
   Random r = {seed};
   for (uint32_t i = 0; i < e->region->params.len; i++) {
@@ -635,8 +644,8 @@ void random_inputs(const Entry *e, uint64_t seed, Arena *a, Tensor **ins) {
       if (dtype_info[t.dtype].kind == DK_BOOL) x = bits & 1;
       if (dtype_info[t.dtype].kind == DK_UINT) x = bits;
       if (dtype_info[t.dtype].kind == DK_INT) x = (int32_t)bits;
-      if (t.dtype == DT_f32) x = (float)x;
       ins[i]->data[j] = x;
     }
+    round_to_dtype(ins[i]);
   }
 }

@@ -37,6 +37,16 @@ static const Case cases[] = {
     {"batch inside of a's rows", 5, 16, 24, 32, 0, 0, 0, 1, 1, MOERT_f32, 0},
     {"f64", 1, 31, 70, 65, 0, 0, 0, 0, 0, MOERT_f64, 0},
     {"f64, batch, turned", 3, 31, 17, 65, 1, 1, 1, 1, 0, MOERT_f64, 1},
+    {"bf16", 1, 64, 96, 33, 0, 0, 0, 0, 0, MOERT_bf16, 0},
+    {"bf16, one row", 1, 1, 96, 33, 0, 0, 0, 0, 0, MOERT_bf16, 0},
+    {"bf16, one column", 1, 64, 1, 33, 0, 0, 0, 0, 0, MOERT_bf16, 0},
+    {"bf16, one product", 1, 64, 96, 1, 0, 0, 0, 0, 0, MOERT_bf16, 0},
+    {"bf16, a turned", 1, 31, 17, 65, 1, 0, 0, 0, 0, MOERT_bf16, 0},
+    {"bf16, b turned", 1, 31, 17, 65, 0, 1, 0, 0, 0, MOERT_bf16, 0},
+    {"bf16, all turned", 1, 31, 17, 65, 1, 1, 1, 0, 0, MOERT_bf16, 1},
+    {"bf16, accumulate", 1, 64, 96, 33, 0, 0, 0, 0, 0, MOERT_bf16, 1},
+    {"bf16, batch, b repeated", 5, 16, 24, 32, 0, 0, 0, 1, 0, MOERT_bf16, 0},
+    {"bf16, batch inside", 5, 16, 24, 32, 0, 0, 0, 1, 1, MOERT_bf16, 0},
 };
 
 static double a[MOST], b[MOST], c[MOST], want[MOST];
@@ -49,12 +59,13 @@ static void set_strides(int64_t out[3], int64_t rows, int64_t columns,
   out[2] = turned ? rows : 1;
 }
 
-/* Values that are exact in f32, and differ. */
+/* Values that differ; those of f32 are exact. */
 static void fill(double *x, char *to, int dtype, uint32_t seed) {
   for (int i = 0; i < MOST; i++) {
+    char *at = to + i * rt_dtype[dtype].bytes;
     seed = seed * 1664525u + 1013904223u;
-    x[i] = ((double)(seed >> 20) - 2048) / 1024;
-    rt_store(dtype, to + i * rt_dtype[dtype].bytes, x[i]);
+    rt_store(dtype, at, ((double)(seed >> 20) - 2048) / 1024);
+    x[i] = rt_load(dtype, at);
   }
 }
 
@@ -70,7 +81,7 @@ static double largest_error(const MoertGemm *g, const char *got) {
           sum += a[i * as[0] + m * as[1] + k * as[2]] *
                  b[i * bs[0] + k * bs[1] + n * bs[2]];
         want[at] = sum;
-        double x = rt_load(g->dtype, got + at * rt_dtype[g->dtype].bytes);
+        double x = rt_load(g->c_dtype, got + at * rt_dtype[g->c_dtype].bytes);
         worst = fmax(worst, fabs(x - sum));
       }
   return worst;
@@ -82,6 +93,7 @@ static void run(RtGemms *all, const Case *k, int threads) {
                  .n = k->n,
                  .k = k->k,
                  .dtype = k->dtype,
+                 .c_dtype = k->dtype == MOERT_bf16 ? MOERT_f32 : k->dtype,
                  .accumulate = k->accumulate};
   set_strides(g.a_stride, k->m, k->k, k->a_turned, false);
   set_strides(g.b_stride, k->k, k->n, k->b_turned, k->b_repeated);
@@ -89,7 +101,7 @@ static void run(RtGemms *all, const Case *k, int threads) {
   if (k->a_inside) g.a_stride[0] = k->k, g.a_stride[1] = k->batch * k->k;
   fill(a, bytes[0], k->dtype, 1);
   fill(b, bytes[1], k->dtype, 2);
-  fill(c, bytes[2], k->dtype, 3);
+  fill(c, bytes[2], g.c_dtype, 3);
   RtGemm *made, *again;
   CHECK_OK(k->name, rt_gemm_get(all, &g, &made));
   if (!made) return;
@@ -106,17 +118,18 @@ static void run(RtGemms *all, const Case *k, int threads) {
 }
 
 int main(void) {
-  for (int threads = 1; threads <= 4; threads += 3) {
-    RtGemms all = {0};
+  for (int i = 0; i < 4; i++) {
+    int threads = i % 2 ? 4 : 1;
+    RtGemms all = {.widens = i / 2};
     RtTeam before = rt_team_enter(threads);
-    for (size_t i = 0; i < COUNT_OF(cases); i++)
-      run(&all, &cases[i], threads);
+    for (size_t k = 0; k < COUNT_OF(cases); k++)
+      run(&all, &cases[k], threads);
     rt_team_leave(before);
     rt_gemms_free(&all);
   }
   RtGemms all = {0};
   MoertGemm integers = {1,         2,         2,         2, {4, 2, 1},
-                        {4, 2, 1}, {4, 2, 1}, MOERT_u32, 0};
+                        {4, 2, 1}, {4, 2, 1}, MOERT_u32, MOERT_u32, 0};
   RtGemm *made;
   CHECK_FAILS("no such product", rt_gemm_get(&all, &integers, &made),
               MOERT_UNSUPPORTED, "no matrix product in u32");
