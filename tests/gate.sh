@@ -1,0 +1,38 @@
+#!/bin/bash
+# The gate of lm_moe at full size, after fuse: forward it is at most one
+# contraction and three launches. A launch over columns has two stages and
+# counts as two. What counts is work on tokens: what comes after the sums over
+# them, some numbers an expert, joins launches that other things need in train.
+# Cheap ops that the backward pass computes again are part of its launches.
+set -u
+text=$(mktemp)
+trap 'rm -f "$text"' EXIT
+status=0
+
+count() { # ENTRY: contractions and launches with gate work of theirs
+  awk -v entry="@$1(" '
+    function close_launch() {
+      if (gate && !backward && fused) launches += stages
+      if (gate && !backward && !fused) contractions++
+      gate = backward = 0
+    }
+    /^entry / { close_launch(); inside = index($0, entry) > 0 }
+    !inside { next }
+    /^  %/ { close_launch(); fused = / = fused /; stages = /kind="cols"/ ? 2 : 1 }
+    / backward/ { backward = 1 }
+    /^ +%.*\[64, 32[,\]].* layer\("lm\/moe\/gate["\/]/ && !/remat\(/ { gate = 1 }
+    END { print contractions + 0, launches + 0 }' "$text"
+}
+
+"$MOEC" models/lm_moe.dsl --stop-after=fuse -o - >"$text" || status=1
+for entry in train eval; do
+  read -r contractions launches < <(count $entry)
+  name="the gate of $entry"
+  if [ "$contractions" = 1 ] && [ "$launches" = 3 ]; then
+    echo "ok $name: one contraction, three launches"
+  else
+    echo "not ok $name: $contractions contractions, $launches launches"
+    status=1
+  fi
+done
+exit $status
