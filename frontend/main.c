@@ -356,7 +356,10 @@ static bool compile(Job *j) {
     cost_report(j->m, e, &j->out);
   }
   if (!run_passes(j)) return false;
-  if (list_has(j->o.report, "memory")) memory_report(j->m, &j->out);
+  if (list_has(j->o.report, "memory")) {
+    if (j->out.len) buf_add(&j->out, "\n");
+    memory_report(j->m, &j->out);
+  }
   return write_dumps(j) && write_emit(j) && write_library(j);
 }
 

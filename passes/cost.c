@@ -7,8 +7,8 @@
  * node's path lies in. The paper gives its sizes without embedding and softmax,
  * so the last line leaves out layers of these names.
  *
- *   layer             parameters   operations   parameter bytes   bytes moved
- *   lm/moe/gate            32768        32768         128.0 KiB       4.6 MiB
+ *   layer        parameters  operations  their bytes    moved
+ *   lm/moe/gate       32768       32768    128.0 KiB  4.6 MiB
  */
 #include "pass.h"
 
@@ -155,13 +155,19 @@ static int64_t count_tokens(const Entry *e) {
 
 /* ---- the table ------------------------------------------------------------------- */
 
-static void add_bytes(Buf *out, int64_t bytes) {
-  static const char *const units[] = {"B  ", "KiB", "MiB", "GiB", "TiB"};
+void bytes_text(int64_t bytes, char out[16]) {
+  static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   double x = (double)bytes;
   size_t u = 0;
-  while (x >= 1024 && u + 1 < COUNT_OF(units))
+  while (x >= 1023.95 && u + 1 < COUNT_OF(units))
     x /= 1024, u++;
-  buf_fmt(out, u ? "  %9.1f %s" : "  %9.0f %s", x, units[u]);
+  snprintf(out, 16, u ? "%.1f %s" : "%.0f %s", x, units[u]);
+}
+
+static void add_bytes(Buf *out, int64_t bytes) {
+  char text[16];
+  bytes_text(bytes, text);
+  buf_fmt(out, "  %11s", text);
 }
 
 /* Multiply-adds a token; a fraction only where they do not divide. */
@@ -199,8 +205,8 @@ static void add_table(Cost *c, Buf *out) {
     if (!has_component(l->path, "embed") && !has_component(l->path, "softmax"))
       add_total(&core, l);
   }
-  buf_fmt(out, "%-*s  %14s  %12s  %13s  %13s\n", width, "layer", "parameters",
-          "operations", "parameters", "moved");
+  buf_fmt(out, "%-*s  %14s  %12s  %11s  %11s\n", width, "layer", "parameters",
+          "operations", "their bytes", "moved");
   for (uint32_t i = 0; i < c->layers.len; i++)
     add_row(c, out, width, &c->layers.data[i]);
   add_row(c, out, width, &all);

@@ -83,9 +83,12 @@ static int64_t sum_of(const PieceVec *v) {
   return sum;
 }
 
+/* A line, unless there is nothing to tell. */
 static void print_bytes(Buf *out, const char *what, int64_t bytes) {
-  buf_fmt(out, "  %-34s %14lld  %9.1f MiB\n", what, (long long)bytes,
-          (double)bytes / (1 << 20));
+  char text[16];
+  if (!bytes) return;
+  bytes_text(bytes, text);
+  buf_fmt(out, "  %-34s %14lld  %11s\n", what, (long long)bytes, text);
 }
 
 static void print_piece(Report *r, const Piece *p) {
@@ -119,15 +122,15 @@ static void report_entry(Report *r, Entry *e) {
       peak_at = t;
     }
   }
+  if (!r->pieces.len) return; /* init and reset, as a rule */
   PieceVec alive = alive_at(r, peak_at), all = r->pieces;
   if (alive.len) qsort(alive.data, alive.len, sizeof *alive.data, by_bytes);
-  if (all.len) qsort(all.data, all.len, sizeof *all.data, by_bytes);
-  buf_fmt(r->out, "entry %s\n", e->name);
+  qsort(all.data, all.len, sizeof *all.data, by_bytes);
+  buf_fmt(r->out, "\nentry %s\n", e->name);
   print_bytes(r->out, "inputs", e->input_bytes);
   print_bytes(r->out, "reports", e->report_bytes);
   print_bytes(r->out, "arena", e->arena_bytes);
   print_bytes(r->out, "most alive at once", peak);
-  if (!all.len) return;
   buf_add(r->out, "  biggest buffers\n");
   all.len = all.len < BIGGEST ? all.len : BIGGEST;
   print_pieces(r, &all, BIGGEST);
@@ -137,15 +140,21 @@ static void report_entry(Report *r, Entry *e) {
 
 void memory_report(Module *m, Buf *out) {
   Report r = {.cx = m->cx, .out = out};
-  int64_t arena = 0;
-  buf_add(out, "memory, in bytes\n");
+  int64_t arena = 0, ends = 0, all = 0;
+  for (uint32_t i = 0; i < m->entries.len; i++) {
+    const Entry *e = m->entries.data[i];
+    if (e->arena_bytes > arena) arena = e->arena_bytes;
+    ends += e->input_bytes + e->report_bytes;
+  }
+  for (int s = SLAB_PARAM; s <= SLAB_STATE; s++)
+    all += m->slab_bytes[s];
+  buf_add(out, "memory in bytes; threads add scratch of their own\n");
   print_bytes(out, "parameters", m->slab_bytes[SLAB_PARAM]);
   print_bytes(out, "optimiser state", m->slab_bytes[SLAB_OPTIM]);
   print_bytes(out, "recurrent state", m->slab_bytes[SLAB_STATE]);
-  for (uint32_t i = 0; i < m->entries.len; i++)
-    if (m->entries.data[i]->arena_bytes > arena)
-      arena = m->entries.data[i]->arena_bytes;
+  print_bytes(out, "inputs and reports", ends);
   print_bytes(out, "arena, of the largest entry", arena);
+  print_bytes(out, "peak, all of these", all + ends + arena);
   for (uint32_t i = 0; i < m->entries.len; i++)
     report_entry(&r, m->entries.data[i]);
 }

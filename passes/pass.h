@@ -328,6 +328,8 @@ Map recompute_generated(Arena *a, const Region *r);
  * of `e`, before autodiff. Operations are multiply-adds a token; what has no
  * part in a product or a gather, biases for one, is on a line of its own. */
 void cost_report(Module *m, Entry *e, Buf *out);
+/* A number of bytes in the largest unit that it fills, "1.5 MiB". */
+void bytes_text(int64_t bytes, char out[16]);
 
 /* ---- life.c: how long values are needed -------------------------------- */
 

@@ -61,6 +61,9 @@ for kind in loops llvm asm; do
 done
 run 'memory report' 0 'arena' "$MOEC" models/lm_moe.dsl "${small[@]}" \
   --report=memory
+expect 'memory report: no lines of zeros' [ "$(grep -c ' 0 B$' "$d/out")" = 0 ]
+expect 'memory report: what runs' \
+  [ "$(echo $(grep '^entry' "$d/out"))" = 'entry train entry eval entry decode' ]
 
 # ---- training --------------------------------------------------------------------
 
