@@ -48,25 +48,16 @@ static KVal *cast_to(KBuild *b, KVal *v, Dtype dtype) {
   return v->dtype == dtype ? v : kb_scalar(b, OP_cast, dtype, &v, 1);
 }
 
-static KVal *pair_at(KBuild *b, KVal *base, const CtLetter pair[2], int side,
-                     KVal *i) {
-  if (pair[1].size == 1) return scaled(b, base, i, pair[0].stride[side]);
-  KVal *inner = kb_alu_c(b, A_REM, i, pair[0].size);
-  KVal *outer = kb_alu_c(b, A_DIV, i, pair[0].size);
-  base = scaled(b, base, inner, pair[0].stride[side]);
-  return scaled(b, base, outer, pair[1].stride[side]);
-}
-
 /* Where row `row` of the left operand or of the result starts. */
 static KVal *row_at(Gen *g, int side, KVal *row) {
-  return pair_at(g->b, g->offset[side], g->p->m, side, row);
+  return scaled(g->b, g->offset[side], row, g->p->m.stride[side]);
 }
 
 /* panel[k - k_lo][0..width) = right[k][n..n + width); columns from `valid` on
  * are zeros. */
 static void pack_panel(Gen *g, KVal *n, int64_t valid) {
   KBuild *b = g->b;
-  int64_t sk = g->p->k[0].stride[CT_RIGHT], sn = g->p->n.stride[CT_RIGHT];
+  int64_t sk = g->p->k.stride[CT_RIGHT], sn = g->p->n.stride[CT_RIGHT];
   KVal *from = scaled(b, g->offset[CT_RIGHT], n, sn);
   KVal *loop = kb_for(b, g->k_lo, g->k_hi, 1);
   KVal *k = kb_iv(b, loop);
@@ -100,8 +91,7 @@ static void pack_panel(Gen *g, KVal *n, int64_t valid) {
  * walks down a column of a wide matrix would meet few sets of the cache. */
 static void pack_left(Gen *g) {
   KBuild *b = g->b;
-  const CtLetter *m = g->p->m;
-  bool flat = m[1].size == 1 && m[0].stride[CT_LEFT] == 1;
+  bool flat = g->p->m.stride[CT_LEFT] == 1;
   KVal *loop = kb_for(b, g->k_lo, g->k_hi, 1), *k = kb_iv(b, loop);
   KVal *to = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, k, g->k_lo), ROW_BLOCK);
   KVal *count = kb_alu(b, A_SUB, g->m_end, g->m_lo);
@@ -112,8 +102,7 @@ static void pack_left(Gen *g) {
     int lanes = part ? 1 : g->lanes;
     KVal *rows = kb_for(b, ends[part], ends[part + 1], lanes);
     KVal *row = kb_iv(b, rows);
-    KVal *at =
-        scaled(b, row_at(g, CT_LEFT, row), k, g->p->k[0].stride[CT_LEFT]);
+    KVal *at = scaled(b, row_at(g, CT_LEFT, row), k, g->p->k.stride[CT_LEFT]);
     KVal *v = cast_to(b, kb_load(b, g->base[CT_LEFT], at, lanes), g->sum);
     kb_store(b, g->left, plus(b, to, kb_alu(b, A_SUB, row, g->m_lo)), v);
     kb_end(b);
@@ -239,41 +228,22 @@ static void columns(Gen *g, KVal *n_lo) {
   kb_end(b);
 }
 
-/* Depth [k_lo, k_hi) of the inner letter of k, block by block. */
-static void depth_blocks(Gen *g, KVal *n_lo, KVal *k_lo, KVal *k_hi) {
+/* The item's rows, columns from n_lo, depth [k_lo, k_hi) block by block. */
+static void depths(Gen *g, KVal *n_lo, KVal *k_lo, KVal *k_hi) {
   KBuild *b = g->b;
-  KVal *first = g->fresh;
+  if (k_hi->kind == K_INDEX && k_hi->number <= DEPTH) {
+    g->k_lo = k_lo;
+    g->k_hi = k_hi;
+    columns(g, n_lo);
+    return;
+  }
   /* No depth is one block too: it writes the zeros. */
   KVal *least = kb_alu_c(b, A_ADD, k_lo, 1);
   KVal *loop = kb_for(b, k_lo, kb_alu(b, A_MAX, k_hi, least), DEPTH);
   g->k_lo = kb_iv(b, loop);
   g->k_hi = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, g->k_lo, DEPTH), k_hi);
   g->fresh = kb_alu(b, A_EQ, g->k_lo, k_lo);
-  if (first) g->fresh = kb_op2(b, OP_and, g->fresh, first);
   columns(g, n_lo);
-  kb_end(b);
-}
-
-/* The item's rows, columns from n_lo, all of the depth. */
-static void depths(Gen *g, KVal *n_lo, KVal *k_lo, KVal *k_hi) {
-  KBuild *b = g->b;
-  const CtLetter *outer = &g->p->k[1];
-  if (outer->size == 1 && k_hi->kind == K_INDEX && k_hi->number <= DEPTH) {
-    g->k_lo = k_lo;
-    g->k_hi = k_hi;
-    columns(g, n_lo);
-    return;
-  }
-  if (outer->size == 1) {
-    depth_blocks(g, n_lo, k_lo, k_hi);
-    return;
-  }
-  KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, outer->size), 1);
-  KVal *i = kb_iv(b, loop);
-  for (int s = CT_LEFT; s <= CT_RIGHT; s++)
-    g->offset[s] = scaled(b, g->offset[s], i, outer->stride[s]);
-  g->fresh = kb_alu(b, A_EQ, i, kb_index(b, 0));
-  depth_blocks(g, n_lo, k_lo, k_hi);
   kb_end(b);
 }
 
@@ -289,7 +259,7 @@ static KVal *open_items(Gen *g, int64_t count) {
   KVal *item = kb_stage(g->b, count, 1);
   g->panel = kb_scratch(g->b, g->sum, (int64_t)DEPTH * g->width);
   g->tile = kb_scratch(g->b, g->sum, (int64_t)g->rows * g->width);
-  g->packs_left = g->p->k[0].stride[CT_LEFT] != 1 && g->p->k[0].size > 1;
+  g->packs_left = g->p->k.stride[CT_LEFT] != 1 && g->p->k.size > 1;
   if (g->packs_left)
     g->left = kb_scratch(g->b, g->sum, (int64_t)DEPTH * ROW_BLOCK);
   return item;
@@ -299,17 +269,10 @@ KVal *ct_offset(KBuild *b, KVal *e) {
   return kb_from_i32(b, kb_load(b, kb_arg(OFFSETS_ARG, DT_i32), e, 1));
 }
 
-/* Offsets of the sides at a number of the batch, an expert's for one. */
+/* Offsets of the sides at an expert or another number of the batch. */
 static void batch_offsets(Gen *g, KVal *number) {
   for (int s = 0; s < CT_SIDES; s++)
-    g->offset[s] = kb_index(g->b, 0);
-  for (int i = g->p->n_batch - 1; i >= 0; i--) {
-    const CtLetter *l = &g->p->batch[i];
-    KVal *at = i ? kb_alu_c(g->b, A_REM, number, l->size) : number;
-    for (int s = 0; s < CT_SIDES; s++)
-      g->offset[s] = scaled(g->b, g->offset[s], at, l->stride[s]);
-    number = kb_alu_c(g->b, A_DIV, number, l->size);
-  }
+    g->offset[s] = kb_alu_c(g->b, A_MUL, number, g->p->batch.stride[s]);
 }
 
 /* Rows as m: item (block of rows, block of columns). The block's expert and its
@@ -351,7 +314,7 @@ static void ragged_rows(Gen *g) {
   g->m_lo = scaled(b, lo, nth, ROW_BLOCK);
   g->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, g->m_lo, ROW_BLOCK), hi);
   batch_offsets(g, found);
-  depths(g, n_lo, kb_index(b, 0), kb_index(b, p->k[0].size));
+  depths(g, n_lo, kb_index(b, 0), kb_index(b, p->k.size));
   kb_end(b);
   kb_end(b);
 }
@@ -360,13 +323,11 @@ static void ragged_rows(Gen *g) {
 static void plain_rows(Gen *g) {
   KBuild *b = g->b;
   const CtProduct *p = g->p;
-  int64_t m = p->m[0].size * p->m[1].size, batch = 1;
-  for (int i = 0; i < p->n_batch; i++)
-    batch *= p->batch[i].size;
+  int64_t m = p->m.size;
   int64_t col_blocks = blocks(p->n.size, COL_BLOCK);
   int64_t row_blocks = blocks(m, ROW_BLOCK);
   int64_t per_group = row_blocks * col_blocks;
-  KVal *item = open_items(g, batch * per_group);
+  KVal *item = open_items(g, p->batch.size * per_group);
   KVal *group = kb_alu_c(b, A_DIV, item, per_group);
   KVal *rest = kb_alu_c(b, A_REM, item, per_group);
   g->m_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, rest, col_blocks), ROW_BLOCK);
@@ -375,7 +336,7 @@ static void plain_rows(Gen *g) {
   g->m_end =
       kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, g->m_lo, ROW_BLOCK), kb_index(b, m));
   batch_offsets(g, group);
-  KVal *lo = kb_index(b, 0), *hi = kb_index(b, p->k[0].size);
+  KVal *lo = kb_index(b, 0), *hi = kb_index(b, p->k.size);
   if (p->groups) {
     kb_uneven(b);
     lo = ct_offset(b, group);

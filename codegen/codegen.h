@@ -353,13 +353,11 @@ typedef struct CtLetters {
   char group, row; /* of the ragged sides; 0 where they make no difference */
 } CtLetters;
 
-/* A product as sizes and strides. A missing letter has size 1. Rows and depth
- * may be two letters that do not lie as one: [0] runs within [1]. */
+/* A product as sizes and strides, one letter a role; `batch` is the experts
+ * where rows are ragged. A missing letter has size 1. */
 typedef struct CtProduct {
-  CtLetter m[2], k[2], n;
-  CtLetter batch[CT_MAX_LETTERS]; /* [0] is the experts where rows are ragged */
-  int n_batch;
-  int arg[CT_SIDES];       /* argument numbers */
+  CtLetter m, n, k, batch;
+  int arg[CT_SIDES];    /* argument numbers */
   int64_t groups, rows; /* ragged: experts, and all their rows; else groups 0 */
   bool ragged_k;        /* rows are k, else m */
   Dtype dtype;          /* of the operands; of the result it is its `sums` */

@@ -102,55 +102,39 @@ static void swap_sides(CtLetters *ls) {
   }
 }
 
-/* Puts a letter into one of two places. A letter of size 1 makes room. */
-static bool put_letter(CtLetter pair[2], const CtLetter *l, bool inner) {
-  if (pair[0].size == 1) {
-    pair[0] = *l;
-  } else if (pair[1].size == 1) {
-    pair[1] = inner ? pair[0] : *l;
-    if (inner) pair[0] = *l;
-  } else {
-    return l->size == 1;
+/* Where a product has the letters of a role. */
+static CtLetter *place_of(CtProduct *p, Role r) {
+  switch (r) {
+  case ROLE_BATCH: return &p->batch;
+  case ROLE_M: return &p->m;
+  case ROLE_N: return &p->n;
+  case ROLE_K: return &p->k;
   }
-  return true;
-}
-
-static bool add_letter(CtProduct *p, const CtLetters *ls, const CtLetter *l) {
-  switch (l->c == ls->group ? ROLE_BATCH : role_of(l)) {
-  case ROLE_M:
-    return put_letter(p->m, l, l->stride[CT_OUT] < p->m[0].stride[CT_OUT]);
-  case ROLE_K: return put_letter(p->k, l, l->size > p->k[0].size);
-  case ROLE_N:
-    if (l->stride[CT_OUT] == 1) {
-      p->n = *l;
-      return true;
-    }
-    break; /* further columns are a batch of their own */
-  case ROLE_BATCH: break;
-  }
-  p->batch[p->n_batch++] = *l;
-  return true;
+  return NULL;
 }
 
 /* Rows of experts are all of m or of k, and the experts the only batch. */
 static bool add_groups(CtProduct *p, const CtLetters *ls) {
-  bool m = p->m[0].c == ls->row, k = p->k[0].c == ls->row;
-  if ((!m && !k) || p->n_batch != 1 || p->m[1].size * p->k[1].size != 1)
-    return false;
+  bool m = p->m.c == ls->row, k = p->k.c == ls->row;
+  if ((!m && !k) || p->batch.c != ls->group) return false;
   p->ragged_k = k;
-  p->groups = p->batch[0].size;
-  p->rows = k ? p->k[0].size : p->m[0].size;
+  p->groups = p->batch.size;
+  p->rows = k ? p->k.size : p->m.size;
   return true;
 }
 
 /* The product of letters as they stand. False where it is none. */
 static bool product_of(CtLetters *ls, CtProduct *p) {
-  const CtLetter none = {.size = 1};
-  p->m[0] = p->m[1] = p->k[0] = p->k[1] = p->n = none;
-  p->n_batch = 0;
+  p->m = p->n = p->k = p->batch = (CtLetter){.size = 1};
   p->groups = 0;
-  for (int i = 0; i < ls->n; i++)
-    if (!add_letter(p, ls, &ls->l[i])) return false;
+  for (int i = 0; i < ls->n; i++) {
+    const CtLetter *l = &ls->l[i];
+    CtLetter *place = place_of(p, l->c == ls->group ? ROLE_BATCH : role_of(l));
+    if (place->size == 1)
+      *place = *l;
+    else if (l->size > 1)
+      return false;
+  }
   if (p->n.stride[CT_OUT] != 1) return false;
   return !ls->group || add_groups(p, ls);
 }
@@ -189,23 +173,21 @@ static void set_strides(int64_t *to, const CtLetter *batch, const CtLetter *x,
 bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
   CtProduct p = {.dtype = n->ins.data[0]->type.dtype};
   Dtype sums = dtype_info[p.dtype].sums;
-  CtLetter one = {.size = 1};
-  if (sums != DT_f32 || !find_product(letters_of(n), &p) || p.groups ||
-      p.n_batch > 1 || p.m[1].size * p.k[1].size > 1)
+  if (sums != DT_f32 || !find_product(letters_of(n), &p) || p.groups)
     return false;
-  const CtLetter *b = p.n_batch ? &p.batch[0] : &one;
-  if (!is_plain(p.m, p.k, b, CT_LEFT) || !is_plain(p.k, &p.n, b, CT_RIGHT) ||
-      !is_plain(p.m, &p.n, b, CT_OUT))
+  if (!is_plain(&p.m, &p.k, &p.batch, CT_LEFT) ||
+      !is_plain(&p.k, &p.n, &p.batch, CT_RIGHT) ||
+      !is_plain(&p.m, &p.n, &p.batch, CT_OUT))
     return false;
-  *out = (MoertGemm){.batch = b->size,
-                     .m = p.m->size,
+  *out = (MoertGemm){.batch = p.batch.size,
+                     .m = p.m.size,
                      .n = p.n.size,
-                     .k = p.k->size,
+                     .k = p.k.size,
                      .dtype = (int32_t)p.dtype,
                      .c_dtype = (int32_t)sums};
-  set_strides(out->a_stride, b, p.m, p.k, CT_LEFT);
-  set_strides(out->b_stride, b, p.k, &p.n, CT_RIGHT);
-  set_strides(out->c_stride, b, p.m, &p.n, CT_OUT);
+  set_strides(out->a_stride, &p.batch, &p.m, &p.k, CT_LEFT);
+  set_strides(out->b_stride, &p.batch, &p.k, &p.n, CT_RIGHT);
+  set_strides(out->c_stride, &p.batch, &p.m, &p.n, CT_OUT);
   *out_swapped = p.arg[CT_LEFT] == 1;
   return true;
 }
