@@ -171,16 +171,45 @@ done:
 
 /* ---- saving -------------------------------------------------------------- */
 
+static RtTensor tensor(const char *name, int dtype, int rank,
+                       const int64_t *dims, const void *data) {
+  RtTensor t = {.name = name,
+                .dtype = rt_dtype[dtype].safetensors,
+                .rank = rank,
+                .data = data,
+                .bytes = rt_elements(rank, dims) * rt_dtype[dtype].bytes};
+  if (rank) memcpy(t.dims, dims, sizeof *dims * (size_t)rank);
+  return t;
+}
+
+/* Writes the slots of a kind to a file; its size and hash go to `files`. */
+static MoertStatus write_slots(const MoertSession *s, int kind,
+                               const char *path, cJSON *files) {
+  RtTensor *list;
+  int64_t bytes;
+  uint64_t hash;
+  int n = 0;
+  RT_TRY(RT_NEW(&list, s->desc->n_slots));
+  for (int i = 0; i < s->desc->n_slots; i++) {
+    const MoertSlot *x = &s->desc->slots[i];
+    if (x->kind == kind)
+      list[n++] =
+          tensor(x->path, x->dtype, x->rank, x->dims, rt_slot_data(s, x));
+  }
+  MoertStatus st = rt_tensors_write(list, n, path, &bytes, &hash);
+  free(list);
+  RT_TRY(st);
+  return describe_file(files, kind, bytes, hash)
+             ? MOERT_OK
+             : rt_fail(MOERT_NO_MEMORY, "out of memory");
+}
+
 static MoertStatus write_tensors(const MoertSession *s, const char *dir,
                                  cJSON *files) {
   Path p;
-  int64_t bytes;
-  uint64_t hash;
   for (int i = 0; i < KINDS; i++) {
     RT_TRY(join(dir, file_names[i], &p));
-    RT_TRY(rt_tensors_write(s, i, p.text, &bytes, &hash));
-    if (!describe_file(files, i, bytes, hash))
-      return rt_fail(MOERT_NO_MEMORY, "out of memory");
+    RT_TRY(write_slots(s, i, p.text, files));
   }
   return MOERT_OK;
 }
@@ -233,6 +262,40 @@ static MoertStatus save(const MoertSession *s, const char *dir,
 MoertStatus moert_save(MoertSession *s, const char *dir, int64_t cursor) {
   MoertStatus st = save(s, dir, cursor);
   return st == MOERT_OK ? st : rt_fail_prefix(st, "checkpoint not saved: ");
+}
+
+/* ---- what a step reports ------------------------------------------------- */
+
+static MoertStatus write_reports(MoertSession *s, int entry,
+                                 const char *path) {
+  const MoertEntry *e = &s->desc->entries[entry];
+  RtTensor *list;
+  int64_t bytes;
+  uint64_t hash;
+  int n = 0;
+  RT_TRY(RT_NEW(&list, e->n_outs));
+  for (int i = 0; i < e->n_outs; i++) {
+    const MoertBinding *b = &e->outs[i];
+    if (b->kind == MOERT_BIND_REPORT || b->kind == MOERT_BIND_PROBE)
+      list[n++] = tensor(b->name, b->dtype, b->rank, b->dims,
+                         rt_address(s, entry, &b->ref, NULL));
+  }
+  MoertStatus st = rt_tensors_write(list, n, path, &bytes, &hash);
+  free(list);
+  return st;
+}
+
+MoertStatus moert_save_reports(MoertSession *s, const char *entry,
+                               const char *dir) {
+  char name[48];
+  Path p;
+  int e = rt_find_entry(s, entry);
+  if (e < 0) return MOERT_NOT_FOUND;
+  snprintf(name, sizeof name, "step-%08lld.safetensors",
+           (long long)s->steps_done);
+  RT_TRY(make_dirs(dir));
+  RT_TRY(join(dir, name, &p));
+  return write_reports(s, e, p.text);
 }
 
 /* ---- finding the newest, removing old ones ------------------------------- */

@@ -89,6 +89,11 @@ MOERT_API MoertStatus moert_report_data(MoertSession *s, const char *entry,
                                         const char *name, const void **out_data,
                                         size_t *out_bytes);
 
+/* Writes all reports and probes of the entry's last step, named tensors, to the
+ * file `dir`/step-NNNNNNNN.safetensors. */
+MOERT_API MoertStatus moert_save_reports(MoertSession *s, const char *entry,
+                                         const char *dir);
+
 /* Copies a slot (parameter, optimiser or recurrent state) by path. `bytes`
  * must be its size. */
 MOERT_API MoertStatus moert_get(MoertSession *s, const char *path, void *data,

@@ -62,6 +62,10 @@ static const Option options[] = {
      "save every N steps, and at the end; default: at the end"},
     {"--keep", "N", TRAIN, OPT_COUNT, AT(keep),
      "keep the N newest checkpoints; default 3, 0 keeps all"},
+    {"--probe", "DIR", TRAIN, OPT_TEXT, AT(probe),
+     "write what the entry probes and reports to DIR/step-N.safetensors"},
+    {"--probe-every", "N", TRAIN, OPT_COUNT, AT(probe_every),
+     "do so every N steps, and at the end; default: at the end"},
     {"--resume", "auto|DIR", TRAIN, OPT_TEXT, AT(resume),
      "go on from a checkpoint bit for bit; auto: the newest one under --ckpt,\n"
      "or from the start when there is none"},

@@ -170,6 +170,13 @@ static int save(Train *t) {
   return 0;
 }
 
+static int probe(Train *t) {
+  if (!t->args->probe) return 0;
+  MoertStatus st =
+      moert_save_reports(t->run.session, t->entry_name, t->args->probe);
+  return st == MOERT_OK ? 0 : run_failed(st);
+}
+
 static bool is_due(int64_t every, int64_t step) {
   return every > 0 && step % every == 0;
 }
@@ -245,6 +252,8 @@ static int train_all(Train *t) {
     show(t, &i);
     if (is_due(a->valid_every, i.step) || i.step == t->steps)
       status = validate(t, i.step);
+    if (!status && (is_due(a->probe_every, i.step) || i.step == t->steps))
+      status = probe(t);
     int logged = write_log(t, &i);
     if (!status && (logged || is_due(a->ckpt_every, i.step))) status = save(t);
     if (status || logged) return status ? status : logged;

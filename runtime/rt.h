@@ -205,7 +205,7 @@ MoertStatus rt_run_entry(MoertSession *s, int entry);
 
 /* ---- safetensors.c ------------------------------------------------------- */
 
-/* A tensor in a file: `data` points into the mapping. */
+/* A tensor in a file: read, `data` points into the mapping. */
 typedef struct RtTensor {
   const char *name, *dtype;
   int rank;
@@ -223,8 +223,8 @@ typedef struct RtTensors {
   int n;
 } RtTensors;
 
-/* Writes the slots of a kind to a new file and syncs it; its size and hash. */
-MoertStatus rt_tensors_write(const MoertSession *s, int kind, const char *path,
+/* Writes tensors to a new file and syncs it; its size and hash. */
+MoertStatus rt_tensors_write(const RtTensor *x, int n, const char *path,
                              int64_t *out_bytes, uint64_t *out_hash);
 /* Maps a file for reading; MOERT_BAD_DATA when it is not whole. */
 MoertStatus rt_tensors_open(const char *path, RtTensors *out);
@@ -247,8 +247,9 @@ MoertStatus rt_write_file(const char *path, const void *data, size_t bytes);
 /* The command line. Names are those of the options. */
 typedef struct RunArgs {
   const char *model, *entry, *data, *valid, *log, *ckpt, *resume, *load;
-  const char *prompt, *ir;
+  const char *prompt, *ir, *probe;
   int64_t steps, seed, threads, ckpt_every, valid_every, print_every, keep;
+  int64_t probe_every;
   int64_t tokens;
   double temperature;
   bool quiet, profile, poison;

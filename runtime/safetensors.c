@@ -105,33 +105,29 @@ MoertStatus rt_write_file(const char *path, const void *data, size_t bytes) {
 
 /* ---- writing ------------------------------------------------------------- */
 
-static bool add_tensor(cJSON *header, const MoertSlot *slot, int64_t at) {
-  int64_t end = at + rt_slot_bytes(slot);
-  cJSON *t = cJSON_AddObjectToObject(header, slot->path);
+static bool add_tensor(cJSON *header, const RtTensor *x, int64_t at) {
+  cJSON *t = cJSON_AddObjectToObject(header, x->name);
   cJSON *shape, *place;
-  if (!t ||
-      !cJSON_AddStringToObject(t, "dtype", rt_dtype[slot->dtype].safetensors) ||
+  if (!t || !cJSON_AddStringToObject(t, "dtype", x->dtype) ||
       !(shape = cJSON_AddArrayToObject(t, "shape")) ||
       !(place = cJSON_AddArrayToObject(t, "data_offsets")))
     return false;
-  for (int i = 0; i < slot->rank; i++)
-    cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)slot->dims[i]));
+  for (int i = 0; i < x->rank; i++)
+    cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)x->dims[i]));
   cJSON_AddItemToArray(place, cJSON_CreateNumber((double)at));
-  cJSON_AddItemToArray(place, cJSON_CreateNumber((double)end));
+  cJSON_AddItemToArray(place, cJSON_CreateNumber((double)(at + x->bytes)));
   return true;
 }
 
 /* The header's text, padded; the caller frees it. NULL when out of memory. */
-static char *header_text(const MoertSession *s, int kind, size_t *out_bytes) {
+static char *header_text(const RtTensor *x, int n, size_t *out_bytes) {
   cJSON *header = cJSON_CreateObject();
   cJSON *about = cJSON_AddObjectToObject(header, "__metadata__");
   bool ok = cJSON_AddStringToObject(about, "format", "moec") != NULL;
   int64_t at = 0;
-  for (int i = 0; ok && i < s->desc->n_slots; i++) {
-    const MoertSlot *slot = &s->desc->slots[i];
-    if ((int)slot->kind != kind) continue;
-    ok = add_tensor(header, slot, at);
-    at += rt_slot_bytes(slot);
+  for (int i = 0; ok && i < n; i++) {
+    ok = add_tensor(header, &x[i], at);
+    at += x[i].bytes;
   }
   char *text = ok ? cJSON_PrintUnformatted(header) : NULL;
   cJSON_Delete(header);
@@ -159,28 +155,25 @@ static MoertStatus put(Writer *w, const void *data, size_t bytes) {
   return write_all(w->fd, data, bytes, w->path);
 }
 
-static MoertStatus write_slots(const MoertSession *s, int kind, Writer *w) {
+static MoertStatus write_tensors(const RtTensor *x, int n, Writer *w) {
   size_t bytes = 0;
-  char *header = header_text(s, kind, &bytes);
+  char *header = header_text(x, n, &bytes);
   if (!header) return rt_fail(MOERT_NO_MEMORY, "out of memory");
   uint64_t length = bytes;
   MoertStatus st = put(w, &length, sizeof length);
   if (st == MOERT_OK) st = put(w, header, bytes);
   free(header);
-  for (int i = 0; st == MOERT_OK && i < s->desc->n_slots; i++) {
-    const MoertSlot *slot = &s->desc->slots[i];
-    if ((int)slot->kind == kind)
-      st = put(w, rt_slot_data(s, slot), (size_t)rt_slot_bytes(slot));
-  }
+  for (int i = 0; st == MOERT_OK && i < n; i++)
+    st = put(w, x[i].data, (size_t)x[i].bytes);
   return st;
 }
 
-MoertStatus rt_tensors_write(const MoertSession *s, int kind, const char *path,
+MoertStatus rt_tensors_write(const RtTensor *x, int n, const char *path,
                              int64_t *out_bytes, uint64_t *out_hash) {
   Writer w = {.fd = -1, .path = path};
   rt_hash_start(&w.hash);
   RT_TRY(open_new(path, &w.fd));
-  RT_TRY(sync_and_close(w.fd, write_slots(s, kind, &w), path));
+  RT_TRY(sync_and_close(w.fd, write_tensors(x, n, &w), path));
   *out_bytes = (int64_t)w.hash.total;
   *out_hash = rt_hash_end(&w.hash);
   return MOERT_OK;

@@ -111,6 +111,18 @@ for key in tokens_per_s step_ms gflops peak_bytes_planned peak_bytes_measured; d
   expect "bench tells $key" [ "$(last $key "$d/out")" ]
 done
 
+run 'compile a model that probes' 0 '' "$MOEC" tests/models/blocks.dsl \
+  -o "$d/blocks.so"
+tr 'a-z' '\001-\012' <"$d/text" | tr -dc '\001-\012' >"$d/small"
+run 'probe' 0 '' "$MOERUN" train "$d/blocks.so" --data "$d/small" --steps 5 \
+  --probe "$d/probes" --probe-every 2 --quiet
+expect 'probe: some steps and the last' [ "$(echo $(ls "$d/probes"))" = \
+  "$(printf 'step-%08d.safetensors ' 2 4 5 | sed 's/ $//')" ]
+expect 'probe: a tensor' grep -qa \
+  '"squares":{"dtype":"F32","shape":\[2,3,5\]' "$d/probes/step-00000005.safetensors"
+run 'probe: no such place' 1 '/proc/nowhere: No such file' "$MOERUN" train \
+  "$d/blocks.so" --data "$d/small" --steps 1 --probe /proc/nowhere
+
 # ---- sizes at the edge ----------------------------------------------------------------
 
 edge() { # NAME -D options...
