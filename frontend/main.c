@@ -102,6 +102,16 @@ static bool check_dumps(Job *j) {
   return true;
 }
 
+/* A dtype that the text would never get is a mistake on the command line. */
+static bool check_precision(const Job *j) {
+  const char *dtype = j->o.precision;
+  if (!dtype || strcmp(dtype, "f32") == 0) return true;
+  if (j->first <= stage_find("precision")) return true;
+  return usage("--precision=%s is the work of the stage precision, which comes "
+               "before --from=%s",
+               dtype, j->o.from);
+}
+
 static bool check_input(const Job *j) {
   const Options *o = &j->o;
   if (!o->input) return usage("no input; 'moec --help' tells more");
@@ -151,7 +161,7 @@ static bool decide_stages(Job *j) {
     if (memory)
       return usage("--report=memory needs every pass, so no --stop-after");
   }
-  return check_dumps(j);
+  return check_dumps(j) && check_precision(j);
 }
 
 static bool decide(Job *j) {

@@ -147,6 +147,15 @@ static bool check_words(Ctx *cx, const OptionRow *row, const char *value) {
   return true;
 }
 
+/* Where the argument is NAME=VALUE, that there are two sides. */
+static bool check_pair(const OptionRow *row, const char *value) {
+  const char *equals = strchr(value, '=');
+  if (!strchr(row->arg, '=') || (equals && equals > value && equals[1]))
+    return true;
+  fprintf(stderr, "moec: %s %s: must be %s\n", row->name, value, row->arg);
+  return false;
+}
+
 /* ---- parsing ------------------------------------------------------------------ */
 
 static bool is_long(const OptionRow *row) {
@@ -190,7 +199,9 @@ static bool set(Ctx *cx, Options *o, const OptionRow *row, const char *value) {
   switch (row->kind) {
   case O_HEADING: return true;
   case O_FLAG: *(bool *)field = true; return true;
-  case O_LIST: vec_push(&cx->perm, (TextVec *)field, value); return true;
+  case O_LIST:
+    vec_push(&cx->perm, (TextVec *)field, value);
+    return check_pair(row, value);
   case O_TEXT:
     *(const char **)field = value;
     return !row->words || check_words(cx, row, value);

@@ -69,6 +69,12 @@ check 'argument not wanted' 2 'takes no argument' --loc=1 "$d/good.ir"
 check 'two inputs' 2 'one input at a time' "$d/good.ir" "$d/bad.ir"
 check 'neither model nor text' 2 'neither a model' "$d/good"
 check 'defines for text' 2 'not for IR text' -D N=1 "$d/good.ir"
+check 'a define of nothing' 2 '-D N: must be NAME=VALUE' -D N "$d/none.dsl"
+check 'a define without a name' 2 'must be NAME=VALUE' -D =3 "$d/none.dsl"
+check 'a define without a value' 2 'must be NAME=VALUE' -D N= "$d/none.dsl"
+check 'an axis without a size' 2 'must be AXIS=SIZE' --mesh dev "$d/none.dsl"
+check 'a precision that comes too late' 2 'stage precision, which comes before' \
+  --precision=f64 --from=fuse "$d/good.ir"
 check 'resuming a model' 2 'for IR text' --from=fuse "$d/bad.dsl"
 check 'library to standard output' 2 'cannot go to standard' -o - "$d/good.ir"
 check 'dump that never comes' 2 'comes after' --dump=fuse --stop-after=hoist \

@@ -1,4 +1,4 @@
-# test: %s -D WIDHT=3 -D N=x -D P=true -D ON=1 -D Q --mesh dve=2 --mesh dev=0
+# test: %s -D WIDHT=3 -D N=x -D P=true -D ON=1 --mesh dve=2 --mesh dev=0
 const WIDTH = 2
 const N = 3
 const P = 0.5
@@ -8,7 +8,6 @@ entry eval(x: f32[2] from text) { report a = x }
 
 # >>> err
 # error: -D WIDHT=3: the model has no const 'WIDHT'; did you mean 'WIDTH'?
-# error: -D Q: must be NAME=VALUE
 # error: --mesh dve=2: the model has no axis 'dve'; did you mean 'dev'?
 # error: --mesh dev=0: must be AXIS=SIZE
 # error: -D N=x: 'N' is an integer
