@@ -144,6 +144,8 @@ edge 'no fusion' -O0
 edge 'AVX2' --mcpu=x86-64-v3
 run 'fewer experts than K' 1 'models/.*:[0-9]*:[0-9]*: error' "$MOEC" \
   models/lm_moe.dsl "${small[@]}" -D N=2 -D K=4 -o "$d/few.so"
+run 'all dropped out' 1 'dropout must be from 0 to below 1: 1' "$MOEC" \
+  models/lm_moe.dsl "${small[@]}" -D P=1.0 -o "$d/few.so"
 expect 'no library then' [ ! -e "$d/few.so" ]
 
 # ---- what goes wrong ---------------------------------------------------------------

@@ -37,6 +37,7 @@ fn ffn(x: f32[.., d], hidden) {
 # Zero with probability p, else x / (1 - p). The mask is drawn again in the
 # backward pass, not kept.
 fn dropout(x: f32[..], p) {
+  require(p >= 0.0 and p < 1.0, "dropout must be from 0 to below 1", p)
   if training and p > 0.0 {
     let keep = uniform(random_bits(x)) >= p
     return select(keep, x / (1.0 - p), 0.0)
