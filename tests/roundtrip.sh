@@ -1,5 +1,4 @@
 #!/bin/bash
-# slow: every stage of every model is read, printed and resumed
 # Two laws for each model after each stage: its text, read and printed, is the
 # same text; and the passes that remain, started from the text, end at the same
 # plan, names of values apart. Models shrink to the sizes below.

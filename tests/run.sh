@@ -5,7 +5,6 @@
 #
 #   BUILD=DIR    the build folder (default build)
 #   BLESS=1      rewrite the expectations of golden files to what comes out
-#   FAST=1       leave out what says "# slow:" in its first lines
 #   JOBS=N       how many at a time (default: the processors)
 #
 # A golden file is a .ir or .dsl file under tests/ whose first line is
@@ -149,9 +148,6 @@ list() {
 
 chosen() {
   while read -r t; do
-    if [ "${FAST:-}" ] && head -5 "$t" | grep -qE '^(#| \*|/\*) slow:'; then
-      continue
-    fi
     [ $# = 0 ] && echo "$t"
     for word; do
       case $t in *"$word"*) echo "$t"; break ;; esac

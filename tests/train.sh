@@ -1,5 +1,4 @@
 #!/bin/bash
-# slow: compiles and trains small models
 # The main job at a small size, through the programs: compile, train, resume,
 # evaluate, sample, measure; and what users get when something is wrong.
 set -u
