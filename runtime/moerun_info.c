@@ -40,14 +40,28 @@ static void print_binding(const char *what, const MoertBinding *b,
                           const char *from) {
   char type[160];
   type_text(b->dtype, b->rank, b->dims, type, sizeof type);
-  printf("    %-7s %-32s %-16s %s%s\n", what, b->name, type,
-         from[0] ? "from " : "", from);
+  if (from[0])
+    printf("    %-7s %-32s %-16s from %s\n", what, b->name, type, from);
+  else
+    printf("    %-7s %-32s %s\n", what, b->name, type);
+}
+
+/* Of products alone; init and reset have none. */
+static void print_flops(int64_t flops) {
+  static const char *const units[] = {"FLOP", "kFLOP", "MFLOP", "GFLOP",
+                                      "TFLOP"};
+  double x = (double)flops;
+  size_t u = 0;
+  while (x >= 999.95 && u + 1 < COUNT_OF(units))
+    x /= 1000, u++;
+  if (flops) printf(", %.1f %s a step", x, units[u]);
 }
 
 static void print_entry(const MoertEntry *e) {
-  printf("\nentry %s: %d records, %.3f GFLOP a step, arena %s%s\n", e->name,
-         e->n_records, (double)e->flops / 1e9, run_bytes_text(e->arena_bytes),
-         e->trains ? ", trains" : "");
+  printf("\nentry %s: %d records", e->name, e->n_records);
+  print_flops(e->flops);
+  if (e->arena_bytes) printf(", arena %s", run_bytes_text(e->arena_bytes));
+  printf("%s\n", e->trains ? ", trains" : "");
   for (int i = 0; i < e->n_ins; i++)
     if (e->ins[i].kind == MOERT_BIND_INPUT)
       print_binding("input", &e->ins[i], e->ins[i].source);

@@ -163,6 +163,8 @@ expect 'bench: one line' [ "$(wc -l <"$d/out")" = 1 ]
 check 'info' 0 '' info "$tiny"
 expect 'info: parameters' grep -q 'lm/w  *f32\[256\]' "$d/out"
 expect 'info: inputs' grep -q 'counts .*f32\[4, 8\] .*from text(mask, shift=1)' "$d/out"
+expect 'info: no spaces at the ends of lines' [ "$(grep -c ' $' "$d/out")" = 0 ]
+expect 'info: no zeros' [ "$(grep -cE ' 0 B| 0[.0]* [GMk]*FLOP' "$d/out")" = 0 ]
 check 'info: ir' 0 '' info "$tiny" --ir plan
 expect 'info: the text' [ "$(tail -1 "$d/out")" = '# last' ]
 check 'info: unknown stage' 1 "did you mean 'plan'" info "$tiny" --ir plam
