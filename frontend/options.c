@@ -51,8 +51,8 @@ static const OptionRow rows[] = {
     {O_TEXT, "-O", "LEVEL", "0|2", FIELD(level), 1,
      "0: one launch an op, for debugging; 2: fuse everything (default)"},
     {O_TEXT, "--mcpu", "CPU", NULL, FIELD(mcpu), 1,
-     "the processor to make code for, by LLVM's name: native (default), "
-     "x86-64-v3, x86-64-v4, ..."},
+     "the processor to make code for: native (default), x86-64-v3 (AVX2) or "
+     "x86-64-v4 (AVX-512)"},
     {O_TEXT, "--precision", "DTYPE", "f32|f64", FIELD(precision), 1,
      "what floats are computed in: f32 (default), or f64 for checking"},
 

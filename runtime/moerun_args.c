@@ -139,22 +139,43 @@ static bool wrong(const char *fmt, const char *a, const char *b) {
   return false;
 }
 
-/* Finds the option of a verb whose name is the first `len` characters. */
-static const Option *find_option(const RunVerb *verbs, int verb,
-                                 const char *word, size_t len) {
+static bool has_name(const Option *o, const char *word, size_t len) {
+  return strlen(o->name) == len && strncmp(o->name, word, len) == 0;
+}
+
+/* Names the nearest option, or the command whose option it is. */
+static void unknown_option(const RunVerb *verbs, int verb, const char *word,
+                           size_t len) {
   const char *own[COUNT_OF(options)];
   size_t n = 0;
   char name[64];
-  for (size_t i = 0; i < COUNT_OF(options); i++) {
-    if (!(options[i].verbs & 1 << verb)) continue;
-    if (strlen(options[i].name) == len &&
-        strncmp(options[i].name, word, len) == 0)
-      return &options[i];
-    own[n++] = options[i].name;
-  }
   snprintf(name, sizeof name, "%.*s", (int)len, word);
+  for (size_t i = 0; i < COUNT_OF(options); i++) {
+    const Option *o = &options[i];
+    if (o->verbs & 1 << verb) own[n++] = o->name;
+    if (!has_name(o, word, len)) continue;
+    int of = 0;
+    while (!(o->verbs & 1 << of))
+      of++;
+    fprintf(stderr, "moerun %s: unknown option '%s'; it is one of moerun %s\n",
+            verbs[verb].name, name, verbs[of].name);
+    return;
+  }
+  const char *near = rt_did_you_mean(name, own, n, sizeof own[0]);
+  if (!near[0])
+    near = rt_did_you_mean(name, &options[0].name, COUNT_OF(options),
+                           sizeof options[0]);
   fprintf(stderr, "moerun %s: unknown option '%s'%s\n", verbs[verb].name, name,
-          rt_did_you_mean(name, own, n, sizeof own[0]));
+          near);
+}
+
+/* Finds the option of a verb whose name is the first `len` characters. */
+static const Option *find_option(const RunVerb *verbs, int verb,
+                                 const char *word, size_t len) {
+  for (size_t i = 0; i < COUNT_OF(options); i++)
+    if (options[i].verbs & 1 << verb && has_name(&options[i], word, len))
+      return &options[i];
+  unknown_option(verbs, verb, word, len);
   return NULL;
 }
 

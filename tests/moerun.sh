@@ -59,7 +59,9 @@ done
 check 'help: unknown command' 2 'unknown command' help frobnicate
 check 'unknown option' 2 "unknown option '--stepz'; did you mean '--steps'" \
   train "$tiny" --stepz 3
-check "another command's option" 2 "unknown option '--prompt'" \
+check "nearest to another command's option" 2 "did you mean '--temperature'" \
+  train "$tiny" --tempreature 1
+check "another command's option" 2 "option '--prompt'; it is one of moerun sample" \
   train "$tiny" --prompt x
 check 'no model' 2 'which model' info
 check 'two models' 2 'one model at a time' info a.so b.so
