@@ -61,8 +61,7 @@ static MoertStatus make_dirs(const char *path) {
   for (char *q = p.text + 1; *q; q++) {
     if (*q != '/') continue;
     *q = 0;
-    int failed = mkdir(p.text, 0777) < 0 && errno != EEXIST;
-    RT_TRY(RT_SYS(failed ? -1 : 0, p.text));
+    RT_TRY(RT_SYS(mkdir(p.text, 0777) < 0 && errno != EEXIST ? -1 : 0, p.text));
     *q = '/';
   }
   return MOERT_OK;

@@ -35,11 +35,13 @@ static void json_key(JsonLine *j, const char *key) {
   fputs(": ", j->to);
 }
 
-/* Digits enough to read the same f32 back; JSON has no NaN. */
+/* Digits enough to read the same f32 back; counts in full; JSON has no NaN. */
 void json_number(JsonLine *j, const char *key, double value) {
   json_key(j, key);
   if (!isfinite(value))
     fputs("null", j->to);
+  else if (fabs(value) < 0x1p53 && floor(value) == value)
+    fprintf(j->to, "%.0f", value);
   else
     fprintf(j->to, (double)(float)value == value ? "%.9g" : "%.12g", value);
 }
