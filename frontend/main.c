@@ -88,7 +88,8 @@ static int last_dumped(const char *list) {
 
 /* A dump that would never come is a mistake on the command line. */
 static bool check_dumps(Job *j) {
-  if (!j->o.dump) return true;
+  if (!j->o.dump)
+    return !j->o.dump_dir || usage("--dump-dir needs --dump: which stages?");
   int from = j->o.from ? j->first : 0;
   for (int s = 0; s <= pass_count; s++) {
     const char *name = stage_names[s];

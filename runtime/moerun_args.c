@@ -236,6 +236,17 @@ static bool parse_option(const RunVerb *verbs, int verb, char **argv, int argc,
   return set_option(o, argv[++*i], out);
 }
 
+/* How often something is done needs to know what. */
+static bool check_every(const char *name, const RunArgs *a) {
+  if (a->ckpt_every && !a->ckpt)
+    return wrong("%s: --ckpt-every needs --ckpt DIR%s", name, "");
+  if (a->valid_every && !a->valid)
+    return wrong("%s: --valid-every needs --valid FILE%s", name, "");
+  if (a->probe_every && !a->probe)
+    return wrong("%s: --probe-every needs --probe DIR%s", name, "");
+  return true;
+}
+
 static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
   int bit = 1 << verb;
   const char *name = verbs[verb].name;
@@ -256,7 +267,7 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
     return wrong("%s: --seed is larger than 4294967295%s", name, "");
   if (a->threads > INT32_MAX)
     return wrong("%s: --threads is too large%s", name, "");
-  return true;
+  return check_every(name, a);
 }
 
 bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,

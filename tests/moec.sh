@@ -69,6 +69,8 @@ check 'argument not wanted' 2 'takes no argument' --loc=1 "$d/good.ir"
 check 'two inputs' 2 'one input at a time' "$d/good.ir" "$d/bad.ir"
 check 'neither model nor text' 2 'neither a model' "$d/good"
 check 'defines for text' 2 'not for IR text' -D N=1 "$d/good.ir"
+check 'a folder for no dump' 2 '--dump-dir needs --dump' --dump-dir="$d/x" \
+  "$d/good.ir"
 check 'a define of nothing' 2 '-D N: must be NAME=VALUE' -D N "$d/none.dsl"
 check 'a define without a name' 2 'must be NAME=VALUE' -D =3 "$d/none.dsl"
 check 'a define without a value' 2 'must be NAME=VALUE' -D N= "$d/none.dsl"

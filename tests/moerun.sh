@@ -63,6 +63,10 @@ check "nearest to another command's option" 2 "did you mean '--temperature'" \
   train "$tiny" --tempreature 1
 check "another command's option" 2 "option '--prompt'; it is one of moerun sample" \
   train "$tiny" --prompt x
+for what in ckpt valid probe; do
+  check "every so often: $what" 2 "--$what-every needs --$what " \
+    train "$tiny" --data "$d/text" --steps 3 --$what-every 2
+done
 check 'no model' 2 'which model' info
 check 'two models' 2 'one model at a time' info a.so b.so
 check 'no data' 2 '--data FILE is missing' train "$tiny" --steps 3
