@@ -8,7 +8,7 @@
 # from PyPI (several GB, as PyTorch comes with its GPU libraries).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-BUILD=${BUILD:-build}
+BUILD=${BUILD:-build} STEPS=${STEPS:-20}
 data=${1:?usage: tests/bench/agree.sh FILE [-D NAME=VALUE...]}
 shift
 work=$BUILD/peers/agree
@@ -43,8 +43,8 @@ run() { # moerun's options...
     --load "$work/weights.safetensors:*" "$@"
 }
 run --entry descend --steps 1 --ckpt "$work/after"
-run --steps 20 --log "$work/log.jsonl"
-"$PYTHON" tests/bench/peers/lm_moe_torch.py compare --data "$data" \
+run --steps "$STEPS" --log "$work/log.jsonl"
+"$PYTHON" tests/bench/peers/lm_moe_torch.py compare --data "$data" --steps "$STEPS" \
   --weights "$work/weights.safetensors" --log "$work/log.jsonl" \
   --after "$work/after/$(cat "$work/after/latest")/params.safetensors" \
   --k "$(size K)" --batch "$(size B)" --time "$(size T)" \
