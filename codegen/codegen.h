@@ -330,7 +330,7 @@ typedef struct CodegenOptions {
 
 /* ---- contract.c, blocked.c, nest.c: contractions ---------------------------
  * The product as one library call, when dims collapse to one stride each; false
- * when it needs a generated kernel (ragged, awkward strides, not f32). Operand 1
+ * when it needs a generated kernel (ragged, awkward strides, f64). Operand 1
  * is the left matrix where swapped. */
 bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped);
 /* A contraction as a kernel. */
@@ -405,6 +405,7 @@ typedef struct Target {
   const char *const *features; /* what the code needs of a machine */
   int n_features;
   int lanes; /* f32 lanes of a vector */
+  bool fast_bf16; /* it is known to have products of bf16 */
   struct LLVMOpaqueTargetMachine *machine;
 } Target;
 

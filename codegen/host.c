@@ -48,6 +48,13 @@ static bool has_feature(const char *string, const char *feature) {
   return false;
 }
 
+static bool host_has(const char *feature) {
+  char *host = LLVMGetHostCPUFeatures();
+  bool has = has_feature(host, feature);
+  LLVMDisposeMessage(host);
+  return has;
+}
+
 static const Level *native_level(void) {
   char *host = LLVMGetHostCPUFeatures();
   const Level *found = NULL;
@@ -96,6 +103,7 @@ bool cg_target(Ctx *cx, const CodegenOptions *o, Target *out) {
   out->features = l->features;
   out->n_features = (int)l->n_features;
   out->lanes = l->lanes;
+  out->fast_bf16 = !strcmp(o->cpu, "native") && host_has("avx512bf16");
   out->machine = LLVMCreateTargetMachine(target, triple, l->cpu, "",
                                          o->opt_level ? LLVMCodeGenLevelDefault
                                                       : LLVMCodeGenLevelLess,

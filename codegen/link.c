@@ -123,11 +123,34 @@ static void free_module(LLVMModuleRef m) {
   LLVMContextDispose(c);
 }
 
+static bool has_bf16_products(const Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    if (n->op == OP_contract && n->ins.data[0]->type.dtype == DT_bf16)
+      return true;
+    if (n->body && has_bf16_products(n->body)) return true;
+  }
+  return false;
+}
+
+static void warn_of_slow_bf16(Module *m, const CodegenOptions *o,
+                              const Target *t) {
+  bool any = false;
+  for (uint32_t i = 0; i < m->entries.len; i++)
+    any |= has_bf16_products(m->entries.data[i]->region);
+  if (any && !t->fast_bf16)
+    diag_warning(m->cx, nowhere,
+                 "no fast products of bf16 are known of %s: where there are "
+                 "none, they are widened to f32",
+                 strcmp(o->cpu, "native") ? o->cpu : "this machine");
+}
+
 /* Machine code of the whole module, or NULL after diagnostics. */
 static LLVMMemoryBufferRef compile(Module *m, const CodegenOptions *o,
                                    bool text) {
   Target t;
   if (!cg_target(m->cx, o, &t)) return NULL;
+  warn_of_slow_bf16(m, o, &t);
   LLVMModuleRef out = cg_module(&t);
   cg_table(m, &t, o, out);
   cg_optimise(&t, out);

@@ -39,6 +39,8 @@ typedef struct Job {
   Module *m;
   int first, last;  /* stages to run, see stage_find */
   bool library;     /* the result is a library, at `output` */
+  Dtype precision;
+  LayerDtype *layers; /* o.layers */
   const char *emit; /* the kind of text that is the result; NULL for none */
   const char *output;
   VEC(Stage) stages;
@@ -113,6 +115,29 @@ static bool check_precision(const Job *j) {
                dtype, j->o.from);
 }
 
+/* "lm/softmax=f32" */
+static bool read_layer(Job *j, const char *text, LayerDtype *out) {
+  const char *equals = strchr(text, '=');
+  *out = (LayerDtype){.dtype = DT_bool};
+  dtype_find(equals + 1, &out->dtype);
+  if (out->dtype != DT_f32 && out->dtype != DT_bf16)
+    return usage("--layer is PATH=f32 or PATH=bf16, not '%s'", text);
+  out->layer = sym_n(&j->cx, text, (size_t)(equals - text));
+  return true;
+}
+
+static bool read_precision(Job *j) {
+  uint32_t n = j->o.layers.len;
+  j->precision = DT_f32;
+  if (j->o.precision) dtype_find(j->o.precision, &j->precision);
+  if (n && j->precision != DT_bf16)
+    return usage("--layer is for --precision=bf16");
+  j->layers = NEW_ARRAY(&j->cx.perm, LayerDtype, n + 1);
+  for (uint32_t i = 0; i < n; i++)
+    if (!read_layer(j, j->o.layers.data[i], &j->layers[i])) return false;
+  return true;
+}
+
 static bool check_input(const Job *j) {
   const Options *o = &j->o;
   if (!o->input) return usage("no input; 'moec --help' tells more");
@@ -166,7 +191,8 @@ static bool decide_stages(Job *j) {
 }
 
 static bool decide(Job *j) {
-  return check_input(j) && decide_result(j) && decide_stages(j);
+  return check_input(j) && read_precision(j) && decide_result(j) &&
+         decide_stages(j);
 }
 
 /* ---- the stages ------------------------------------------------------------------ */
@@ -249,10 +275,9 @@ static bool run_passes(Job *j) {
   Pipeline p = {
       .options = {.opt_level =
                       j->o.level && strcmp(j->o.level, "0") == 0 ? 0 : 2,
-                  .precision =
-                      j->o.precision && strcmp(j->o.precision, "f64") == 0
-                          ? DT_f64
-                          : DT_f32},
+                  .precision = j->precision,
+                  .layers = j->layers,
+                  .n_layers = j->o.layers.len},
       .from = is_ir(j) ? pass_info[j->first - 1].name : NULL,
       .stop_after = pass_info[j->last - 1].name,
       .time_passes = j->o.time_passes,

@@ -53,8 +53,13 @@ static const OptionRow rows[] = {
     {O_TEXT, "--mcpu", "CPU", NULL, FIELD(mcpu), 1,
      "the processor to make code for: native (default), x86-64-v3 (AVX2) or "
      "x86-64-v4 (AVX-512)"},
-    {O_TEXT, "--precision", "DTYPE", "f32|f64", FIELD(precision), 1,
-     "what floats are computed in: f32 (default), or f64 for checking"},
+    {O_TEXT, "--precision", "DTYPE", "f32|bf16|f64", FIELD(precision), 1,
+     "what floats are computed in: f32 (default); bf16 for the operands of "
+     "products of matrices, the rest in f32; or f64 for checking"},
+    {O_LIST, "--layer", "PATH=DTYPE", NULL, FIELD(layers), 1,
+     "with --precision=bf16: what the products of a layer, and of those within "
+     "it, are computed in, f32 or bf16 (default: f32 for a layer with a product "
+     "that a top_k chooses from, as a gate's)"},
 
     {O_HEADING, NULL, NULL, NULL, 0, 0, "Looking inside"},
     {O_TEXT, "--dump", "STAGES", STAGES, FIELD(dump), 0,

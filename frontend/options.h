@@ -11,7 +11,7 @@ typedef VEC(const char *) TextVec;
 typedef struct Options {
   const char *input;
   const char *output, *emit, *report;
-  TextVec defines, includes, mesh;
+  TextVec defines, includes, mesh, layers;
   const char *mcpu, *level, *precision;
   const char *dump, *dump_dir, *from, *stop_after;
   bool time_passes, loc, ops, version, help;

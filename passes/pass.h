@@ -20,9 +20,18 @@ typedef struct PassStats {
   uint32_t n;
 } PassStats;
 
+/* What the user says of a layer and those within it. */
+typedef struct LayerDtype {
+  const char *layer;
+  Dtype dtype; /* of the operands of its products: DT_f32 or DT_bf16 */
+  bool found;  /* set by the precision pass: it has a product */
+} LayerDtype;
+
 typedef struct PassOptions {
-  int opt_level;    /* 0: no fusion; 2: everything */
-  Dtype precision;  /* DT_f32 or DT_f64 */
+  int opt_level;      /* 0: no fusion; 2: everything */
+  Dtype precision;    /* DT_f32, DT_bf16 for products, or DT_f64 */
+  LayerDtype *layers; /* with DT_bf16 */
+  uint32_t n_layers;
   PassStats *stats; /* may be NULL */
 } PassOptions;
 
@@ -59,6 +68,11 @@ int pass_find(const char *name); /* index in pass_info, -1 when unknown */
 unsigned pass_facts(Module *m, unsigned wanted);
 /* Counts one rewrite; `rule` is a literal. */
 void pass_tally(const PassOptions *o, const char *rule);
+
+/* ---- precision_bf16.c, for precision.c ----------------------------------- */
+
+/* False: a layer of the options has no product. */
+bool precision_bf16(Module *m, const PassOptions *o);
 
 /* ---- rewrite.c: local rewrites as rule rows ---------------------------- */
 

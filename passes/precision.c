@@ -1,6 +1,6 @@
 /* precision.c: chooses the dtype that floats are computed in.
  *
- * Goal: `--precision=f64` computes what the model says in double precision, for
+ * What bf16 does is in precision_bf16.c. `--precision=f64` computes what the model says in double precision, for
  * checking: every f32 becomes f64, slots, inputs and options included, so that
  * parameters and checkpoints of such a program are f64 too. With f32 there is
  * nothing to do. Method: types are rewritten in place; casts that now go from
@@ -44,6 +44,7 @@ static void reject_bitcasts(Ctx *cx, const Region *r) {
 }
 
 bool pass_precision(Module *m, const PassOptions *o) {
+  if (o->precision == DT_bf16) return precision_bf16(m, o);
   if (o->precision != DT_f64) return true;
   uint32_t errors = m->cx->errors;
   for (uint32_t i = 0; i < m->entries.len; i++)

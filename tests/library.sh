@@ -40,12 +40,13 @@ ok 'has the same bytes' cmp "$d/a.so" "$d/b.so"
 ok 'for another machine' compile --mcpu=x86-64-v3 -o "$d/v3.so"
 ok 'unfused' compile -O0 -o "$d/o0.so"
 ok 'in f64' compile --precision=f64 -o "$d/f64.so"
+ok 'in bf16' compile --precision=bf16 -o "$d/bf16.so"
 
 exports() { [ "$(nm -D --defined-only "$1" | awk '{print $3}')" = moert_model ]; }
 needs_nothing() { [ -z "$(nm -D --undefined-only "$1")" ]; }
 no_libraries() { ! readelf -d "$1" | grep -q NEEDED; }
 no_wide_vectors() { ! objdump -d "$1" | grep -q '%zmm'; }
-for f in a v3 o0 f64; do
+for f in a v3 o0 f64 bf16; do
   ok "$f exports one symbol" exports "$d/$f.so"
   ok "$f needs no symbol" needs_nothing "$d/$f.so"
   ok "$f needs no library" no_libraries "$d/$f.so"

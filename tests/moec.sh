@@ -48,7 +48,7 @@ sed 's/f32\[4\]$/f32[5]/' "$d/good.ir" >"$d/bad.ir"
 echo 'fn f( { return 1 }' >"$d/bad.dsl"
 
 check 'help' 0 '' --help
-for option in -o -D -I -O --mcpu --precision --mesh --dump --dump-dir \
+for option in -o -D -I -O --mcpu --precision --layer --mesh --dump --dump-dir \
   --stop-after --from --time-passes --report --emit --loc --ops --version; do
   expect "help tells $option" grep -q -e "^  $option" "$d/out"
 done
@@ -81,6 +81,13 @@ check 'resuming a model' 2 'for IR text' --from=fuse "$d/bad.dsl"
 check 'library to standard output' 2 'cannot go to standard' -o - "$d/good.ir"
 check 'dump that never comes' 2 'comes after' --dump=fuse --stop-after=hoist \
   "$d/good.ir"
+check 'layers without bf16' 2 'for --precision=bf16' --layer a=f32 "$d/good.ir"
+check 'a layer without a dtype' 2 'must be PATH=DTYPE' --precision=bf16 \
+  --layer a "$d/good.ir"
+check 'a layer in f64' 2 'PATH=f32 or PATH=bf16' --precision=bf16 \
+  --layer a=f64 "$d/good.ir"
+check 'a layer that is not there' 1 "in layer 'a'" --precision=bf16 \
+  --layer a=f32 "$d/good.ir" -o "$d/out.so"
 check 'missing file' 1 "cannot read '$d/none.ir': No such file" "$d/none.ir"
 check 'missing model' 1 'none.dsl' "$d/none.dsl"
 check 'bad text' 1 'bad.ir:5' "$d/bad.ir" --dump=all --dump-dir="$d/dumps" \

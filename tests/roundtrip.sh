@@ -31,14 +31,15 @@ unnamed() {
 }
 
 check_stage() { # MODEL TEXT NEXT-STAGE
-  local name text=$2 next=$3
+  local name text=$2 next=$3 flags=()
   name="$1 after $(basename "$text" .ir | cut -d- -f2-)"
   "$MOEC" "$text" --dump=frontend >"$d/again" 2>"$d/err" ||
     { bad "$name" "cannot be read" "$d/err"; return; }
   diff "$text" "$d/again" >"$d/diff" ||
     { bad "$name" "prints otherwise once read" "$d/diff"; return; }
+  case " ${rest[*]} " in *' precision '*) flags=(--precision="$precision") ;; esac
   if [ "$next" != codegen ]; then
-    "$MOEC" "$text" --from="$next" --stop-after=plan >"$d/planned" 2>"$d/err" ||
+    "$MOEC" "$text" --from="$next" "${flags[@]}" --stop-after=plan >"$d/planned" 2>"$d/err" ||
       { bad "$name" "cannot go on with $next" "$d/err"; return; }
     diff <(unnamed "$d"/dump/*-plan.ir) <(unnamed "$d/planned") >"$d/diff" ||
       { bad "$name" "goes on to another plan" "$d/diff"; return; }
@@ -46,13 +47,15 @@ check_stage() { # MODEL TEXT NEXT-STAGE
   echo "ok $name"
 }
 
-for model in models/*.dsl; do
+for run in models/*.dsl models/lm_moe.dsl:bf16; do
+  model=${run%:*} precision=f32
+  [ "$model" = "$run" ] || precision=${run#*:}
   defines=()
   for size in $sizes; do
     grep -q "^const ${size%=*} *=" "$model" && defines+=(-D "$size")
   done
   rm -rf "$d/dump"
-  if ! "$MOEC" "$model" "${defines[@]}" --dump=all --dump-dir="$d/dump" \
+  if ! "$MOEC" "$model" "${defines[@]}" --precision=$precision --dump=all --dump-dir="$d/dump" \
     2>"$d/err"; then
     bad "$model" "does not compile" "$d/err"
     continue
@@ -60,7 +63,7 @@ for model in models/*.dsl; do
   read -ra rest < <(stages)
   for text in "$d"/dump/*.ir; do
     rest=("${rest[@]:1}")
-    check_stage "$model" "$text" "${rest[0]}"
+    check_stage "$run" "$text" "${rest[0]}"
   done
 done
 exit $status

@@ -277,9 +277,10 @@ static void models(void) {
       "tests/models/moe_scan.dsl",     "tests/models/hierarchical.dsl",
       "tests/models/nested_scans.dsl",
   };
-  for (int p = 0; p < 4; p++) {
+  static const Dtype precisions[] = {DT_f32, DT_f64, DT_bf16};
+  for (int p = 0; p < 6; p++) {
     int level = p & 1 ? 0 : 2;
-    Dtype precision = p & 2 ? DT_f64 : DT_f32;
+    Dtype precision = precisions[p / 2];
     check_model("models/lm_moe.dsl", moe, 7, level, precision);
     check_model("models/lm_moe.dsl", one, 8, level, precision);
     check_model("models/lm_4lstm.dsl", plain, 4, level, precision);
@@ -321,6 +322,7 @@ int main(int argc, char **argv) {
   random_graphs(20, 2, DT_f32, false);
   random_graphs(20, 2, DT_f32, true);
   random_graphs(20, 2, DT_f64, false);
+  random_graphs(20, 2, DT_bf16, false);
   random_graphs(10, 0, DT_f32, false);
   random_graphs(10, 0, DT_f64, false);
   return failures != 0;

@@ -224,11 +224,12 @@ static double report_of(const Entry *e, Tensor *const *outs,
   internal_error("no report %s", report);
 }
 
-static void check_training(void) {
+/* Returns the loss at last. */
+static double check_training(Dtype precision) {
   enum { STEPS = 150 };
   Ctx cx = {0};
   Module *m = compile_model(&cx, &models[0]);
-  Pipeline p = {.options = {.precision = DT_f32}, .stop_after = "autodiff"};
+  Pipeline p = {.options = {.precision = precision}, .stop_after = "precision"};
   bool ok = pass_run(&p, m);
   World w = {.cx = &cx, .mode = EVAL_TYPED, .vocabulary = 11};
   Entry *init = ir_entry(m, "init"), *train = ir_entry(m, "train");
@@ -244,11 +245,15 @@ static void check_training(void) {
     if (step < 10) first += loss / 10;
     if (step >= STEPS - 10) last += loss / 10;
   }
-  CHECK("lm_moe learns in the interpreter", ok && last < 0.6 * first,
-        "loss %.3f at first, %.3f at last", first, last);
+  char name[64];
+  snprintf(name, sizeof name, "lm_moe learns in the interpreter, %s",
+           dtype_info[precision].name);
+  CHECK(name, ok && last < 0.6 * first, "loss %.3f at first, %.3f at last",
+        first, last);
   if (getenv("VERBOSE")) printf("# loss %.3f, then %.3f\n", first, last);
   arena_reset(&w.arena);
   ctx_free(&cx);
+  return last;
 }
 
 int main(void) {
@@ -256,9 +261,12 @@ int main(void) {
     check_model(&models[i], DT_f64, 2, 1e-9);
     check_model(&models[i], DT_f64, 0, 1e-9);
     check_model(&models[i], DT_f32, 2, 1e-4);
+    check_model(&models[i], DT_bf16, 2, 2e-2);
   }
   check_random_graphs(2);
   check_random_graphs(0);
-  check_training();
+  double f32 = check_training(DT_f32), bf16 = check_training(DT_bf16);
+  CHECK("lm_moe learns in bf16 as in f32", fabs(bf16 - f32) < 0.05 * f32,
+        "loss %.4f in bf16, %.4f in f32", bf16, f32);
   return failures != 0;
 }
