@@ -5,14 +5,17 @@
 #include "rt.h"
 
 #include <cpuid.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { EAX, EBX, ECX, EDX };
 enum { /* bits of XCR0 */
-  ANY = 0,
-  YMM = 0x6,
-  ZMM = 0xe6,
-  TILE = 0x60000
+       ANY = 0,
+       YMM = 0x6,
+       ZMM = 0xe6,
+       TILE = 0x60000
 };
 
 typedef struct Feature {
@@ -145,4 +148,16 @@ bool rt_cpu_has(const char *feature) {
     return f->state == ANY || (xcr0() & f->state) == f->state;
   }
   return false;
+}
+
+MoertStatus rt_cpu_permit(const char *feature) {
+  enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM */
+  if (strncmp(feature, "amx-", 4) != 0 ||
+      syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0)
+    return MOERT_OK;
+  return rt_fail(MOERT_UNSUPPORTED,
+                 "the system does not let this process use the matrix tiles "
+                 "that the model was compiled for (%s): %s; compile it again "
+                 "with --mcpu=x86-64-v4",
+                 feature, strerror(errno));
 }

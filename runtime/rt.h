@@ -84,6 +84,9 @@ uint64_t rt_hash(const void *data, size_t bytes);
 /* Whether this machine, its operating system included, has a CPU feature, by
  * LLVM's name for it. False for names that are not known. */
 bool rt_cpu_has(const char *feature);
+/* Asks the operating system for what a feature needs beyond the CPU: tiles, for
+ * all threads of the process. */
+MoertStatus rt_cpu_permit(const char *feature);
 
 /* ---- model.c ------------------------------------------------------------- */
 

@@ -269,6 +269,8 @@ static MoertStatus make_tables(MoertSession *s, const Needs *n) {
 
 static MoertStatus make_session(MoertSession *s) {
   Needs n = count_needs(s->desc);
+  for (int i = 0; i < s->desc->n_features; i++)
+    RT_TRY(rt_cpu_permit(s->desc->features[i]));
   RT_TRY(check_tables(s->desc));
   RT_TRY(make_tables(s, &n));
   RtTeam before = rt_team_enter(s->threads);

@@ -2,8 +2,15 @@
  * not finite; with the models of tiny_model.c. */
 #include "tiny.h"
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <math.h>
 #include <omp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 enum { B = 4, T = 8, V = 256 };
 
@@ -53,6 +60,41 @@ static void test_features(void) {
             rt_cpu_has("bmi2") == !!__builtin_cpu_supports("bmi2"),
         "it differs");
   CHECK("cpuid: unknown names", !rt_cpu_has("avx999"), "it is there");
+}
+
+/* From here on the system refuses arch_prctl. */
+static bool refuse(void) {
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_arch_prctl, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  struct sock_fprog program = {COUNT_OF(code), code};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* Tiles need leave; other features do not. In a process of its own. */
+static void test_permit(void) {
+  enum { CANNOT = 2 };
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    if (!refuse()) _exit(CANNOT);
+    bool ok = rt_cpu_permit("avx2") == MOERT_OK &&
+              rt_cpu_permit("amx-tile") == MOERT_UNSUPPORTED &&
+              strstr(moert_error(), "--mcpu=x86-64-v4");
+    _exit(!ok);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == CANNOT)
+    printf("skip cpuid: tiles refused: no seccomp\n");
+  else
+    CHECK("cpuid: tiles refused", status == 0, "status %d", status);
+  CHECK("cpuid: tiles allowed",
+        !rt_cpu_has("amx-tile") || rt_cpu_permit("amx-tile") == MOERT_OK, "%s",
+        moert_error());
 }
 
 static void test_hash(void) {
@@ -337,6 +379,7 @@ static void test_dtypes(void) {
 int main(void) {
   test_open();
   test_features();
+  test_permit();
   test_hash();
   test_hash_pieces();
   test_words();
