@@ -21,9 +21,12 @@
 typedef struct KVal KVal;
 typedef VEC(KVal *) KBlock;
 
-/* In a block stand ALU, SCALAR, SPLAT, LANES, LOAD, STORE, FOR, IF, FOLD,
- * FROM_I32, TO_I32. INDEX, CONST, IV, ACC and RESULT are in no block: they are
- * known wherever they may be used. */
+/* In a block stand all but INDEX, CONST, IV, ACC and RESULT: they are known
+ * wherever they may be used.
+ *
+ * Tiles are eight registers of the stage, by number: 16 rows of 64 bytes, as
+ * f32 [16][16], or as bf16 [16][32], rows of pairs. They are not values; they
+ * hold what was last put into them. */
 typedef enum KKind {
   K_INDEX,    /* an index constant: number */
   K_IV,       /* induction variable of loop `loop`; in a stage's body, of the
@@ -34,14 +37,25 @@ typedef enum KKind {
   K_SPLAT,    /* a[0] in every lane */
   K_LANES,    /* a[0] + 0, 1, 2 ... : i32 lanes from an i32 scalar */
   K_LOAD,     /* base[a[0]], a[0] an index in elements; lanes > 1: consecutive.
-                 With a[1]: a gather at a[0] + a[1]'s i32 lanes */
-  K_STORE,    /* base[a[0]] = a[1]; lanes > 1: consecutive */
+                 With a[1] i32 lanes: a gather at a[0] + each. With a[1] an
+                 index: of the first a[1] lanes; the others are zeros */
+  K_STORE,    /* base[a[0]] = a[1]; lanes > 1: consecutive; with a[2], an
+                 index: the first a[2] lanes */
   K_FOR,      /* for (iv = a[0]; iv < a[1]; iv += number) body, with accs */
   K_ACC,      /* the number-th carried value of loop `loop`; starts as a[0] */
   K_RESULT,   /* the number-th carried value after loop `loop` */
   K_IF,       /* if (a[0]) body; stores only, no values come out */
   K_FOLD,     /* horizontal fold of a vector by `op` (add, max, min), pairwise:
                  lane i with lane i + lanes/2, and so on */
+  K_ZIP,      /* the lower halves of a[0] and a[1], or (value 1) the upper, in
+                 turn a group of `number` lanes */
+  K_DOT,      /* f32 a[0] + products of bf16 pairs: u32 lanes a[1], a[2]; in the
+                 order and with the rounding of the instruction */
+  K_TILE_ZERO,  /* tile `number` = 0 */
+  K_TILE_LOAD,  /* its row i = base[a[0] + i * a[1]], 64 bytes */
+  K_TILE_STORE, /* and back */
+  K_TILE_DOT, /* f32 tile `number` [m][n] += sum over k of bf16 tile a[0] [m][k]
+                 times tile a[1] [k / 2][2 n + k % 2]; a: index constants */
   K_FROM_I32, /* an index from an i32 or u32 scalar */
   K_TO_I32    /* an i32 from an index */
 } KKind;
@@ -92,11 +106,15 @@ struct KVal {
   VEC(KVal *) accs, updates; /* K_FOR: carried values and their next ones */
 };
 
+/* Instructions beyond those of all targets, one bit each. */
+enum { KN_DOT = 1, KN_TILES = 2 };
+
 typedef struct KStage {
   KVal *iv;    /* the chunk variable */
   KBlock body; /* runs for iv in [lo, hi) of one chunk */
   int64_t count, grain;
   int64_t scratch_bytes;
+  unsigned needs; /* KN_... */
   bool uneven; /* chunks differ much in work: handed out one at a time */
 } KStage;
 
@@ -153,6 +171,18 @@ KVal *kb_gather(KBuild *b, KBase base, KVal *index, KVal *offsets);
 KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets, int lanes,
                    int floor);
 void kb_store(KBuild *b, KBase base, KVal *index, KVal *v);
+/* Of the first `count` lanes, an index, at most all: those of a load beyond are
+ * zeros, and memory is not touched there. */
+KVal *kb_load_some(KBuild *b, KBase base, KVal *index, KVal *count, int lanes);
+void kb_store_some(KBuild *b, KBase base, KVal *index, KVal *count, KVal *v);
+
+KVal *kb_zip(KBuild *b, KVal *x, KVal *y, int group, bool upper);
+KVal *kb_dot(KBuild *b, KVal *sum, KVal *x, KVal *y);
+void kb_tile_zero(KBuild *b, int tile);
+/* `step`: elements from row to row. */
+void kb_tile_load(KBuild *b, int tile, KBase base, KVal *index, int64_t step);
+void kb_tile_store(KBuild *b, int tile, KBase base, KVal *index, int64_t step);
+void kb_tile_dot(KBuild *b, int sum, int left, int right);
 
 /* Opens a loop; ends at kb_end. Carried values are declared at its start
  * (kb_acc), given their next value within (kb_next), read after (kb_result). */
@@ -177,10 +207,23 @@ bool kb_known(const KBuild *b, const KVal *v); /* may be used here */
 void cg_print_kernel(const Kernel *k, Buf *out);
 uint64_t cg_hash_kernel(const Kernel *k); /* of that text, name left out */
 
+/* A CPU feature, by LLVM's name, that instructions of `bit` need. */
+typedef struct CgNeed {
+  unsigned bit;
+  const char *feature;
+} CgNeed;
+enum { CG_NEEDS = 3 };
+extern const CgNeed cg_needs[CG_NEEDS]; /* host.c */
+
+/* What a target's instructions can do for kernels. */
+typedef struct Isa {
+  int lanes;    /* f32 lanes of a vector */
+  unsigned has; /* KN_... */
+} Isa;
+
 /* ---- lower.c: a node to a kernel -------------------------------------------
- * Arguments of the record are the node's operands, then its results. `lanes` is
- * the target's f32 vector width. */
-Kernel *cg_lower(Ctx *cx, const Node *n, int lanes);
+ * Arguments of the record are the node's operands, then its results. */
+Kernel *cg_lower(Ctx *cx, const Node *n, const Isa *isa);
 
 /* ---- lower*.c among themselves: one fused node at work ---------------------
  *
@@ -320,7 +363,7 @@ typedef struct StageText {
 } StageText;
 
 typedef struct CodegenOptions {
-  const char *cpu;      /* "native", "x86-64-v3", ...: an LLVM CPU name */
+  const char *cpu;      /* "native", "x86-64-v3", ...: a level of host.c */
   int opt_level;        /* 0 or 2 */
   const char *flags;    /* recorded in the library */
   const char *source_hash;
@@ -328,13 +371,13 @@ typedef struct CodegenOptions {
   int n_texts;
 } CodegenOptions;
 
-/* ---- contract.c, blocked.c, nest.c: contractions ---------------------------
+/* ---- contract.c, items.c, blocked.c, pairs.c, nest.c: contractions ---------
  * The product as one library call, when dims collapse to one stride each; false
  * when it needs a generated kernel (ragged, awkward strides, f64). Operand 1
  * is the left matrix where swapped. */
 bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped);
 /* A contraction as a kernel. */
-Kernel *cg_contract(Ctx *cx, const Node *n, int lanes);
+Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa);
 
 enum { CT_MAX_LETTERS = 2 * MAX_RANK };
 enum { CT_LEFT, CT_RIGHT, CT_OUT, CT_SIDES };
@@ -364,12 +407,30 @@ typedef struct CtProduct {
 } CtProduct;
 
 CtLetter *ct_find(CtLetters *ls, char c); /* NULL when absent */
-/* blocked.c: a product with its rows and depth in blocks. */
-Kernel *ct_blocked(Ctx *cx, const Node *n, const CtProduct *p, int lanes);
-/* nest.c: any contraction, as one loop a letter. */
-Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes);
+/* items.c: a product as blocks of rows, columns and depth. What is below
+ * `block` is for it to read; its scratch is of the stage that is open then. */
+typedef struct CtItem CtItem;
+struct CtItem {
+  KBuild *b;
+  const CtProduct *p;
+  int64_t rows, cols, depth; /* of a block, at most */
+  void (*block)(CtItem *t);  /* makes the code for one */
+  KVal *offset[CT_SIDES];    /* elements in front of row 0, k 0, column 0 */
+  KVal *m_lo, *m_end, *n_lo, *n_end, *k_lo, *k_hi;
+  KVal *fresh; /* bool: the first depth block; NULL: there is one only */
+};
+Kernel *ct_items(CtItem *t);
 /* Offset number `e` of the rows, where they are ragged. */
 KVal *ct_offset(KBuild *b, KVal *e);
+KVal *ct_at(KBuild *b, KVal *base, KVal *i, int64_t stride);
+
+/* blocked.c: a product by vectors of sums, for any target. */
+Kernel *ct_blocked(Ctx *cx, const Node *n, const CtProduct *p, int lanes);
+/* pairs.c: a product of bf16 in pairs, by instructions for them. */
+bool ct_in_pairs(const CtProduct *p, const Isa *isa); /* can do it */
+Kernel *ct_pairs(Ctx *cx, const Node *n, const CtProduct *p, const Isa *isa);
+/* nest.c: any contraction, as one loop a letter. */
+Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes);
 
 /* ---- rows.c: `route` and `scatter_add` -------------------------------------- */
 
@@ -404,8 +465,7 @@ typedef struct Target {
   const char *cpu;             /* an LLVM CPU name */
   const char *const *features; /* what the code needs of a machine */
   int n_features;
-  int lanes; /* f32 lanes of a vector */
-  bool fast_bf16; /* it is known to have products of bf16 */
+  Isa isa;
   struct LLVMOpaqueTargetMachine *machine;
 } Target;
 
@@ -434,7 +494,7 @@ struct LLVMOpaqueMemoryBuffer *cg_machine_code(const Target *t,
 void cg_table(Module *m, const Target *t, const CodegenOptions *o,
               struct LLVMOpaqueModule *out);
 /* Calls `each` for every kernel of the module that differs from those before. */
-void cg_kernels(Module *m, int lanes,
+void cg_kernels(Module *m, const Isa *isa,
                 void (*each)(void *user, const Kernel *k), void *user);
 
 /* ---- link.c: object code to a library ------------------------------------ */

@@ -192,9 +192,10 @@ bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
   return true;
 }
 
-Kernel *cg_contract(Ctx *cx, const Node *n, int lanes) {
+Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa) {
   CtLetters ls = letters_of(n);
   CtProduct p = {.dtype = n->ins.data[0]->type.dtype};
-  if (find_product(ls, &p)) return ct_blocked(cx, n, &p, lanes);
-  return ct_nest(cx, n, ls, lanes);
+  if (!find_product(ls, &p)) return ct_nest(cx, n, ls, isa->lanes);
+  return ct_in_pairs(&p, isa) ? ct_pairs(cx, n, &p, isa)
+                              : ct_blocked(cx, n, &p, isa->lanes);
 }

@@ -2,7 +2,9 @@
  *
  * Code is made for one of a few levels of x86-64, not for a CPU by name: names
  * are masked in virtual machines, and a level gives the same bytes on every
- * machine that has it. Each level is a row below. Every level has fma and
+ * machine that has it; what levels have beyond LLVM's is switched on for the
+ * functions that use it, and asked only of machines that run them. Each level
+ * is a row below. Every level has fma and
  * rounding instructions; without them LLVM would call libm. */
 #include "codegen.h"
 
@@ -19,17 +21,25 @@ static const char *const v4_features[] = {
     "avx2",    "bmi",      "bmi2",     "f16c",     "fma",     "lzcnt",
     "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"};
 
+const CgNeed cg_needs[CG_NEEDS] = {
+    {KN_DOT, "avx512bf16"}, {KN_TILES, "amx-tile"}, {KN_TILES, "amx-bf16"}};
+
 typedef struct Level {
-  const char *cpu;
+  const char *cpu, *base; /* the base is LLVM's name */
   const char *const *features;
   size_t n_features;
-  int lanes;
+  Isa isa;
 } Level;
+
+#define V3 "x86-64-v3", v3_features, COUNT_OF(v3_features)
+#define V4 "x86-64-v4", v4_features, COUNT_OF(v4_features)
 
 /* The best first: `native` takes the first that the machine has. */
 static const Level levels[] = {
-    {"x86-64-v4", v4_features, COUNT_OF(v4_features), 16},
-    {"x86-64-v3", v3_features, COUNT_OF(v3_features), 8},
+    {"x86-64-v4-amx", V4, {16, KN_TILES}},
+    {"x86-64-v4-bf16", V4, {16, KN_DOT}},
+    {"x86-64-v4", V4, {16, 0}},
+    {"x86-64-v3", V3, {8, 0}},
 };
 
 static const char triple[] = "x86_64-unknown-linux-gnu";
@@ -48,13 +58,6 @@ static bool has_feature(const char *string, const char *feature) {
   return false;
 }
 
-static bool host_has(const char *feature) {
-  char *host = LLVMGetHostCPUFeatures();
-  bool has = has_feature(host, feature);
-  LLVMDisposeMessage(host);
-  return has;
-}
-
 static const Level *native_level(void) {
   char *host = LLVMGetHostCPUFeatures();
   const Level *found = NULL;
@@ -62,6 +65,9 @@ static const Level *native_level(void) {
     bool all = true;
     for (size_t f = 0; f < levels[i].n_features; f++)
       all = all && has_feature(host, levels[i].features[f]);
+    for (size_t f = 0; f < CG_NEEDS; f++)
+      all = all && (!(levels[i].isa.has & cg_needs[f].bit) ||
+                    has_feature(host, cg_needs[f].feature));
     if (all) found = &levels[i];
   }
   LLVMDisposeMessage(host);
@@ -81,8 +87,8 @@ static const Level *find_level(Ctx *cx, const char *cpu) {
   for (size_t i = 0; i < COUNT_OF(levels); i++)
     if (!strcmp(cpu, levels[i].cpu)) return &levels[i];
   diag_error(cx, nowhere,
-             "unknown cpu '%s'; there are native, x86-64-v3 and "
-             "x86-64-v4",
+             "unknown cpu '%s'; there are native, x86-64-v3, x86-64-v4, "
+             "x86-64-v4-bf16 and x86-64-v4-amx",
              cpu);
   return NULL;
 }
@@ -99,12 +105,11 @@ bool cg_target(Ctx *cx, const CodegenOptions *o, Target *out) {
   LLVMTargetRef target;
   if (LLVMGetTargetFromTriple(triple, &target, &message))
     internal_error("LLVM without x86-64: %s", message);
-  out->cpu = l->cpu;
+  out->cpu = l->base;
   out->features = l->features;
   out->n_features = (int)l->n_features;
-  out->lanes = l->lanes;
-  out->fast_bf16 = !strcmp(o->cpu, "native") && host_has("avx512bf16");
-  out->machine = LLVMCreateTargetMachine(target, triple, l->cpu, "",
+  out->isa = l->isa;
+  out->machine = LLVMCreateTargetMachine(target, triple, l->base, "",
                                          o->opt_level ? LLVMCodeGenLevelDefault
                                                       : LLVMCodeGenLevelLess,
                                          LLVMRelocPIC, LLVMCodeModelSmall);

@@ -138,7 +138,7 @@ static void warn_of_slow_bf16(Module *m, const CodegenOptions *o,
   bool any = false;
   for (uint32_t i = 0; i < m->entries.len; i++)
     any |= has_bf16_products(m->entries.data[i]->region);
-  if (any && !t->fast_bf16)
+  if (any && !t->isa.has)
     diag_warning(m->cx, nowhere,
                  "no fast products of bf16 are known of %s: where there are "
                  "none, they are widened to f32",
@@ -198,7 +198,7 @@ bool cg_emit_text(Module *m, const CodegenOptions *o, const char *kind,
   Target t;
   if (!cg_target(m->cx, o, &t)) return false;
   if (!strcmp(kind, "loops")) {
-    cg_kernels(m, t.lanes, print_kernel, out);
+    cg_kernels(m, &t.isa, print_kernel, out);
     cg_target_free(&t);
     return true;
   }

@@ -46,7 +46,7 @@ static void declare(Body *e, const Target *t, const char *name) {
   char width[16];
   e->fn = LLVMAddFunction(e->m, name, type);
   LLVMSetLinkage(e->fn, LLVMInternalLinkage);
-  snprintf(width, sizeof width, "%d", t->lanes * 32);
+  snprintf(width, sizeof width, "%d", t->isa.lanes * 32);
   add_text_attribute(e, "prefer-vector-width", width);
   add_text_attribute(e, "no-builtins", "");
   add_attribute(e, LLVMAttributeFunctionIndex, "nounwind");
@@ -54,6 +54,16 @@ static void declare(Body *e, const Target *t, const char *name) {
   add_attribute(e, P_ARGS + 1, "noalias");
   add_attribute(e, P_SCRATCH + 1, "noalias");
   add_attribute(e, P_WORKSPACE + 1, "noalias");
+}
+
+/* Instructions that this function may use and others may not. */
+static void add_features(Body *e, unsigned needs) {
+  char text[128] = "";
+  for (size_t i = 0; i < COUNT_OF(cg_needs); i++)
+    if (needs & cg_needs[i].bit)
+      snprintf(text + strlen(text), sizeof text - strlen(text), "%s+%s",
+               text[0] ? "," : "", cg_needs[i].feature);
+  if (text[0]) add_text_attribute(e, "target-features", text);
 }
 
 static LLVMBasicBlockRef new_block(Body *e, const char *name) {
@@ -226,7 +236,54 @@ static LLVMValueRef gather(Body *e, const KVal *k) {
   return LLVMBuildCall2(e->b, LLVMGlobalGetValueType(f), f, a, 4, "");
 }
 
+/* Lanes of `dtype` as integers of its bytes: what every target moves. */
+static LLVMTypeRef plain_type(Body *e, Dtype dtype, int lanes) {
+  return LLVMVectorType(LLVMIntTypeInContext(e->c, 8 * dtype_info[dtype].bytes),
+                        (unsigned)lanes);
+}
+
+/* Which lanes are the first `count`. */
+static LLVMValueRef first_lanes(Body *e, LLVMValueRef count,
+                                LLVMTypeRef lanes) {
+  LLVMTypeRef element = LLVMGetElementType(lanes);
+  LLVMValueRef ramp[128];
+  unsigned n = LLVMGetVectorSize(lanes);
+  assert(n <= COUNT_OF(ramp));
+  for (unsigned i = 0; i < n; i++)
+    ramp[i] = LLVMConstInt(element, i, false);
+  count = splat(e, LLVMBuildTrunc(e->b, count, element, ""), (int)n);
+  return LLVMBuildICmp(e->b, LLVMIntSLT, LLVMConstVector(ramp, n), count, "");
+}
+
+static LLVMValueRef call(Body *e, const char *name, LLVMTypeRef *types,
+                         size_t n_types, LLVMValueRef *a, unsigned n) {
+  unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+  LLVMValueRef f = LLVMGetIntrinsicDeclaration(e->m, id, types, n_types);
+  return LLVMBuildCall2(e->b, LLVMGlobalGetValueType(f), f, a, n, "");
+}
+
+static LLVMValueRef load_some(Body *e, const KVal *k) {
+  LLVMTypeRef types[2] = {plain_type(e, k->dtype, k->lanes), e->ptr};
+  LLVMValueRef align = LLVMConstInt(LLVMInt32TypeInContext(e->c),
+                                    dtype_info[k->dtype].bytes, false);
+  LLVMValueRef a[4] = {address(e, &k->base, value(e, k->a[0])), align,
+                       first_lanes(e, value(e, k->a[1]), types[0]),
+                       LLVMConstNull(types[0])};
+  LLVMValueRef v = call(e, "llvm.masked.load", types, 2, a, 4);
+  return LLVMBuildBitCast(e->b, v, cg_llvm_type(e->c, k->dtype, k->lanes), "");
+}
+
+static void store_some(Body *e, const KVal *k, LLVMValueRef v, LLVMValueRef p) {
+  LLVMTypeRef types[2] = {plain_type(e, k->dtype, k->lanes), e->ptr};
+  LLVMValueRef align = LLVMConstInt(LLVMInt32TypeInContext(e->c),
+                                    dtype_info[k->dtype].bytes, false);
+  LLVMValueRef a[4] = {LLVMBuildBitCast(e->b, v, types[0], ""), p, align,
+                       first_lanes(e, value(e, k->a[2]), types[0])};
+  call(e, "llvm.masked.store", types, 2, a, 4);
+}
+
 static LLVMValueRef load(Body *e, const KVal *k) {
+  if (k->a[1] && k->a[1]->index) return load_some(e, k);
   if (k->a[1]) return gather(e, k);
   LLVMValueRef p = address(e, &k->base, value(e, k->a[0]));
   LLVMValueRef v =
@@ -239,9 +296,85 @@ static void store(Body *e, const KVal *k) {
   const KVal *what = k->a[1];
   LLVMValueRef v = value(e, what);
   LLVMValueRef p = address(e, &k->base, value(e, k->a[0]));
+  if (k->a[2]) {
+    store_some(e, k, v, p);
+    return;
+  }
   if (dtype_info[what->dtype].kind == DK_BOOL)
     v = LLVMBuildZExt(e->b, v, memory_type(e, what->dtype, what->lanes), "");
   LLVMSetAlignment(LLVMBuildStore(e->b, v, p), dtype_info[what->dtype].bytes);
+}
+
+/* ---- pairs and tiles ----------------------------------------------------- */
+
+/* As lanes of integers as wide as a group. */
+static LLVMValueRef zip(Body *e, const KVal *k) {
+  int group = (int)k->number, n = k->lanes / group, half = n / 2;
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  LLVMTypeRef wide = LLVMIntTypeInContext(e->c, (unsigned)group * 8 *
+                                                    dtype_info[k->dtype].bytes);
+  wide = LLVMVectorType(wide, (unsigned)n);
+  LLVMValueRef pick[128], side[2];
+  assert(n <= (int)COUNT_OF(pick));
+  for (int i = 0; i < n; i++) {
+    int at = (k->value != 0 ? half : 0) + i / 2 + (i % 2 ? n : 0);
+    pick[i] = LLVMConstInt(i32, (uint64_t)at, false);
+  }
+  for (int i = 0; i < 2; i++)
+    side[i] = LLVMBuildBitCast(e->b, value(e, k->a[i]), wide, "");
+  LLVMValueRef v = LLVMBuildShuffleVector(
+      e->b, side[0], side[1], LLVMConstVector(pick, (unsigned)n), "");
+  return LLVMBuildBitCast(e->b, v, cg_llvm_type(e->c, k->dtype, k->lanes), "");
+}
+
+static LLVMValueRef dot(Body *e, const KVal *k) {
+  assert(k->lanes == 16);
+  LLVMTypeRef pairs = cg_llvm_type(e->c, DT_bf16, 2 * k->lanes);
+  LLVMValueRef a[3] = {value(e, k->a[0]),
+                       LLVMBuildBitCast(e->b, value(e, k->a[1]), pairs, ""),
+                       LLVMBuildBitCast(e->b, value(e, k->a[2]), pairs, "")};
+  return call(e, "llvm.x86.avx512bf16.dpbf16ps.512", NULL, 0, a, 3);
+}
+
+static LLVMValueRef tile_number(Body *e, int64_t number) {
+  assert(number >= 0 && number < 8);
+  return LLVMConstInt(LLVMInt8TypeInContext(e->c), (uint64_t)number, false);
+}
+
+static void tile_zero(Body *e, const KVal *k) {
+  LLVMValueRef a[1] = {tile_number(e, k->number)};
+  call(e, "llvm.x86.tilezero", NULL, 0, a, 1);
+}
+
+static void tile_move(Body *e, const KVal *k, const char *name) {
+  int64_t step = k->a[1]->number * dtype_info[k->base.dtype].bytes;
+  LLVMValueRef a[3] = {tile_number(e, k->number),
+                       address(e, &k->base, value(e, k->a[0])),
+                       index_const(e, step)};
+  call(e, name, NULL, 0, a, 3);
+}
+
+static void tile_dot(Body *e, const KVal *k) {
+  LLVMValueRef a[3] = {tile_number(e, k->number),
+                       tile_number(e, k->a[0]->number),
+                       tile_number(e, k->a[1]->number)};
+  call(e, "llvm.x86.tdpbf16ps", NULL, 0, a, 3);
+}
+
+/* Makes all eight tiles 16 rows of 64 bytes, for the rest of the function. */
+static void tiles_open(Body *e) {
+  enum { CONFIG_BYTES = 64, COLUMN_BYTES = 16, ROWS = 48, TILES = 8 };
+  char config[CONFIG_BYTES] = {1}; /* the palette */
+  for (int i = 0; i < TILES; i++) {
+    config[COLUMN_BYTES + 2 * i] = 64; /* two bytes each, the lower first */
+    config[ROWS + i] = 16;
+  }
+  LLVMValueRef text = LLVMConstStringInContext(e->c, config, sizeof config, 1);
+  LLVMValueRef g = LLVMAddGlobal(e->m, LLVMTypeOf(text), "tiles");
+  LLVMSetInitializer(g, text);
+  LLVMSetGlobalConstant(g, true);
+  LLVMSetLinkage(g, LLVMPrivateLinkage);
+  call(e, "llvm.x86.ldtilecfg", NULL, 0, &g, 1);
 }
 
 /* ---- control ------------------------------------------------------------ */
@@ -332,6 +465,12 @@ static LLVMValueRef statement(Body *e, const KVal *k) {
   case K_FOR: for_loop(e, k); return NULL;
   case K_IF: if_block(e, k); return NULL;
   case K_FOLD: return fold(e, k);
+  case K_ZIP: return zip(e, k);
+  case K_DOT: return dot(e, k);
+  case K_TILE_ZERO: tile_zero(e, k); return NULL;
+  case K_TILE_LOAD: tile_move(e, k, "llvm.x86.tileloadd64"); return NULL;
+  case K_TILE_STORE: tile_move(e, k, "llvm.x86.tilestored64"); return NULL;
+  case K_TILE_DOT: tile_dot(e, k); return NULL;
   case K_FROM_I32:
     return dtype_info[k->a[0]->dtype].kind == DK_INT
                ? LLVMBuildSExt(e->b, value(e, k->a[0]), e->i64, "")
@@ -353,13 +492,16 @@ static void block(Body *e, const KBlock *k) {
 static LLVMValueRef stage(Body *e, const Target *t, const Kernel *k,
                           const KStage *s, const char *name) {
   declare(e, t, name);
+  add_features(e, s->needs);
   LLVMPositionBuilderAtEnd(e->b, new_block(e, "entry"));
   load_args(e, k->n_args);
+  if (s->needs & KN_TILES) tiles_open(e);
   Loop l = loop_open(e, LLVMGetParam(e->fn, P_LO));
   e->item = l.iv;
   loop_test(e, &l, LLVMGetParam(e->fn, P_HI));
   block(e, &s->body);
   loop_close(e, &l, 1);
+  if (s->needs & KN_TILES) call(e, "llvm.x86.tilerelease", NULL, 0, NULL, 0);
   LLVMBuildRetVoid(e->b);
   return e->fn;
 }

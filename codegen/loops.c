@@ -402,6 +402,88 @@ void kb_store(KBuild *b, KBase base, KVal *index, KVal *v) {
   append(b, p);
 }
 
+KVal *kb_load_some(KBuild *b, KBase base, KVal *index, KVal *count, int lanes) {
+  assert(index->index && count->index);
+  if (count->kind == K_INDEX && count->number == lanes)
+    return kb_load(b, base, index, lanes);
+  KVal p = {.kind = K_LOAD,
+            .base = base,
+            .dtype = base.dtype,
+            .lanes = (uint16_t)lanes,
+            .a = {index, count}};
+  operands_level(b, &p);
+  return append(b, p);
+}
+
+void kb_store_some(KBuild *b, KBase base, KVal *index, KVal *count, KVal *v) {
+  assert(index->index && count->index && v->dtype == base.dtype);
+  if (count->kind == K_INDEX && count->number == v->lanes) {
+    kb_store(b, base, index, v);
+    return;
+  }
+  KVal p = {.kind = K_STORE,
+            .base = base,
+            .dtype = base.dtype,
+            .lanes = v->lanes,
+            .a = {index, v, count}};
+  operands_level(b, &p);
+  append(b, p);
+}
+
+/* ---- pairs and tiles ----------------------------------------------------- */
+
+KVal *kb_zip(KBuild *b, KVal *x, KVal *y, int group, bool upper) {
+  assert(x->lanes == y->lanes && x->dtype == y->dtype);
+  assert(x->lanes % (2 * group) == 0);
+  KVal p = {.kind = K_ZIP,
+            .dtype = x->dtype,
+            .lanes = x->lanes,
+            .number = group,
+            .value = upper,
+            .a = {x, y}};
+  return cons(b, p, 0);
+}
+
+KVal *kb_dot(KBuild *b, KVal *sum, KVal *x, KVal *y) {
+  assert(sum->dtype == DT_f32 && x->dtype == DT_u32 && y->dtype == DT_u32);
+  b->stage.needs |= KN_DOT;
+  KVal p = {.kind = K_DOT,
+            .dtype = DT_f32,
+            .lanes = sum->lanes,
+            .a = {sum, kb_splat(b, x, sum->lanes), kb_splat(b, y, sum->lanes)}};
+  return cons(b, p, 0);
+}
+
+static void tile_statement(KBuild *b, KVal p) {
+  b->stage.needs |= KN_TILES;
+  operands_level(b, &p);
+  append(b, p);
+}
+
+void kb_tile_zero(KBuild *b, int tile) {
+  tile_statement(b, (KVal){.kind = K_TILE_ZERO, .number = tile});
+}
+
+void kb_tile_load(KBuild *b, int tile, KBase base, KVal *index, int64_t step) {
+  tile_statement(b, (KVal){.kind = K_TILE_LOAD,
+                           .number = tile,
+                           .base = base,
+                           .a = {index, kb_index(b, step)}});
+}
+
+void kb_tile_store(KBuild *b, int tile, KBase base, KVal *index, int64_t step) {
+  tile_statement(b, (KVal){.kind = K_TILE_STORE,
+                           .number = tile,
+                           .base = base,
+                           .a = {index, kb_index(b, step)}});
+}
+
+void kb_tile_dot(KBuild *b, int sum, int left, int right) {
+  tile_statement(b, (KVal){.kind = K_TILE_DOT,
+                           .number = sum,
+                           .a = {kb_index(b, left), kb_index(b, right)}});
+}
+
 /* ---- loops --------------------------------------------------------------- */
 
 KVal *kb_stage(KBuild *b, int64_t count, int64_t grain) {

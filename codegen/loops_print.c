@@ -47,8 +47,12 @@ static void print_base(Printer *p, const KVal *v) {
   static const char *const names[] = {"arg", "scratch", "workspace"};
   buf_fmt(p->out, "%s%lld[", names[v->base.kind], (long long)v->base.number);
   print_use(p, v->a[0]);
+  if (v->kind == K_STORE && v->a[2]) {
+    buf_add(p->out, " to ");
+    print_use(p, v->a[2]);
+  }
   if (v->kind == K_LOAD && v->a[1]) {
-    buf_add(p->out, " + ");
+    buf_add(p->out, v->a[1]->index ? " to " : " + ");
     print_use(p, v->a[1]);
   }
   buf_add(p->out, "]");
@@ -95,6 +99,12 @@ static const char *statement_word(const KVal *v) {
   case K_LOAD: return "load";
   case K_STORE: return "store";
   case K_FOLD: return "fold";
+  case K_ZIP: return v->value != 0 ? "zip upper" : "zip lower";
+  case K_DOT: return "dot";
+  case K_TILE_ZERO: return "zero";
+  case K_TILE_LOAD: return "load";
+  case K_TILE_STORE: return "store";
+  case K_TILE_DOT: return "dot";
   case K_FROM_I32: return "index";
   case K_TO_I32: return "i32";
   case K_FOR: return "for";
@@ -111,6 +121,7 @@ static const char *statement_word(const KVal *v) {
 static void print_value(Printer *p, const KVal *v) {
   buf_fmt(p->out, "%%%u = %s", name_of(p, v->id), statement_word(v));
   if (v->kind == K_FOLD) buf_fmt(p->out, " %s", op_info[v->op].name);
+  if (v->kind == K_ZIP) buf_fmt(p->out, " %lld", (long long)v->number);
   if (v->kind == K_LOAD) {
     buf_add(p->out, " ");
     print_base(p, v);
@@ -124,6 +135,25 @@ static void print_value(Printer *p, const KVal *v) {
   buf_add(p->out, "\n");
 }
 
+static void print_tile(Printer *p, const KVal *v) {
+  buf_fmt(p->out, "tile%lld %s", (long long)v->number, statement_word(v));
+  if (v->kind == K_TILE_LOAD || v->kind == K_TILE_STORE) {
+    buf_add(p->out, " ");
+    print_base(p, v);
+    buf_fmt(p->out, " step %lld : %s", (long long)v->a[1]->number,
+            dtype_info[v->base.dtype].name);
+  } else if (v->kind == K_TILE_DOT) {
+    buf_fmt(p->out, " tile%lld, tile%lld", (long long)v->a[0]->number,
+            (long long)v->a[1]->number);
+  }
+  buf_add(p->out, "\n");
+}
+
+static bool is_tile(const KVal *v) {
+  return v->kind == K_TILE_ZERO || v->kind == K_TILE_LOAD ||
+         v->kind == K_TILE_STORE || v->kind == K_TILE_DOT;
+}
+
 static void print_statement(Printer *p, const KVal *v) {
   print_indent(p);
   if (v->kind == K_FOR) {
@@ -135,6 +165,8 @@ static void print_statement(Printer *p, const KVal *v) {
     print_block(p, &v->body);
     print_indent(p);
     buf_add(p->out, "}\n");
+  } else if (is_tile(v)) {
+    print_tile(p, v);
   } else if (v->kind == K_STORE) {
     buf_add(p->out, "store ");
     print_base(p, v);

@@ -536,10 +536,11 @@ static Kernel *lower_fused(Ctx *cx, const Node *n, int lanes) {
   return kb_finish(l->b);
 }
 
-Kernel *cg_lower(Ctx *cx, const Node *n, int lanes) {
+Kernel *cg_lower(Ctx *cx, const Node *n, const Isa *isa) {
+  int lanes = isa->lanes;
   switch ((int)n->op) {
   case OP_fused: return lower_fused(cx, n, lanes);
-  case OP_contract: return cg_contract(cx, n, lanes);
+  case OP_contract: return cg_contract(cx, n, isa);
   case OP_route: return cg_route(cx, n, lanes);
   case OP_scatter_add: return cg_scatter_add(cx, n, lanes);
   }

@@ -25,10 +25,6 @@ static KVal **iv_of(Nest *t, const CtLetter *l) {
   return &t->iv[l - t->ls.l];
 }
 
-static KVal *scaled(KBuild *b, KVal *base, KVal *i, int64_t stride) {
-  return kb_alu(b, A_ADD, base, kb_alu_c(b, A_MUL, i, stride));
-}
-
 static KVal *cast_to(KBuild *b, KVal *v, Dtype dtype) {
   return v->dtype == dtype ? v : kb_scalar(b, OP_cast, dtype, &v, 1);
 }
@@ -53,7 +49,7 @@ static KVal *side_at(Nest *t, int side) {
   KVal *at = kb_index(t->b, 0);
   for (int i = 0; i < t->ls.n; i++)
     if (t->ls.l[i].stride[side])
-      at = scaled(t->b, at, t->iv[i], t->ls.l[i].stride[side]);
+      at = ct_at(t->b, at, t->iv[i], t->ls.l[i].stride[side]);
   return at;
 }
 

@@ -29,6 +29,7 @@ typedef struct Table {
   Map strings; /* Sym -> global */
   Map kernels; /* hash -> global MoertKernel */
   uint32_t n_kernels;
+  unsigned needs; /* KN_..., of all of them */
   /* of the entry at hand */
   ConstVec records;
   int64_t flops;
@@ -132,6 +133,8 @@ static LLVMValueRef c_stage(Table *t, const KStage *s, LLVMValueRef body) {
 }
 
 static LLVMValueRef emit_kernel(Table *t, const Kernel *k) {
+  for (uint32_t i = 0; i < k->stages.len; i++)
+    t->needs |= k->stages.data[i].needs;
   LLVMValueRef *bodies = NEW_ARRAY(t->a, LLVMValueRef, k->stages.len);
   char name[96];
   snprintf(name, sizeof name, "k%u.%.80s", t->n_kernels++, k->name);
@@ -145,8 +148,7 @@ static LLVMValueRef emit_kernel(Table *t, const Kernel *k) {
 }
 
 /* One that was emitted before when its text is the same. */
-static LLVMValueRef kernel_for(Table *t, Node *n) {
-  Kernel *k = cg_lower(t->ir->cx, n, t->t->lanes);
+static LLVMValueRef kernel_for(Table *t, const Kernel *k) {
   const void *key = (const void *)(uintptr_t)k->hash;
   LLVMValueRef g = map_get(&t->kernels, key);
   if (!g) {
@@ -192,8 +194,8 @@ static int64_t node_flops(const Node *n) {
   return 2 * macs;
 }
 
-/* "%h1, %c1: fused rows" */
-static const char *record_name(Table *t, const Node *n) {
+/* "%h1, %c1: fused rows"; a contraction by the name of its kernel. */
+static const char *record_name(Table *t, const Node *n, const char *kernel) {
   Buf b = {0};
   for (uint32_t i = 0; i < n->outs.len; i++) {
     const Value *v = n->outs.data[i];
@@ -202,7 +204,7 @@ static const char *record_name(Table *t, const Node *n) {
     else
       buf_fmt(&b, "%s%%%u", i ? ", " : "", v->id);
   }
-  buf_fmt(&b, ": %s", op_info[n->op].name);
+  buf_fmt(&b, ": %s", kernel ? kernel : op_info[n->op].name);
   if (n->op == OP_fused) buf_fmt(&b, " %s", attr_sym(n, "kind"));
   Sym s = sym(t->ir->cx, b.data);
   buf_free(&b);
@@ -210,8 +212,9 @@ static const char *record_name(Table *t, const Node *n) {
 }
 
 static Record record_of(Table *t, MoertRecordKind kind, const Node *n) {
-  return (Record){
-      .kind = kind, .name = record_name(t, n), .where = node_loc(t->ir->cx, n)};
+  return (Record){.kind = kind,
+                  .name = record_name(t, n, NULL),
+                  .where = node_loc(t->ir->cx, n)};
 }
 
 static LLVMValueRef c_gemm(Table *t, const MoertGemm *g) {
@@ -249,10 +252,13 @@ static void launch(Table *t, Node *n) {
     r.args.data[0] = left;
   }
   r.flops = node_flops(n);
-  if (gemm)
+  if (gemm) {
     r.gemm = c_gemm(t, &g);
-  else
-    r.kernel = kernel_for(t, n);
+  } else {
+    Kernel *k = cg_lower(t->ir->cx, n, &t->t->isa);
+    r.kernel = kernel_for(t, k);
+    if (n->op == OP_contract) r.name = record_name(t, n, k->name);
+  }
   add_record(t, &r);
 }
 
@@ -395,27 +401,34 @@ static LLVMValueRef c_texts(Table *t) {
   return c_array(t, &all);
 }
 
-static LLVMValueRef c_features(Table *t) {
+/* What the kernels need of a machine; they are all emitted. */
+static LLVMValueRef c_features(Table *t, uint32_t *out_n) {
   ConstVec all = {0};
   for (int i = 0; i < t->t->n_features; i++)
     vec_push(t->a, &all, c_text(t, t->t->features[i]));
+  for (int i = 0; i < CG_NEEDS; i++)
+    if (t->needs & cg_needs[i].bit)
+      vec_push(t->a, &all, c_text(t, cg_needs[i].feature));
+  *out_n = all.len;
   return c_array(t, &all);
 }
 
 static void descriptor(Table *t) {
   const int64_t *slabs = &t->ir->slab_bytes[SLAB_PARAM];
   LLVMValueRef entries = c_entries(t);
+  uint32_t n_features;
+  LLVMValueRef features = c_features(t, &n_features);
   LLVMValueRef f[] = {c_i32(t, MOERT_MAGIC),
                       c_i32(t, MOERT_ABI_VERSION),
                       c_text(t, "moec " MOEC_VERSION),
                       c_text(t, t->o->source_hash),
                       c_text(t, t->o->flags),
-                      c_i32(t, t->t->n_features),
+                      c_i32(t, n_features),
                       c_i32(t, t->ir->slots.len),
                       c_i32(t, t->ir->options.len),
                       c_i32(t, t->ir->entries.len),
                       c_i32(t, t->o->n_texts),
-                      c_features(t),
+                      features,
                       c_slots(t),
                       c_options(t),
                       entries,
@@ -448,7 +461,7 @@ void cg_table(Module *m, const Target *target, const CodegenOptions *o,
 
 typedef struct Kernels {
   Module *m;
-  int lanes;
+  const Isa *isa;
   void (*each)(void *user, const Kernel *k);
   void *user;
   Arena a;
@@ -464,7 +477,7 @@ static void kernels_of(Kernels *ks, const Region *r) {
     if (n->op == OP_scan || n->op == OP_reshape ||
         (n->op == OP_contract && cg_gemm(n, &g, &swapped)))
       continue;
-    Kernel *k = cg_lower(ks->m->cx, n, ks->lanes);
+    Kernel *k = cg_lower(ks->m->cx, n, ks->isa);
     const void *key = (const void *)(uintptr_t)k->hash;
     if (map_get(&ks->seen, key)) continue;
     map_put(&ks->a, &ks->seen, key, k);
@@ -472,9 +485,9 @@ static void kernels_of(Kernels *ks, const Region *r) {
   }
 }
 
-void cg_kernels(Module *m, int lanes, void (*each)(void *user, const Kernel *k),
-                void *user) {
-  Kernels ks = {.m = m, .lanes = lanes, .each = each, .user = user};
+void cg_kernels(Module *m, const Isa *isa,
+                void (*each)(void *user, const Kernel *k), void *user) {
+  Kernels ks = {.m = m, .isa = isa, .each = each, .user = user};
   for (uint32_t i = 0; i < m->entries.len; i++)
     kernels_of(&ks, m->entries.data[i]->region);
   arena_reset(&ks.a);

@@ -6,6 +6,7 @@
 
 #include "../../frontend/frontend.h"
 #include "../../passes/pass.h"
+#include "../../runtime/rt.h"
 #include "check.h"
 #include "launches.h"
 #include "random_graph.h"
@@ -144,6 +145,35 @@ static const char experts_text[] =
     " report \"table\" = %table\n"
     "}\n";
 
+/* Operands of bf16, sums of f32: forward, both gradients. */
+static const char pairs_text[] =
+    "moec-ir 1\n"
+    "mesh {dev=1}\n"
+    "entry @main(%x: bf16[$T, $D] = input \"x\", %ids: i32[$T, $K] ="
+    " input \"ids\", %w: bf16[$N, $D, $H] = input \"w\","
+    " %y: bf16[$T, $H] = input \"y\") {\n"
+    "  %o, %slot, %src = route %ids {experts=$N} : i32[$O],"
+    " i32[$T, $K], i32[$R]\n"
+    "  %r, %q = fused %x, %y, %src, %o {kind=\"map\", rows=0} (%xp:"
+    " bf16[$T, $D], %yp: bf16[$T, $H], %srcp: i32[$R], %op: i32[$O]) {\n"
+    "    %g = rows_gather %xp, %srcp, %op {choices=$K} : bf16[$N,"
+    " r<=$R, $D]\n"
+    "    %f = rows_gather %yp, %srcp, %op {choices=$K} : bf16[$N,"
+    " r<=$R, $H]\n"
+    "    yield %g, %f\n"
+    "  } : bf16[$N, r<=$R, $D], bf16[$N, r<=$R, $H]\n"
+    "  %h = contract %r, %w {map=\"nrd,ndh->nrh\"} : f32[$N, r<=$R,"
+    " $H]\n"
+    "  %dr = contract %q, %w {map=\"nrh,ndh->nrd\"} : f32[$N, r<=$R,"
+    " $D]\n"
+    "  %dw = contract %r, %q {map=\"nrd,nrh->ndh\"} : f32[$N, $D,"
+    " $H]\n"
+    "  %sum = contract %h, %h {map=\"nrh,nrh->h\"} : f32[$H]\n"
+    "  %sum2 = contract %dr, %dr {map=\"nrd,nrd->d\"} : f32[$D]\n"
+    "  return report \"dw\" = %dw, report \"sum\" = %sum,"
+    " report \"sum2\" = %sum2\n"
+    "}\n";
+
 /* T tokens, K choices, D to H wide, N experts; ids in [0, below). */
 typedef struct Experts {
   int t, k, d, n, h, below;
@@ -162,11 +192,11 @@ static void add_size(Buf *b, const Experts *e, const char *dtype, char c) {
   }
 }
 
-static void check_experts(const Experts *e, const char *dtype,
+static void check_experts(const char *text, const Experts *e, const char *dtype,
                           const char *cpu) {
   char name[128];
   Buf b = {0};
-  for (const char *c = experts_text; *c; c++) {
+  for (const char *c = text; *c; c++) {
     if (*c == '$')
       add_size(&b, e, dtype, *++c);
     else
@@ -192,9 +222,28 @@ static void experts(const char *cpu) {
       {600, 1, 5, 2, 33, 2},
   };
   for (size_t i = 0; i < COUNT_OF(all); i++) {
-    check_experts(&all[i], "f32", cpu);
-    check_experts(&all[i], "f64", cpu);
+    check_experts(experts_text, &all[i], "f32", cpu);
+    check_experts(experts_text, &all[i], "f64", cpu);
   }
+}
+
+/* Blocks of rows, columns and depth that are whole, cut, single and missing;
+ * on each kind of machine that this one is. */
+static void pairs(void) {
+  static const Experts all[] = {
+      {40, 2, 33, 5, 47, 5},    {7, 1, 7, 4, 5, 4},    {1, 1, 1, 1, 1, 1},
+      {300, 2, 40, 6, 64, 1},   {3, 2, 7, 9, 290, 9},  {600, 1, 5, 2, 33, 2},
+      {100, 4, 64, 32, 96, 20}, {64, 1, 32, 2, 32, 1}, {50, 2, 300, 3, 530, 3},
+      {290, 2, 270, 2, 34, 2},
+  };
+  static const char *const cpus[] = {"x86-64-v3", "x86-64-v4", "x86-64-v4-bf16",
+                                     "x86-64-v4-amx"};
+  static const char *const features[] = {"avx2", "avx512f", "avx512bf16",
+                                         "amx-bf16"};
+  for (size_t c = 0; c < COUNT_OF(cpus); c++)
+    for (size_t i = 0; i < COUNT_OF(all); i++)
+      if (rt_cpu_has(features[c]))
+        check_experts(pairs_text, &all[i], "bf16", cpus[c]);
 }
 
 /* ---- random graphs ------------------------------------------------------ */
@@ -317,6 +366,7 @@ int main(int argc, char **argv) {
   products("x86-64-v3");
   experts("native");
   experts("x86-64-v3");
+  pairs();
   plans();
   models();
   random_graphs(20, 2, DT_f32, false);

@@ -18,7 +18,8 @@ typedef struct Run {
   const LoopsArg *args;
   LoopsArg scratch, workspace;
   Cell *cells; /* by id; results of loops at n_vals + id of their acc */
-  Map calls;   /* K_SCALAR -> Call */
+  unsigned char tiles[8][16][64];
+  Map calls; /* K_SCALAR -> Call */
   Buf *why;
   bool failed;
 } Run;
@@ -83,8 +84,8 @@ static unsigned char *address(Run *r, const KVal *v, int64_t index) {
   at += index * bytes;
   if (index < 0 || at < 0 || at + bytes > m.bytes) {
     fail(r, "%s of element %lld outside of base %d %lld",
-         v->kind == K_STORE ? "store" : "load", (long long)index, (int)b.kind,
-         (long long)b.number);
+         v->kind == K_STORE || v->kind == K_TILE_STORE ? "store" : "load",
+         (long long)index, (int)b.kind, (long long)b.number);
     return NULL;
   }
   return m.data + at;
@@ -109,16 +110,19 @@ static void write_element(Run *r, const KVal *v, int64_t index, double x) {
 static void run_load(Run *r, const KVal *v) {
   Cell *c = cell(r, v);
   int64_t at = index_of(r, v->a[0]);
+  bool some = v->a[1] && v->a[1]->index, gather = v->a[1] && !some;
+  int64_t count = some ? index_of(r, v->a[1]) : v->lanes;
   for (int i = 0; i < v->lanes; i++) {
-    int64_t offset = v->a[1] ? (int64_t)lane_of(r, v->a[1], i) : i;
-    c->lane[i] = read_element(r, v, at + offset);
+    int64_t offset = gather ? (int64_t)lane_of(r, v->a[1], i) : i;
+    c->lane[i] = i < count ? read_element(r, v, at + offset) : 0;
   }
   c->set = true;
 }
 
 static void run_store(Run *r, const KVal *v) {
   int64_t at = index_of(r, v->a[0]);
-  for (int i = 0; i < v->lanes; i++)
+  int64_t count = v->a[2] ? index_of(r, v->a[2]) : v->lanes;
+  for (int i = 0; i < v->lanes && i < count; i++)
     write_element(r, v, at + i, lane_of(r, v->a[1], i));
 }
 
@@ -203,6 +207,67 @@ static void run_fold(Run *r, const KVal *v) {
   c->set = true;
 }
 
+/* ---- pairs and tiles ----------------------------------------------------- */
+
+static void run_zip(Run *r, const KVal *v) {
+  Cell *c = cell(r, v);
+  int group = (int)v->number, half = v->value != 0 ? v->lanes / 2 : 0;
+  for (int i = 0; i < v->lanes; i++) {
+    int pair = i / (2 * group), at = i % group;
+    const KVal *from = v->a[i / group % 2];
+    c->lane[i] = lane_of(r, from, half + pair * group + at);
+  }
+  c->set = true;
+}
+
+static float half_of(uint32_t pair, int which) {
+  uint32_t bits = which ? pair & 0xffff0000u : pair << 16;
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+static float dot_two(float sum, uint32_t x, uint32_t y) {
+  sum += half_of(x, 1) * half_of(y, 1);
+  return sum + half_of(x, 0) * half_of(y, 0);
+}
+
+static void run_dot(Run *r, const KVal *v) {
+  Cell *c = cell(r, v);
+  for (int i = 0; i < v->lanes; i++)
+    c->lane[i] =
+        dot_two((float)lane_of(r, v->a[0], i), (uint32_t)lane_of(r, v->a[1], i),
+                (uint32_t)lane_of(r, v->a[2], i));
+  c->set = true;
+}
+
+static void run_tile_dot(Run *r, const KVal *v) {
+  float(*sum)[16] = (void *)r->tiles[v->number];
+  const uint32_t(*x)[16] = (void *)r->tiles[v->a[0]->number];
+  const uint32_t(*y)[16] = (void *)r->tiles[v->a[1]->number];
+  for (int m = 0; m < 16; m++)
+    for (int k = 0; k < 16; k++)
+      for (int n = 0; n < 16; n++)
+        sum[m][n] = dot_two(sum[m][n], x[m][k], y[k][n]);
+}
+
+static void run_tile(Run *r, const KVal *v) {
+  int64_t bytes = dtype_info[v->base.dtype].bytes;
+  if (v->kind == K_TILE_ZERO) memset(r->tiles[v->number], 0, 16 * 64);
+  if (v->kind == K_TILE_DOT) run_tile_dot(r, v);
+  if (v->kind != K_TILE_LOAD && v->kind != K_TILE_STORE) return;
+  int64_t at = index_of(r, v->a[0]), step = index_of(r, v->a[1]);
+  for (int i = 0; i < 16; i++) {
+    unsigned char *row = r->tiles[v->number][i];
+    unsigned char *p = address(r, v, at + i * step);
+    if (!p || !address(r, v, at + i * step + 64 / bytes - 1)) return;
+    if (v->kind == K_TILE_LOAD)
+      memcpy(row, p, 64);
+    else
+      memcpy(p, row, 64);
+  }
+}
+
 static void run_block(Run *r, const KBlock *b);
 
 static void copy_cell(Run *r, Cell *to, const KVal *from) {
@@ -252,6 +317,12 @@ static void run_statement(Run *r, const KVal *v) {
   case K_LOAD: run_load(r, v); return;
   case K_STORE: run_store(r, v); return;
   case K_FOLD: run_fold(r, v); return;
+  case K_ZIP: run_zip(r, v); return;
+  case K_DOT: run_dot(r, v); return;
+  case K_TILE_ZERO:
+  case K_TILE_LOAD:
+  case K_TILE_STORE:
+  case K_TILE_DOT: run_tile(r, v); return;
   case K_FOR: run_for(r, v); return;
   case K_IF:
     if (lane_of(r, v->a[0], 0) != 0) run_block(r, &v->body);
