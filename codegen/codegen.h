@@ -432,7 +432,7 @@ Kernel *ct_pairs(Ctx *cx, const Node *n, const CtProduct *p, const Isa *isa);
 /* nest.c: any contraction, as one loop a letter. */
 Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes);
 
-/* ---- rows.c: `route` and `scatter_add` -------------------------------------- */
+/* ---- rows.c: `route` and `scatter_add` ---------------------------------- */
 
 Kernel *cg_route(Ctx *cx, const Node *n, int lanes);
 Kernel *cg_scatter_add(Ctx *cx, const Node *n, int lanes);
@@ -493,7 +493,7 @@ struct LLVMOpaqueMemoryBuffer *cg_machine_code(const Target *t,
 /* Fills the LLVM module with all kernels and the descriptor `moert_model`. */
 void cg_table(Module *m, const Target *t, const CodegenOptions *o,
               struct LLVMOpaqueModule *out);
-/* Calls `each` for every kernel of the module that differs from those before. */
+/* Calls `each` for every kernel of the module that differs from the others. */
 void cg_kernels(Module *m, const Isa *isa,
                 void (*each)(void *user, const Kernel *k), void *user);
 

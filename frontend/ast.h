@@ -254,7 +254,7 @@ typedef VEC(Decl *) DeclVec;
 
 enum {
   MAX_NESTING = 300, /* brackets inside one another */
-  MAX_DEPTH = 250    /* of any tree, so that its canonical text nests no deeper */
+  MAX_DEPTH = 250 /* of any tree, and so of its canonical text */
 };
 
 typedef union Literal {

@@ -47,7 +47,7 @@ typedef struct Job {
   Buf out; /* for standard output */
 } Job;
 
-/* ---- what the options mean together ------------------------------------------ */
+/* ---- what the options mean together ------------------------------------- */
 
 static bool usage(const char *fmt, ...) PRINTF_LIKE(1, 2);
 static bool usage(const char *fmt, ...) {
@@ -195,7 +195,7 @@ static bool decide(Job *j) {
          decide_stages(j);
 }
 
-/* ---- the stages ------------------------------------------------------------------ */
+/* ---- the stages --------------------------------------------------------- */
 
 static double now_ms(void) {
   struct timespec t;
@@ -286,7 +286,7 @@ static bool run_passes(Job *j) {
   return pass_run(&p, j->m);
 }
 
-/* ---- results --------------------------------------------------------------------- */
+/* ---- results ------------------------------------------------------------ */
 
 /* Over every source's text and the flags: the same program, the same hash. */
 static Sym source_hash(Job *j, Sym flags) {
@@ -399,7 +399,7 @@ static bool compile(Job *j) {
   return write_dumps(j) && write_emit(j) && write_library(j);
 }
 
-/* ---- the program ------------------------------------------------------------------ */
+/* ---- the program -------------------------------------------------------- */
 
 static void print_ops(void) {
   Buf out = {0};

@@ -58,8 +58,8 @@ static const OptionRow rows[] = {
      "products of matrices, the rest in f32; or f64 for checking"},
     {O_LIST, "--layer", "PATH=DTYPE", NULL, FIELD(layers), 1,
      "with --precision=bf16: what the products of a layer, and of those within "
-     "it, are computed in, f32 or bf16 (default: f32 for a layer with a product "
-     "that a top_k chooses from, as a gate's)"},
+     "it, are computed in, f32 or bf16 (default: f32 for a layer with a "
+     "product that a top_k chooses from, as a gate's)"},
 
     {O_HEADING, NULL, NULL, NULL, 0, 0, "Looking inside"},
     {O_TEXT, "--dump", "STAGES", STAGES, FIELD(dump), 0,
@@ -83,7 +83,7 @@ static const OptionRow rows[] = {
     {O_FLAG, "-h", NULL, NULL, FIELD(help), 0, "the same"},
 };
 
-/* ---- names ------------------------------------------------------------------ */
+/* ---- names -------------------------------------------------------------- */
 
 int stage_find(const char *name) {
   for (int i = 0; stage_names[i]; i++)
@@ -161,7 +161,7 @@ static bool check_pair(const OptionRow *row, const char *value) {
   return false;
 }
 
-/* ---- parsing ------------------------------------------------------------------ */
+/* ---- parsing ------------------------------------------------------------ */
 
 static bool is_long(const OptionRow *row) {
   return row->name[1] == '-';
@@ -243,7 +243,7 @@ bool options_parse(Ctx *cx, int argc, char **argv, Options *out) {
   return true;
 }
 
-/* ---- telling ------------------------------------------------------------------ */
+/* ---- telling ------------------------------------------------------------ */
 
 enum { HELP_INDENT = 24, HELP_WIDTH = 79 };
 

@@ -26,7 +26,7 @@ void options_help(FILE *to);
  * typed: what the library records and its hash covers. */
 Sym options_flags(Ctx *cx, const Options *o);
 
-/* The stages in pipeline order, ended by NULL: "frontend", the passes, "codegen".
+/* Stages in pipeline order, ended by NULL: "frontend", the passes, "codegen".
  * Given by main.c. */
 extern const char *const stage_names[];
 int stage_find(const char *name); /* index in stage_names, -1: no such stage */

@@ -514,7 +514,7 @@ Sym node_loc(Ctx *cx, const Node *n) {
   return n->loc ? n->loc : span_text(cx, n->span);
 }
 
-/* ---- cost ------------------------------------------------------------------ */
+/* ---- cost --------------------------------------------------------------- */
 
 /* Index of a letter in a map's side, -1 when absent. */
 static int letter_at(const char *letters, char c) {

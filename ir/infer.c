@@ -363,7 +363,7 @@ static bool infer_reduce(Infer *I) {
          map_result(I, &l, in(I, 0).dtype);
 }
 
-/* Offsets i32[N + 1] of a ragged operand's rows, where a contraction has them. */
+/* Offsets i32[N + 1] of a ragged operand's rows, where there are any. */
 static bool want_offsets(Infer *I, const Letters *l) {
   if (I->n->ins.len < 3) return true;
   Type t = in(I, 2);

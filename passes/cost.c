@@ -1,4 +1,4 @@
-/* cost.c: what a model costs, layer by layer: parameters, multiply-adds a token,
+/* cost.c: what a model costs by layer: parameters, multiply-adds a token,
  * bytes.
  *
  * It counts as the 2017 paper does: only the products, forward only, each token
@@ -28,7 +28,7 @@ typedef struct Cost {
   int64_t tokens; /* in one step */
 } Cost;
 
-/* ---- layers ------------------------------------------------------------------ */
+/* ---- layers ------------------------------------------------------------- */
 
 static Sym parent_path(Ctx *cx, Sym path) {
   const char *slash = strrchr(path, '/');
@@ -71,7 +71,7 @@ static Layer *layer_of(Cost *c, Sym path) {
   return best ? best : layer_named(c, path);
 }
 
-/* ---- parameters ---------------------------------------------------------------- */
+/* ---- parameters --------------------------------------------------------- */
 
 /* Ops that hand a weight on, in another shape. */
 static bool hands_on(OpKind op) {
@@ -112,7 +112,7 @@ static void count_params(Cost *c, Module *m, const Entry *e) {
   }
 }
 
-/* ---- operations ------------------------------------------------------------------ */
+/* ---- operations --------------------------------------------------------- */
 
 static int64_t bytes_moved(const Node *n) {
   int64_t bytes = 0;
@@ -153,7 +153,7 @@ static int64_t count_tokens(const Entry *e) {
   return 1;
 }
 
-/* ---- the table ------------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------- */
 
 void bytes_text(int64_t bytes, char out[16]) {
   static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};

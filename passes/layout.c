@@ -7,8 +7,8 @@
  * dense contraction that is not so, choose an order for each role, among the
  * orders that its tensors have, such that the tensors to be transposed are the
  * smallest; a transposed operand is made once for all its users. `fuse` makes
- * the transposes part of the launches around them. Runs after the last simplify,
- * whose rules would take the transposes back into the map.
+ * the transposes part of the launches around them. Runs after the last
+ * simplify, whose rules would take the transposes back into the map.
  *
  *   %d = contract %z, %w {map="tbn,dn->btd"} : f32[64, 32, 512]
  *
@@ -106,7 +106,7 @@ static void full_order(const Product *p, int tensor, const char *letters,
   wanted(p, tensor, out);
 }
 
-/* ---- the rewrite ------------------------------------------------------------ */
+/* ---- the rewrite -------------------------------------------------------- */
 
 typedef struct Layout {
   Ctx *cx;

@@ -37,7 +37,8 @@ typedef struct PassOptions {
 
 typedef bool PassFn(Module *m, const PassOptions *o);
 PassFn pass_simplify, pass_hoist, pass_autodiff, pass_precision,
-    pass_recompute, pass_expand, pass_layout, pass_fuse, pass_schedule, pass_plan;
+    pass_recompute, pass_expand, pass_layout, pass_fuse, pass_schedule,
+    pass_plan;
 
 typedef struct PassInfo {
   const char *name;
@@ -360,7 +361,7 @@ int life_start(const Life *l, const Node *n);
 int life_end(const Life *l, const Node *n); /* a scan's is after its body's */
 int life_last(const Life *l, const Value *v); /* last reading, or its making */
 
-/* ---- pack.c: who lies where ----------------------------------------------- */
+/* ---- pack.c: who lies where --------------------------------------------- */
 
 /* Bytes that are alive at positions start to end, both included. */
 typedef struct PackItem {

@@ -34,7 +34,7 @@ typedef struct Recompute {
   uint32_t last_group; /* highest in use */
 } Recompute;
 
-/* ---- masks ---------------------------------------------------------------- */
+/* ---- masks -------------------------------------------------------------- */
 
 /* A scalar that a loop does not change. */
 static bool is_fixed_scalar(const Value *p) {
@@ -66,7 +66,7 @@ static bool is_mask(const Recompute *r, const Value *v) {
          map_get(&r->generated, v);
 }
 
-/* ---- clones --------------------------------------------------------------- */
+/* ---- clones ------------------------------------------------------------- */
 
 static bool is_recomputed(const Recompute *r, const Value *v) {
   return v->def && !v->def->backward && (v->def->remat || is_mask(r, v));

@@ -173,7 +173,7 @@ static MoertStatus run_primitive(const RtGemms *all, const RtGemm *g,
   return RT_DNNL(dnnl_primitive_execute(g->primitive, all->stream, 4, exec));
 }
 
-/* ---- widened bf16 --------------------------------------------------------- */
+/* ---- widened bf16 ------------------------------------------------------- */
 
 static bool has_fast_bf16(const RtGemms *all) {
   return !all->widens && rt_cpu_has("avx512bf16");

@@ -1,4 +1,4 @@
-/* fuzz_ir.c: any bytes as IR text. The reader accepts them or says why not; what
+/* fuzz_ir.c: any bytes as IR text. The reader takes them or says why not; what
  * it accepts prints, reads back the same, and goes through the passes. */
 #include "fuzz.h"
 

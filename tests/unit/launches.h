@@ -5,9 +5,9 @@
 #include "../../codegen/codegen.h"
 
 /* Compiles a planned module for `cpu` into a library in the temporary folder,
- * opens it, and for each entry runs the interpreter on random inputs. After each
- * node of the interpreter, the node's record runs on the interpreter's operands
- * in a session whose memory is otherwise NaN, and its results are compared:
+ * opens it, and for each entry runs the interpreter on random inputs. After
+ * each of its nodes, the node's record runs on the interpreter's operands in a
+ * session whose memory is otherwise NaN, and its results are compared:
  * bit by bit where nothing is summed, by norm where sums may be reordered.
  * Then a whole step runs on the same inputs, compared by norm with `step_tol`
  * (0: not compared). False: `why` says what differs first. */

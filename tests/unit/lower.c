@@ -157,7 +157,7 @@ static void random_case(uint64_t seed, int nodes, int opt_level, int lanes) {
   ctx_free(&cx);
 }
 
-/* ---- IR texts and files ---------------------------------------------------- */
+/* ---- IR texts and files ------------------------------------------------- */
 
 /* Every entry of a module, fused unless it is, on random inputs. */
 static void module_case(Ctx *cx, const char *name, uint32_t file, Isa isa) {
@@ -193,8 +193,8 @@ static void file_case(const char *path) {
   ctx_free(&cx);
 }
 
-/* `fmt` is the body of an entry with inputs %x f32[A, B, C] and %k i32[A, B, 3];
- * in it, A, B and C stand for the sizes, D for 2 A, E for 3 B, F for C + 8. */
+/* `fmt` is the body of an entry with inputs %x f32[A, B, C] and
+ * %k i32[A, B, 3]; in it, A, B and C stand for the sizes, D for 2 A, E for 3 B, F for C + 8. */
 static void shape_case(const char *name, const char *fmt, const int *sizes) {
   Buf text = {0};
   buf_add(&text, "moec-ir 1\nentry @f(%x: f32[A, B, C] = input \"x\", "

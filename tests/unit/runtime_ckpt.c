@@ -181,7 +181,8 @@ static void test_damage(void) {
   rejects("damage: no checkpoint", MOERT_NOT_FOUND, "no checkpoint there");
   rename(scratch("bad/other"), scratch("bad/step-00000004"));
   Tiny t = tiny_open("tiny.so", (MoertSessionOptions){0});
-  CHECK_OK("no latest: the newest", moert_load(t.s, scratch("bad"), NULL, NULL));
+  CHECK_OK("no latest: the newest",
+           moert_load(t.s, scratch("bad"), NULL, NULL));
   CHECK("no latest: its step", moert_steps_done(t.s) == 4, "%lld steps",
         (long long)moert_steps_done(t.s));
   tiny_close(t);
