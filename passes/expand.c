@@ -17,7 +17,6 @@
  *   %y = rows_gather %x, %src, %o {choices=2} : f32[4, r<=16, 8] */
 #include "pass.h"
 
-#include <string.h>
 
 /* ---- random bits --------------------------------------------------------- */
 
@@ -91,31 +90,6 @@ Value *expand_row_dot(Expand *x, Node *n) {
   return ir_node(&x->b, OP_rows_dot, NULL, ins, 3, NULL)->outs.data[0];
 }
 
-/* Whether a reduction sums the rows of each expert: the result has the experts'
- * letter, but not that of their rows. */
-static bool sums_groups(const Node *n) {
-  IndexMap m;
-  return n->op == OP_reduce_sum && type_is_ragged(&n->ins.data[0]->type) &&
-         map_parse(attr_sym(n, "map"), &m) && strchr(m.out, m.ins[0][0]) &&
-         !strchr(m.out, m.ins[0][1]);
-}
-
-/* That is a product with ones, which is told where the rows of each expert are:
- * "nrh->nh" becomes "nrh,nr->nh". */
-static Value *expand_group_sum(Expand *x, Node *n) {
-  IndexMap m;
-  map_parse(attr_sym(n, "map"), &m);
-  const Value *v = n->ins.data[0];
-  Type t = {.dtype = v->type.dtype, .rank = 2};
-  t.dims[0] = v->type.dims[0];
-  t.dims[1] = v->type.dims[1];
-  m.n_ins = 2;
-  snprintf(m.ins[1], sizeof m.ins[1], "%.2s", m.ins[0]);
-  Value *sum = ir_contract(&x->b, n->ins.data[0], ir_const(&x->b, t, 1),
-                           map_text(x->b.cx, &m));
-  return ir_cast_to(&x->b, sum, t.dtype);
-}
-
 /* Gradients are in place: nothing is left to stop. */
 Value *expand_stop_gradient(Expand *x, Node *n) {
   (void)x;
@@ -152,17 +126,16 @@ static void expand_region(Ctx *cx, const PassOptions *o, Region *r) {
     if (n->body) expand_region(cx, o, n->body);
     for (uint32_t k = 0; k < n->ins.len; k++)
       n->ins.data[k] = ir_now(n->ins.data[k]);
-    bool groups = sums_groups(n);
-    if (!rules[n->op].expand && !groups) {
+    if (!rules[n->op].expand) {
       vec_push(&cx->perm, &nodes, n);
       continue;
     }
     x.b = ir_builder_like(cx, r, &nodes, n);
     Value *old = n->outs.data[0];
-    Value *by = groups ? expand_group_sum(&x, n) : rules[n->op].expand(&x, n);
+    Value *by = rules[n->op].expand(&x, n);
     if (!by->name) by->name = old->name;
     ir_replace(old, by);
-    pass_tally(o, groups ? "sum of groups" : rules[n->op].name);
+    pass_tally(o, rules[n->op].name);
   }
   r->nodes = nodes;
 }
