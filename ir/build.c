@@ -280,6 +280,14 @@ bool map_parse(const char *text, IndexMap *out) {
   return p && !*p;
 }
 
+IndexMap map_of(const Node *n) {
+  IndexMap m;
+  bool ok = map_parse(attr_sym(n, "map"), &m);
+  assert(ok);
+  (void)ok;
+  return m;
+}
+
 Sym map_text(Ctx *cx, const IndexMap *m) {
   return m->n_ins == 2 ? sym_fmt(cx, "%s,%s->%s", m->ins[0], m->ins[1], m->out)
                        : sym_fmt(cx, "%s->%s", m->ins[0], m->out);

@@ -415,6 +415,7 @@ typedef struct IndexMap {
   char out[MAX_RANK + 1];
 } IndexMap;
 bool map_parse(const char *text, IndexMap *out); /* false: malformed */
+IndexMap map_of(const Node *n); /* the map of a sound node */
 Sym map_text(Ctx *cx, const IndexMap *m);
 /* "abcd->abd": from `rank` letters to those without dim `dim`. */
 Sym map_dropping(Ctx *cx, int rank, int dim);

@@ -17,7 +17,6 @@
  *   %y = rows_gather %x, %src, %o {choices=2} : f32[4, r<=16, 8] */
 #include "pass.h"
 
-
 /* ---- random bits --------------------------------------------------------- */
 
 static Value *binary_const(Builder *b, OpKind op, Value *x, uint32_t c) {

@@ -103,12 +103,6 @@ static IndexMap identity(const Value *v) {
   return m;
 }
 
-static IndexMap map_of(const Node *n) {
-  IndexMap m;
-  map_parse(attr_sym(n, "map"), &m);
-  return m;
-}
-
 static Value *sum_of_contract(Sink *s, const Node *n) {
   Builder *b = &s->h->after;
   IndexMap m = map_of(n);

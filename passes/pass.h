@@ -117,6 +117,9 @@ void rewrite_entry(Entry *e, const Rule *const *families,
                    const PassOptions *o);
 
 Value *rw_in(const Rewrite *w, uint32_t i);
+/* What makes that operand; the first result. */
+Node *rw_def(const Rewrite *w, uint32_t i);
+Value *rw_result(const Rewrite *w);
 uint32_t rw_uses(const Rewrite *w, const Value *v); /* 0: a new value */
 bool rw_is_const(const Value *v, double *out);      /* every element *out */
 bool rw_is_value(const Value *v, double value);     /* signs of 0 differ */

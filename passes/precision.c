@@ -3,9 +3,9 @@
  * What bf16 does is in precision_bf16.c. `--precision=f64` computes what the
  * model says in double precision, for checking: every f32 becomes f64, slots,
  * inputs and options included, so that parameters and checkpoints of such a
- * program are f64 too. With f32 there is nothing to do. Method: types are rewritten in place; casts that now go from
- * f64 to f64 are left to `simplify`. Runs before `expand`, whose bit patterns
- * depend on the dtype.
+ * program are f64 too. With f32 there is nothing to do. Method: types are
+ * rewritten in place; casts that now go from f64 to f64 are left to `simplify`.
+ * Runs before `expand`, whose bit patterns depend on the dtype.
  *
  *   %y = tanh %x : f32[4]
  *

@@ -45,6 +45,14 @@ Value *rw_in(const Rewrite *w, uint32_t i) {
   return w->n->ins.data[i];
 }
 
+Node *rw_def(const Rewrite *w, uint32_t i) {
+  return rw_in(w, i)->def;
+}
+
+Value *rw_result(const Rewrite *w) {
+  return w->n->outs.data[0];
+}
+
 uint32_t rw_uses(const Rewrite *w, const Value *v) {
   return (uint32_t)(uintptr_t)map_get(w->uses, v);
 }

@@ -32,10 +32,6 @@ static Value *inner(const Rewrite *w, uint32_t i, uint32_t k) {
   return rw_in(w, i)->def->ins.data[k];
 }
 
-static Value *result(const Rewrite *w) {
-  return w->n->outs.data[0];
-}
-
 /* ---- folding ----------------------------------------------------------- */
 
 /* The elementwise op on single elements, by the interpreter. */
@@ -55,7 +51,7 @@ static bool fold_element(const Rewrite *w, double *out) {
     if (ir_eval_node(&ev, ins[i]->def, NULL, &in[i], &cx->scratch))
       return false;
   }
-  Type t = type_scalar(result(w)->type.dtype);
+  Type t = type_scalar(rw_result(w)->type.dtype);
   Node *one = ir_node_raw(&b, w->n->op, ins, w->n->ins.len, w->n->attrs, &t, 1);
   if (ir_eval_node(&ev, one, in, &res, &cx->scratch)) return false;
   *out = res->data[0];
@@ -65,7 +61,7 @@ static bool fold_element(const Rewrite *w, double *out) {
 static Value *fold(Rewrite *w) {
   double c;
   if (!op_is(w->n->op, TRAIT_EW) || !fold_element(w, &c)) return NULL;
-  return ir_const_like(w->b, result(w), c);
+  return ir_const_like(w->b, rw_result(w), c);
 }
 
 /* f(broadcast x, broadcast y, const) = broadcast f(x, y, const). */
@@ -82,7 +78,7 @@ static Value *spread(Rewrite *w) {
       return NULL;
     like = d;
   }
-  if (!like || type_is_ragged(&result(w)->type)) return NULL;
+  if (!like || type_is_ragged(&rw_result(w)->type)) return NULL;
   Type small = like->ins.data[0]->type;
   Value *ins[8];
   assert(n->ins.len <= COUNT_OF(ins));
@@ -93,10 +89,10 @@ static Value *spread(Rewrite *w) {
                  ? ir_const(w->b, type_with_dtype(small, dtype), c)
                  : inner(w, i, 0);
   }
-  Type t = type_with_dtype(small, result(w)->type.dtype);
+  Type t = type_with_dtype(small, rw_result(w)->type.dtype);
   Node *f = ir_node_raw(w->b, n->op, ins, n->ins.len, n->attrs, &t, 1);
   return ir_broadcast(w->b, f->outs.data[0], attr_sym(like, "map"),
-                      result(w)->type);
+                      rw_result(w)->type);
 }
 
 /* ---- arithmetic -------------------------------------------------------- */
@@ -191,7 +187,9 @@ static Value *same_choice(Rewrite *w) {
 /* ---- casts ------------------------------------------------------------- */
 
 static Value *cast_same(Rewrite *w) {
-  return rw_in(w, 0)->type.dtype == result(w)->type.dtype ? rw_in(w, 0) : NULL;
+  return rw_in(w, 0)->type.dtype == rw_result(w)->type.dtype
+             ? rw_in(w, 0)
+             : NULL;
 }
 
 /* Every value of `from` is one of `to`. */
@@ -205,11 +203,11 @@ static bool is_widening(Dtype from, Dtype to) {
 static Value *cast_cast(Rewrite *w) {
   Value *x = inner(w, 0, 0);
   if (!is_widening(x->type.dtype, rw_in(w, 0)->type.dtype)) return NULL;
-  return ir_cast(w->b, x, result(w)->type.dtype);
+  return ir_cast(w->b, x, rw_result(w)->type.dtype);
 }
 
 static Value *bitcast_bitcast(Rewrite *w) {
-  return ir_bitcast(w->b, inner(w, 0, 0), result(w)->type.dtype);
+  return ir_bitcast(w->b, inner(w, 0, 0), rw_result(w)->type.dtype);
 }
 
 /* ---- gradients are there ----------------------------------------------- */

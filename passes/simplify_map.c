@@ -7,21 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-static Value *result(const Rewrite *w) {
-  return w->n->outs.data[0];
-}
-static Node *def(const Rewrite *w, uint32_t i) {
-  return rw_in(w, i)->def;
-}
-
-static IndexMap map_of(const Node *n) {
-  IndexMap m;
-  bool ok = map_parse(attr_sym(n, "map"), &m);
-  assert(ok);
-  (void)ok;
-  return m;
-}
-
 static Sym text(const Rewrite *w, const IndexMap *m) {
   return map_text(w->b->cx, m);
 }
@@ -66,7 +51,7 @@ static Value *contract_transposed(Rewrite *w) {
   Value *ins[2];
   bool changed = false;
   for (int i = 0; i < 2; i++) {
-    Node *d = def(w, (uint32_t)i);
+    Node *d = rw_def(w, (uint32_t)i);
     ins[i] = rw_in(w, (uint32_t)i);
     if (!d || d->op != OP_transpose) continue;
     char letters[MAX_RANK + 1];
@@ -92,7 +77,7 @@ static Value *sum_to(Rewrite *w, Value *x, char *letters, const char *keep) {
  * leaves it. If the other operand has it and the result not, it is summed
  * there; if only the result has it, the result is what repeats. */
 static Value *drop_repeated(Rewrite *w, int i) {
-  Node *d = def(w, (uint32_t)i);
+  Node *d = rw_def(w, (uint32_t)i);
   IndexMap m = map_of(w->n);
   char all[MAX_RANK + 1], seen[4 * MAX_RANK];
   Value *ins[2] = {rw_in(w, 0), rw_in(w, 1)};
@@ -110,13 +95,13 @@ static Value *drop_repeated(Rewrite *w, int i) {
   IndexMap repeat = {.n_ins = 1};
   strcpy(repeat.ins[0], m.out);
   strcpy(repeat.out, all);
-  return ir_broadcast(w->b, v, text(w, &repeat), result(w)->type);
+  return ir_broadcast(w->b, v, text(w, &repeat), rw_result(w)->type);
 }
 
 static Value *contract_broadcast(Rewrite *w) {
   if (any_ragged(w->n)) return NULL;
   for (int i = 0; i < 2; i++)
-    if (def(w, (uint32_t)i) && def(w, (uint32_t)i)->op == OP_broadcast)
+    if (rw_def(w, (uint32_t)i) && rw_def(w, (uint32_t)i)->op == OP_broadcast)
       return drop_repeated(w, i);
   return NULL;
 }
@@ -125,8 +110,8 @@ static Value *spread_to(Rewrite *w, uint32_t i, const IndexMap *m) {
   IndexMap s = {.n_ins = 1};
   strcpy(s.ins[0], m->ins[i]);
   strcpy(s.out, m->out);
-  Value *x = ir_cast_to(w->b, rw_in(w, i), result(w)->type.dtype);
-  return ir_broadcast(w->b, x, text(w, &s), result(w)->type);
+  Value *x = ir_cast_to(w->b, rw_in(w, i), rw_result(w)->type.dtype);
+  return ir_broadcast(w->b, x, text(w, &s), rw_result(w)->type);
 }
 
 static Value *contract_product(Rewrite *w) { /* no letter is summed */
@@ -157,22 +142,22 @@ static Value *reduce_ones(Rewrite *w) {
   strcpy(kept, m.ins[0]);
   keep_letters(kept, m.out);
   if (strcmp(kept, m.out) != 0) return NULL;
-  return ir_reshape(w->b, rw_in(w, 0), result(w)->type);
+  return ir_reshape(w->b, rw_in(w, 0), rw_result(w)->type);
 }
 
 static Value *reduce_transposed(Rewrite *w) {
   IndexMap m = map_of(w->n);
   char letters[MAX_RANK + 1];
-  pull_back(def(w, 0), m.ins[0], letters);
+  pull_back(rw_def(w, 0), m.ins[0], letters);
   strcpy(m.ins[0], letters);
-  return ir_reduce(w->b, w->n->op, def(w, 0)->ins.data[0], text(w, &m));
+  return ir_reduce(w->b, w->n->op, rw_def(w, 0)->ins.data[0], text(w, &m));
 }
 
 /* A reduction of one of its kind that nothing else reads: letters that are
  * summed there get names of their own. */
 static Value *reduce_twice(Rewrite *w) {
   if (rw_uses(w, rw_in(w, 0)) != 1) return NULL;
-  IndexMap outer = map_of(w->n), in = map_of(def(w, 0)), m = outer;
+  IndexMap outer = map_of(w->n), in = map_of(rw_def(w, 0)), m = outer;
   m.ins[0][0] = '\0';
   for (int i = 0; in.ins[0][i]; i++) {
     const char *at = strchr(in.out, in.ins[0][i]);
@@ -182,18 +167,18 @@ static Value *reduce_twice(Rewrite *w) {
     m.ins[0][i] = at ? outer.ins[0][at - in.out] : map_free_letter(&used);
     m.ins[0][i + 1] = '\0';
   }
-  return ir_reduce(w->b, w->n->op, def(w, 0)->ins.data[0], text(w, &m));
+  return ir_reduce(w->b, w->n->op, rw_def(w, 0)->ins.data[0], text(w, &m));
 }
 
 /* Over letters along which the operand repeats: the sum is a multiple, the
  * largest and smallest are what they were. */
 static Value *reduce_broadcast(Rewrite *w) {
   IndexMap m = map_of(w->n), spread = {.n_ins = 1};
-  Node *d = def(w, 0);
+  Node *d = rw_def(w, 0);
   if (any_ragged(w->n)) return NULL;
   pull_back(d, m.ins[0], spread.ins[0]);
   double times = 1;
-  Type t = {.dtype = result(w)->type.dtype};
+  Type t = {.dtype = rw_result(w)->type.dtype};
   for (const char *c = m.ins[0]; *c; c++) {
     int64_t size = size_of(rw_in(w, 0), m.ins[0], *c);
     if (!strchr(spread.ins[0], *c) && !strchr(m.out, *c)) {
@@ -215,13 +200,13 @@ static Value *reduce_broadcast(Rewrite *w) {
 
 /* A sum of one constant, as long as the product is exact in every dtype. */
 static Value *sum_const(Rewrite *w) {
-  double c = attr_float(def(w, 0), "value");
+  double c = attr_float(rw_def(w, 0), "value");
   IndexMap m = map_of(w->n);
   if (any_ragged(w->n)) return NULL;
   for (const char *l = m.ins[0]; *l; l++)
     if (!strchr(m.out, *l)) c *= (double)size_of(rw_in(w, 0), m.ins[0], *l);
   if (c != trunc(c) || fabs(c) > 1 << 24) return NULL;
-  return ir_const_like(w->b, result(w), c);
+  return ir_const_like(w->b, rw_result(w), c);
 }
 
 #define ANY ANY_OP

@@ -6,21 +6,6 @@
 
 #include <string.h>
 
-static Value *result(const Rewrite *w) {
-  return w->n->outs.data[0];
-}
-static Node *def(const Rewrite *w, uint32_t i) {
-  return rw_in(w, i)->def;
-}
-
-static IndexMap map_of(const Node *n) {
-  IndexMap m;
-  bool ok = map_parse(attr_sym(n, "map"), &m);
-  assert(ok);
-  (void)ok;
-  return m;
-}
-
 /* `letters` name the dims of the result of move `m`; names those of its
  * operand, all of which the result has. */
 static void pull_back(const IndexMap *m, const char *letters, char *out) {
@@ -32,7 +17,7 @@ static void pull_back(const IndexMap *m, const char *letters, char *out) {
 
 /* Every element of operand 0 is one constant, and so is the result's. */
 static Value *move_const(Rewrite *w) {
-  return ir_const_like(w->b, result(w), attr_float(def(w, 0), "value"));
+  return ir_const_like(w->b, rw_result(w), attr_float(rw_def(w, 0), "value"));
 }
 
 /* Zeros in, zeros out. */
@@ -40,7 +25,7 @@ static Value *move_zero(Rewrite *w) {
   uint32_t x = w->n->op == OP_scatter_add ? 1 : 0;
   double c;
   if (!rw_is_const(rw_in(w, x), &c) || c != 0) return NULL;
-  return ir_const_like(w->b, result(w), 0.0);
+  return ir_const_like(w->b, rw_result(w), 0.0);
 }
 
 /* ---- transpose, broadcast ---------------------------------------------- */
@@ -52,7 +37,7 @@ static Value *drop_move(Rewrite *w) {
 
 /* A move of a transpose or broadcast, as one move. */
 static IndexMap through(const Rewrite *w) {
-  IndexMap outer = map_of(w->n), inner = map_of(def(w, 0)), m = outer;
+  IndexMap outer = map_of(w->n), inner = map_of(rw_def(w, 0)), m = outer;
   m.ins[0][0] = '\0';
   pull_back(&inner, outer.ins[0], m.ins[0]);
   return m;
@@ -60,13 +45,13 @@ static IndexMap through(const Rewrite *w) {
 
 static Value *transpose_transpose(Rewrite *w) {
   IndexMap m = through(w);
-  return ir_transpose(w->b, def(w, 0)->ins.data[0], map_text(w->b->cx, &m));
+  return ir_transpose(w->b, rw_def(w, 0)->ins.data[0], map_text(w->b->cx, &m));
 }
 
 static Value *to_broadcast(Rewrite *w) {
   IndexMap m = through(w);
-  return ir_broadcast(w->b, def(w, 0)->ins.data[0], map_text(w->b->cx, &m),
-                      result(w)->type);
+  return ir_broadcast(w->b, rw_def(w, 0)->ins.data[0], map_text(w->b->cx, &m),
+                      rw_result(w)->type);
 }
 
 /* A broadcast without new letters. */
@@ -79,17 +64,18 @@ static Value *broadcast_same(Rewrite *w) {
 /* ---- reshape ----------------------------------------------------------- */
 
 static Value *reshape_same(Rewrite *w) {
-  return type_equal(&rw_in(w, 0)->type, &result(w)->type) ? rw_in(w, 0) : NULL;
+  return type_equal(&rw_in(w, 0)->type, &rw_result(w)->type) ? rw_in(w, 0)
+                                                             : NULL;
 }
 
 static Value *reshape_reshape(Rewrite *w) {
-  return ir_reshape(w->b, def(w, 0)->ins.data[0], result(w)->type);
+  return ir_reshape(w->b, rw_def(w, 0)->ins.data[0], rw_result(w)->type);
 }
 
 /* Of a scalar, spread: the dims do not matter. */
 static Value *reshape_splat(Rewrite *w) {
-  Value *x = def(w, 0)->ins.data[0];
-  return x->type.rank == 0 ? ir_splat(w->b, x, result(w)->type) : NULL;
+  Value *x = rw_def(w, 0)->ins.data[0];
+  return x->type.rank == 0 ? ir_splat(w->b, x, rw_result(w)->type) : NULL;
 }
 
 /* ---- slice, pad, concat ------------------------------------------------ */
@@ -102,11 +88,12 @@ static int64_t size_of(const Value *v, int dim) {
 }
 
 static Value *slice_all(Rewrite *w) {
-  return type_equal(&rw_in(w, 0)->type, &result(w)->type) ? rw_in(w, 0) : NULL;
+  return type_equal(&rw_in(w, 0)->type, &rw_result(w)->type) ? rw_in(w, 0)
+                                                             : NULL;
 }
 
 static Value *slice_slice(Rewrite *w) {
-  Node *in = def(w, 0);
+  Node *in = rw_def(w, 0);
   int dim = dim_of(w->n);
   if (dim_of(in) != dim) return NULL;
   return ir_slice(w->b, in->ins.data[0], dim,
@@ -116,19 +103,19 @@ static Value *slice_slice(Rewrite *w) {
 
 /* Wholly inside of what was padded, or wholly outside of it. */
 static Value *slice_pad(Rewrite *w) {
-  Node *in = def(w, 0);
+  Node *in = rw_def(w, 0);
   int dim = dim_of(w->n);
   if (dim_of(in) != dim) return NULL;
   int64_t size = attr_int(w->n, "size"), inner = size_of(in->ins.data[0], dim);
   int64_t start = attr_int(w->n, "start") - attr_int(in, "lo");
   if (start + size <= 0 || start >= inner)
-    return ir_const_like(w->b, result(w), 0.0);
+    return ir_const_like(w->b, rw_result(w), 0.0);
   if (start < 0 || start + size > inner) return NULL;
   return ir_slice(w->b, in->ins.data[0], dim, start, size);
 }
 
 static Value *slice_concat(Rewrite *w) {
-  Node *in = def(w, 0);
+  Node *in = rw_def(w, 0);
   int dim = dim_of(w->n);
   if (dim_of(in) != dim) return NULL;
   int64_t start = attr_int(w->n, "start"), size = attr_int(w->n, "size");
@@ -142,14 +129,14 @@ static Value *slice_concat(Rewrite *w) {
 }
 
 static Value *slice_broadcast(Rewrite *w) {
-  Node *in = def(w, 0);
+  Node *in = rw_def(w, 0);
   IndexMap m = map_of(in);
   Value *x = in->ins.data[0];
   const char *at = strchr(m.ins[0], m.out[dim_of(w->n)]);
   if (at)
     x = ir_slice(w->b, x, (int)(at - m.ins[0]), attr_int(w->n, "start"),
                  attr_int(w->n, "size"));
-  return ir_broadcast(w->b, x, attr_sym(in, "map"), result(w)->type);
+  return ir_broadcast(w->b, x, attr_sym(in, "map"), rw_result(w)->type);
 }
 
 static Value *pad_none(Rewrite *w) {
@@ -158,7 +145,7 @@ static Value *pad_none(Rewrite *w) {
 }
 
 static Value *pad_pad(Rewrite *w) {
-  Node *in = def(w, 0);
+  Node *in = rw_def(w, 0);
   int dim = dim_of(w->n);
   if (dim_of(in) != dim) return NULL;
   return ir_pad(w->b, in->ins.data[0], dim,
@@ -175,7 +162,7 @@ static Value *concat_concat(Rewrite *w) {
   ValueVec parts = {0};
   bool nested = false;
   for (uint32_t i = 0; i < w->n->ins.len; i++) {
-    Node *d = def(w, i);
+    Node *d = rw_def(w, i);
     bool open = d && d->op == OP_concat && dim_of(d) == dim_of(w->n);
     nested |= open;
     for (uint32_t k = 0; k < (open ? d->ins.len : 1); k++)
@@ -188,11 +175,11 @@ static Value *concat_concat(Rewrite *w) {
 /* Neighbouring slices of one value, in order, are one slice. */
 static Value *concat_slices(Rewrite *w) {
   int dim = dim_of(w->n);
-  Node *first = def(w, 0);
+  Node *first = rw_def(w, 0);
   if (dim_of(first) != dim) return NULL;
   int64_t end = attr_int(first, "start");
   for (uint32_t i = 0; i < w->n->ins.len; i++) {
-    Node *d = def(w, i);
+    Node *d = rw_def(w, i);
     if (!d || d->op != OP_slice || dim_of(d) != dim ||
         d->ins.data[0] != first->ins.data[0] || attr_int(d, "start") != end)
       return NULL;
@@ -204,12 +191,12 @@ static Value *concat_slices(Rewrite *w) {
 
 /* pad(a) + pad(b) where one begins after the other ends. */
 static Value *add_pads(Rewrite *w) {
-  Node *lower = def(w, 0), *upper = def(w, 1);
+  Node *lower = rw_def(w, 0), *upper = rw_def(w, 1);
   int dim = dim_of(lower);
   if (dim_of(upper) != dim) return NULL;
   if (attr_int(lower, "lo") > attr_int(upper, "lo")) {
-    lower = def(w, 1);
-    upper = def(w, 0);
+    lower = rw_def(w, 1);
+    upper = rw_def(w, 0);
   }
   int64_t start = attr_int(lower, "lo"), hi = attr_int(upper, "hi");
   int64_t gap =
@@ -232,7 +219,7 @@ static Value *add_pads(Rewrite *w) {
 /* A transpose of a sum that nothing else reads: the sum can come out in that
  * order. */
 static Value *transpose_sum(Rewrite *w) {
-  Node *in = def(w, 0);
+  Node *in = rw_def(w, 0);
   if (rw_uses(w, rw_in(w, 0)) != 1) return NULL;
   IndexMap outer = map_of(w->n), m = map_of(in);
   char order[MAX_RANK + 1] = "";

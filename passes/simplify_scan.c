@@ -105,14 +105,6 @@ static void drop_unneeded(Shrink *s) {
 
 /* ---- inputs ------------------------------------------------------------ */
 
-static IndexMap map_of(const Node *n) {
-  IndexMap m;
-  bool ok = map_parse(attr_sym(n, "map"), &m);
-  assert(ok);
-  (void)ok;
-  return m;
-}
-
 /* A constant or broadcast handed in as it is: what to read instead, inside. */
 static Value *inside_invariant(Shrink *s, const LoopInput *in) {
   const Node *d = in->outer->def;
