@@ -11,7 +11,9 @@
  * spans and best fit turn into offsets.
  *
  * A carry that is stacked as well lives in the stack, which gets one row more:
- * the turn at row i reads row i and writes row i + 1, and no copy is needed.
+ * the turn at row i reads row i and writes row i + 1, and no copy is needed. So
+ * does one whose value before the turn is stacked: that is the same stack, a
+ * row back, and a carry that is stacked both ways has one stack for both.
  *
  *   %h, %ys = scan %h0, %u {carries=1, ...} (%i, %hp, %uu) {
  *     %h1 = fused %hp, %uu ...
@@ -291,33 +293,41 @@ static void send_init(Plan *p, Region *r, Node *n, uint32_t c, Home h) {
   set_home(p, v, h);
 }
 
-/* A number of a result that stacks what carry c becomes, 0 for none. */
-static uint32_t stacked_carry(const Plan *p, const Node *n, uint32_t c) {
+/* Whether result i stacks carry c: what it becomes, or what it was. */
+static bool stacks(const Node *n, uint32_t i, uint32_t c) {
   const Region *body = n->body;
-  uint32_t carries = (uint32_t)attr_int(n, "carries");
-  Value *next = body->results.data[c];
-  if (!can_send(p, next)) return 0;
-  for (uint32_t i = carries; i < body->results.len; i++)
-    if (body->results.data[i] == next && !home_of(p, n->outs.data[i])) return i;
-  return 0;
+  return body->results.data[i] == body->results.data[c] ||
+         body->results.data[i] == body->params.data[1 + c];
 }
 
-/* Carry c in the stack that is result s, one row apart. */
-static void send_in_stack(Plan *p, Region *r, Node *n, uint32_t c, uint32_t s,
-                          int depth) {
+/* Whether carry c changes each turn and some result stacks it. */
+static bool is_stacked(const Plan *p, const Node *n, uint32_t c) {
+  const Region *body = n->body;
+  if (!can_send(p, body->results.data[c])) return false;
+  for (uint32_t i = (uint32_t)attr_int(n, "carries"); i < n->outs.len; i++)
+    if (stacks(n, i, c) && !home_of(p, n->outs.data[i])) return true;
+  return false;
+}
+
+/* Carry c in a stack, one row apart; so are all results that stack it. */
+static void send_in_stack(Plan *p, Region *r, Node *n, uint32_t c, int depth) {
   int64_t length = attr_int(n, "length");
   bool reverse = attr_bool(n, "reverse");
   int64_t row = type_bytes(&n->outs.data[c]->type);
+  Value *param = n->body->params.data[1 + c];
   Buffer *b = new_buffer(p, r, row * (length + 1));
   b->pinned = true;
   Home before = {b, reverse ? row : 0, {0}};
   Home after = {b, reverse ? 0 : row, {0}};
-  set_home(p, n->outs.data[s], after);
+  for (uint32_t i = (uint32_t)attr_int(n, "carries"); i < n->outs.len; i++)
+    if (stacks(n, i, c) && !home_of(p, n->outs.data[i]))
+      set_home(p, n->outs.data[i],
+               n->body->results.data[i] == param ? before : after);
   Home last = {b, reverse ? 0 : row * length, {0}};
   set_home(p, n->outs.data[c], last);
   Home first = {b, reverse ? row * length : 0, {0}};
   before.stride[depth] = after.stride[depth] = row;
-  set_home(p, n->body->params.data[1 + c], before);
+  set_home(p, param, before);
   set_home(p, n->body->results.data[c], after);
   send_init(p, r, n, c, first);
 }
@@ -344,23 +354,32 @@ static void send_stack(Plan *p, Region *r, Node *n, uint32_t i, int depth) {
   send_result(p, n->body, i, h, NULL);
 }
 
-static void send_scan(Plan *p, Region *r, Node *n, int depth) {
+/* What a turn hands on unchanged is copied before anything is overwritten, but
+ * for a carry that stays where it is, in its buffer or in a stack. */
+static void own_results(Plan *p, Node *n) {
   uint32_t carries = (uint32_t)attr_int(n, "carries");
   Region *body = n->body;
-  /* What a turn hands on unchanged is copied before anything is overwritten. */
-  for (uint32_t i = 0; i < body->results.len; i++)
-    if (i >= carries || body->results.data[i] != body->params.data[1 + i])
-      body->results.data[i] = owned(p, body, body->results.data[i]);
+  for (uint32_t i = 0; i < body->results.len; i++) {
+    const Value *v = body->results.data[i];
+    bool stays = i < carries && v == body->params.data[1 + i];
+    for (uint32_t c = 0; c < carries && i >= carries && !stays; c++)
+      stays = stacks(n, i, c) && is_stacked(p, n, c);
+    if (!stays) body->results.data[i] = owned(p, body, body->results.data[i]);
+  }
+}
+
+static void send_scan(Plan *p, Region *r, Node *n, int depth) {
+  uint32_t carries = (uint32_t)attr_int(n, "carries");
+  own_results(p, n);
   for (uint32_t c = 0; c < carries; c++) {
-    uint32_t s = stacked_carry(p, n, c);
-    if (s)
-      send_in_stack(p, r, n, c, s, depth);
+    if (is_stacked(p, n, c))
+      send_in_stack(p, r, n, c, depth);
     else
       send_carry(p, r, n, c);
   }
   for (uint32_t i = carries; i < n->outs.len; i++)
     send_stack(p, r, n, i, depth);
-  send_scans(p, body, depth + 1);
+  send_scans(p, n->body, depth + 1);
 }
 
 /* ---- entries: parameters and results ------------------------------------ */
