@@ -41,6 +41,8 @@ typedef enum KKind {
                  index: of the first a[1] lanes; the others are zeros */
   K_STORE,    /* base[a[0]] = a[1]; lanes > 1: consecutive; with a[2], an
                  index: the first a[2] lanes */
+  K_FETCH,    /* has the memory around base[a[0]] brought near for a later load;
+                 changes nothing, and may be past the end of what base has */
   K_FOR,      /* for (iv = a[0]; iv < a[1]; iv += number) body, with accs */
   K_ACC,      /* the number-th carried value of loop `loop`; starts as a[0] */
   K_RESULT,   /* the number-th carried value after loop `loop` */
@@ -171,6 +173,7 @@ KVal *kb_gather(KBuild *b, KBase base, KVal *index, KVal *offsets);
 KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets, int lanes,
                    int floor);
 void kb_store(KBuild *b, KBase base, KVal *index, KVal *v);
+void kb_fetch(KBuild *b, KBase base, KVal *index);
 /* Of the first `count` lanes, an index, at most all: those of a load beyond are
  * zeros, and memory is not touched there. */
 KVal *kb_load_some(KBuild *b, KBase base, KVal *index, KVal *count, int lanes);

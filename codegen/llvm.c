@@ -177,8 +177,7 @@ static LLVMTypeRef memory_type(Body *e, Dtype dtype, int lanes) {
   return lanes > 1 ? LLVMVectorType(byte, (unsigned)lanes) : byte;
 }
 
-/* Address of element `at` of a base. */
-static LLVMValueRef address(Body *e, const KBase *base, LLVMValueRef at) {
+static LLVMValueRef start_of(Body *e, const KBase *base) {
   LLVMValueRef p = NULL;
   switch (base->kind) {
   case KB_ARG: p = e->args[base->number]; break;
@@ -190,6 +189,12 @@ static LLVMValueRef address(Body *e, const KBase *base, LLVMValueRef at) {
     LLVMTypeRef byte = LLVMInt8TypeInContext(e->c);
     p = LLVMBuildInBoundsGEP2(e->b, byte, p, &bytes, 1, "");
   }
+  return p;
+}
+
+/* Address of element `at` of a base. */
+static LLVMValueRef address(Body *e, const KBase *base, LLVMValueRef at) {
+  LLVMValueRef p = start_of(e, base);
   LLVMTypeRef t = memory_type(e, base->dtype, 1);
   return LLVMBuildInBoundsGEP2(e->b, t, p, &at, 1, "");
 }
@@ -280,6 +285,17 @@ static void store_some(Body *e, const KVal *k, LLVMValueRef v, LLVMValueRef p) {
   LLVMValueRef a[4] = {LLVMBuildBitCast(e->b, v, types[0], ""), p, align,
                        first_lanes(e, value(e, k->a[2]), types[0])};
   call(e, "llvm.masked.store", types, 2, a, 4);
+}
+
+/* To be read, kept in all caches, data. */
+static void fetch(Body *e, const KVal *k) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  LLVMTypeRef t = memory_type(e, k->base.dtype, 1);
+  LLVMValueRef at = value(e, k->a[0]), p = start_of(e, &k->base);
+  LLVMValueRef a[4] = {LLVMBuildGEP2(e->b, t, p, &at, 1, ""),
+                       LLVMConstInt(i32, 0, false), LLVMConstInt(i32, 3, false),
+                       LLVMConstInt(i32, 1, false)};
+  call(e, "llvm.prefetch", &e->ptr, 1, a, 4);
 }
 
 static LLVMValueRef load(Body *e, const KVal *k) {
@@ -462,6 +478,7 @@ static LLVMValueRef statement(Body *e, const KVal *k) {
   case K_LANES: return lanes_from(e, value(e, k->a[0]), k->lanes);
   case K_LOAD: return load(e, k);
   case K_STORE: store(e, k); return NULL;
+  case K_FETCH: fetch(e, k); return NULL;
   case K_FOR: for_loop(e, k); return NULL;
   case K_IF: if_block(e, k); return NULL;
   case K_FOLD: return fold(e, k);

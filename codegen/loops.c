@@ -402,6 +402,13 @@ void kb_store(KBuild *b, KBase base, KVal *index, KVal *v) {
   append(b, p);
 }
 
+void kb_fetch(KBuild *b, KBase base, KVal *index) {
+  assert(index->index);
+  KVal p = {.kind = K_FETCH, .base = base, .a = {index}};
+  operands_level(b, &p);
+  append(b, p);
+}
+
 KVal *kb_load_some(KBuild *b, KBase base, KVal *index, KVal *count, int lanes) {
   assert(index->index && count->index);
   if (count->kind == K_INDEX && count->number == lanes)

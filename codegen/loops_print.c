@@ -98,6 +98,7 @@ static const char *statement_word(const KVal *v) {
   case K_LANES: return "lanes";
   case K_LOAD: return "load";
   case K_STORE: return "store";
+  case K_FETCH: return "fetch";
   case K_FOLD: return "fold";
   case K_ZIP: return v->value != 0 ? "zip upper" : "zip lower";
   case K_DOT: return "dot";
@@ -167,6 +168,10 @@ static void print_statement(Printer *p, const KVal *v) {
     buf_add(p->out, "}\n");
   } else if (is_tile(v)) {
     print_tile(p, v);
+  } else if (v->kind == K_FETCH) {
+    buf_add(p->out, "fetch ");
+    print_base(p, v);
+    buf_add(p->out, "\n");
   } else if (v->kind == K_STORE) {
     buf_add(p->out, "store ");
     print_base(p, v);

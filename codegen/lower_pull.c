@@ -9,6 +9,11 @@
 
 #include <string.h>
 
+enum {
+  LARGE = 1 << 20, /* bytes of an argument that comes from memory, about */
+  AHEAD = 2048     /* bytes in front of a walk through it that are asked for */
+};
+
 /* Letters of the stored dims: without that of a ragged value's groups. */
 static const char *stored(const Type *t, const char *letters) {
   return type_is_ragged(t) ? letters + 1 : letters;
@@ -281,10 +286,18 @@ static KVal *load_row(Lower *l, const LwValue *lv, const LwRow *row,
   return lw_load(l, row->base, inner, row->level);
 }
 
+static KVal *pull_argument(Lower *l, const LwValue *lv, const Ix *at) {
+  KBase base = kb_arg(lv->arg, lv->v->type.dtype);
+  Ix from = lw_linear(l, lv->dims, lv->rank, at);
+  if (l->flat && from.stride && type_bytes(&lv->v->type) >= LARGE)
+    kb_fetch(l->b, base,
+             kb_alu_c(l->b, A_ADD, from.base,
+                      AHEAD / dtype_info[base.dtype].bytes));
+  return lw_load(l, base, from, 0);
+}
+
 static KVal *pull_new(Lower *l, LwValue *lv, const Ix *at) {
-  if (lv->arg >= 0)
-    return lw_load(l, kb_arg(lv->arg, lv->v->type.dtype),
-                   lw_linear(l, lv->dims, lv->rank, at), 0);
+  if (lv->arg >= 0) return pull_argument(l, lv, at);
   LwRow *row = row_for(l, lv, at);
   return row ? load_row(l, lv, row, at) : lw_compute(l, lv->v, at);
 }

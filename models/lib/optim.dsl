@@ -10,9 +10,10 @@ fn adam(rate, b1 = 0.9, b2 = 0.999, eps = 1e-8)(p: f32[..], g: f32[..]) {
   let v1 = b2 * v + (1.0 - b2) * g * g
   set m = m1
   set v = v1
-  let m_hat = m1 / (1.0 - exp(t * log(b1)))
-  let v_hat = v1 / (1.0 - exp(t * log(b2)))
-  return p - rate * m_hat / (sqrt(v_hat) + eps)
+  # Corrections of the step, as factors: one division an element is enough.
+  let m_scale = rate / (1.0 - exp(t * log(b1)))
+  let v_scale = 1.0 / (1.0 - exp(t * log(b2)))
+  return p - m_scale * m1 / (sqrt(v_scale * v1) + eps)
 }
 
 # Plain gradient descent.

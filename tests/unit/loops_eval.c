@@ -319,6 +319,7 @@ static void run_statement(Run *r, const KVal *v) {
   case K_FOLD: run_fold(r, v); return;
   case K_ZIP: run_zip(r, v); return;
   case K_DOT: run_dot(r, v); return;
+  case K_FETCH: return; /* changes nothing */
   case K_TILE_ZERO:
   case K_TILE_LOAD:
   case K_TILE_STORE:
