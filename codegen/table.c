@@ -167,7 +167,8 @@ typedef struct Record {
   ConstVec args;
   uint32_t n_outs;
   bool reverse;
-  int64_t count, flops;
+  int64_t count, flops, bytes;
+  Dtype dtype;
   LLVMValueRef kernel, gemm;
 } Record;
 
@@ -182,7 +183,9 @@ static void add_record(Table *t, Record *r) {
                       c_array(t, &r->args),
                       r->kernel ? r->kernel : c_null(t),
                       r->gemm ? r->gemm : c_null(t),
-                      c_i64(t, r->flops)};
+                      c_i64(t, r->flops),
+                      c_i64(t, r->bytes),
+                      c_i32(t, r->dtype)};
   vec_push(t->a, &t->records, C_STRUCT(t, MoertRecord, f));
 }
 
@@ -192,6 +195,16 @@ static int64_t node_flops(const Node *n) {
     for (uint32_t i = 0; i < n->body->nodes.len; i++)
       macs += ir_macs(n->body->nodes.data[i]);
   return 2 * macs;
+}
+
+/* The dtype of its largest product's operands. */
+static Dtype node_dtype(const Node *n) {
+  const Node *largest = n;
+  if (n->op == OP_fused)
+    for (uint32_t i = 0; i < n->body->nodes.len; i++)
+      if (ir_macs(n->body->nodes.data[i]) > ir_macs(largest))
+        largest = n->body->nodes.data[i];
+  return ir_macs(largest) ? largest->ins.data[0]->type.dtype : DT_bool;
 }
 
 /* "%h1, %c1: fused rows"; a contraction by the name of its kernel. */
@@ -252,6 +265,8 @@ static void launch(Table *t, Node *n) {
     r.args.data[0] = left;
   }
   r.flops = node_flops(n);
+  r.bytes = ir_bytes(n);
+  r.dtype = node_dtype(n);
   if (gemm) {
     r.gemm = c_gemm(t, &g);
   } else {
@@ -272,6 +287,7 @@ static void reshape(Table *t, const Node *n) {
   if (same_place(&n->ins.data[0]->place, &n->outs.data[0]->place)) return;
   Record r = record_of(t, MOERT_COPY, n);
   add_args(t, &r, n, n->ins.len);
+  r.bytes = ir_bytes(n);
   add_record(t, &r);
 }
 

@@ -538,3 +538,38 @@ int64_t ir_macs(const Node *n) {
     }
   return macs;
 }
+
+/* Bytes that a node reads of operand `v`: no more than the results' where it
+ * takes a part of it. */
+static int64_t bytes_read(const Value *v, const Node *n) {
+  if ((n->op == OP_gather || n->op == OP_slice) && n->ins.data[0] == v)
+    return type_bytes(&n->outs.data[0]->type);
+  return type_bytes(&v->type);
+}
+
+static int64_t bytes_read_in(const Value *v, const Region *r) {
+  int64_t bytes = 0;
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    bool uses = false;
+    for (uint32_t k = 0; k < n->ins.len; k++)
+      uses |= n->ins.data[k] == v;
+    if (uses) bytes += bytes_read(v, n);
+  }
+  return bytes;
+}
+
+int64_t ir_bytes(const Node *n) {
+  int64_t bytes = 0;
+  for (uint32_t i = 0; i < n->ins.len; i++) {
+    const Value *v = n->ins.data[i];
+    int64_t all = type_bytes(&v->type);
+    int64_t read = n->op == OP_fused
+                       ? bytes_read_in(n->body->params.data[i], n->body)
+                       : bytes_read(v, n);
+    bytes += read < all ? read : all;
+  }
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    bytes += type_bytes(&n->outs.data[i]->type);
+  return bytes;
+}

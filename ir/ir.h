@@ -308,6 +308,9 @@ uint32_t *ir_use_counts(Entry *e, Arena *a);
 /* Multiply-adds of a contraction: the product of all letters of its map, a
  * ragged pair (group, row) counting its R rows. 0 for any other op. */
 int64_t ir_macs(const Node *n);
+/* Bytes that one execution of a node moves at least: each operand read once, or
+ * only the rows and slices taken of it, and each result written once. */
+int64_t ir_bytes(const Node *n);
 
 /* The value that says which rows of a ragged value belong to whom: `ids`
  * before expand, `offsets` after. It is an operand of a dispatch or rows_gather

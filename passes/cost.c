@@ -114,13 +114,6 @@ static void count_params(Cost *c, Module *m, const Entry *e) {
 
 /* ---- operations --------------------------------------------------------- */
 
-static int64_t bytes_moved(const Node *n) {
-  int64_t bytes = 0;
-  for (uint32_t i = 0; i < n->ins.len; i++)
-    bytes += type_bytes(&n->ins.data[i]->type);
-  return bytes + type_bytes(&n->outs.data[0]->type);
-}
-
 /* Executions of a node's body for one of the node. */
 static int64_t body_times(const Node *n) {
   return n->op == OP_scan ? attr_int(n, "length") : 1;
@@ -136,7 +129,7 @@ static void count_products(Cost *c, const Region *r, int64_t times) {
     if (n->op == OP_contract) {
       Layer *l = layer_of(c, n->layer ? n->layer : sym(c->cx, ""));
       l->macs += times * ir_macs(n);
-      l->moved += times * bytes_moved(n);
+      l->moved += times * ir_bytes(n);
     }
     if (n->body) count_products(c, n->body, times * body_times(n));
   }

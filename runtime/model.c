@@ -15,8 +15,9 @@
 #include <unistd.h>
 
 const RtDtype rt_dtype[MOERT_DTYPE_COUNT] = {
-#define DT(name, bytes, kind, llvm, onednn, safetensors, sums, tol) \
-  [MOERT_##name] = {#name, safetensors, bytes, RT_##kind, onednn},
+#define DT(name, bytes, kind, llvm, onednn, safetensors, sums, tol)         \
+  [MOERT_##name] = {#name, safetensors, bytes, RT_##kind, onednn,           \
+                    MOERT_##sums},
 #include "dtypes.def"
 #undef DT
 };

@@ -172,7 +172,7 @@ MOERT_API int moert_threads(const MoertSession *s);
 
 /* A compiled model exports `const MoertDesc moert_model`. Everything in it is
  * constant data. Bump the version with any change to a struct below. */
-#define MOERT_ABI_VERSION 2
+#define MOERT_ABI_VERSION 3
 #define MOERT_MAGIC 0x63656f6du /* "moec" */
 #define MOERT_MAX_RANK 8
 #define MOERT_MAX_LOOPS 4
@@ -255,7 +255,9 @@ typedef struct MoertRecord {
   const MoertRef *args;
   const MoertKernel *kernel;
   const MoertGemm *gemm;
-  int64_t flops; /* of one execution */
+  int64_t flops; /* of the products in one execution */
+  int64_t bytes; /* that one execution reads and writes at least */
+  int32_t dtype; /* of its products' operands, where it has any */
 } MoertRecord;
 
 /* Where an entry's inputs are read and its results left. The runtime writes
@@ -342,6 +344,15 @@ MOERT_API MoertStatus moert_run_record(MoertSession *s, int entry, int index,
 MOERT_API MoertStatus moert_profile(MoertSession *s, int entry,
                                     const double **out_seconds,
                                     const int64_t **out_calls);
+
+/* ---- what the machine reaches at best, with the session's threads -------- */
+
+/* FLOP/s of a large matrix product with operands of a float dtype. */
+MOERT_API MoertStatus moert_peak_flops(const MoertSession *s, int dtype,
+                                       double *out_rate);
+/* Bytes a second, read and written, of a large copy. Takes 1 GiB of memory
+ * while it runs. */
+MOERT_API MoertStatus moert_peak_copy(const MoertSession *s, double *out_rate);
 
 #ifdef __cplusplus
 }

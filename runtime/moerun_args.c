@@ -81,8 +81,11 @@ static const Option options[] = {
      "below 1 more likely, above 1 more varied, 0 the likeliest; default 1"},
     {"--entry", "NAME", RUNS, OPT_TEXT, AT(entry),
      "the model's entry to run; default train, eval or decode"},
+    {"--roofline", NULL, BENCH, OPT_FLAG, AT(roofline),
+     "measure a large product and a large copy, and tell how near a step is\n"
+     "to the time that its products or its memory traffic must take"},
     {"--profile", NULL, BENCH, OPT_FLAG, AT(profile),
-     "time by source line, on standard error"},
+     "the same, and time by source line, on standard error"},
     {"--ir", "STAGE", INFO, OPT_TEXT, AT(ir),
      "print the embedded IR of a stage, e.g. frontend, plan"},
     {"--quiet", NULL, TRAIN | EVAL | SAMPLE, OPT_FLAG, AT(quiet),

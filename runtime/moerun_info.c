@@ -4,20 +4,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const char *const dtype_names[MOERT_DTYPE_COUNT] = {
-#define DT(name, ...) [MOERT_##name] = #name,
-#include "dtypes.def"
-#undef DT
-};
-static const int64_t dtype_bytes[MOERT_DTYPE_COUNT] = {
-#define DT(name, bytes, ...) [MOERT_##name] = bytes,
-#include "dtypes.def"
-#undef DT
-};
-
 static void type_text(int dtype, int rank, const int64_t *dims, char *out,
                       size_t bytes) {
-  size_t used = (size_t)snprintf(out, bytes, "%s[", dtype_names[dtype]);
+  size_t used = (size_t)snprintf(out, bytes, "%s[", run_dtype_name[dtype]);
   for (int i = 0; i < rank && used < bytes; i++)
     used += (size_t)snprintf(out + used, bytes - used, "%s%" PRId64,
                              i ? ", " : "", dims[i]);
@@ -92,7 +81,7 @@ static void print_slots(const MoertDesc *d) {
         elements *= s->dims[k];
       type_text(s->dtype, s->rank, s->dims, type, sizeof type);
       printf("    %-40s %-24s %14s\n", s->path, type,
-             run_bytes_text(elements * dtype_bytes[s->dtype]));
+             run_bytes_text(elements * run_dtype_bytes[s->dtype]));
       total += elements;
     }
     if (n) printf("    %-40s %39s\n", "all, elements", run_count_text(total));

@@ -136,6 +136,17 @@ double run_seconds(void) {
 
 /* ---- numbers as text ----------------------------------------------------- */
 
+const char *const run_dtype_name[MOERT_DTYPE_COUNT] = {
+#define DT(name, ...) [MOERT_##name] = #name,
+#include "dtypes.def"
+#undef DT
+};
+const int64_t run_dtype_bytes[MOERT_DTYPE_COUNT] = {
+#define DT(name, bytes, ...) [MOERT_##name] = bytes,
+#include "dtypes.def"
+#undef DT
+};
+
 enum { TEXT_BYTES = 40 };
 
 /* One of four buffers, in turn. */

@@ -101,6 +101,7 @@ typedef struct RtDtype {
   int64_t bytes;
   RtKind kind;
   int dnnl; /* dnnl_data_type_t */
+  int sums; /* dtype of sums of products */
 } RtDtype;
 extern const RtDtype rt_dtype[MOERT_DTYPE_COUNT];
 
@@ -255,7 +256,7 @@ typedef struct RunArgs {
   int64_t probe_every;
   int64_t tokens;
   double temperature;
-  bool quiet, profile, poison;
+  bool quiet, profile, roofline, poison;
   const char **sets; /* "name=value", n_sets of them */
   int n_sets;
 } RunArgs;
@@ -302,6 +303,8 @@ void run_close(Run *r);
 /* NULL, with the message printed, when the model has no such entry. */
 const MoertEntry *run_entry(const Run *r, const char *name);
 
+extern const char *const run_dtype_name[MOERT_DTYPE_COUNT];
+extern const int64_t run_dtype_bytes[MOERT_DTYPE_COUNT];
 /* Resident memory of this process: now, and its peak. */
 int64_t run_resident_bytes(void);
 int64_t run_peak_bytes(void);
@@ -353,6 +356,27 @@ void progress_add_valid(Progress *p, int64_t step, double loss);
 /* The losses as a text picture, on stderr. */
 void progress_curve(const Progress *p);
 void progress_free(Progress *p);
+
+/* ---- moerun_profile.c: where the time goes, and what could be ------------ */
+
+/* What the machine reaches at best in one second. */
+typedef struct RunPeaks {
+  double flops[MOERT_DTYPE_COUNT]; /* of products by dtype; 0: not needed */
+  double bytes;                    /* of a copy */
+} RunPeaks;
+
+/* Seconds that a step takes at least: the larger of the two. */
+typedef struct RunLimit {
+  double products; /* all of them at their dtypes' peaks */
+  double memory;   /* what must be moved, at the rate of a copy */
+  double seconds;
+} RunLimit;
+
+MoertStatus run_peaks(const Run *r, const MoertEntry *e, RunPeaks *out);
+RunLimit run_limit(const Run *r, const MoertEntry *e, const RunPeaks *p);
+/* Time by source line over `n_steps` steps, on stderr. */
+int run_print_profile(const Run *r, const MoertEntry *e, int64_t n_steps,
+                      const RunPeaks *p);
 
 /* ---- moerun_train.c, moerun_eval.c, moerun_sample.c, moerun_bench.c,
  * moerun_info.c: one verb each --------------------------------------------- */

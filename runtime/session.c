@@ -141,6 +141,9 @@ static MoertStatus check_records(const MoertDesc *d, const MoertEntry *e) {
                      e->name, i);
     else if (r->kind == MOERT_END)
       counts[--depth] = 0;
+    if (r->dtype < 0 || r->dtype >= MOERT_DTYPE_COUNT)
+      return rt_fail(MOERT_BAD_DATA, "entry %s: record %d: no dtype %d",
+                     e->name, i, r->dtype);
     for (int k = 0; k < r->n_args; k++)
       if (!ref_fits(d, e, &r->args[k], counts))
         return rt_fail(MOERT_BAD_DATA,

@@ -160,11 +160,34 @@ expect 'sample: the same' cmp -s "$d/out" "$d/first"
 check 'sample: greedy' 0 '' sample "$tiny" --ckpt "$d/once" --tokens 30 --temperature 0
 expect 'sample: one letter' grep -qaE '(.)\1{29}' "$d/out"
 
-check 'bench' 0 'where, and the longest there' bench "$tiny" --steps 5 --profile
+check 'bench' 0 '' bench "$tiny" --steps 5
 for key in tokens_per_s step_ms gflops peak_bytes_planned peak_bytes_measured; do
   expect "bench: $key" grep -q "\"$key\": [0-9]" "$d/out"
 done
 expect 'bench: one line' [ "$(wc -l <"$d/out")" = 1 ]
+expect 'bench: nothing but it' [ ! -s "$d/err" ]
+expect 'bench: no peaks' [ "$(grep -c 'limit\|peak_g' "$d/out")" = 0 ]
+check 'bench: roofline' 0 '' bench "$tiny" --steps 5 --roofline
+for key in limit_ms limit_share products_ms memory_ms peak_gflops_f32 \
+  peak_gbytes_per_s; do
+  expect "bench: $key" grep -qE "\"$key\": [0-9.]*[1-9]" "$d/out"
+done
+expect 'bench: no dtype that it does not multiply' \
+  [ "$(grep -c 'bf16\|f64' "$d/out")" = 0 ]
+check 'bench: profile' 0 '' bench "$tiny" --steps 5 --profile
+expect 'profile: peaks' grep -qE \
+  '^at best, by [0-9]+ threads: f32 products [0-9]+ GFLOP/s, a copy [0-9.]+ GB/s$' "$d/err"
+expect 'profile: the step' grep -qE \
+  '^a step: [0-9.]+ ms, limit [0-9.]+ ms \(products [0-9.]+, memory [0-9.]+\): [0-9]+ %$' "$d/err"
+expect 'profile: titles' grep -qE \
+  '^ms a step +% +calls +GFLOP/s +GB/s +% limit  where, and the longest there$' "$d/err"
+expect 'profile: a line' grep -qE \
+  '^ +[0-9.]+ +[0-9.]+ +1 +[0-9.]+ +[0-9.]+ +[0-9]+  tiny.dsl:2  dot$' "$d/err"
+expect 'profile: no rates where nothing is counted' grep -qE \
+  '^ +[0-9.]+ +[0-9.]+ +1 +tiny.dsl:3  copy$' "$d/err"
+expect 'profile: in columns' [ "$(grep ' tiny.dsl:' "$d/err" |
+  awk '{ print index($0, "tiny.dsl") }' | sort -u)" = \
+  "$(awk '/^ms a step/ { print index($0, "where") }' "$d/err")" ]
 
 check 'info' 0 '' info "$tiny"
 expect 'info: parameters' grep -q 'lm/w  *f32\[256\]' "$d/out"

@@ -413,6 +413,41 @@ static void test_tables(void) {
         "it is");
 }
 
+/* ---- what a node costs -------------------------------------------------- */
+
+static const char bytes_text[] =
+    "moec-ir 1\n"
+    "entry @f(%x: f32[100, 4] = input \"x\", %i: i32[3] = input \"i\") {\n"
+    "  %all = reduce_sum %x {map=\"ab->b\"} : f32[4]\n"
+    "  %rows = gather %x, %i : f32[3, 4]\n"
+    "  %part = slice %x {dim=0, start=2, size=5} : f32[5, 4]\n"
+    "  %in = fused %x, %i {kind=\"map\", rows=0} (\n"
+    "      %y: f32[100, 4], %k: i32[3]) {\n"
+    "    %h = gather %y, %k : f32[3, 4]\n"
+    "    yield %h\n"
+    "  } : f32[3, 4]\n"
+    "  return probe \"a\" = %all, probe \"r\" = %rows, probe \"p\" = %part, "
+    "probe \"i\" = %in\n"
+    "}\n";
+
+static void test_bytes(void) {
+  static const struct {
+    const char *name;
+    int64_t bytes;
+  } cases[] = {{"all", 1600 + 16},
+               {"rows", 48 + 12 + 48},
+               {"part", 80 + 80},
+               {"in", 48 + 12 + 48}};
+  Fixture f;
+  open_text(&f, bytes_text);
+  for (size_t i = 0; i < COUNT_OF(cases); i++) {
+    int64_t bytes = ir_bytes(node_at(f.e->region, cases[i].name));
+    CHECK("bytes moved", bytes == cases[i].bytes, "%%%s: %lld, not %lld",
+          cases[i].name, (long long)bytes, (long long)cases[i].bytes);
+  }
+  ctx_free(&f.cx);
+}
+
 /* ---- the page ----------------------------------------------------------- */
 
 static void test_page(void) {
@@ -457,6 +492,7 @@ int main(void) {
   test_types();
   test_maps();
   test_tables();
+  test_bytes();
   test_page();
   return failures != 0;
 }

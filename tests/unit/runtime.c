@@ -310,6 +310,25 @@ static void test_not_finite(void) {
   tiny_close(t);
 }
 
+/* ---- peaks --------------------------------------------------------------- */
+
+static void test_peaks(void) {
+  Tiny t = tiny_open("tiny.so", (MoertSessionOptions){.threads = 2});
+  double rate;
+  for (int i = 0; i < MOERT_DTYPE_COUNT; i++) {
+    if (rt_dtype[i].kind == RT_FLOAT) {
+      CHECK_OK("peaks: products", moert_peak_flops(t.s, i, &rate));
+      CHECK("peaks: of products", rate > 1e6 && rate < 1e18, "%g", rate);
+    } else {
+      CHECK_FAILS("peaks: no float", moert_peak_flops(t.s, i, &rate),
+                  MOERT_INVALID, "no products of dtype");
+    }
+  }
+  CHECK_OK("peaks: copy", moert_peak_copy(t.s, &rate));
+  CHECK("peaks: of a copy", rate > 1e6 && rate < 1e18, "%g", rate);
+  tiny_close(t);
+}
+
 /* ---- tools --------------------------------------------------------------- */
 
 static void test_tools(void) {
@@ -393,6 +412,7 @@ int main(void) {
   test_names();
   test_reset();
   test_not_finite();
+  test_peaks();
   test_tools();
   test_team();
   return scratch_remove() || failures != 0;
