@@ -293,12 +293,19 @@ static void reshape(Table *t, const Node *n) {
 
 static void region(Table *t, const Region *r);
 
+static bool is_read(const Region *r, const Value *v) {
+  for (uint32_t i = 0; i < r->nodes.len; i++)
+    for (uint32_t k = 0; k < r->nodes.data[i]->ins.len; k++)
+      if (r->nodes.data[i]->ins.data[k] == v) return true;
+  return false;
+}
+
 static void scan(Table *t, const Node *n) {
   const Value *index = n->body->params.data[0];
   Record r = record_of(t, MOERT_LOOP, n);
   r.count = attr_int(n, "length");
   r.reverse = attr_bool(n, "reverse");
-  if (index->place.slab != SLAB_NONE) {
+  if (is_read(n->body, index)) {
     vec_push(t->a, &r.args, value_ref(t, index));
     r.n_outs = 1;
   }

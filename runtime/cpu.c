@@ -39,6 +39,21 @@ void rt_team_leave(RtTeam before) {
   omp_set_dynamic(before.dynamic);
 }
 
+int rt_team_member(void) {
+  return omp_get_thread_num();
+}
+
+void rt_team_wait(void) {
+#pragma omp barrier
+}
+
+void rt_team_share(int64_t n, int64_t *out_lo, int64_t *out_hi) {
+  int64_t threads = omp_get_num_threads(), me = omp_get_thread_num();
+  int64_t each = n / threads, more = n % threads;
+  *out_lo = each * me + (me < more ? me : more);
+  *out_hi = *out_lo + each + (me < more);
+}
+
 static void run_chunk(const MoertStage *g, int64_t chunk, void *const *args,
                       void *scratch, void *workspace) {
   int64_t lo = chunk * g->grain;
@@ -51,9 +66,26 @@ static char *own(char *scratch, int64_t stride) {
   return stride ? scratch + omp_get_thread_num() * stride : scratch;
 }
 
+static int64_t chunks_of(const MoertStage *g) {
+  return g->count / g->grain + (g->count % g->grain != 0);
+}
+
+void rt_run_share(const MoertStage *g, void *const *args, char *scratch,
+                  int64_t scratch_stride, void *workspace) {
+  int64_t chunks = chunks_of(g), lo, hi, step = 1;
+  rt_team_share(chunks, &lo, &hi);
+  if (g->uneven) { /* in turn, as cards are dealt */
+    lo = omp_get_thread_num();
+    hi = chunks;
+    step = omp_get_num_threads();
+  }
+  for (int64_t i = lo; i < hi; i += step)
+    run_chunk(g, i, args, own(scratch, scratch_stride), workspace);
+}
+
 void rt_run_stage(const MoertStage *g, int threads, void *const *args,
                   char *scratch, int64_t scratch_stride, void *workspace) {
-  int64_t chunks = g->count / g->grain + (g->count % g->grain != 0);
+  int64_t chunks = chunks_of(g);
   if (chunks <= 1 || threads == 1) {
     for (int64_t i = 0; i < chunks; i++)
       run_chunk(g, i, args, scratch, workspace);

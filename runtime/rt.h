@@ -146,6 +146,14 @@ void rt_team_leave(RtTeam before);
 /* Runs all chunks of a stage. `scratch` holds `threads` areas. */
 void rt_run_stage(const MoertStage *g, int threads, void *const *args,
                   char *scratch, int64_t scratch_stride, void *workspace);
+/* Within a region of the team: this thread's number, 0 for the first; the wait
+ * for all; its part of [0, n); its share of a stage's chunks, the same at each
+ * call. */
+int rt_team_member(void);
+void rt_team_wait(void);
+void rt_team_share(int64_t n, int64_t *out_lo, int64_t *out_hi);
+void rt_run_share(const MoertStage *g, void *const *args, char *scratch,
+                  int64_t scratch_stride, void *workspace);
 
 /* ---- gemm.c -------------------------------------------------------------- */
 
@@ -192,7 +200,8 @@ struct MoertSession {
   char *state_kept; /* a copy of the state slab while some of it is reset */
   RtEntry *entries;
   RtGemms gemms;
-  void **args; /* of the record being run */
+  int max_args;
+  void **args; /* of the record being run: max_args a thread */
 };
 
 /* Index of an entry, -1 with a failure text when there is none. */

@@ -257,7 +257,9 @@ static MoertStatus make_tables(MoertSession *s, const Needs *n) {
   RT_TRY(RT_NEW(&s->options, d->n_options));
   for (int i = 0; i < d->n_options; i++)
     s->options[i] = d->options[i].value;
-  RT_TRY(RT_NEW(&s->args, n->args));
+  s->max_args = n->args;
+  int all_args = n->args * s->threads;
+  RT_TRY(RT_NEW(&s->args, all_args));
   RT_TRY(RT_NEW(&s->entries, d->n_entries));
   for (int i = 0; i < d->n_entries; i++) {
     RtEntry *e = &s->entries[i];

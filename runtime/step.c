@@ -1,5 +1,13 @@
 /* step.c: running an entry's records.
  *
+ * A record is worked off by all threads, from one fork of the team to its join.
+ * A loop of launches and copies alone has one fork and join for all of it: each
+ * thread walks the records itself, with loop indices and arguments of its own,
+ * does its share of a stage and waits for the others before the next. Its share
+ * is the same in each turn, so what it reads of an operand that stays as it is
+ * stays in its cache. A loop with a library's product in it runs record by
+ * record: the library forks.
+ *
  * A training step whose loss or gradient is not finite has changed nothing: the
  * model itself keeps the old values. Such a step is then run once more, with a
  * look at every float that a record writes, to name the first one to go
@@ -143,7 +151,7 @@ static MoertStatus check_outs(const MoertSession *s, int entry, int index,
   return MOERT_OK;
 }
 
-/* ---- all records --------------------------------------------------------- */
+/* ---- loops --------------------------------------------------------------- */
 
 /* The loops around the record being run, outermost first. */
 typedef struct Loops {
@@ -151,6 +159,7 @@ typedef struct Loops {
   int64_t turn[MOERT_MAX_LOOPS]; /* from 0, whatever the direction */
   int start[MOERT_MAX_LOOPS];    /* its record */
   int depth;
+  bool keeps; /* others write the indices down */
 } Loops;
 
 /* Sets the index of the innermost loop for its turn. */
@@ -158,7 +167,7 @@ static void set_index(const MoertSession *s, int entry, Loops *l) {
   int d = l->depth - 1;
   const MoertRecord *r = &s->desc->entries[entry].records[l->start[d]];
   l->index[d] = r->reverse ? r->count - 1 - l->turn[d] : l->turn[d];
-  if (r->n_args)
+  if (r->n_args && !l->keeps)
     rt_store(r->args[0].dtype, rt_address(s, entry, &r->args[0], l->index),
              (double)l->index[d]);
 }
@@ -194,12 +203,97 @@ static int next_turn(const MoertSession *s, int entry, int at, Loops *l) {
   return at;
 }
 
+/* ---- a loop by the whole team -------------------------------------------- */
+
+/* Whether a record has work for more than one thread. */
+static bool is_shared(const MoertRecord *r) {
+  for (int i = 0; r->kind == MOERT_LAUNCH && i < r->kernel->n_stages; i++)
+    if (r->kernel->stages[i].count > r->kernel->stages[i].grain) return true;
+  return false;
+}
+
+static bool is_for_team(const MoertSession *s, const MoertEntry *e, int start) {
+  int end = end_of_loop(e, start);
+  bool any = false;
+  for (int i = start; i < end; i++) {
+    if (e->records[i].kind == MOERT_GEMM) return false;
+    any = any || is_shared(&e->records[i]);
+  }
+  return any && s->threads > 1;
+}
+
+static void copy_share(const MoertRecord *r, void *const *args) {
+  const MoertRef *to = &r->args[1];
+  int64_t lo, hi;
+  rt_team_share(to->elements, &lo, &hi);
+  size_t bytes = (size_t)rt_dtype[to->dtype].bytes;
+  memcpy((char *)args[1] + (size_t)lo * bytes,
+         (const char *)args[0] + (size_t)lo * bytes, (size_t)(hi - lo) * bytes);
+  rt_team_wait();
+}
+
+/* This thread's share of a record, and the wait for the others'. */
+static void run_share(MoertSession *s, int entry, int index, void **args,
+                      const int64_t *loop) {
+  const MoertRecord *r = &s->desc->entries[entry].records[index];
+  for (int i = 0; i < r->n_args; i++)
+    args[i] = rt_address(s, entry, &r->args[i], loop);
+  if (r->kind == MOERT_COPY) copy_share(r, args);
+  for (int i = 0; r->kind == MOERT_LAUNCH && i < r->kernel->n_stages; i++) {
+    rt_run_share(&r->kernel->stages[i], args, s->scratch, s->scratch_stride,
+                 s->workspace);
+    rt_team_wait();
+  }
+}
+
+static void run_share_timed(MoertSession *s, int entry, int index, void **args,
+                            const int64_t *loop) {
+  double start = seconds_now();
+  run_share(s, entry, index, args, loop);
+  s->entries[entry].seconds[index] += seconds_now() - start;
+  s->entries[entry].calls[index]++;
+}
+
+/* One thread's way through a loop and those in it. The first thread keeps the
+ * indices in memory and the time. */
+static void walk_loop(MoertSession *s, int entry, int start, Loops l) {
+  const MoertEntry *e = &s->desc->entries[entry];
+  int outside = l.depth, me = rt_team_member(), i = start;
+  void **args = s->args + (ptrdiff_t)me * s->max_args;
+  l.keeps = me != 0;
+  do {
+    int kind = e->records[i].kind, was = i;
+    if (kind == MOERT_LOOP)
+      i = enter_loop(s, entry, i, &l);
+    else if (kind == MOERT_END)
+      i = next_turn(s, entry, i, &l);
+    else if (s->profile && me == 0)
+      run_share_timed(s, entry, i, args, l.index);
+    else
+      run_share(s, entry, i, args, l.index);
+    bool turns = kind == MOERT_LOOP || i != was;
+    if (turns && e->records[i].n_args) rt_team_wait();
+    i++;
+  } while (l.depth > outside);
+}
+
+/* Returns the loop's end. */
+static int run_by_team(MoertSession *s, int entry, int start, const Loops *l) {
+#pragma omp parallel num_threads(s->threads)
+  walk_loop(s, entry, start, *l);
+  return end_of_loop(&s->desc->entries[entry], start);
+}
+
+/* ---- all records --------------------------------------------------------- */
+
 static MoertStatus run_records(MoertSession *s, int entry, bool check) {
   const MoertEntry *e = &s->desc->entries[entry];
   Loops l = {0};
   for (int i = 0; i < e->n_records; i++) {
     int kind = e->records[i].kind;
-    if (kind == MOERT_LOOP) {
+    if (kind == MOERT_LOOP && !check && is_for_team(s, e, i)) {
+      i = run_by_team(s, entry, i, &l);
+    } else if (kind == MOERT_LOOP) {
       i = enter_loop(s, entry, i, &l);
     } else if (kind == MOERT_END) {
       i = next_turn(s, entry, i, &l);
