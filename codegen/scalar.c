@@ -393,7 +393,7 @@ static LLVMValueRef ll_bitcast(const Emit *e, LLVMValueRef const *a) {
 #define LL_NONE(name)
 static LlFn *const ll_ops[OP_COUNT] = {
 #define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower, \
-           batch, doc)                                                   \
+           batch, shard, doc)                                            \
   LL_##lower(name)
 #include "../ir/ops.def"
 #undef OP

@@ -286,7 +286,8 @@ static void print_type(const TypeExpr *t, int indent, Buf *out) {
       print_expr(d->size, indent, out);
     else
       buf_add(out, "..");
-    if (d->axis.text) buf_fmt(out, " @%s", d->axis.text);
+    for (uint32_t k = 0; k < d->axes.len; k++)
+      buf_fmt(out, " @%s", d->axes.data[k].text);
   }
   buf_add(out, "]");
 }

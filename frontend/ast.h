@@ -16,6 +16,7 @@ typedef struct Name {
   Sym text;
   Span span;
 } Name;
+typedef VEC(Name) NameVec;
 
 /* BINARY(name, text, precedence): a higher precedence binds tighter. */
 #define BINARY_OPS(X) \
@@ -61,8 +62,8 @@ typedef VEC(Sub) SubVec;
 
 /* One dim of a written type. */
 typedef struct DimExpr {
-  Expr *size; /* NULL: `..` */
-  Name axis;  /* of the mesh, after '@' */
+  Expr *size;   /* NULL: `..` */
+  NameVec axes; /* of the mesh, each after '@' */
   Span span;
 } DimExpr;
 typedef VEC(DimExpr) DimExprVec;
@@ -82,7 +83,6 @@ typedef struct Named {
 } Named;
 typedef VEC(Named) NamedVec;
 
-typedef VEC(Name) NameVec;
 typedef VEC(Expr *) ExprVec;
 typedef VEC(Stmt *) StmtVec;
 

@@ -45,7 +45,7 @@ static const OptionRow rows[] = {
     {O_LIST, "-I", "DIR", NULL, FIELD(includes), 0,
      "look for imports here too, after the importing file's own folder"},
     {O_LIST, "--mesh", "AXIS=SIZE", NULL, FIELD(mesh), 1,
-     "size of a mesh axis (default 1)"},
+     "sizes of mesh axes (default 1), also AXIS=SIZE,AXIS=SIZE"},
 
     {O_HEADING, NULL, NULL, NULL, 0, 0, "How to compile"},
     {O_TEXT, "-O", "LEVEL", "0|2", FIELD(level), 1,

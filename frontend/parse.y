@@ -95,6 +95,7 @@ static void ps_error(Span *loc, Parser *ps, const char *message);
 %type <type> type
 %type <dims> dims dim_list
 %type <dim> dim
+%type <names> split
 %type <types> types result
 %type <eaches> eaches
 %type <each> each
@@ -226,8 +227,12 @@ dim_list:
 dim:
     DOTDOT { $$ = (DimExpr){.span = @$}; }
   | expr { $$ = (DimExpr){.size = $1, .span = @$}; }
-  | expr '@' IDENT
-      { $$ = (DimExpr){.size = $1, .axis = NAME($3, @3), .span = @$}; } ;
+  | expr split
+      { $$ = (DimExpr){.size = $1, .axes = LIST(NameVec, $2), .span = @$}; } ;
+
+split:
+    '@' IDENT { $$ = NULL; AST_PUSH(ps, NameVec, $$, NAME($2, @2)); }
+  | split '@' IDENT { $$ = $1; AST_PUSH(ps, NameVec, $$, NAME($3, @3)); } ;
 
 result:
     %empty { $$ = NULL; }

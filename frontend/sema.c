@@ -191,8 +191,7 @@ Val global_const(Sema *S, Global *g, Span at) {
 
 /* ---- the command line's part --------------------------------------------- */
 
-/* Splits "NAME=VALUE"; NULL: there is no '='. */
-static Sym split(Sema *S, const char *text, const char **value) {
+Sym fe_split(Sema *S, const char *text, const char **value) {
   const char *eq = strchr(text, '=');
   *value = eq ? eq + 1 : NULL;
   return eq ? sym_n(S->cx, text, (size_t)(eq - text)) : NULL;
@@ -206,7 +205,7 @@ static void read_defines(Sema *S) {
       names[n++] = S->all.data[i]->decl->name.text;
   for (uint32_t i = 0; i < S->o->n_defines; i++) {
     const char *value, *text = S->o->defines[i];
-    Sym name = split(S, text, &value);
+    Sym name = fe_split(S, text, &value);
     Global *g = name ? map_get(&S->globals, name) : NULL;
     if (g && g->decl->kind == DECL_CONST) {
       g->define = value;
@@ -222,52 +221,6 @@ static void read_defines(Sema *S) {
                text, name, near);
     else
       fe_error(S, (Span){0}, "-D %s: the model has no const '%s'", text, name);
-  }
-}
-
-static int64_t *axis_size(Sema *S, Sym name) {
-  for (uint32_t i = 0; i < S->m->mesh.len; i++)
-    if (S->m->mesh.data[i].name == name) return &S->m->mesh.data[i].size;
-  return NULL;
-}
-
-static void read_mesh(Sema *S) {
-  const char **names = NEW_ARRAY(&S->cx->perm, const char *, S->axes.len + 1);
-  for (uint32_t i = 0; i < S->axes.len; i++) {
-    names[i] = S->axes.data[i]->name.text;
-    MeshAxis axis = {S->axes.data[i]->name.text, 1};
-    vec_push(&S->cx->perm, &S->m->mesh, axis);
-  }
-  for (uint32_t i = 0; i < S->o->n_mesh; i++) {
-    const char *value, *text = S->o->mesh[i];
-    Sym name = split(S, text, &value);
-    int64_t *size = name ? axis_size(S, name) : NULL;
-    Val v = val_int(0);
-    const char *near = name ? nearest_word(name, names, S->axes.len) : NULL;
-    if (!name || !read_define(value, &v) || v.i < 1)
-      fe_error(S, (Span){0}, "--mesh %s: must be AXIS=SIZE", text);
-    else if (!size && near)
-      fe_error(S, (Span){0},
-               "--mesh %s: the model has no axis '%s'; did you "
-               "mean '%s'?",
-               text, name, near);
-    else if (!size)
-      fe_error(S, (Span){0}, "--mesh %s: the model has no axis '%s'", text,
-               name);
-    else
-      *size = v.i;
-  }
-}
-
-/* Programs for several devices need sharding, which is not there. */
-static void check_mesh(Sema *S) {
-  for (uint32_t i = 0; i < S->m->mesh.len; i++) {
-    const MeshAxis *axis = &S->m->mesh.data[i];
-    if (axis->size == 1) continue;
-    fe_error(S, S->axes.data[i]->span,
-             "axis '%s' has %lld devices, but this "
-             "version compiles for one",
-             axis->name, (long long)axis->size);
   }
 }
 
@@ -292,8 +245,7 @@ static void read_options(Sema *S) {
 
 static void compile(Sema *S) {
   read_defines(S);
-  read_mesh(S);
-  check_mesh(S);
+  fe_mesh(S);
   for (uint32_t i = 0; i < S->all.len; i++)
     if (S->all.data[i]->decl->kind == DECL_CONST)
       global_const(S, S->all.data[i], S->all.data[i]->decl->span);

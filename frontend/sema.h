@@ -4,8 +4,8 @@
  * over consts are run, and every operation on a tensor appends a node to the
  * entry being built. Numbers, strings and functions are known while compiling;
  * only tensors end up in the IR. Sections in the order of the files: value,
- * tensor, type, expr, index, builtin, random, call, stmt, loop, slot, minimize,
- * entry, sema. */
+ * tensor, type, place, expr, index, builtin, random, call, stmt, loop, slot,
+ * minimize, entry, mesh, sema. */
 #ifndef MOEC_SEMA_H
 #define MOEC_SEMA_H
 
@@ -198,6 +198,8 @@ struct Sema {
   Map globals; /* name -> Global */
   GlobalVec all;
   DeclVec axes, entries;
+  int64_t *axis_sizes; /* as `axes`; those of more than 1 are the module's */
+  Map placed;          /* value whose placement is written -> Span of that */
   Map slots; /* path -> SlotUse, the first */
   Frame *frame, top;
   Scope top_scope;
@@ -296,6 +298,26 @@ bool type_match(Sema *S, const TypeExpr *t, Item *it, const char *what);
 /* A type in an expression: f32[a, b] as an argument. */
 bool type_from_expr(Sema *S, const Expr *e, Type *out);
 bool fe_dtype(Sema *S, Name name, Dtype *out);
+
+/* ---- sema_place.c: where tensors live ------------------------------------ */
+
+/* What the axes in a written type mean for a tensor of type `type`; axes of one
+ * device mean nothing. False: reported. */
+bool place_eval(Sema *S, const TypeExpr *t, const Type *type, Placement *out);
+/* The same for data that comes in batches: its dims must divide. `what` names it
+ * in messages. */
+bool place_even(Sema *S, const TypeExpr *t, const Type *type, Sym what,
+                Placement *out);
+/* Tells of two placements of one tensor, `a` written in `t` and `b` at `other`;
+ * true: they go together. */
+bool place_agree(Sema *S, const TypeExpr *t, const Type *type,
+                 const Placement *a, const Placement *b, Span other);
+/* Places `v` as it is written at `at`. */
+void place_set(Sema *S, Value *v, const Placement *p, Span at);
+/* Where the placement of `v` is written; NULL: nowhere. */
+const Span *place_written(const Sema *S, Value *v);
+/* `v` with the placement that the type asks for; an error: reported. */
+Val fe_placed(Sema *S, const TypeExpr *t, Value *v);
 
 /* ---- sema_expr.c: expressions -------------------------------------------- */
 
@@ -443,6 +465,13 @@ void build_output(Sema *S, bool probe, Name name, Item it);
 void fe_entry(Sema *S, const Decl *d); /* one entry a size */
 /* Sorts slots, and all entries' parameters and results. */
 void fe_put_in_order(Sema *S);
+
+/* ---- sema_mesh.c: the mesh ------------------------------------------------ */
+
+/* Sizes of the axes from the command line; the module's mesh. */
+void fe_mesh(Sema *S);
+/* Splits "NAME=VALUE"; NULL: there is no '='. */
+Sym fe_split(Sema *S, const char *text, const char **value);
 
 /* ---- sema.c: the whole --------------------------------------------------- */
 

@@ -105,17 +105,21 @@ static Sym source_text(Sema *S, const ParamDecl *p) {
 
 static void add_input(Sema *S, const ParamDecl *p) {
   Type t;
+  Placement at;
   Val v = val_error;
+  Sym what = sym_fmt(S->cx, "input '%s'", p->name.text);
   if (!p->source.text) {
     fe_error(S, p->name.span,
              "nothing says where input '%s' comes from; add "
              "for example: from text",
              p->name.text);
-  } else if (type_eval(S, p->type, &t)) {
+  } else if (type_eval(S, p->type, &t) &&
+             place_even(S, p->type, &t, what, &at)) {
     Sym source = source_text(S, p);
     Binding from = {.kind = BIND_INPUT, .name = p->name.text, .source = source};
     if (source)
       v = val_tensor(ir_bind_in(S->build->entry, from, p->name.text, t));
+    if (source) place_set(S, v.tensor, &at, p->type->span);
   }
   scope_add(S, p->name, v);
 }

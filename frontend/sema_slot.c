@@ -88,9 +88,10 @@ static bool check_once(Sema *S, const Stmt *s, Sym path) {
 
 /* The slot that another entry has declared under this path. */
 static bool check_same(Sema *S, const Stmt *s, const SlotUse *other,
-                       SlotKind kind, Type t) {
+                       SlotKind kind, Type t, const Placement *p) {
   const Slot *slot = other->slot;
-  if (type_equal(&slot->type, &t) && slot->kind == kind) return true;
+  if (type_equal(&slot->type, &t) && slot->kind == kind)
+    return place_agree(S, s->slot.type, &t, p, &slot->placement, other->span);
   fe_error(S, s->span, "'%s' is %s here, but %s elsewhere", slot->path,
            type_text(S->cx, &t), type_text(S->cx, &slot->type));
   fe_note(S, other->call.file ? other->call : other->span, "it became %s here",
@@ -98,28 +99,44 @@ static bool check_same(Sema *S, const Stmt *s, const SlotUse *other,
   return false;
 }
 
-static Slot *new_slot(Sema *S, const Stmt *s, SlotKind kind, Sym path, Type t) {
+static Slot *new_slot(Sema *S, const Stmt *s, SlotKind kind, Sym path, Type t,
+                      const Placement *p) {
   Slot *slot = NEW(&S->cx->perm, Slot);
-  *slot = (Slot){.kind = kind, .path = path, .type = t, .span = s->span};
+  *slot = (Slot){.kind = kind,
+                 .path = path,
+                 .type = t,
+                 .placement = *p,
+                 .span = s->span};
   vec_push(&S->cx->perm, &S->m->slots, slot);
   build_init(S, S->init, s, slot);
   if (kind == SLOT_STATE) build_init(S, S->reset, s, slot);
   return slot;
 }
 
+/* A state goes along with the batch. */
+static bool slot_place(Sema *S, const Stmt *s, SlotKind kind, const Type *t,
+                       Placement *out) {
+  Sym what = sym_fmt(S->cx, "state '%s'", s->slot.name.text);
+  return kind == SLOT_STATE ? place_even(S, s->slot.type, t, what, out)
+                            : place_eval(S, s->slot.type, t, out);
+}
+
 /* The slot as a parameter of the entry being built. */
 static SlotUse *declare(Sema *S, const Stmt *s, SlotKind kind, Sym path) {
   Type t;
+  Placement p;
   SlotUse *other = map_get(&S->slots, path);
   if (!type_eval(S, s->slot.type, &t) || !check_once(S, s, path) ||
-      (other && !check_same(S, s, other, kind, t)))
+      !slot_place(S, s, kind, &t, &p) ||
+      (other && !check_same(S, s, other, kind, t, &p)))
     return NULL;
   SlotUse *use = NEW(&S->cx->perm, SlotUse);
   *use = (SlotUse){.span = s->span, .layer = S->b.layer};
-  use->slot = other ? other->slot : new_slot(S, s, kind, path, t);
+  use->slot = other ? other->slot : new_slot(S, s, kind, path, t, &p);
   if (S->frame->up) use->call = S->frame->call;
   Binding from = {.kind = BIND_SLOT, .name = path};
   use->before = ir_bind_in(S->build->entry, from, s->slot.name.text, t);
+  place_set(S, use->before, &use->slot->placement, s->slot.type->span);
   vec_push(&S->cx->perm, &S->build->slots, use);
   if (!other) map_put(&S->cx->perm, &S->slots, path, use);
   return use;

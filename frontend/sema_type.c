@@ -23,23 +23,6 @@ bool fe_dtype(Sema *S, Name name, Dtype *out) {
 
 /* ---- one dim ------------------------------------------------------------- */
 
-static bool check_axis(Sema *S, const DimExpr *d) {
-  if (!d->axis.text) return true;
-  const char **names = NEW_ARRAY(&S->cx->perm, const char *, S->axes.len + 1);
-  for (uint32_t i = 0; i < S->axes.len; i++) {
-    names[i] = S->axes.data[i]->name.text;
-    if (names[i] == d->axis.text) return true;
-  }
-  const char *near = nearest_word(d->axis.text, names, S->axes.len);
-  if (near)
-    fe_error(S, d->axis.span, "unknown mesh axis '%s'; did you mean '%s'?",
-             d->axis.text, near);
-  else
-    fe_error(S, d->axis.span, "unknown mesh axis '%s'; declare it: mesh %s",
-             d->axis.text, d->axis.text);
-  return false;
-}
-
 static bool is_lower(Sym name) {
   return name[0] >= 'a' && name[0] <= 'z';
 }
@@ -101,7 +84,6 @@ static bool lead_eval(Sema *S, Span s, Type *out) {
 
 static bool dim_append(Sema *S, const DimExpr *d, Type *out) {
   Dim dim;
-  if (!check_axis(S, d)) return false;
   if (!d->size) return lead_eval(S, d->span, out);
   if (is_free(S, d->size)) {
     fe_error(S, d->span, "nothing gives the size of '%s'", d->size->s);
@@ -181,7 +163,6 @@ static Sym dim_text(Sema *S, Dim d) {
 static bool match_dim(Match *m, const DimExpr *d, int i) {
   Sema *S = m->S;
   Dim got = m->got.dims[i], want;
-  if (!check_axis(S, d)) return false;
   if (is_free(S, d->size)) {
     Val size = val_int(got.size);
     size.ragged = got.ragged;
@@ -268,7 +249,9 @@ bool type_match(Sema *S, const TypeExpr *t, Item *it, const char *what) {
   if (it->val.kind != VAL_TENSOR) return mismatch(&m, NULL);
   m.got = it->val.tensor->type;
   if (m.got.dtype != dtype) return mismatch(&m, NULL);
-  if (!t->like) return match_dims(&m);
+  if (!t->like)
+    return match_dims(&m) && (it->val = fe_placed(S, t, it->val.tensor)).kind !=
+                                 VAL_ERROR;
   return type_eval(S, t, &like) && (type_same_dims(&like, &m.got) ||
                                     mismatch(&m, type_text(S->cx, &like)));
 }

@@ -23,7 +23,7 @@ enum { /* the table's spelling of the traits */
 
 const OpInfo op_info[OP_COUNT] = {
 #define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower, \
-           batch, doc)                                                   \
+           batch, shard, doc)                                            \
   [OP_##name] = {#name, min,           max,           outs, traits,      \
                  attrs, LOWER_##lower, BATCH_##batch, doc},
 #include "ops.def"

@@ -164,7 +164,11 @@ static bool infer_same(Infer *I) {
   if (I->n->op == OP_rem && is_float(in(I, 0)))
     return fail(I, "operands must be integers, but are %s", text(I, in(I, 0)));
   if (I->n->op == OP_cumsum && !want_last_dim(I, 0)) return false;
-  if (I->n->op != OP_stop_gradient && !want_number(I, 0)) return false;
+  if (!want_number(I, 0)) return false;
+  return result(I, in(I, 0));
+}
+
+static bool infer_copy(Infer *I) {
   return result(I, in(I, 0));
 }
 
@@ -758,7 +762,7 @@ static bool infer_scan(Infer *I) {
 
 static InferFn *const rules[OP_COUNT] = {
 #define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower,      \
-           batch, doc)                                                        \
+           batch, shard, doc)                                                 \
   [OP_##name] = infer_##infer,
 #include "ops.def"
 #undef OP

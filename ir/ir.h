@@ -70,7 +70,9 @@ typedef enum BatchKind {
   BATCH_MAP,   /* one more letter in front, where operands have it */
   BATCH_DIM,   /* attribute `dim` counts from one further left */
   BATCH_TYPE,  /* the result type says it all */
-  BATCH_GATHER /* rows of one table: operand 0 does not get it */
+  BATCH_GATHER, /* rows of one table: operand 0 does not get it */
+  BATCH_PLACED /* all operands get it, and what the model says of the others
+                  holds for the others */
 } BatchKind;
 
 enum { VARIADIC = -1, MAX_RANK = 8, MAX_ATTRS = 6 };
@@ -121,6 +123,32 @@ typedef struct Type {
 } Type;
 typedef VEC(Type) TypeVec;
 
+/* ---- placements --------------------------------------------------------- */
+
+enum { MAX_AXES = 8 }; /* of a mesh */
+
+/* Axes of the mesh in order, the major one first: 4 bits each from the lowest,
+ * the axis' index in the mesh + 1; 0 ends the list. */
+typedef uint32_t Axes;
+
+typedef enum PartialKind {
+  PARTIAL_SUM,
+  PARTIAL_MAX,
+  PARTIAL_MIN,
+  PARTIAL_COUNT
+} PartialKind;
+
+/* Where a value lives: for each dim the axes that split it, and the axes over
+ * which each device has a part only, to be summed (or the largest taken) to
+ * give the value. Zeroed: all of it on every device. A placement is no part of
+ * a type: types are inferred and compared without. */
+typedef struct Placement {
+  Axes dims[MAX_RANK];
+  Axes partial;
+  PartialKind kind; /* PARTIAL_SUM where nothing is partial */
+  uint8_t closed;   /* bit d: the model says that dim d is not split */
+} Placement;
+
 /* ---- graph -------------------------------------------------------------- */
 
 typedef struct Value Value;
@@ -164,7 +192,9 @@ struct Value {
   Region *region; /* the region it is a parameter of, or that holds def */
   uint32_t index; /* which result of def, or which parameter of region */
   Value *fwd;     /* set by ir_replace: read as this one instead */
-  Place place;    /* set by plan */
+  Placement placement; /* what the model says; all of it after shard */
+  Span said;           /* entry parameters: where the model places them */
+  Place place;         /* set by plan */
 };
 
 typedef struct Attr {
@@ -206,7 +236,8 @@ typedef struct Slot {
   Sym path; /* "lm/lstm1/w"; state and optim slots start with the entry */
   Type type;
   Span span;
-  Place place; /* set by plan */
+  Placement placement; /* the same in all entries */
+  Place place;         /* set by plan */
 } Slot;
 
 /* An option is a scalar set at run time. */
@@ -248,6 +279,7 @@ struct Entry {
 typedef struct MeshAxis {
   Sym name;
   int64_t size;
+  Span span; /* where the model declares it */
 } MeshAxis;
 
 struct Module {
@@ -339,6 +371,39 @@ void ir_bind_out(Entry *e, Binding b, Value *v);             /* a result */
 Module *ir_module_clone(const Module *m); /* deep copy in the same context */
 /* The source place of a node: its loc, or its span's text, or "". */
 Sym node_loc(Ctx *cx, const Node *n);
+
+/* ---- placement.c: who has what of a tensor ------------------------------ */
+
+int axes_count(Axes a);
+int axes_at(Axes a, int i); /* index in the mesh of the i-th; i < count */
+bool axes_has(Axes a, int axis);
+Axes axes_add(Axes a, int axis);    /* as the minor one; must not be there */
+Axes axes_without(Axes a, int axis);
+/* Whether `a` begins with all of `head`. */
+bool axes_begins(Axes a, Axes head);
+/* How many parts the axes make. */
+int64_t axes_parts(const Module *m, Axes a);
+/* " @data @expert"; nothing for no axes. */
+void axes_text(const Module *m, Axes a, Buf *out);
+
+bool placement_equal(const Placement *a, const Placement *b);
+bool placement_is_whole(const Placement *p); /* all of it on every device */
+/* Where `axis` is used: a dim, PLACED_PARTIAL, PLACED_NOWHERE. */
+enum { PLACED_NOWHERE = -1, PLACED_PARTIAL = MAX_RANK };
+int placement_of_axis(const Placement *p, int axis);
+/* One device's part of a value: sizes rounded up where they do not divide, rows
+ * of a ragged value as if all groups had equally many. */
+Type placement_local(const Module *m, const Type *t, const Placement *p);
+/* "f32[64 @dev, 32, 512]", "f32[512; sum @dev]". */
+void placement_text(const Module *m, const Type *t, const Placement *p,
+                    Buf *out);
+/* Every axis is one of the mesh and used once. False: *why says what is wrong,
+ * in cx->perm. */
+bool placement_check(const Module *m, const Type *t, const Placement *p,
+                     Sym *why);
+int mesh_axis(const Module *m, const char *name); /* -1: there is none */
+int64_t mesh_devices(const Module *m);            /* MAX_DIM at most */
+extern const char *const partial_names[PARTIAL_COUNT];
 
 /* ---- build.c: making nodes ---------------------------------------------- */
 

@@ -82,6 +82,7 @@ static void name_entry(Names *s, const Entry *e) {
 
 typedef struct Printer {
   Ctx *cx;
+  const Module *m;
   PrintOptions options;
   Names names;
   Buf *out;
@@ -139,8 +140,8 @@ static void print_place(Printer *p, Place place) {
   buf_add(p->out, "]");
 }
 
-static void print_type(Printer *p, const Type *t) {
-  buf_add(p->out, type_text(p->cx, t));
+static void print_type(Printer *p, const Type *t, const Placement *at) {
+  placement_text(p->m, t, at, p->out);
 }
 
 static void print_attr(Printer *p, AttrKind kind, const Attr *a) {
@@ -222,7 +223,7 @@ static void print_param(Printer *p, const void *of, uint32_t i) {
   const Value *v = r->params.data[i];
   print_value(p, v);
   buf_add(p->out, ": ");
-  print_type(p, &v->type);
+  print_type(p, &v->type, &v->placement);
   print_place(p, v->place);
 }
 
@@ -245,8 +246,9 @@ static void print_body(Printer *p, const Region *r, int depth) {
 static void print_results(Printer *p, const Node *n) {
   for (uint32_t i = 0; i < n->outs.len; i++) {
     buf_add(p->out, i ? ", " : " : ");
-    print_type(p, &n->outs.data[i]->type);
-    print_place(p, n->outs.data[i]->place);
+    const Value *v = n->outs.data[i];
+    print_type(p, &v->type, &v->placement);
+    print_place(p, v->place);
   }
 }
 
@@ -314,7 +316,11 @@ static void print_entry(Printer *p, const Entry *e) {
 
 void ir_print_entry(Entry *e, PrintOptions o, Buf *out) {
   Ctx *cx = e->module->cx;
-  Printer p = {.cx = cx, .options = o, .out = out, .names = {.cx = cx}};
+  Printer p = {.cx = cx,
+               .m = e->module,
+               .options = o,
+               .out = out,
+               .names = {.cx = cx}};
   name_entry(&p.names, e);
   print_entry(&p, e);
   arena_reset(&p.names.arena);
@@ -322,7 +328,10 @@ void ir_print_entry(Entry *e, PrintOptions o, Buf *out) {
 
 void ir_print_node(Node *n, Buf *out) {
   Ctx *cx = n->region->entry->module->cx;
-  Printer p = {.cx = cx, .out = out, .names = {.cx = cx}};
+  Printer p = {.cx = cx,
+               .m = n->region->entry->module,
+               .out = out,
+               .names = {.cx = cx}};
   name_entry(&p.names, n->region->entry);
   print_node(&p, n, 0);
   arena_reset(&p.names.arena);
@@ -349,7 +358,7 @@ static void print_slabs(Printer *p, const Module *m) {
 }
 
 void ir_print(Module *m, PrintOptions o, Buf *out) {
-  Printer p = {.cx = m->cx, .options = o, .out = out};
+  Printer p = {.cx = m->cx, .m = m, .options = o, .out = out};
   buf_add(out, "moec-ir 1\n");
   print_mesh(&p, m);
   print_slabs(&p, m);
@@ -363,7 +372,7 @@ void ir_print(Module *m, PrintOptions o, Buf *out) {
     buf_add(out, "slot ");
     print_string(&p, s->path);
     buf_fmt(out, " %s ", slot_names[s->kind]);
-    print_type(&p, &s->type);
+    print_type(&p, &s->type, &s->placement);
     print_place(&p, s->place);
     buf_add(out, "\n");
   }

@@ -23,7 +23,7 @@ typedef enum TokenKind {
   T_ENTRY,  /* text: the name behind '@' */
   T_NUMBER, /* number; integer when `is_int` */
   T_STRING, /* text: the contents */
-  T_SIGN,   /* sign: one of (){}[],:= or '<' for "<=" */
+  T_SIGN,   /* sign: one of (){}[],;:= or '<' for "<=" */
   T_WRONG   /* reported already */
 } TokenKind;
 
@@ -199,7 +199,7 @@ static void lex_sign(Reader *r, Token *t) {
   t->span.hi = r->at;
   t->kind = T_SIGN;
   t->sign = c;
-  if (le || (c && strchr("(){}[],:=", c))) return;
+  if (le || (c && strchr("(){}[],;:=", c))) return;
   t->kind = T_WRONG;
   if (isprint((unsigned char)c))
     fail(r, t->span, "unexpected character '%c'", c);
@@ -336,24 +336,64 @@ static bool read_dtype(Reader *r, Dtype *out) {
   return true;
 }
 
-static bool read_dim(Reader *r, Type *t) {
+/* @data @expert: as many as there are. `used`: by the tensor so far. */
+static bool read_axes(Reader *r, Axes *out, unsigned *used) {
+  const char *names[MAX_AXES];
+  for (uint32_t i = 0; i < r->m->mesh.len; i++)
+    names[i] = r->m->mesh.data[i].name;
+  while (r->t.kind == T_ENTRY) {
+    int axis = mesh_axis(r->m, r->t.text);
+    if (axis < 0) return unknown(r, "mesh axis", names, r->m->mesh.len);
+    if (*used >> axis & 1)
+      return fail(r, r->t.span, "mesh axis '%s' is used twice in one tensor",
+                  r->t.text);
+    *used |= 1u << axis;
+    *out = axes_add(*out, axis);
+    next(r);
+  }
+  return true;
+}
+
+static bool read_dim(Reader *r, Type *t, Placement *p, unsigned *used) {
   if (t->rank == MAX_RANK)
     return fail(r, r->t.span, "more than %d dims", MAX_RANK);
-  Dim *d = &t->dims[t->rank++];
+  int at = t->rank++;
+  Dim *d = &t->dims[at];
   if (take_word(r, "r")) {
     d->ragged = true;
     if (!want_sign(r, '<')) return false;
   }
-  return want_int(r, &d->size);
+  if (!want_int(r, &d->size)) return false;
+  if (r->t.kind == T_ENTRY && strcmp(r->t.text, "_") == 0) {
+    p->closed |= (uint8_t)(1u << at);
+    next(r);
+    return true;
+  }
+  return read_axes(r, &p->dims[at], used);
 }
 
-static bool read_type(Reader *r, Type *t) {
+/* ; sum @dev */
+static bool read_partial(Reader *r, Placement *p, unsigned *used) {
+  size_t kind;
+  if (!take_sign(r, ';')) return true;
+  if (!want_one_of(r, "partial result", partial_names, PARTIAL_COUNT, &kind))
+    return false;
+  if (r->t.kind != T_ENTRY) return expected(r, "a mesh axis");
+  p->kind = (PartialKind)kind;
+  return read_axes(r, &p->partial, used);
+}
+
+/* A type, with the placement that is written in it. */
+static bool read_type(Reader *r, Type *t, Placement *p) {
   Span from = r->t.span;
+  unsigned used = 0;
   *t = (Type){0};
+  *p = (Placement){0};
   if (!read_dtype(r, &t->dtype) || !want_sign(r, '[')) return false;
-  if (!is_sign(r, ']')) do {
-      if (!read_dim(r, t)) return false;
+  if (!is_sign(r, ']') && !is_sign(r, ';')) do {
+      if (!read_dim(r, t, p, &used)) return false;
     } while (take_sign(r, ','));
+  if (!read_partial(r, p, &used)) return false;
   from.hi = r->t.span.hi;
   return want_sign(r, ']') && ir_check_type(r->cx, from, "type", t);
 }
@@ -491,13 +531,17 @@ static bool read_param(Reader *r, Region *region, Value **out) {
   Span at = r->t.span;
   Sym name = NULL;
   Type type;
+  Placement placement;
   Place place;
   if (!want_text(r, T_VALUE, "a parameter", &name)) return false;
-  if (!want_sign(r, ':') || !read_type(r, &type) || !read_place(r, &place)) {
+  if (!want_sign(r, ':') || !read_type(r, &type, &placement) ||
+      !read_place(r, &place)) {
     define(r, name, at, region, NULL);
     return false;
   }
   *out = ir_param(r->cx, region, NULL, type);
+  (*out)->placement = placement;
+  (*out)->said = at;
   (*out)->place = place;
   return define(r, name, at, region, *out);
 }
@@ -515,6 +559,7 @@ typedef struct Statement {
   Node *node;
   NameVec names;
   TypeVec types;
+  VEC(Placement) placements;
   VEC(Place) places;
 } Statement;
 
@@ -542,9 +587,11 @@ static bool read_results(Reader *r, Statement *s) {
   if (!take_sign(r, ':')) return true;
   do {
     Type t;
+    Placement at;
     Place p;
-    if (!read_type(r, &t) || !read_place(r, &p)) return false;
+    if (!read_type(r, &t, &at) || !read_place(r, &p)) return false;
     vec_push(r->a, &s->types, t);
+    vec_push(r->a, &s->placements, at);
     vec_push(r->a, &s->places, p);
   } while (take_sign(r, ','));
   return true;
@@ -595,6 +642,7 @@ static bool check_results(Reader *r, Statement *s) {
                   type_text(r->cx, &types.data[i]),
                   type_text(r->cx, &s->types.data[i]));
     if (i == n->outs.len) ir_add_result(r->cx, n, types.data[i]);
+    n->outs.data[i]->placement = s->placements.data[i];
     n->outs.data[i]->place = s->places.data[i];
   }
   return true;
@@ -762,7 +810,9 @@ static bool read_entry(Reader *r) {
 static bool read_mesh(Reader *r) {
   if (!want_sign(r, '{')) return false;
   do {
-    MeshAxis axis;
+    MeshAxis axis = {.span = r->t.span};
+    if (r->m->mesh.len == MAX_AXES)
+      return fail(r, r->t.span, "more than %d mesh axes", MAX_AXES);
     if (!want_text(r, T_WORD, "a mesh axis", &axis.name) ||
         !want_sign(r, '=') || !want_int(r, &axis.size))
       return false;
@@ -793,7 +843,7 @@ static bool read_slot(Reader *r) {
   s->span = r->t.span;
   if (!want_string(r, &s->path) ||
       !want_one_of(r, "slot kind", names, COUNT_OF(names), &kind) ||
-      !read_type(r, &s->type) || !read_place(r, &s->place))
+      !read_type(r, &s->type, &s->placement) || !read_place(r, &s->place))
     return false;
   s->kind = (SlotKind)kind;
   vec_push(r->a, &r->m->slots, s);

@@ -55,14 +55,13 @@ static bool claim(Verify *V, Map *seen, Sym name, const char *what, Span s) {
 }
 
 static bool check_module_names(Verify *V) {
-  const Span nowhere = {0, 0, 0};
   Map axes = {0}, options = {0}, slots = {0}, entries = {0};
   for (uint32_t i = 0; i < V->m->mesh.len; i++) {
     const MeshAxis *a = &V->m->mesh.data[i];
     if (!is_name(a->name) || a->size < 1 || a->size > MAX_DIM)
-      return fail(V, nowhere, "mesh axis %s=%lld is not a name and a size",
+      return fail(V, a->span, "mesh axis %s=%lld is not a name and a size",
                   a->name, (long long)a->size);
-    if (!claim(V, &axes, a->name, "mesh axis", nowhere)) return false;
+    if (!claim(V, &axes, a->name, "mesh axis", a->span)) return false;
   }
   for (uint32_t i = 0; i < V->m->options.len; i++) {
     const Option *o = &V->m->options.data[i];
@@ -89,6 +88,14 @@ static bool check_value_name(Verify *V, const Value *v, Span s) {
          fail(V, s, "value \"%%%s\" is not a name", v->name);
 }
 
+/* ---- placements --------------------------------------------------------- */
+
+static bool check_placement(Verify *V, Span s, const char *what, const Type *t,
+                            const Placement *p) {
+  Sym why;
+  return placement_check(V->m, t, p, &why) || fail(V, s, "%s: %s", what, why);
+}
+
 /* ---- slots and bindings ------------------------------------------------- */
 
 /* Bytes [offset, offset + bytes) lie in a slab of `size`. */
@@ -105,6 +112,8 @@ static bool check_slots(Verify *V) {
     if (!ir_check_type(V->cx, s->span, s->path, &s->type)) return false;
     if (type_is_ragged(&s->type))
       return fail(V, s->span, "slot \"%s\" may not be ragged", s->path);
+    if (!check_placement(V, s->span, s->path, &s->type, &s->placement))
+      return false;
     if (s->place.slab == SLAB_NONE) continue;
     if (s->place.slab != slabs[s->kind] ||
         !fits(s->place.offset, type_bytes(&s->type),
@@ -133,6 +142,13 @@ static bool check_slot_binding(Verify *V, Sym path, const Type *t) {
   return want_type(V, "slot", path, &s->type, t);
 }
 
+/* What an entry reads lives where the slot does. */
+static bool check_slot_place(Verify *V, const Binding *b, const Value *v) {
+  return placement_equal(&ir_slot(V->m, b->name)->placement, &v->placement) ||
+         fail(V, V->e->span, "slot \"%s\" is placed elsewhere than the "
+              "parameter that it is bound to", b->name);
+}
+
 static bool check_option_binding(Verify *V, Sym name, const Type *t) {
   if (!find_option(V->m, name))
     return fail(V, V->e->span, "there is no option \"%s\"", name);
@@ -148,7 +164,8 @@ static bool check_parameter(Verify *V, const Binding *b, const Value *v) {
     return fail(V, V->e->span, "a parameter may not be ragged: %s",
                 type_text(V->cx, t));
   switch (b->kind) {
-  case BIND_SLOT: return check_slot_binding(V, b->name, t);
+  case BIND_SLOT:
+    return check_slot_binding(V, b->name, t) && check_slot_place(V, b, v);
   case BIND_OPTION: return check_option_binding(V, b->name, t);
   case BIND_STEP: return want_type(V, "value", "step", &i32, t);
   case BIND_SEED: return want_type(V, "value", "seed", &u32, t);
@@ -403,7 +420,9 @@ static bool check_node(Verify *V, Region *r, const Node *n) {
     if (!define(V, r, v, n, i, n->span)) return false;
     if (!right) continue;
     set_source(V, v, result_source(V, n, i));
-    if (!check_place(V, v, n->span)) ok = false;
+    if (!check_place(V, v, n->span) ||
+        !check_placement(V, n->span, op_name(n), &v->type, &v->placement))
+      ok = false;
   }
   return ok;
 }
@@ -412,7 +431,9 @@ static bool check_region(Verify *V, Region *r, Span s) {
   for (uint32_t i = 0; i < r->params.len; i++)
     if (!define(V, r, r->params.data[i], NULL, i, s) ||
         !ir_check_type(V->cx, s, "parameter", &r->params.data[i]->type) ||
-        !check_place(V, r->params.data[i], s))
+        !check_place(V, r->params.data[i], s) ||
+        !check_placement(V, s, "parameter", &r->params.data[i]->type,
+                         &r->params.data[i]->placement))
       return false;
   bool ok = true;
   for (uint32_t i = 0; i < r->nodes.len; i++)

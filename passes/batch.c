@@ -54,6 +54,16 @@ static Sym stacked_map(Ctx *cx, const Node *n, const Over *ins) {
 
 /* ---- nodes ------------------------------------------------------------- */
 
+/* One iteration's placement, in all of them; nothing is said of the new dim. */
+static void place_stacked(Value *stacked, const Value *one) {
+  Placement p = one->placement;
+  for (int d = one->type.rank; d > 0; d--)
+    p.dims[d] = p.dims[d - 1];
+  p.dims[0] = 0;
+  p.closed = (uint8_t)(p.closed << 1);
+  stacked->placement = p;
+}
+
 /* No operand differs between iterations. */
 static void clone_plain(Builder *b, const Node *n, const Over *ins,
                         Over *outs) {
@@ -78,7 +88,7 @@ void batch_node(Builder *b, const Node *n, const Over *ins, int64_t length,
   }
   Value **values = NEW_ARRAY(a, Value *, n->ins.len + 1);
   Type *types = NEW_ARRAY(a, Type, n->outs.len + 1);
-  bool alike = kind == BATCH_ALIKE || kind == BATCH_DIM;
+  bool alike = kind == BATCH_ALIKE || kind == BATCH_DIM || kind == BATCH_PLACED;
   for (uint32_t i = 0; i < n->ins.len; i++)
     values[i] = alike ? stack_of(b, ins[i], length) : ins[i].v;
   for (uint32_t i = 0; i < n->outs.len; i++)
@@ -88,6 +98,7 @@ void batch_node(Builder *b, const Node *n, const Over *ins, int64_t length,
                            n->outs.len);
   if (kind == BATCH_MAP) attr_ref(copy, "map")->s = stacked_map(b->cx, n, ins);
   if (kind == BATCH_DIM) attr_ref(copy, "dim")->i++;
+  if (kind == BATCH_PLACED) place_stacked(copy->outs.data[0], n->outs.data[0]);
   for (uint32_t i = 0; i < n->outs.len; i++)
     outs[i] = (Over){copy->outs.data[i], true};
 }

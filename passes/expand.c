@@ -111,7 +111,7 @@ static const struct {
   ExpandFn *expand;
 } rules[OP_COUNT] = {
 #define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower,      \
-           batch, doc)                                                        \
+           batch, shard, doc)                                                 \
   RULE_##lower(name)
 #include "../ir/ops.def"
 #undef OP

@@ -173,11 +173,23 @@ static bool run_one(Pipeline *p, Module *m, int i) {
   return ok;
 }
 
+/* What follows works on one device's part of each tensor, and nothing makes
+ * parts yet: better no program than one that computes all on each. */
+static bool check_devices(Module *m, int last) {
+  if (last <= pass_find("precision") || mesh_devices(m) == 1) return true;
+  const MeshAxis *axis = &m->mesh.data[0];
+  diag_error(m->cx, axis->span,
+             "this version cannot make a program for %lld devices yet",
+             (long long)mesh_devices(m));
+  return false;
+}
+
 bool pass_run(Pipeline *p, Module *m) {
   int first = p->from ? pass_find(p->from) : 0;
   int last = p->stop_after ? pass_find(p->stop_after) : pass_count - 1;
   assert(first >= 0 && last >= 0);
   if (p->from && !has_needs(m, first)) return false;
+  if (!check_devices(m, last)) return false;
   for (int i = first; i <= last; i++) {
     if (!run_one(p, m, i)) return false;
     if (p->after) p->after(p->user, i + 1, pass_info[i].name, m);

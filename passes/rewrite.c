@@ -122,7 +122,9 @@ static bool shapes_equal(Arena *arena, const Node *a, const Node *b) {
   for (int i = 0; i < MAX_ATTRS; i++)
     if (!attr_equal(&a->attrs[i], &b->attrs[i])) return false;
   for (uint32_t i = 0; i < a->outs.len; i++)
-    if (!type_equal(&a->outs.data[i]->type, &b->outs.data[i]->type))
+    if (!type_equal(&a->outs.data[i]->type, &b->outs.data[i]->type) ||
+        !placement_equal(&a->outs.data[i]->placement,
+                         &b->outs.data[i]->placement))
       return false;
   return !a->body == !b->body &&
          (!a->body || bodies_equal(arena, a->body, b->body));

@@ -68,6 +68,12 @@ VJP_RULE(add) {
   v->dins[1] = dout(v);
 }
 
+/* The model's placement of a value is that of its cotangent. */
+VJP_RULE(annotate) {
+  v->dins[0] = ir_unary(v->b, OP_annotate, dout(v));
+  v->dins[0]->placement = res(v)->placement;
+}
+
 VJP_RULE(sub) {
   v->dins[0] = dout(v);
   if (v->wants[1]) v->dins[1] = neg(v->b, dout(v));
@@ -393,7 +399,7 @@ VJP_RULE(row_dot) {
 
 VjpFn *const vjp_rules[OP_COUNT] = {
 #define OP(name, min, max, outs, traits, attrs, infer, vjp, eval, lower,      \
-           batch, doc)                                                        \
+           batch, shard, doc)                                                 \
   [OP_##name] = vjp_##vjp,
 #include "../ir/ops.def"
 #undef OP

@@ -9,7 +9,7 @@ entry eval(x: f32[2] from text) { report a = x }
 # >>> err
 # error: -D WIDHT=3: the model has no const 'WIDHT'; did you mean 'WIDTH'?
 # error: --mesh dve=2: the model has no axis 'dve'; did you mean 'dev'?
-# error: --mesh dev=0: must be AXIS=SIZE
+# error: --mesh dev=0: an axis has 1 to 2147483647 devices
 # error: -D N=x: 'N' is an integer
 # tests/parse/define.dsl:3:7: note: it is declared here
 #     3 | const N = 3

@@ -1,10 +1,11 @@
-# test: %s --mesh dev=8
+# test: %s --mesh dev=8 -o %t.so
+# A program for several devices is never quietly one for a single device.
 mesh dev
-entry eval(x: f32[2 @dev] from text) { report a = x }
+entry eval(x: f32[8 @dev] from text) { report a = x }
 
 # >>> err
-# tests/parse/mesh.dsl:2:6: error: axis 'dev' has 8 devices, but this version compiles for one
-#     2 | mesh dev
+# tests/parse/mesh.dsl:3:6: error: this version cannot make a program for 8 devices yet
+#     3 | mesh dev
 #       |      ^~~
 # <<<
 # >>> exit 1

@@ -235,6 +235,9 @@ static const Case cases[] = {
     /* structure */
     {"stop_gradient", "f32[2]", "%x = stop_gradient %a : f32[2]", "%x", "1 2",
      "1 2", 0},
+    {"annotate, reshard", "bool[2]",
+     "%x = annotate %a : bool[2 @_]\n%y = reshard %a : bool[2]", "%x %y",
+     "1 0", "1 0 | 1 0", 0},
     {"scan", "f32[] f32[3] f32[]",
      "%x, %y = scan %a, %b, %c {carries=1, scanned=1, length=3, "
      "reverse=false} (%t: i32[], %h: f32[], %s: f32[], %u: f32[]) {\n"

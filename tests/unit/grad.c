@@ -77,6 +77,11 @@ static const Case cases[] = {
      "  %c = stop_gradient %b : f32[<A>]\n"
      "  %d = mul %a, %c : f32[<A>]\n"
      "  return report \"d\" = %d\n}\n"},
+    {"annotate",
+     "(" IN("a", "f32[<A>]", "normal") ") {\n"
+     "  %b = annotate %a : f32[<A> @_]\n"
+     "  %c = mul %a, %b : f32[<A>]\n"
+     "  return report \"c\" = %c\n}\n"},
     {"broadcast, transpose, reshape",
      "(" IN("a", "f32[<A>, <B>]", "normal") ", "
      IN("s", "f32[]", "normal") ") {\n"
