@@ -298,12 +298,18 @@ void lw_write_results(Lower *l, const Ix *lead, int n_lead) {
   }
 }
 
+/* Elements that a node goes over: of a reduction, those that it reads. */
+static int64_t work_of(const Lower *l, const Node *n) {
+  bool reduces = op_info[n->op].lower == LOWER_REDUCE;
+  const LwValue *v = lw_value(l, reduces ? n->ins.data[0] : n->outs.data[0]);
+  return product(v->dims, v->rank);
+}
+
 int64_t lw_grain(const Lower *l, int64_t count) {
   int64_t ops = 1;
   const Region *body = l->n->body;
   for (uint32_t i = 0; i < body->nodes.len; i++)
-    ops += product(lw_value(l, body->nodes.data[i]->outs.data[0])->dims,
-                   lw_value(l, body->nodes.data[i]->outs.data[0])->rank);
+    ops += work_of(l, body->nodes.data[i]);
   int64_t each = ops / (count ? count : 1) + 1;
   int64_t grain = CHUNK_OPS / each;
   return grain < 1 ? 1 : grain;
