@@ -14,8 +14,9 @@
 enum {
   CHUNK = 512, /* ids of a chunk, at least */
   MAX_CHUNKS = 64,
-  COLUMNS = 512, /* of one item's sum */
-  SUM_VECTORS = 4
+  COLUMNS = 128,  /* of one item's sum */
+  SUM_VECTORS = 8,
+  SUM_ITEMS = 32  /* handed out at a time, few of them with many rows */
 };
 
 typedef struct Sort {
@@ -164,14 +165,15 @@ static void sum_columns(Sort *s, KVal *lo, KVal *hi, KBase x, KBase table,
              kb_result(b, acc[v]));
 }
 
-/* Item: one row of the table, some of its columns. */
+/* Item: some columns of one row of the table. Rows run fastest, so that all
+ * columns of a row with much to sum are not one thread's. */
 static void sum_stage(Sort *s, KBase x, KBase table, int64_t width, int lanes) {
   KBuild *b = s->b;
   int64_t blocks = (width + COLUMNS - 1) / COLUMNS;
-  KVal *item = kb_stage(b, s->ids * blocks, 1);
+  KVal *item = kb_stage(b, s->ids * blocks, SUM_ITEMS);
   kb_uneven(b);
-  KVal *row = kb_alu_c(b, A_DIV, item, blocks);
-  KVal *column = kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, item, blocks), COLUMNS);
+  KVal *row = kb_alu_c(b, A_REM, item, s->ids);
+  KVal *column = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, item, s->ids), COLUMNS);
   KVal *end =
       kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, column, COLUMNS), kb_index(b, width));
   KVal *to = kb_alu_c(b, A_MUL, row, width);
