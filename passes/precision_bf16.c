@@ -9,6 +9,10 @@
  * what it is handed is cast outside of it, what it stacks is stacked cast, and
  * a carry that goes into products is carried a second time in bf16.
  *
+ * Where that copy is all that is left but for sums in the backward pass, as
+ * those of a bias, the sums are of the copy too, in f32: the exact values need
+ * not be stored.
+ *
  * Not cast are products with a vector, and the layers that say so: an entry's
  * layers that have a product from which a top_k or sort chooses, as a gate's,
  * since there a small error picks another expert; the user's word counts more.
@@ -208,6 +212,51 @@ static Value *narrow_stack(Narrow *w, Value *v) {
   return remember(w, v, out);
 }
 
+/* ---- sums ---------------------------------------------------------------- */
+
+static bool is_gradient_sum(const Node *n) {
+  return n->op == OP_reduce_sum && n->backward;
+}
+
+/* Marks what anything but a product or such a sum reads. */
+static void find_exact_uses(Narrow *w, Map *used, const Region *r) {
+  Arena *a = &w->cx->scratch;
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    if (n->body) find_exact_uses(w, used, n->body);
+    for (uint32_t k = 0; k < n->ins.len && !is_gradient_sum(n); k++)
+      map_put(a, used, n->ins.data[k], n->ins.data[k]);
+  }
+  for (uint32_t i = 0; i < r->results.len; i++)
+    map_put(a, used, r->results.data[i], r->results.data[i]);
+}
+
+/* The copy in bf16 as f32, made where `v` is. */
+static Value *widened(Narrow *w, Map *wide, Value *v) {
+  Value *known = map_get(wide, v), *copy = map_get(&w->casts, v);
+  if (known) return known;
+  Node *n = v->def;
+  Builder b = ir_builder(w->cx, v->region);
+  if (n) b = ir_builder_like(w->cx, n->region, NULL, n);
+  b.out = list_at(w, n ? (const void *)n : v->region);
+  known = ir_cast(&b, copy, v->type.dtype);
+  map_put(&w->cx->scratch, wide, v, known);
+  return known;
+}
+
+static void narrow_sums(Narrow *w, const Map *used, Map *wide,
+                        const Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    if (n->body) narrow_sums(w, used, wide, n->body);
+    if (!is_gradient_sum(n)) continue;
+    Value *v = n->ins.data[0];
+    if (map_get(used, v) || !map_get(&w->casts, v)) continue;
+    n->ins.data[0] = widened(w, wide, v);
+    pass_tally(w->options, "sum of bf16");
+  }
+}
+
 /* ---- the pass ------------------------------------------------------------ */
 
 /* The value in bf16. */
@@ -240,6 +289,9 @@ bool precision_bf16(Module *m, const PassOptions *o) {
     Map seen = {0};
     find_choices(&w, &seen, r);
     narrow_products(&w, r);
+    Map used = {0}, wide = {0};
+    find_exact_uses(&w, &used, r);
+    narrow_sums(&w, &used, &wide, r);
     insert_casts(&w, r);
     ir_sweep(m->entries.data[i]);
   }
