@@ -432,6 +432,13 @@ Kernel *ct_blocked(Ctx *cx, const Node *n, const CtProduct *p, int lanes);
 /* pairs.c: a product of bf16 in pairs, by instructions for them. */
 bool ct_in_pairs(const CtProduct *p, const Isa *isa); /* can do it */
 Kernel *ct_pairs(Ctx *cx, const Node *n, const CtProduct *p, const Isa *isa);
+/* 16 vectors of 16 groups of `group` lanes: rows become columns. */
+void ct_transpose(KBuild *b, KVal *v[16], int group);
+/* panels.c: a product whose right operand `pack` has put in order, and that
+ * packing. */
+bool ct_is_panels(const CtLetters *ls, Dtype dtype);
+Kernel *ct_panels(Ctx *cx, const Node *n, const CtLetters *ls, const Isa *isa);
+Kernel *cg_pack(Ctx *cx, const Node *n, const Isa *isa);
 /* nest.c: any contraction, as one loop a letter. */
 Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes);
 

@@ -3,7 +3,8 @@
  * The letters of the map fall into roles, as in a matrix product: batch (in
  * both operands and the result), m (left and result), n (right and result), k
  * (both operands). Letters of one role that lie as one are merged. A product
- * of plain matrices is a library call; other products run on the
+ * with a packed operand has a kernel for that (panels.c); one of plain matrices
+ * is a library call; other products run on the
  * register-blocked kernel of blocked.c; what is no product at all goes through
  * the loops of nest.c. */
 #include "codegen.h"
@@ -173,7 +174,9 @@ static void set_strides(int64_t *to, const CtLetter *batch, const CtLetter *x,
 bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
   CtProduct p = {.dtype = n->ins.data[0]->type.dtype};
   Dtype sums = dtype_info[p.dtype].sums;
-  if (sums != DT_f32 || !find_product(letters_of(n), &p) || p.groups)
+  CtLetters ls = letters_of(n);
+  if (sums != DT_f32 || ct_is_panels(&ls, p.dtype) || !find_product(ls, &p) ||
+      p.groups)
     return false;
   if (!is_plain(&p.m, &p.k, &p.batch, CT_LEFT) ||
       !is_plain(&p.k, &p.n, &p.batch, CT_RIGHT) ||
@@ -195,6 +198,7 @@ bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
 Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa) {
   CtLetters ls = letters_of(n);
   CtProduct p = {.dtype = n->ins.data[0]->type.dtype};
+  if (ct_is_panels(&ls, p.dtype)) return ct_panels(cx, n, &ls, isa);
   if (!find_product(ls, &p)) return ct_nest(cx, n, ls, isa->lanes);
   return ct_in_pairs(&p, isa) ? ct_pairs(cx, n, &p, isa)
                               : ct_blocked(cx, n, &p, isa->lanes);

@@ -548,6 +548,7 @@ Kernel *cg_lower(Ctx *cx, const Node *n, const Isa *isa) {
   case OP_fused: return lower_fused(cx, n, lanes);
   case OP_contract: return cg_contract(cx, n, isa);
   case OP_route: return cg_route(cx, n, lanes);
+  case OP_pack: return cg_pack(cx, n, isa);
   case OP_scatter_add: return cg_scatter_add(cx, n, lanes);
   }
   internal_error("%s is not a launch", op_info[n->op].name);

@@ -81,13 +81,13 @@ static KVal *load_row(Pairs *g, int side, bool by_depth, KVal *k, KVal *x) {
   return kb_load_some(b, g->base[side], at, count, STEP);
 }
 
-/* 16 vectors of 16 pairs: row i of what comes out is column i. Each round takes
- * the pairs in turn from the first and the second half of all. */
-static void transpose(KBuild *b, KVal *v[TILE]) {
+/* Row i of what comes out is column i of groups. Each round takes the groups in
+ * turn from the first and the second half of all. */
+void ct_transpose(KBuild *b, KVal *v[TILE], int group) {
   for (int round = 0; round < 4; round++) {
     KVal *next[TILE];
     for (int i = 0; i < TILE; i++)
-      next[i] = kb_zip(b, v[i / 2], v[i / 2 + TILE / 2], 2, i % 2);
+      next[i] = kb_zip(b, v[i / 2], v[i / 2 + TILE / 2], group, i % 2);
     for (int i = 0; i < TILE; i++)
       v[i] = next[i];
   }
@@ -111,7 +111,7 @@ static void pack_left_turned(Pairs *g, KVal *x, KVal *k, KVal *to) {
       v[half][i] = kb_zip(b, even, odd, 1, half);
   }
   for (int half = 0; half < 2; half++) {
-    transpose(b, v[half]);
+    ct_transpose(b, v[half], 2);
     for (int i = 0; i < TILE; i++) {
       int64_t row = TILE * half + i;
       kb_store(b, g->left, kb_alu_c(b, A_ADD, to, row * DEPTH), v[half][i]);
@@ -153,7 +153,7 @@ static void pack_right_turned(Pairs *g, KVal *n, KVal *k, KVal *to) {
     for (int j = 0; j < TILE; j++)
       v[j] = load_row(g, CT_RIGHT, true, k,
                       kb_alu_c(b, A_ADD, n, half * TILE + j));
-    transpose(b, v);
+    ct_transpose(b, v, 2);
     for (int j = 0; j < TILE; j++)
       kb_store(b, g->right, kb_alu_c(b, A_ADD, to, 2 * STEP * j + STEP * half),
                v[j]);

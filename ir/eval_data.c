@@ -80,6 +80,19 @@ void eval_pad(EvalCall *c) {
              c->ins[0]->type.dims[dim].size, dim);
 }
 
+void eval_pack(EvalCall *c) {
+  int64_t group = attr_int(c->n, "group");
+  bool turned = attr_bool(c->n, "turned");
+  const Type *x = &c->ins[0]->type;
+  int64_t n = x->dims[!turned].size, k = x->dims[turned].size;
+  for (int64_t i = 0; i < k; i++)
+    for (int64_t j = 0; j < n; j++) {
+      int64_t row = j / PANEL * (k / group) + i / group;
+      c->outs[0]->data[(row * PANEL + j % PANEL) * group + i % group] =
+          c->ins[0]->data[turned ? j * k + i : i * n + j];
+    }
+}
+
 /* ---- along the last dim -------------------------------------------------- */
 
 void eval_cumsum(EvalCall *c) {

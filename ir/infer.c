@@ -506,6 +506,19 @@ static bool infer_scatter_add(Infer *I) {
   return append_dims(I, &t, x, ids.rank) && result(I, t);
 }
 
+static bool infer_pack(Infer *I) {
+  Type x = in(I, 0);
+  if (!want_range(I, "group", 1, MAX_DIM)) return false;
+  bool turned = attr_bool(I->n, "turned");
+  int64_t group = attr_int(I->n, "group");
+  int64_t n = x.dims[!turned].size, k = x.dims[turned].size;
+  if (x.rank != 2 || type_is_ragged(&x) || n % PANEL || k % group)
+    return fail(I, "%s is no matrix of whole panels, %d columns of groups of "
+                "%lld", text(I, x), PANEL, (long long)group);
+  int64_t dims[] = {n / PANEL, k / group, PANEL, group};
+  return result(I, type_of(x.dtype, 4, dims));
+}
+
 /* Operands 0 and 1 are x[S.., _] and ids i32[S.., K]. */
 static bool want_chosen(Infer *I) {
   return want_last_dim(I, 0) && want_last_dim(I, 1) &&

@@ -76,6 +76,7 @@ typedef enum BatchKind {
 } BatchKind;
 
 enum { VARIADIC = -1, MAX_RANK = 8, MAX_ATTRS = 6 };
+enum { PANEL = 32 }; /* columns of a panel: what `pack` makes */
 
 /* Bounds that keep every size in 64 bits. */
 #define MAX_DIM INT32_MAX                    /* ids are i32 */

@@ -341,6 +341,43 @@ static const char *kind_of(const FuseGroup *g, int *rows) {
   return g->orders || g->uneven || g->rows < g->rank ? "row" : "map";
 }
 
+static bool is_result(const FuseGroup *g, const Value *v) {
+  for (uint32_t i = 0; i < g->results.len; i++)
+    if (g->results.data[i] == v) return true;
+  return false;
+}
+
+/* The result of the group that `v`, one as well, is in another shape. */
+static Value *seen_as(const FuseGroup *g, const Value *v) {
+  while (v->def->op == OP_reshape && v->def->ins.data[0]->def) {
+    v = v->def->ins.data[0];
+    if (is_result(g, v)) return (Value *)v;
+  }
+  return NULL;
+}
+
+/* Takes results out that are others in another shape: they are reshaped behind
+ * the launch, which costs nothing. */
+static ValueVec split_views(Fuse *f, FuseGroup *g) {
+  ValueVec views = {0}, rest = {0};
+  for (uint32_t i = 0; i < g->results.len; i++) {
+    Value *v = g->results.data[i];
+    vec_push(f->a, seen_as(g, v) ? &views : &rest, v);
+  }
+  g->results = rest;
+  return views;
+}
+
+static void make_view(Fuse *f, Value *v, NodeVec *out) {
+  Value *from = v->def->ins.data[0];
+  while (!map_get(&f->stored, from))
+    from = from->def->ins.data[0];
+  Builder b = ir_builder_like(f->cx, f->region, out, v->def);
+  Value *view = ir_reshape(&b, map_get(&f->stored, from), v->type);
+  view->name = v->name;
+  map_put(f->a, &f->stored, v, view);
+}
+
 static Node *make_launch(Fuse *f, FuseGroup *g, NodeVec *out,
                          const ValueVec *operands) {
   int rows;
@@ -392,7 +429,10 @@ static void emit_group(Fuse *f, FuseGroup *g, NodeVec *out) {
   sort_results(f, &g->results);
   ValueVec operands = operands_of(f, g);
   emit_operands(f, &operands, out);
+  ValueVec views = split_views(f, g);
   make_launch(f, g, out, &operands);
+  for (uint32_t i = 0; i < views.len; i++)
+    make_view(f, views.data[i], out);
   pass_tally(f->options, "launch");
 }
 

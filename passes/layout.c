@@ -8,7 +8,8 @@
  * orders that its tensors have, such that the tensors to be transposed are the
  * smallest; a transposed operand is made once for all its users. `fuse` makes
  * the transposes part of the launches around them. Runs after the last
- * simplify, whose rules would take the transposes back into the map.
+ * simplify, whose rules would take the transposes back into the map. Operands
+ * that a loop's products read in every turn are packed: layout_scan.c.
  *
  *   %d = contract %z, %w {map="tbn,dn->btd"} : f32[64, 32, 512]
  *
@@ -170,8 +171,11 @@ static void layout_region(Ctx *cx, const PassOptions *o, Region *r) {
   Layout l = {.cx = cx, .o = o};
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
-    if (n->op == OP_scan) layout_region(cx, o, n->body);
     l.b = ir_builder_like(cx, r, &nodes, n);
+    if (n->op == OP_scan) {
+      layout_region(cx, o, n->body);
+      layout_scan(&l.b, n, o);
+    }
     if (is_dense(n) && rewrite(&l, n)) continue;
     vec_push(&cx->perm, &nodes, n);
   }

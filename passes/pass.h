@@ -260,6 +260,12 @@ Over hoist_outside(Hoist *h, Builder *b, Map *made, Value *v);
  * behind the loop. hoist_sink.c */
 void hoist_sink(Hoist *h);
 
+/* ---- layout_scan.c, for layout.c ----------------------------------------- */
+
+/* Packs invariants of a scan for the products that read them; the packing goes
+ * through `before`. */
+void layout_scan(Builder *before, Node *scan, const PassOptions *o);
+
 /* ---- fuse*.c among themselves ---------------------------------- */
 
 /* How a group reads one value: `lead` of the value's leading dims are the

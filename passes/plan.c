@@ -254,13 +254,16 @@ static void send_result(Plan *p, Region *r, uint32_t i, Home h, Value *old) {
   Value *v = r->results.data[i];
   if (v == old) return;
   v = r->results.data[i] = owned(p, r, v);
-  for (Value *from = v;;) {
-    if (can_send(p, from) && (!old || may_replace(p, r, old, from))) {
-      set_home(p, from, h);
-      return;
-    }
+  /* What it is a view of is better sent: a reshape with a home is a copy. */
+  Value *best = NULL;
+  for (Value *from = v;; from = from->def->ins.data[0]) {
+    if (can_send(p, from) && (!old || may_replace(p, r, old, from)))
+      best = from;
     if (!from->def || !is_view(p, from->def)) break;
-    from = from->def->ins.data[0];
+  }
+  if (best) {
+    set_home(p, best, h);
+    return;
   }
   v = r->results.data[i] = add_copy(p, r, v, r->nodes.len);
   set_home(p, v, h);

@@ -227,27 +227,6 @@ static void experts(const char *cpu) {
   }
 }
 
-/* Blocks of rows, columns and depth that are whole, cut, single and missing;
- * on each kind of machine that this one is. */
-static void pairs(void) {
-  static const Experts all[] = {
-      {40, 2, 33, 5, 47, 5},    {7, 1, 7, 4, 5, 4},    {1, 1, 1, 1, 1, 1},
-      {300, 2, 40, 6, 64, 1},   {3, 2, 7, 9, 290, 9},  {600, 1, 5, 2, 33, 2},
-      {100, 4, 64, 32, 96, 20}, {64, 1, 32, 2, 32, 1}, {50, 2, 300, 3, 530, 3},
-      {290, 2, 270, 2, 34, 2},
-  };
-  static const char *const cpus[] = {"x86-64-v3", "x86-64-v4", "x86-64-v4-bf16",
-                                     "x86-64-v4-amx"};
-  static const char *const features[] = {"avx2", "avx512f", "avx512bf16",
-                                         "amx-bf16"};
-  for (size_t c = 0; c < COUNT_OF(cpus); c++)
-    for (size_t i = 0; i < COUNT_OF(all); i++)
-      if (rt_cpu_has(features[c]))
-        check_experts(pairs_text, &all[i], "bf16", cpus[c]);
-}
-
-/* ---- random graphs ------------------------------------------------------ */
-
 /* Zeros, by a launch. */
 static Value *zeros(Ctx *cx, Entry *e, Type t) {
   Builder b = ir_builder(cx, e->region);
@@ -271,6 +250,42 @@ static void add_init(Module *m, bool launches) {
                 launches ? zeros(m->cx, e, s->type) : ir_const(&b, s->type, 0));
   }
 }
+
+/* What a golden file computes, from a pass on. */
+static void check_file(const char *path, const char *from, const char *cpu) {
+  Ctx cx = {0};
+  char name[128];
+  uint32_t file;
+  snprintf(name, sizeof name, "build %s for %s", path, cpu);
+  Module *m = source_read(&cx, path, &file) ? ir_read(&cx, file) : NULL;
+  if (m) add_init(m, true);
+  if (m && !run_passes(m, from, 2, DT_f32)) m = NULL;
+  check(&cx, name, m, cpu, 5, 1e-5);
+}
+
+/* Blocks of rows, columns and depth that are whole, cut, single and missing;
+ * on each kind of machine that this one is. */
+static void pairs(void) {
+  static const Experts all[] = {
+      {40, 2, 33, 5, 47, 5},    {7, 1, 7, 4, 5, 4},    {1, 1, 1, 1, 1, 1},
+      {300, 2, 40, 6, 64, 1},   {3, 2, 7, 9, 290, 9},  {600, 1, 5, 2, 33, 2},
+      {100, 4, 64, 32, 96, 20}, {64, 1, 32, 2, 32, 1}, {50, 2, 300, 3, 530, 3},
+      {290, 2, 270, 2, 34, 2},
+  };
+  static const char *const cpus[] = {"x86-64-v3", "x86-64-v4", "x86-64-v4-bf16",
+                                     "x86-64-v4-amx"};
+  static const char *const features[] = {"avx2", "avx512f", "avx512bf16",
+                                         "amx-bf16"};
+  for (size_t c = 0; c < COUNT_OF(cpus); c++)
+    for (size_t i = 0; i < COUNT_OF(all); i++)
+      if (rt_cpu_has(features[c]))
+        check_experts(pairs_text, &all[i], "bf16", cpus[c]);
+  for (size_t c = 0; c < COUNT_OF(cpus); c++)
+    if (rt_cpu_has(features[c]))
+      check_file("tests/pass/layout/scan.ir", "layout", cpus[c]);
+}
+
+/* ---- random graphs ------------------------------------------------------ */
 
 static int first_graph; /* number of the first random graph */
 
@@ -309,8 +324,9 @@ static void check_model(const char *path, const char *const *defines,
   launches_bounds = bounds;
   Module *m = fe_compile(&cx, &o);
   if (m && !run_passes(m, NULL, opt_level, precision)) m = NULL;
-  snprintf(name, sizeof name, "build %s%s -O%d %s", path,
-           n > 7 ? " one expert" : "", opt_level, dtype_info[precision].name);
+  snprintf(name, sizeof name, "build %s%s %s -O%d %s", path,
+           n > 7 ? " one expert" : "", n ? defines[1] : "", opt_level,
+           dtype_info[precision].name);
   check(&cx, name, m, "native", 3, precision == DT_f64 ? 1e-6 : 0);
   launches_bounds = NULL;
 }
@@ -321,6 +337,7 @@ static void models(void) {
   static const char *const one[] = {"V=19", "D=24", "N=1", "K=1",
                                     "H=40", "T=3",  "B=5", "P=0.5"};
   static const char *const plain[] = {"V=19", "D=24", "T=3", "B=5"};
+  static const char *const packed[] = {"V=19", "D=64", "T=5", "B=20"};
   static const char *const others[] = {
       "tests/models/blocks.dsl",       "tests/models/moe_recompute.dsl",
       "tests/models/moe_scan.dsl",     "tests/models/hierarchical.dsl",
@@ -333,6 +350,7 @@ static void models(void) {
     check_model("models/lm_moe.dsl", moe, 7, level, precision);
     check_model("models/lm_moe.dsl", one, 8, level, precision);
     check_model("models/lm_4lstm.dsl", plain, 4, level, precision);
+    check_model("models/lm_4lstm.dsl", packed, 4, level, precision);
     for (size_t i = 0; i < COUNT_OF(others); i++)
       check_model(others[i], NULL, 0, level, precision);
   }
@@ -344,17 +362,11 @@ static void models(void) {
 static void plans(void) {
   static const char *const names[] = {
       "carries-swapped", "in-place",      "memory",       "reshapes",
-      "slot-read-later", "slots-swapped", "stacked-carry"};
+      "slot-read-later", "slots-swapped", "stacked-carry", "stacked-before"};
   for (size_t i = 0; i < COUNT_OF(names); i++) {
-    Ctx cx = {0};
-    char path[128], name[128];
-    uint32_t file;
+    char path[128];
     snprintf(path, sizeof path, "tests/pass/plan/%s.ir", names[i]);
-    snprintf(name, sizeof name, "build plan %s", names[i]);
-    Module *m = source_read(&cx, path, &file) ? ir_read(&cx, file) : NULL;
-    if (m) add_init(m, true);
-    if (m && !run_passes(m, "plan", 2, DT_f32)) m = NULL;
-    check(&cx, name, m, "native", 5, 1e-5);
+    check_file(path, "plan", "native");
   }
 }
 

@@ -17,6 +17,20 @@ typedef struct Case {
   uint32_t clamped;
 } Case;
 
+/* 0 to 63; two rows of them pair by pair; two columns, one after the other. */
+#define COUNTED \
+  "0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 " \
+  "25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 " \
+  "47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63"
+#define PAIRED \
+  "0 32 1 33 2 34 3 35 4 36 5 37 6 38 7 39 8 40 9 41 10 42 11 43 12 " \
+  "44 13 45 14 46 15 47 16 48 17 49 18 50 19 51 20 52 21 53 22 54 23 " \
+  "55 24 56 25 57 26 58 27 59 28 60 29 61 30 62 31 63"
+#define BY_COLUMN \
+  "0 2 4 6 8 10 12 14 16 18 20 22 24 26 28 30 32 34 36 38 40 42 44 " \
+  "46 48 50 52 54 56 58 60 62 1 3 5 7 9 11 13 15 17 19 21 23 25 27 " \
+  "29 31 33 35 37 39 41 43 45 47 49 51 53 55 57 59 61 63"
+
 static const Case cases[] = {
     /* scalar bodies */
     {"add wraps", "i32[2] i32[2]", "%y = add %a, %b : i32[2]", "%y",
@@ -146,6 +160,13 @@ static const Case cases[] = {
      "%x %y", "1 2 3 4 5 6 | 2 0 1 1", "3 1 5 5 | 1 0 3 0 10 0", 0},
     {"put clamps", "f32[2] i32[2]", "%x = put %a, %b {size=2} : f32[2]", "%x",
      "3 4 | -5 9", "3 4", 2},
+    {"pack", "f32[2, 32] f32[32, 2]",
+     "%x = pack %a {group=1, turned=false} : f32[1, 2, 32, 1]\n"
+     "%y = pack %a {group=2, turned=false} : f32[1, 1, 32, 2]\n"
+     "%z = pack %b {group=1, turned=true} : f32[1, 2, 32, 1]\n"
+     "%w = pack %b {group=2, turned=true} : f32[1, 1, 32, 2]",
+     "%x %y %z %w", COUNTED " | " COUNTED,
+     COUNTED " | " PAIRED " | " BY_COLUMN " | " COUNTED, 0},
 
     /* sums and orders */
     {"reductions", "f32[2, 3]",

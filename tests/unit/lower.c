@@ -248,27 +248,32 @@ static const char pairs_text[] =
     "probe \"a\" = %a, probe \"b\" = %b\n"
     "}\n";
 
+/* The text with sizes for letters behind a $. */
+static void text_case(const char *name, const char *fmt, const char *letters,
+                      const int *sizes, Isa isa) {
+  Buf text = {0};
+  for (const char *c = fmt; *c; c++) {
+    if (*c == '$')
+      buf_fmt(&text, "%d", sizes[strchr(letters, *++c) - letters]);
+    else
+      buf_add_n(&text, c, 1);
+  }
+  Ctx cx = {0};
+  uint32_t file = source_add(&cx, "text", text.data, text.len);
+  module_case(&cx, name, file, isa);
+  ctx_free(&cx);
+  buf_free(&text);
+}
+
 static void pairs_case(const int *sizes, unsigned has) {
   int all[] = {sizes[0],    sizes[1], sizes[2],
                sizes[3],    sizes[4], sizes[0] * sizes[1],
                sizes[3] + 1};
-  static const char letters[] = "TKDNHRO";
-  Buf text = {0};
-  for (const char *c = pairs_text; *c; c++) {
-    if (*c == '$')
-      buf_fmt(&text, "%d", all[strchr(letters, *++c) - letters]);
-    else
-      buf_add_n(&text, c, 1);
-  }
   char name[128];
   snprintf(name, sizeof name, "%s %d choices of %d, %d of %d to %d",
            has == KN_TILES ? "tiles" : "pairs", sizes[1], sizes[3], sizes[0],
            sizes[2], sizes[4]);
-  Ctx cx = {0};
-  uint32_t file = source_add(&cx, "text", text.data, text.len);
-  module_case(&cx, name, file, (Isa){LANES, has});
-  ctx_free(&cx);
-  buf_free(&text);
+  text_case(name, pairs_text, "TKDNHRO", all, (Isa){LANES, has});
 }
 
 static void pairs_cases(void) {
@@ -279,6 +284,49 @@ static void pairs_cases(void) {
   for (size_t i = 0; i < COUNT_OF(shapes); i++) {
     pairs_case(shapes[i], KN_TILES);
     pairs_case(shapes[i], KN_DOT);
+  }
+}
+
+/* Products of M rows, K deep, with P panels of columns that were packed from
+ * matrices that lie either way; N = 32 P, H = K / 2. */
+static const char panels_text[] =
+    "moec-ir 1\n"
+    "entry @f(%x: f32[$M, $K] = input \"x\", %w: f32[$K, $N] = input \"w\", "
+    "%v: f32[$N, $K] = input \"v\") {\n"
+    "%wp = pack %w {group=1, turned=false} : f32[$P, $K, 32, 1]\n"
+    "%vp = pack %v {group=1, turned=true} : f32[$P, $K, 32, 1]\n"
+    "%x1 = reshape %x : f32[$M, $K, 1]\n"
+    "%a = contract %x1, %wp {map=\"mkg,pkcg->mpc\"} : f32[$M, $P, 32]\n"
+    "%b = contract %x1, %vp {map=\"mkg,pkcg->mpc\"} : f32[$M, $P, 32]\n"
+    "%xb = cast %x : bf16[$M, $K]\n"
+    "%wb = cast %w : bf16[$K, $N]\n"
+    "%vb = cast %v : bf16[$N, $K]\n"
+    "%wq = pack %wb {group=2, turned=false} : bf16[$P, $H, 32, 2]\n"
+    "%vq = pack %vb {group=2, turned=true} : bf16[$P, $H, 32, 2]\n"
+    "%x2 = reshape %xb : bf16[$M, $H, 2]\n"
+    "%c = contract %x2, %wq {map=\"mkg,pkcg->mpc\"} : f32[$M, $P, 32]\n"
+    "%d = contract %x2, %vq {map=\"mkg,pkcg->mpc\"} : f32[$M, $P, 32]\n"
+    "return probe \"a\" = %a, probe \"b\" = %b, probe \"c\" = %c, "
+    "probe \"d\" = %d\n"
+    "}\n";
+
+static void panels_case(const int *sizes, Isa isa) {
+  int all[] = {sizes[0], sizes[1], sizes[2], PANEL * sizes[2], sizes[1] / 2};
+  char name[128];
+  snprintf(name, sizeof name, "panels %d x %d x %d, %d lanes, %u", all[0],
+           all[3], all[1], isa.lanes, isa.has);
+  text_case(name, panels_text, "MKPNH", all, isa);
+}
+
+static void panels_cases(void) {
+  static const int shapes[][3] = {{1, 32, 2},  {7, 64, 3},  {16, 34, 1},
+                                  {20, 96, 2}, {33, 32, 4}, {48, 320, 2},
+                                  {65, 64, 1}, {64, 288, 17}};
+  for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+    panels_case(shapes[i], (Isa){LANES, KN_TILES});
+    panels_case(shapes[i], (Isa){LANES, KN_DOT});
+    panels_case(shapes[i], (Isa){LANES, 0});
+    panels_case(shapes[i], (Isa){8, 0});
   }
 }
 
@@ -363,6 +411,7 @@ int main(int argc, char **argv) {
   if (argc > 1) return failures != 0;
   shape_cases();
   pairs_cases();
+  panels_cases();
   uint64_t many = getenv("SEEDS") ? strtoull(getenv("SEEDS"), NULL, 10) : 60;
   for (uint64_t seed = 1; seed <= many; seed++) {
     int lanes = seed % 4 == 1 ? 4 : seed % 4 == 2 ? 8 : LANES;
