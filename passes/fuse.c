@@ -53,6 +53,20 @@ static void note_value(Fuse *f, const Value *v, FuseValue facts) {
   map_put(f->a, &f->values, v, copy);
 }
 
+static void add_load(FuseValue *facts, const Value *v) {
+  for (int i = 0; i < facts->n_loads && i < FUSE_LOADS; i++)
+    if (facts->loads[i] == v) return;
+  if (facts->n_loads < FUSE_LOADS) facts->loads[facts->n_loads] = v;
+  facts->n_loads++;
+}
+
+/* What computing `v` loads: itself where that is too much. */
+static void add_loads(FuseValue *facts, const Value *v, const FuseValue *of) {
+  if (of->n_loads > FUSE_LOADS) add_load(facts, v);
+  for (int i = 0; i < of->n_loads && of->n_loads <= FUSE_LOADS; i++)
+    add_load(facts, of->loads[i]);
+}
+
 static void note_node(Fuse *f, const Node *n) {
   LowerKind k = op_info[n->op].lower;
   bool follows = k == LOWER_SCALAR || k == LOWER_ACCESS;
@@ -62,6 +76,7 @@ static void note_node(Fuse *f, const Node *n) {
     const FuseValue *in = fuse_value(f, n->ins.data[i]);
     facts.cost += in->cost;
     facts.from_seed &= in->from_seed;
+    if (n->op != OP_broadcast) add_loads(&facts, n->ins.data[i], in);
   }
   int64_t dims[MAX_RANK];
   if (n->op == OP_broadcast &&
@@ -71,6 +86,7 @@ static void note_node(Fuse *f, const Node *n) {
   for (uint32_t i = 0; i < n->outs.len; i++) {
     FuseValue each = facts;
     each.from_seed |= n->outs.data[i]->type.rank == 0;
+    if (!follows && !each.from_seed) add_load(&each, n->outs.data[i]);
     note_value(f, n->outs.data[i], each);
   }
 }
@@ -88,8 +104,10 @@ static void note_user(Fuse *f, const Value *v, Node *user) {
 static void study(Fuse *f) {
   Region *r = f->region;
   for (uint32_t i = 0; i < r->params.len; i++) {
-    bool scalar = r->params.data[i]->type.rank == 0;
-    note_value(f, r->params.data[i], (FuseValue){.from_seed = scalar});
+    Value *v = r->params.data[i];
+    FuseValue facts = {.from_seed = v->type.rank == 0};
+    if (!facts.from_seed) add_load(&facts, v);
+    note_value(f, v, facts);
   }
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
@@ -140,6 +158,7 @@ static bool may_repeat(const Fuse *f, const Node *n) {
   LowerKind k = op_info[n->op].lower;
   const FuseValue *v = fuse_value(f, n->outs.data[0]);
   if (k == LOWER_REDUCE || k == LOWER_ROW) return false;
+  if (v->n_loads > FUSE_LOADS) return false;
   return v->cost <= CHEAP || (v->from_seed && n->outs.data[0]->type.rank > 0);
 }
 

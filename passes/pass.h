@@ -302,11 +302,15 @@ struct FuseGroup {
 };
 typedef VEC(FuseGroup *) FuseGroupVec;
 
-/* What is known of a value before groups are chosen. */
+/* What is known of a value before groups are chosen. More than so many loads
+ * are worth a store: the value is then a load of what is computed from it. */
+enum { FUSE_LOADS = 2 };
 typedef struct FuseValue {
   int cost;       /* scalar ops an element since the last result stored or
                      reduced */
   bool from_seed; /* computed from iotas, constants and scalars alone */
+  int n_loads;    /* tensors of its size that this takes, as far as FUSE_LOADS */
+  const Value *loads[FUSE_LOADS];
 } FuseValue;
 
 typedef struct Fuse {
