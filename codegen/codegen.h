@@ -127,6 +127,8 @@ typedef struct Kernel {
   int32_t n_args, n_outs;
   uint32_t n_vals; /* ids are below this */
   uint64_t hash;   /* over its printed text, name left out */
+  uint64_t code;   /* the same without the values of its keys */
+  KBlock keys;     /* K_CONSTs, in the order of the text */
 } Kernel;
 
 /* Building. Statements go into the innermost open block, except that values
@@ -208,7 +210,11 @@ bool kb_known(const KBuild *b, const KVal *v); /* may be used here */
 
 /* Canonical text of a kernel: for --emit=loops, tests, finding equal ones. */
 void cg_print_kernel(const Kernel *k, Buf *out);
-uint64_t cg_hash_kernel(const Kernel *k); /* of that text, name left out */
+/* Finds the keys of a kernel and its hashes. Keys are the constants that u32 are
+ * xor-ed with: those of random draws. Kernels that differ in them alone share
+ * their code, and are given their own. */
+void cg_hash_kernel(Arena *a, Kernel *k);
+bool cg_is_key(const KVal *user, int operand);
 
 /* A CPU feature, by LLVM's name, that instructions of `bit` need. */
 typedef struct CgNeed {
@@ -480,10 +486,15 @@ typedef struct Target {
 } Target;
 
 /* Adds each stage of a kernel to the module as an internal function of type
- * MoertBody, named `name`.0, .1 ...; out_bodies has one place a stage. */
+ * MoertBody, named `name`.0, .1 ...; out_bodies has one place a stage. That of
+ * a kernel with keys takes one argument more, their address. */
 void cg_llvm_kernel(struct LLVMOpaqueModule *m, const Target *t,
                     const Kernel *k, const char *name,
                     struct LLVMOpaqueValue **out_bodies);
+/* A function of type MoertBody that calls `code` with the keys of `k`. */
+struct LLVMOpaqueValue *cg_llvm_keyed(struct LLVMOpaqueModule *m,
+                                      const Kernel *k, const char *name,
+                                      struct LLVMOpaqueValue *code);
 
 /* ---- host.c: the machine that code is made for --------------------------- */
 

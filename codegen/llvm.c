@@ -20,9 +20,10 @@ typedef struct Body {
   LLVMValueRef item;  /* induction variable of the chunk loop */
   LLVMValueRef *args; /* addresses of the record's arguments */
   LLVMValueRef *of;   /* by KVal id */
+  LLVMValueRef *keys; /* by KVal id; NULL: none */
 } Body;
 
-enum { P_ARGS, P_LO, P_HI, P_SCRATCH, P_WORKSPACE, P_COUNT };
+enum { P_ARGS, P_LO, P_HI, P_SCRATCH, P_WORKSPACE, P_COUNT, P_KEYS = P_COUNT };
 
 static void block(Body *e, const KBlock *k);
 
@@ -39,13 +40,19 @@ static void add_text_attribute(Body *e, const char *name, const char *value) {
   LLVMAddAttributeAtIndex(e->fn, LLVMAttributeFunctionIndex, a);
 }
 
-static void declare(Body *e, const Target *t, const char *name) {
-  LLVMTypeRef params[P_COUNT] = {e->ptr, e->i64, e->i64, e->ptr, e->ptr};
-  LLVMTypeRef type =
-      LLVMFunctionType(LLVMVoidTypeInContext(e->c), params, P_COUNT, false);
+static LLVMValueRef add_function(Body *e, const char *name, bool keyed) {
+  LLVMTypeRef params[P_COUNT + 1] = {e->ptr, e->i64, e->i64,
+                                     e->ptr, e->ptr, e->ptr};
+  LLVMTypeRef type = LLVMFunctionType(LLVMVoidTypeInContext(e->c), params,
+                                      P_COUNT + keyed, false);
+  LLVMValueRef fn = LLVMAddFunction(e->m, name, type);
+  LLVMSetLinkage(fn, LLVMInternalLinkage);
+  return fn;
+}
+
+static void declare(Body *e, const Target *t, const char *name, bool keyed) {
   char width[16];
-  e->fn = LLVMAddFunction(e->m, name, type);
-  LLVMSetLinkage(e->fn, LLVMInternalLinkage);
+  e->fn = add_function(e, name, keyed);
   snprintf(width, sizeof width, "%d", t->isa.lanes * 32);
   add_text_attribute(e, "prefer-vector-width", width);
   add_text_attribute(e, "no-builtins", "");
@@ -109,6 +116,19 @@ static LLVMValueRef splat(Body *e, LLVMValueRef x, int lanes) {
   return LLVMBuildShuffleVector(e->b, v, LLVMGetPoison(t), zeros(e, lanes), "");
 }
 
+/* Keys in their places, each in all its lanes. */
+static void load_keys(Body *e, const Kernel *k) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  for (uint32_t i = 0; i < k->keys.len; i++) {
+    const KVal *key = k->keys.data[i];
+    LLVMValueRef at = index_const(e, i);
+    LLVMValueRef p =
+        LLVMBuildGEP2(e->b, i32, LLVMGetParam(e->fn, P_KEYS), &at, 1, "");
+    LLVMValueRef x = LLVMBuildLoad2(e->b, i32, p, "");
+    e->keys[key->id] = key->lanes > 1 ? splat(e, x, key->lanes) : x;
+  }
+}
+
 static LLVMValueRef lanes_from(Body *e, LLVMValueRef first, int lanes) {
   LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
   LLVMValueRef steps[256];
@@ -144,7 +164,7 @@ static LLVMValueRef alu(Body *e, const KVal *k) {
 static LLVMValueRef scalar(Body *e, const KVal *k) {
   LLVMValueRef a[COUNT_OF(k->a)];
   for (size_t i = 0; i < COUNT_OF(k->a) && k->a[i]; i++)
-    a[i] = value(e, k->a[i]);
+    a[i] = cg_is_key(k, (int)i) ? e->keys[k->a[i]->id] : value(e, k->a[i]);
   return cg_llvm_scalar(e->b, k->op, k->a[0]->dtype, k->dtype, a);
 }
 
@@ -508,10 +528,11 @@ static void block(Body *e, const KBlock *k) {
 
 static LLVMValueRef stage(Body *e, const Target *t, const Kernel *k,
                           const KStage *s, const char *name) {
-  declare(e, t, name);
+  declare(e, t, name, k->keys.len > 0);
   add_features(e, s->needs);
   LLVMPositionBuilderAtEnd(e->b, new_block(e, "entry"));
   load_args(e, k->n_args);
+  load_keys(e, k);
   if (s->needs & KN_TILES) tiles_open(e);
   Loop l = loop_open(e, LLVMGetParam(e->fn, P_LO));
   e->item = l.iv;
@@ -523,17 +544,49 @@ static LLVMValueRef stage(Body *e, const Target *t, const Kernel *k,
   return e->fn;
 }
 
+static Body body_of(LLVMModuleRef m) {
+  LLVMContextRef c = LLVMGetModuleContext(m);
+  return (Body){.c = c,
+                .m = m,
+                .b = LLVMCreateBuilderInContext(c),
+                .i64 = LLVMInt64TypeInContext(c),
+                .ptr = LLVMPointerTypeInContext(c, 0)};
+}
+
+LLVMValueRef cg_llvm_keyed(LLVMModuleRef m, const Kernel *k, const char *name,
+                           LLVMValueRef code) {
+  Body e = body_of(m);
+  Arena a = {0};
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e.c);
+  LLVMValueRef *keys = NEW_ARRAY(&a, LLVMValueRef, k->keys.len);
+  for (uint32_t i = 0; i < k->keys.len; i++)
+    keys[i] = LLVMConstInt(i32, (uint32_t)k->keys.data[i]->value, false);
+  LLVMValueRef all = LLVMConstArray2(i32, keys, k->keys.len);
+  LLVMValueRef g = LLVMAddGlobal(m, LLVMTypeOf(all), "keys");
+  LLVMSetInitializer(g, all);
+  LLVMSetGlobalConstant(g, true);
+  LLVMSetLinkage(g, LLVMPrivateLinkage);
+  e.fn = add_function(&e, name, false);
+  LLVMPositionBuilderAtEnd(e.b, new_block(&e, "entry"));
+  LLVMValueRef args[P_COUNT + 1];
+  for (unsigned i = 0; i < P_COUNT; i++)
+    args[i] = LLVMGetParam(e.fn, i);
+  args[P_KEYS] = g;
+  LLVMBuildCall2(e.b, LLVMGlobalGetValueType(code), code, args, P_COUNT + 1,
+                 "");
+  LLVMBuildRetVoid(e.b);
+  LLVMDisposeBuilder(e.b);
+  arena_reset(&a);
+  return e.fn;
+}
+
 void cg_llvm_kernel(LLVMModuleRef m, const Target *t, const Kernel *k,
                     const char *name, LLVMValueRef *out_bodies) {
-  LLVMContextRef c = LLVMGetModuleContext(m);
+  Body e = body_of(m);
   Arena a = {0};
-  Body e = {.c = c,
-            .m = m,
-            .b = LLVMCreateBuilderInContext(c),
-            .i64 = LLVMInt64TypeInContext(c),
-            .ptr = LLVMPointerTypeInContext(c, 0)};
   e.args = NEW_ARRAY(&a, LLVMValueRef, (size_t)k->n_args);
   e.of = NEW_ARRAY(&a, LLVMValueRef, k->n_vals);
+  e.keys = NEW_ARRAY(&a, LLVMValueRef, k->n_vals);
   for (uint32_t i = 0; i < k->stages.len; i++) {
     char stage_name[128];
     snprintf(stage_name, sizeof stage_name, "%.100s.%u", name, i);

@@ -588,6 +588,6 @@ void kb_end(KBuild *b) {
 
 Kernel *kb_finish(KBuild *b) {
   assert(b->n_levels == 0);
-  b->k->hash = cg_hash_kernel(b->k);
+  cg_hash_kernel(b->arena, b->k);
   return b->k;
 }

@@ -9,6 +9,9 @@ typedef struct Printer {
   uint32_t *names; /* by id; 0: none yet. Results at n_vals + id of their acc */
   uint32_t n_vals, n_names;
   int indent;
+  KBlock *keys;       /* where they are collected, not printed; or NULL */
+  uint32_t *key_of;   /* by id, from 1 */
+  Arena *a;
 } Printer;
 
 static uint32_t name_slot(const Printer *p, const KVal *v) {
@@ -41,6 +44,22 @@ static void print_use(Printer *p, const KVal *v) {
   } else {
     buf_fmt(p->out, "%%%u", name_of(p, name_slot(p, v)));
   }
+}
+
+bool cg_is_key(const KVal *user, int operand) {
+  const KVal *v = user->a[operand];
+  return user->kind == K_SCALAR && user->op == OP_xor && v->kind == K_CONST &&
+         v->dtype == DT_u32;
+}
+
+/* The key's number instead of its value. */
+static void print_key(Printer *p, KVal *v) {
+  if (!p->key_of[v->id]) {
+    vec_push(p->a, p->keys, v);
+    p->key_of[v->id] = p->keys->len;
+  }
+  print_type(p, v);
+  buf_fmt(p->out, "(key %u)", p->key_of[v->id]);
 }
 
 static void print_base(Printer *p, const KVal *v) {
@@ -129,7 +148,10 @@ static void print_value(Printer *p, const KVal *v) {
   }
   for (int i = 0; v->kind != K_LOAD && i < 5 && v->a[i]; i++) {
     buf_add(p->out, i ? ", " : " ");
-    print_use(p, v->a[i]);
+    if (p->keys && cg_is_key(v, i))
+      print_key(p, v->a[i]);
+    else
+      print_use(p, v->a[i]);
   }
   buf_add(p->out, " : ");
   print_type(p, v);
@@ -200,10 +222,13 @@ static void print_stage(Printer *p, const KStage *s) {
   buf_add(p->out, "}\n");
 }
 
-static void print_body(const Kernel *k, Buf *out) {
+/* Collects the keys where `keys` is not NULL, from `key_arena`. */
+static void print_body(const Kernel *k, Buf *out, KBlock *keys,
+                       Arena *key_arena) {
   Arena a = {0};
-  Printer p = {.out = out, .n_vals = k->n_vals};
+  Printer p = {.out = out, .n_vals = k->n_vals, .keys = keys, .a = key_arena};
   p.names = NEW_ARRAY(&a, uint32_t, 2 * (size_t)k->n_vals + 1);
+  p.key_of = NEW_ARRAY(&a, uint32_t, k->n_vals);
   buf_fmt(out, "args %d outs %d workspace %lld\n", k->n_args, k->n_outs,
           (long long)k->workspace_bytes);
   for (uint32_t i = 0; i < k->stages.len; i++)
@@ -213,13 +238,16 @@ static void print_body(const Kernel *k, Buf *out) {
 
 void cg_print_kernel(const Kernel *k, Buf *out) {
   buf_fmt(out, "kernel %s ", k->name);
-  print_body(k, out);
+  print_body(k, out, NULL, NULL);
 }
 
-uint64_t cg_hash_kernel(const Kernel *k) {
+void cg_hash_kernel(Arena *a, Kernel *k) {
   Buf text = {0};
-  print_body(k, &text);
-  uint64_t hash = hash_bytes(0, text.data, text.len);
+  print_body(k, &text, &k->keys, a);
+  k->code = hash_bytes(0, text.data, text.len);
+  k->hash = k->code;
+  for (uint32_t i = 0; i < k->keys.len; i++)
+    k->hash = hash_bytes(k->hash, &k->keys.data[i]->value,
+                         sizeof k->keys.data[i]->value);
   buf_free(&text);
-  return hash;
 }

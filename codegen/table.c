@@ -5,7 +5,8 @@
  * Nodes become records one by one: a contraction that a gemm can do is a GEMM,
  * a reshape is nothing or a COPY, a scan is LOOP, its body's records, END, and
  * everything else is a LAUNCH of the kernel that cg_lower makes. Kernels with
- * equal text are emitted once. */
+ * equal text are emitted once; those that differ in the keys of their random
+ * draws alone share their code. */
 #include "codegen.h"
 
 #include <llvm-c/Core.h>
@@ -28,6 +29,7 @@ typedef struct Table {
   LLVMTypeRef i32, i64, ptr;
   Map strings; /* Sym -> global */
   Map kernels; /* hash -> global MoertKernel */
+  Map code;    /* of kernels -> a function a stage */
   uint32_t n_kernels;
   unsigned needs; /* KN_..., of all of them */
   /* of the entry at hand */
@@ -132,16 +134,30 @@ static LLVMValueRef c_stage(Table *t, const KStage *s, LLVMValueRef body) {
   return C_STRUCT(t, MoertStage, f);
 }
 
-static LLVMValueRef emit_kernel(Table *t, const Kernel *k) {
+/* A function a stage, emitted once for all kernels of this code. */
+static LLVMValueRef *code_for(Table *t, const Kernel *k, const char *name) {
+  const void *key = (const void *)(uintptr_t)k->code;
+  LLVMValueRef *bodies = map_get(&t->code, key);
+  if (bodies) return bodies;
   for (uint32_t i = 0; i < k->stages.len; i++)
     t->needs |= k->stages.data[i].needs;
-  LLVMValueRef *bodies = NEW_ARRAY(t->a, LLVMValueRef, k->stages.len);
-  char name[96];
-  snprintf(name, sizeof name, "k%u.%.80s", t->n_kernels++, k->name);
+  bodies = NEW_ARRAY(t->a, LLVMValueRef, k->stages.len);
   cg_llvm_kernel(t->m, t->t, k, name, bodies);
+  map_put(t->a, &t->code, key, bodies);
+  return bodies;
+}
+
+static LLVMValueRef emit_kernel(Table *t, const Kernel *k) {
+  char name[96], keyed[128];
+  snprintf(name, sizeof name, "k%u.%.80s", t->n_kernels++, k->name);
+  LLVMValueRef *bodies = code_for(t, k, name);
   ConstVec stages = {0};
-  for (uint32_t i = 0; i < k->stages.len; i++)
-    vec_push(t->a, &stages, c_stage(t, &k->stages.data[i], bodies[i]));
+  for (uint32_t i = 0; i < k->stages.len; i++) {
+    LLVMValueRef body = bodies[i];
+    snprintf(keyed, sizeof keyed, "%s.%u.keyed", name, i);
+    if (k->keys.len) body = cg_llvm_keyed(t->m, k, keyed, body);
+    vec_push(t->a, &stages, c_stage(t, &k->stages.data[i], body));
+  }
   LLVMValueRef f[] = {c_text(t, k->name), c_i64(t, k->workspace_bytes),
                       c_i32(t, (int)stages.len), c_array(t, &stages)};
   return place(t, C_STRUCT(t, MoertKernel, f));

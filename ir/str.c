@@ -100,10 +100,16 @@ void format_double(double x, char *out) {
     strcpy(out, isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
     return;
   }
-  for (int digits = 1; digits <= 17; digits++) {
+  int least = 1, most = 17; /* what suffices suffices with more digits */
+  while (least < most) {
+    int digits = (least + most) / 2;
     snprintf(out, 32, "%.*g", digits, x);
-    if (strtod(out, NULL) == x) return;
+    if (strtod(out, NULL) == x)
+      most = digits;
+    else
+      least = digits + 1;
   }
+  snprintf(out, 32, "%.*g", most, x);
 }
 
 /* ---- matchers ----------------------------------------------------------- */
