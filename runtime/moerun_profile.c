@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_WIDTH = 40 };
-static const double least_share = 1e-3; /* of a step: lines below it are not
-                                           told one by one */
+enum { NAME_WIDTH = 40, LEAST_LINES = 10 };
+static const double least_share = 1e-3; /* of a step: lines below it, beyond so
+                                           many, are told together */
 
 /* ---- what a step does ---------------------------------------------------- */
 
@@ -190,7 +190,9 @@ static void print_lines(const Line *lines, int n, double total,
   double rest = 0;
   fprintf(stderr, "%9s %5s %7s %8s %6s %7s  %s\n", "ms a step", "%", "calls",
           "GFLOP/s", "GB/s", "% limit", "where, and the longest there");
-  for (; shown < n && lines[shown].seconds >= least_share * total; shown++)
+  for (; shown < n && (shown < LEAST_LINES ||
+                       lines[shown].seconds >= least_share * total);
+       shown++)
     print_line(&lines[shown], total, n_steps);
   for (int i = shown; i < n; i++)
     rest += lines[i].seconds;
