@@ -2,15 +2,16 @@
  *
  * The kernel is 12 rows by two vectors of sums, over a panel of the right
  * operand that is first packed into scratch, so that it is the same whichever
- * way that operand lies. Depth is cut into blocks; the sums wait in the result
- * between them, which changes no bit of them. */
+ * way that operand lies. Depth is cut into blocks; the sums of a panel wait in
+ * scratch between them, which changes no bit of them, and for finish.c. */
 #include "codegen.h"
 
 enum {
   ROW_BLOCK = 192, /* rows of an item */
   COL_BLOCK = 256, /* columns of an item, at most */
   DEPTH = 256,     /* k of a packed panel */
-  REST_ROWS = 4    /* rows of the kernel for what is left of a block */
+  REST_ROWS = 4,   /* rows of the kernel for what is left of a block */
+  SUM_ROWS = ROW_BLOCK + REST_ROWS
 };
 
 /* ---- the register-blocked kernel ---------------------------------------- */
@@ -20,7 +21,8 @@ typedef struct Gen {
   Dtype sum;        /* dtype of sums and panels */
   int lanes, width; /* of `sum`; columns of a panel */
   int rows;         /* of the kernel */
-  KBase base[CT_SIDES], panel, tile;
+  KBase base[CT_OUT], panel;
+  KBase sums; /* [panel][row - m_lo][width]; one panel where depth is one */
   KBase left;      /* packed rows [k - k_lo][row - m_lo], where packs_left */
   bool packs_left; /* the left operand's depth is not contiguous */
 } Gen;
@@ -95,67 +97,41 @@ static void pack_left(Gen *g) {
   kb_end(b);
 }
 
-/* Where column vector v of row i of the kernel is in the result. */
-static KVal *out_at(Gen *g, KVal *row, KVal *n, int v) {
-  KVal *at = plus(g->at.b, row_at(g, CT_OUT, row), n);
-  return kb_alu_c(g->at.b, A_ADD, at, (int64_t)v * g->lanes);
+/* Where the item's sums for the panel from n on are. */
+static KVal *sums_at(Gen *g, KVal *n) {
+  KBuild *b = g->at.b;
+  if (!g->at.fresh) return kb_index(b, 0);
+  return kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, n, g->at.n_lo), SUM_ROWS);
 }
 
-/* What sums start from: zeros, or what the depth blocks before have left. */
-static KVal *initial_sum(Gen *g, KVal *row, KVal *n, int v, int64_t valid,
-                         int i) {
+/* What a vector of sums starts from: zeros, or what the depth blocks before
+ * have left. */
+static KVal *initial_sum(Gen *g, KVal *at) {
   KBuild *b = g->at.b;
-  KVal *zero = kb_splat(b, kb_const(b, g->sum, 0), g->lanes), *left;
+  KVal *zero = kb_splat(b, kb_const(b, g->sum, 0), g->lanes);
   if (!g->at.fresh) return zero;
-  if (valid == g->width) {
-    left = kb_load(b, g->base[CT_OUT], out_at(g, row, n, v), g->lanes);
-  } else {
-    /* Past the last column there is nothing of ours: by way of the tile. */
-    int64_t at = (int64_t)i * g->width + (int64_t)v * g->lanes;
-    for (int64_t j = (int64_t)v * g->lanes;
-         j < (int64_t)(v + 1) * g->lanes && j < valid; j++) {
-      KVal *x = kb_load(b, g->base[CT_OUT],
-                        kb_alu_c(b, A_ADD, out_at(g, row, n, 0), j), 1);
-      kb_store(b, g->tile, kb_index(b, (int64_t)i * g->width + j), x);
-    }
-    left = kb_load(b, g->tile, kb_index(b, at), g->lanes);
-  }
-  KVal *fresh = kb_splat(b, g->at.fresh, g->lanes);
-  return kb_select(b, fresh, zero, left);
-}
-
-static void store_sum(Gen *g, KVal *row, KVal *n, int v, int64_t valid, int i,
-                      KVal *sum) {
-  KBuild *b = g->at.b;
-  if (valid == g->width) {
-    kb_store(b, g->base[CT_OUT], out_at(g, row, n, v), sum);
-    return;
-  }
-  int64_t first = (int64_t)v * g->lanes;
-  KVal *at = kb_index(b, (int64_t)i * g->width + first);
-  kb_store(b, g->tile, at, sum);
-  for (int64_t j = first; j < first + g->lanes && j < valid; j++) {
-    KVal *x = kb_load(b, g->tile, kb_index(b, (int64_t)i * g->width + j), 1);
-    kb_store(b, g->base[CT_OUT], kb_alu_c(b, A_ADD, out_at(g, row, n, 0), j),
-             x);
-  }
+  KVal *left = kb_load(b, g->sums, at, g->lanes);
+  return kb_select(b, kb_splat(b, g->at.fresh, g->lanes), zero, left);
 }
 
 enum { MAX_ROWS = 12, VECTORS = 2 };
 
-/* `rows` rows from m on, one panel of columns from n on. Rows past the item's
- * last are that one again: computed twice, to the same bits. */
-static void micro(Gen *g, KVal *m, int rows, KVal *n, int64_t valid) {
+/* `rows` rows from m on, for the panel whose sums are at `sums`. Rows past the
+ * item's last are that one again. */
+static void micro(Gen *g, KVal *m, int rows, KVal *sums) {
   KBuild *b = g->at.b;
-  KVal *row[MAX_ROWS], *from[MAX_ROWS], *acc[MAX_ROWS][VECTORS];
-  KVal *init[MAX_ROWS][VECTORS];
+  KVal *from[MAX_ROWS], *acc[MAX_ROWS][VECTORS];
+  KVal *to[MAX_ROWS][VECTORS], *init[MAX_ROWS][VECTORS];
   KVal *last = kb_alu_c(b, A_SUB, g->at.m_end, 1);
+  sums = ct_at(b, sums, kb_alu(b, A_SUB, m, g->at.m_lo), g->width);
   for (int i = 0; i < rows; i++) {
-    row[i] = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, i), last);
-    from[i] = g->packs_left ? kb_alu(b, A_SUB, row[i], g->at.m_lo)
-                            : row_at(g, CT_LEFT, row[i]);
-    for (int v = 0; v < VECTORS; v++)
-      init[i][v] = initial_sum(g, row[i], n, v, valid, i);
+    KVal *row = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, i), last);
+    from[i] = g->packs_left ? kb_alu(b, A_SUB, row, g->at.m_lo)
+                            : row_at(g, CT_LEFT, row);
+    for (int v = 0; v < VECTORS; v++) {
+      to[i][v] = kb_alu_c(b, A_ADD, sums, i * g->width + v * g->lanes);
+      init[i][v] = initial_sum(g, to[i][v]);
+    }
   }
   KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, 1), *k = kb_iv(b, loop);
   for (int i = 0; i < rows; i++)
@@ -179,22 +155,24 @@ static void micro(Gen *g, KVal *m, int rows, KVal *n, int64_t valid) {
   kb_end(b);
   for (int i = 0; i < rows; i++)
     for (int v = 0; v < VECTORS; v++)
-      store_sum(g, row[i], n, v, valid, i, kb_result(b, acc[i][v]));
+      kb_store(b, g->sums, to[i][v], kb_result(b, acc[i][v]));
 }
 
 /* All rows of the item for the panel of columns from n on. */
 static void panel_rows(Gen *g, KVal *n, int64_t valid) {
   KBuild *b = g->at.b;
+  KVal *sums = sums_at(g, n);
   pack_panel(g, n, valid);
   KVal *count = kb_alu(b, A_SUB, g->at.m_end, g->at.m_lo);
   KVal *full = kb_alu_c(b, A_DIV, count, g->rows);
   KVal *rest = ct_at(b, g->at.m_lo, full, g->rows);
   KVal *loop = kb_for(b, g->at.m_lo, rest, g->rows);
-  micro(g, kb_iv(b, loop), g->rows, n, valid);
+  micro(g, kb_iv(b, loop), g->rows, sums);
   kb_end(b);
   loop = kb_for(b, rest, g->at.m_end, REST_ROWS);
-  micro(g, kb_iv(b, loop), REST_ROWS, n, valid);
+  micro(g, kb_iv(b, loop), REST_ROWS, sums);
   kb_end(b);
+  ct_finish(&g->at, g->sums, sums, g->width, n, valid);
 }
 
 /* The item's columns, panel by panel. */
@@ -217,7 +195,7 @@ static void block(CtItem *t) {
   Gen *g = (Gen *)t;
   KBuild *b = t->b;
   g->panel = kb_scratch(b, g->sum, (int64_t)DEPTH * g->width);
-  g->tile = kb_scratch(b, g->sum, (int64_t)g->rows * g->width);
+  g->sums = kb_scratch(b, g->sum, SUM_ROWS * (t->fresh ? t->cols : g->width));
   g->packs_left = t->p->k.stride[CT_LEFT] != 1 && t->p->k.size > 1;
   if (g->packs_left) {
     g->left = kb_scratch(b, g->sum, (int64_t)DEPTH * ROW_BLOCK);
@@ -226,10 +204,15 @@ static void block(CtItem *t) {
   columns(g);
 }
 
-Kernel *ct_blocked(Ctx *cx, const Node *n, const CtProduct *p, int lanes) {
-  KBuild *b = kb_new(cx, "contract", (int)n->ins.len + 1, 1);
+Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes) {
+  const Node *n = task->n;
+  const CtProduct *p = &task->p;
+  KBuild *b = kb_new(cx, "contract", (int)(n->ins.len + n->outs.len),
+                     (int)n->outs.len);
   Gen g = {.at = {.b = b,
+                  .task = task,
                   .p = p,
+                  .finish = ct_finish_new(cx, b, task, lanes),
                   .rows = ROW_BLOCK,
                   .cols = COL_BLOCK,
                   .depth = DEPTH,
@@ -240,6 +223,5 @@ Kernel *ct_blocked(Ctx *cx, const Node *n, const CtProduct *p, int lanes) {
   g.rows = lanes >= 16 ? MAX_ROWS : MAX_ROWS / 2;
   g.base[CT_LEFT] = kb_arg(p->arg[CT_LEFT], p->dtype);
   g.base[CT_RIGHT] = kb_arg(p->arg[CT_RIGHT], p->dtype);
-  g.base[CT_OUT] = kb_arg((int)n->ins.len, g.sum);
   return ct_items(&g.at);
 }

@@ -295,6 +295,8 @@ typedef struct Lower {
 } Lower;
 
 /* lower.c */
+/* Values of node `n` as arguments or as computed; lanes are those for f32. */
+Lower *lw_new(Ctx *cx, KBuild *b, const Node *n, int lanes);
 LwValue *lw_value(const Lower *l, const Value *v);
 /* What a write goes to: the value, and where index 0 of its inner dims, or of
  * all its dims, is. */
@@ -380,64 +382,61 @@ typedef struct CodegenOptions {
   int n_texts;
 } CodegenOptions;
 
-/* ---- contract.c, items.c, blocked.c, pairs.c, nest.c: contractions ---------
- * The product as one library call, when dims collapse to one stride each; false
- * when it needs a generated kernel (ragged, awkward strides, f64). Operand 1
- * is the left matrix where swapped. */
+/* ---- contract.c, items.c, finish.c, blocked.c, pairs.c, nest.c --------------
+ * Contractions. The product as one library call, when dims collapse to one
+ * stride each; false when it needs a generated kernel (ragged, awkward strides,
+ * f64). Operand 1 is the left matrix where swapped. */
 bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped);
-/* A contraction as a kernel. */
+/* A contraction as a kernel, or a fused node of kind `product`. */
 Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa);
 
-enum { CT_MAX_LETTERS = 2 * MAX_RANK };
-enum { CT_LEFT, CT_RIGHT, CT_OUT, CT_SIDES };
+/* A product at work. */
+typedef struct CtTask {
+  const Node *n;        /* what is launched: the contraction, or a fused node */
+  const Node *contract; /* with it in its body */
+  CtProduct p;          /* `arg` counts operands of the launch */
+  int offsets;          /* where ragged: its operand that says the rows */
+} CtTask;
 
-/* A letter of the map: in which sides it is, and its stride there. */
-typedef struct CtLetter {
-  char c;
-  int64_t size;
-  int64_t stride[CT_SIDES];
-  bool in[CT_SIDES];
-} CtLetter;
+typedef struct CtFinish CtFinish;
 
-typedef struct CtLetters {
-  CtLetter l[CT_MAX_LETTERS];
-  int n;
-  char group, row; /* of the ragged sides; 0 where they make no difference */
-} CtLetters;
-
-/* A product as sizes and strides, one letter a role; `batch` is the experts
- * where rows are ragged. A missing letter has size 1. */
-typedef struct CtProduct {
-  CtLetter m, n, k, batch;
-  int arg[CT_SIDES];    /* argument numbers */
-  int64_t groups, rows; /* ragged: experts, and all their rows; else groups 0 */
-  bool ragged_k;        /* rows are k, else m */
-  Dtype dtype;          /* of the operands; of the result it is its `sums` */
-} CtProduct;
-
-CtLetter *ct_find(CtLetters *ls, char c); /* NULL when absent */
 /* items.c: a product as blocks of rows, columns and depth. What is below
  * `block` is for it to read; its scratch is of the stage that is open then. */
 typedef struct CtItem CtItem;
 struct CtItem {
   KBuild *b;
-  const CtProduct *p;
+  const CtTask *task;
+  const CtProduct *p; /* of the task */
+  CtFinish *finish;
   int64_t rows, cols, depth; /* of a block, at most */
   void (*block)(CtItem *t);  /* makes the code for one */
+  KVal *number;              /* the expert, or other number of the batch */
   KVal *offset[CT_SIDES];    /* elements in front of row 0, k 0, column 0 */
   KVal *m_lo, *m_end, *n_lo, *n_end, *k_lo, *k_hi;
   KVal *fresh; /* bool: the first depth block; NULL: there is one only */
+  KVal *last;  /* the same for the last */
 };
 Kernel *ct_items(CtItem *t);
-/* Offset number `e` of the rows, where they are ragged. */
-KVal *ct_offset(KBuild *b, KVal *e);
+/* Offset number `e` of ragged rows, from operand `arg` of the launch. */
+KVal *ct_offset(KBuild *b, int arg, KVal *e);
 KVal *ct_at(KBuild *b, KVal *base, KVal *i, int64_t stride);
 
+/* finish.c: what becomes of the sums. */
+CtFinish *ct_finish_new(Ctx *cx, KBuild *b, const CtTask *task, int lanes);
+/* In the open stage, at the start of each of its items. */
+void ct_finish_start(CtItem *t, KVal *item, int64_t items);
+/* Behind the sums of a panel, of `columns` columns from n on: those of the
+ * item's rows, `step` apart, are in scratch from `at` on. They are complete in
+ * the last depth block, and nothing happens in another. */
+void ct_finish(CtItem *t, KBase sums, KVal *at, int64_t step, KVal *n,
+               int64_t columns);
+void ct_finish_end(CtItem *t); /* behind the stage */
+
 /* blocked.c: a product by vectors of sums, for any target. */
-Kernel *ct_blocked(Ctx *cx, const Node *n, const CtProduct *p, int lanes);
+Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes);
 /* pairs.c: a product of bf16 in pairs, by instructions for them. */
 bool ct_in_pairs(const CtProduct *p, const Isa *isa); /* can do it */
-Kernel *ct_pairs(Ctx *cx, const Node *n, const CtProduct *p, const Isa *isa);
+Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa);
 /* 16 vectors of 16 groups of `group` lanes: rows become columns. */
 void ct_transpose(KBuild *b, KVal *v[16], int group);
 /* panels.c: a product whose right operand `pack` has put in order, and that

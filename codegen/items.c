@@ -2,17 +2,19 @@
  *
  * An item is a block of rows by a block of columns of the result, for one
  * expert or one number of the batch; its depth is cut into blocks as well, and
- * the sums wait in the result between them. Rows of a ragged value are m or k.
+ * the sums wait in scratch between them. Rows of a ragged value are m or k.
  * As m, an item is a block of rows of one expert; how many blocks there are is
  * only bounded when compiling, so an item finds its expert in the offsets, or
  * finds that there is none. As k, each expert has its own depth, 0 included.
  * Every element of the result is summed by one item in one order. */
 #include "codegen.h"
 
-enum { OFFSETS_ARG = 2 };
+KVal *ct_offset(KBuild *b, int arg, KVal *e) {
+  return kb_from_i32(b, kb_load(b, kb_arg(arg, DT_i32), e, 1));
+}
 
-KVal *ct_offset(KBuild *b, KVal *e) {
-  return kb_from_i32(b, kb_load(b, kb_arg(OFFSETS_ARG, DT_i32), e, 1));
+static KVal *offset(CtItem *t, KVal *e, int64_t plus) {
+  return ct_offset(t->b, t->task->offsets, kb_alu_c(t->b, A_ADD, e, plus));
 }
 
 KVal *ct_at(KBuild *b, KVal *base, KVal *i, int64_t stride) {
@@ -36,14 +38,17 @@ static void depths(CtItem *t, KVal *k_lo, KVal *k_hi) {
   KVal *least = kb_alu_c(b, A_ADD, k_lo, 1);
   KVal *loop = kb_for(b, k_lo, kb_alu(b, A_MAX, k_hi, least), t->depth);
   t->k_lo = kb_iv(b, loop);
-  t->k_hi = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, t->k_lo, t->depth), k_hi);
+  KVal *next = kb_alu_c(b, A_ADD, t->k_lo, t->depth);
+  t->k_hi = kb_alu(b, A_MIN, next, k_hi);
   t->fresh = kb_alu(b, A_EQ, t->k_lo, k_lo);
+  t->last = kb_alu(b, A_LE, k_hi, next);
   t->block(t);
   kb_end(b);
 }
 
 /* Offsets of the sides at an expert or another number of the batch. */
 static void batch_offsets(CtItem *t, KVal *number) {
+  t->number = number;
   for (int s = 0; s < CT_SIDES; s++)
     t->offset[s] = kb_alu_c(t->b, A_MUL, number, t->p->batch.stride[s]);
 }
@@ -63,6 +68,7 @@ static void ragged_rows(CtItem *t) {
   int64_t row_blocks = p->groups + p->rows / t->rows; /* at most */
   KVal *item = kb_stage(b, row_blocks * col_blocks, 1);
   kb_uneven(b);
+  ct_finish_start(t, item, row_blocks * col_blocks);
   KVal *block = kb_alu_c(b, A_DIV, item, col_blocks);
   columns_from(
       t, kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, item, col_blocks), t->cols));
@@ -71,8 +77,7 @@ static void ragged_rows(CtItem *t) {
   KVal *expert = kb_acc(b, loop, kb_index(b, -1));
   KVal *first = kb_acc(b, loop, kb_index(b, 0)); /* number of its first block */
   KVal *e = kb_iv(b, loop);
-  KVal *rows =
-      kb_alu(b, A_SUB, ct_offset(b, kb_alu_c(b, A_ADD, e, 1)), ct_offset(b, e));
+  KVal *rows = kb_alu(b, A_SUB, offset(t, e, 1), offset(t, e, 0));
   KVal *count =
       kb_alu_c(b, A_DIV, kb_alu_c(b, A_ADD, rows, t->rows - 1), t->rows);
   KVal *after = kb_alu(b, A_ADD, before, count);
@@ -87,8 +92,7 @@ static void ragged_rows(CtItem *t) {
   kb_end(b);
   KVal *found = kb_result(b, expert);
   kb_if(b, kb_alu(b, A_LE, kb_index(b, 0), found));
-  KVal *lo = ct_offset(b, found);
-  KVal *hi = ct_offset(b, kb_alu_c(b, A_ADD, found, 1));
+  KVal *lo = offset(t, found, 0), *hi = offset(t, found, 1);
   KVal *nth = kb_alu(b, A_SUB, block, kb_result(b, first));
   t->m_lo = ct_at(b, lo, nth, t->rows);
   t->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, t->m_lo, t->rows), hi);
@@ -105,6 +109,7 @@ static void plain_rows(CtItem *t) {
   int64_t col_blocks = blocks(p->n.size, t->cols);
   int64_t per_group = blocks(p->m.size, t->rows) * col_blocks;
   KVal *item = kb_stage(b, p->batch.size * per_group, 1);
+  ct_finish_start(t, item, p->batch.size * per_group);
   KVal *group = kb_alu_c(b, A_DIV, item, per_group);
   KVal *rest = kb_alu_c(b, A_REM, item, per_group);
   t->m_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, rest, col_blocks), t->rows);
@@ -116,8 +121,8 @@ static void plain_rows(CtItem *t) {
   KVal *lo = kb_index(b, 0), *hi = kb_index(b, p->k.size);
   if (p->groups) {
     kb_uneven(b);
-    lo = ct_offset(b, group);
-    hi = ct_offset(b, kb_alu_c(b, A_ADD, group, 1));
+    lo = offset(t, group, 0);
+    hi = offset(t, group, 1);
   }
   depths(t, lo, hi);
   kb_end(b);
@@ -128,5 +133,6 @@ Kernel *ct_items(CtItem *t) {
     ragged_rows(t);
   else
     plain_rows(t);
+  ct_finish_end(t);
   return kb_finish(t->b);
 }

@@ -9,7 +9,8 @@
  *
  * Kinds (passes/fuse.c): a `map` runs over all elements of its results, a long
  * last dim in blocks; a `row` runs over the `rows` leading dims of its results
- * and writes the rest of each in inner loops; `cols` is in lower_cols.c. */
+ * and writes the rest of each in inner loops; `cols` is in lower_cols.c, and
+ * `product` is a contraction with more behind it: contract.c. */
 #include "codegen.h"
 
 #include <string.h>
@@ -391,6 +392,8 @@ static int op_cost(const Lower *l, const Node *n) {
 
 static void bind_all(Lower *l) {
   const Region *body = l->n->body;
+  if (!body) bind(l, l->n->outs.data[0], -1); /* a contraction */
+  if (!body) return;
   for (uint32_t i = 0; i < body->params.len; i++)
     bind(l, body->params.data[i], (int)i);
   for (uint32_t i = 0; i < body->nodes.len; i++) {
@@ -504,7 +507,9 @@ void lw_flatten(Lower *l, const LwValue *like) {
 
 /* ---- entry --------------------------------------------------------------- */
 
-static int lanes_for(const Region *body, int lanes) {
+static int lanes_for(const Node *n, int lanes) {
+  const Region *body = n->body;
+  if (!body) return n->outs.data[0]->type.dtype == DT_f64 ? lanes / 2 : lanes;
   for (uint32_t i = 0; i < body->params.len; i++)
     if (body->params.data[i]->type.dtype == DT_f64) return lanes / 2;
   for (uint32_t i = 0; i < body->nodes.len; i++)
@@ -519,16 +524,24 @@ static void lower_map(Lower *l) {
   lw_emit_map(l);
 }
 
-static Kernel *lower_fused(Ctx *cx, const Node *n, int lanes) {
-  Sym kind = attr_sym(n, "kind");
+Lower *lw_new(Ctx *cx, KBuild *b, const Node *n, int lanes) {
   Lower *l = NEW(&cx->scratch, Lower);
   *l = (Lower){.cx = cx,
                .arena = &cx->scratch,
+               .b = b,
                .n = n,
-               .lanes = lanes_for(n->body, lanes),
-               .rows = (int)attr_int(n, "rows")};
-  l->b = kb_new(cx, kind, (int)(n->ins.len + n->outs.len), (int)n->outs.len);
+               .lanes = lanes_for(n, lanes)};
   bind_all(l);
+  return l;
+}
+
+static Kernel *lower_fused(Ctx *cx, const Node *n, const Isa *isa) {
+  Sym kind = attr_sym(n, "kind");
+  if (strcmp(kind, "product") == 0) return cg_contract(cx, n, isa);
+  int args = (int)(n->ins.len + n->outs.len);
+  Lower *l = lw_new(cx, kb_new(cx, kind, args, (int)n->outs.len), n,
+                    isa->lanes);
+  l->rows = (int)attr_int(n, "rows");
   if (strcmp(kind, "map") == 0) {
     lower_map(l);
   } else if (strcmp(kind, "row") == 0) {
@@ -545,7 +558,7 @@ static Kernel *lower_fused(Ctx *cx, const Node *n, int lanes) {
 Kernel *cg_lower(Ctx *cx, const Node *n, const Isa *isa) {
   int lanes = isa->lanes;
   switch ((int)n->op) {
-  case OP_fused: return lower_fused(cx, n, lanes);
+  case OP_fused: return lower_fused(cx, n, isa);
   case OP_contract: return cg_contract(cx, n, isa);
   case OP_route: return cg_route(cx, n, lanes);
   case OP_pack: return cg_pack(cx, n, isa);

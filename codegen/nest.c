@@ -6,6 +6,8 @@
  * its offset to the next. */
 #include "codegen.h"
 
+enum { OFFSETS_ARG = 2 };
+
 /* ---- the plain nest ----------------------------------------------------- */
 
 typedef struct Nest {
@@ -40,9 +42,9 @@ static void bounds(Nest *t, const CtLetter *l, KVal **lo, KVal **hi) {
   *lo = kb_index(t->b, 0);
   *hi = kb_index(t->b, l->size);
   if (l->c != t->ls.row) return;
-  KVal *e = *iv_of(t, ct_find(&t->ls, t->ls.group));
-  *lo = ct_offset(t->b, e);
-  *hi = ct_offset(t->b, kb_alu_c(t->b, A_ADD, e, 1));
+  KVal *e = *iv_of(t, ir_letter(&t->ls, t->ls.group));
+  *lo = ct_offset(t->b, OFFSETS_ARG, e);
+  *hi = ct_offset(t->b, OFFSETS_ARG, kb_alu_c(t->b, A_ADD, e, 1));
 }
 
 static KVal *side_at(Nest *t, int side) {
@@ -83,10 +85,11 @@ static void one_sum(Nest *t, int lanes) {
 /* The expert of a row: how many end at or before it. */
 static KVal *expert_of(Nest *t, KVal *row) {
   KBuild *b = t->b;
-  int64_t experts = ct_find(&t->ls, t->ls.group)->size;
+  int64_t experts = ir_letter(&t->ls, t->ls.group)->size;
   KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, experts), 1);
   KVal *acc = kb_acc(b, loop, kb_index(b, 0));
-  KVal *end = ct_offset(b, kb_alu_c(b, A_ADD, kb_iv(b, loop), 1));
+  KVal *next = kb_alu_c(b, A_ADD, kb_iv(b, loop), 1);
+  KVal *end = ct_offset(b, OFFSETS_ARG, next);
   KVal *over = cast_to(b, kb_alu(b, A_LE, end, row), DT_i32);
   kb_next(b, acc, kb_alu(b, A_ADD, acc, kb_from_i32(b, over)));
   kb_end(b);
@@ -104,8 +107,8 @@ static void split_item(Nest *t, KVal *item) {
 /* Sorts the letters into those of items, of the vector and of sums. */
 static int64_t sort_letters(Nest *t) {
   CtLetters *ls = &t->ls;
-  CtLetter *group = ls->group ? ct_find(ls, ls->group) : NULL;
-  CtLetter *row = ls->row ? ct_find(ls, ls->row) : NULL;
+  CtLetter *group = ls->group ? ir_letter(ls, ls->group) : NULL;
+  CtLetter *row = ls->row ? ir_letter(ls, ls->row) : NULL;
   int64_t items = 1;
   for (int i = 0; i < ls->n; i++)
     if (is_vector(t, &ls->l[i])) t->vector = &ls->l[i];
@@ -134,9 +137,9 @@ Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes) {
   int64_t items = sort_letters(&t);
   lanes = lanes * 4 / (int)dtype_info[t.acc].bytes;
   split_item(&t, kb_stage(t.b, items, items / 256 + 1));
-  const CtLetter *row = ls.row ? ct_find(&t.ls, ls.row) : NULL;
+  const CtLetter *row = ls.row ? ir_letter(&t.ls, ls.row) : NULL;
   if (row && row->in[CT_OUT])
-    *iv_of(&t, ct_find(&t.ls, ls.group)) = expert_of(&t, *iv_of(&t, row));
+    *iv_of(&t, ir_letter(&t.ls, ls.group)) = expert_of(&t, *iv_of(&t, row));
   if (!t.vector) {
     one_sum(&t, 1);
   } else {

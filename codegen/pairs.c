@@ -17,9 +17,12 @@
  * right block, 384 KiB, fit the second.
  *
  * With tiles the kernel is two by two of them: four sums, 0 to 3, two tiles of
- * the left operand, 4 and 5, two of the right, 6 and 7. They move to and from
- * the result itself, at its edges by way of scratch, where what lies past the
- * edge is thrown away. With vectors it is 12 rows by two. */
+ * the left operand, 4 and 5, two of the right, 6 and 7. With vectors it is 12
+ * rows by two. Sums wait in scratch between depth blocks, and for finish.c,
+ *
+ *   sums[(column - n_lo) / 32][row - m_lo][column % 32]
+ *
+ * where what lies past the item's last row or column is nobody's. */
 #include "codegen.h"
 
 enum {
@@ -29,15 +32,16 @@ enum {
   STEP = 32, /* rows, columns and depth of packing; columns of a panel */
   TILE = 16, /* rows, columns, and pairs of depth */
   MAX_ROWS = 12,
-  REST_ROWS = 4 /* of the kernel of vectors */
+  REST_ROWS = 4, /* of the kernel of vectors */
+  SUM_ROWS = ROW_BLOCK + REST_ROWS
 };
 
 typedef struct Pairs {
   CtItem at; /* the first member */
-  KBase base[CT_SIDES];
-  KBase left, right, edge; /* bf16, bf16; f32 [STEP][STEP] */
+  KBase base[CT_OUT];
+  KBase left, right, sums; /* bf16, bf16, f32 */
   KVal *depth;             /* of this block, in whole steps */
-  KVal *n, *cols, *from; /* the panel: its first column, how many, its place */
+  KVal *from, *to;         /* where the panel is, and where its sums are */
 } Pairs;
 
 static KVal *plus(KBuild *b, KVal *x, KVal *y) {
@@ -188,33 +192,25 @@ static void pack_right(Pairs *g) {
 
 enum { SUM_TILES = 0, LEFT_TILES = 4, RIGHT_TILES = 6 };
 
-/* Where a block of sums is: the result, or scratch. */
-typedef struct Sums {
-  KBase base;
-  KVal *at;
-  int64_t step;
-} Sums;
-
-static Sums sums_in_result(Pairs *g, KVal *m) {
-  KVal *at = g->at.offset[CT_OUT];
-  int64_t step = g->at.p->m.stride[CT_OUT];
-  at = plus(g->at.b, ct_at(g->at.b, at, m, step), g->n);
-  return (Sums){g->base[CT_OUT], at, step};
+/* Where the panel's sums of row m are. */
+static KVal *sums_at(Pairs *g, KVal *m) {
+  KVal *row = minus(g->at.b, m, g->at.m_lo);
+  return plus(g->at.b, g->to, times(g->at.b, row, STEP));
 }
 
-static int64_t tile_at(const Sums *s, int i) {
-  return i / 2 * TILE * s->step + i % 2 * TILE;
+static int64_t tile_at(int i) {
+  return i / 2 * TILE * STEP + i % 2 * TILE;
 }
 
 /* Zeros, or what the depth blocks before have left. */
-static void start_tiles(Pairs *g, int height, const Sums *s) {
+static void start_tiles(Pairs *g, int height, KVal *at) {
   KBuild *b = g->at.b;
   KVal *fresh = g->at.fresh;
   if (fresh) {
     kb_if(b, kb_scalar(b, OP_not, DT_bool, &fresh, 1));
     for (int i = 0; i < 2 * height; i++)
-      kb_tile_load(b, SUM_TILES + i, s->base,
-                   kb_alu_c(b, A_ADD, s->at, tile_at(s, i)), s->step);
+      kb_tile_load(b, SUM_TILES + i, g->sums,
+                   kb_alu_c(b, A_ADD, at, tile_at(i)), STEP);
     kb_end(b);
     kb_if(b, fresh);
   }
@@ -224,9 +220,10 @@ static void start_tiles(Pairs *g, int height, const Sums *s) {
 }
 
 /* `height` tiles of rows from m on, the panel's two of columns, the depth. */
-static void sum_tiles(Pairs *g, KVal *m, int height, const Sums *s) {
+static void sum_tiles(Pairs *g, KVal *m, int height) {
   KBuild *b = g->at.b;
-  start_tiles(g, height, s);
+  KVal *to = sums_at(g, m);
+  start_tiles(g, height, to);
   KVal *row = times(b, minus(b, m, g->at.m_lo), DEPTH);
   KVal *loop = kb_for(b, kb_index(b, 0), g->depth, STEP), *k = kb_iv(b, loop);
   for (int i = 0; i < 2; i++)
@@ -242,88 +239,48 @@ static void sum_tiles(Pairs *g, KVal *m, int height, const Sums *s) {
   }
   kb_end(b);
   for (int i = 0; i < 2 * height; i++)
-    kb_tile_store(b, SUM_TILES + i, s->base,
-                  kb_alu_c(b, A_ADD, s->at, tile_at(s, i)), s->step);
-}
-
-/* Moves rows of the result into scratch or back. */
-static void move_edge(Pairs *g, KVal *m, KVal *rows, bool back) {
-  KBuild *b = g->at.b;
-  KVal *loop = kb_for(b, kb_index(b, 0), rows, 1), *i = kb_iv(b, loop);
-  Sums s = sums_in_result(g, plus(b, m, i));
-  for (int v = 0; v < 2; v++) {
-    KVal *col = kb_index(b, v * TILE);
-    KVal *count = count_to(b, col, g->cols, TILE);
-    KVal *inside = plus(b, times(b, i, STEP), col), *at = plus(b, s.at, col);
-    if (back)
-      kb_store_some(b, s.base, at, count, kb_load(b, g->edge, inside, TILE));
-    else
-      kb_store(b, g->edge, inside, kb_load_some(b, s.base, at, count, TILE));
-  }
-  kb_end(b);
-}
-
-/* The same at an edge of the item: `rows` and columns that fill no tiles. */
-static void edge_tiles(Pairs *g, KVal *m, int height, KVal *rows) {
-  KBuild *b = g->at.b;
-  Sums s = {g->edge, kb_index(b, 0), STEP};
-  if (g->at.fresh) {
-    kb_if(b, kb_scalar(b, OP_not, DT_bool, &g->at.fresh, 1));
-    move_edge(g, m, rows, false);
-    kb_end(b);
-  }
-  sum_tiles(g, m, height, &s);
-  move_edge(g, m, rows, true);
+    kb_tile_store(b, SUM_TILES + i, g->sums,
+                  kb_alu_c(b, A_ADD, to, tile_at(i)), STEP);
 }
 
 /* All rows of the item for the panel. */
 static void panel_of_tiles(Pairs *g) {
   KBuild *b = g->at.b;
-  bool whole = g->cols->kind == K_INDEX && g->cols->number == STEP;
   KVal *count = minus(b, g->at.m_end, g->at.m_lo);
   KVal *full = kb_alu_c(b, A_DIV, count, STEP);
   KVal *rest = ct_at(b, g->at.m_lo, full, STEP);
-  KVal *loop = kb_for(b, g->at.m_lo, rest, STEP), *m = kb_iv(b, loop);
-  if (whole) {
-    Sums s = sums_in_result(g, m);
-    sum_tiles(g, m, 2, &s);
-  } else {
-    edge_tiles(g, m, 2, kb_index(b, STEP));
-  }
+  KVal *loop = kb_for(b, g->at.m_lo, rest, STEP);
+  sum_tiles(g, kb_iv(b, loop), 2);
   kb_end(b);
   KVal *rows = minus(b, g->at.m_end, rest);
   kb_if(b, kb_alu(b, A_LT, kb_index(b, TILE), rows));
-  edge_tiles(g, rest, 2, rows);
+  sum_tiles(g, rest, 2);
   kb_end(b);
   KVal *some = kb_alu(b, A_LT, kb_index(b, 0), rows);
   kb_if(b, kb_op2(b, OP_and, some, kb_alu_c(b, A_LE, rows, TILE)));
-  edge_tiles(g, rest, 1, rows);
+  sum_tiles(g, rest, 1);
   kb_end(b);
 }
 
 /* ---- the kernel of vectors ---------------------------------------------- */
 
-/* `rows` rows from m on. Those past the item's last are that one again:
- * computed twice, to the same bits. */
+/* `rows` rows from m on. Those past the item's last are that one again. */
 static void sum_vectors(Pairs *g, KVal *m, int rows) {
   KBuild *b = g->at.b;
   KBase left = g->left, right = g->right;
-  KVal *at[MAX_ROWS], *from[MAX_ROWS], *acc[MAX_ROWS][2], *init[MAX_ROWS][2];
-  KVal *last = kb_alu_c(b, A_SUB, g->at.m_end, 1), *count[2];
+  KVal *to[MAX_ROWS], *from[MAX_ROWS], *acc[MAX_ROWS][2], *init[MAX_ROWS][2];
+  KVal *last = kb_alu_c(b, A_SUB, g->at.m_end, 1), *sums = sums_at(g, m);
   KVal *zero = kb_splat(b, kb_const(b, DT_f32, 0), TILE);
   left.dtype = right.dtype = DT_u32;
-  for (int v = 0; v < 2; v++)
-    count[v] = count_to(b, kb_index(b, v * TILE), g->cols, TILE);
   for (int i = 0; i < rows; i++) {
     KVal *row = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, i), last);
-    at[i] = sums_in_result(g, row).at;
+    to[i] = kb_alu_c(b, A_ADD, sums, i * STEP);
     from[i] = times(b, minus(b, row, g->at.m_lo), DEPTH / 2);
     for (int v = 0; v < 2; v++) {
       init[i][v] = zero;
       if (!g->at.fresh) continue;
       KVal *sum =
-          kb_load_some(b, g->base[CT_OUT], kb_alu_c(b, A_ADD, at[i], v * TILE),
-                       count[v], TILE);
+          kb_load(b, g->sums, kb_alu_c(b, A_ADD, to[i], v * TILE), TILE);
       init[i][v] = kb_select(b, kb_splat(b, g->at.fresh, TILE), zero, sum);
     }
   }
@@ -346,8 +303,8 @@ static void sum_vectors(Pairs *g, KVal *m, int rows) {
   kb_end(b);
   for (int i = 0; i < rows; i++)
     for (int v = 0; v < 2; v++)
-      kb_store_some(b, g->base[CT_OUT], kb_alu_c(b, A_ADD, at[i], v * TILE),
-                    count[v], kb_result(b, acc[i][v]));
+      kb_store(b, g->sums, kb_alu_c(b, A_ADD, to[i], v * TILE),
+               kb_result(b, acc[i][v]));
 }
 
 static void panel_of_vectors(Pairs *g) {
@@ -365,14 +322,17 @@ static void panel_of_vectors(Pairs *g) {
 
 /* ---- a block ------------------------------------------------------------ */
 
-static void panel(Pairs *g, KVal *n, KVal *cols, bool tiles) {
-  g->n = n;
-  g->cols = cols;
-  g->from = times(g->at.b, minus(g->at.b, n, g->at.n_lo), DEPTH);
+static void panel(Pairs *g, KVal *n, int64_t cols, bool tiles) {
+  KBuild *b = g->at.b;
+  KVal *column = minus(b, n, g->at.n_lo);
+  g->from = times(b, column, DEPTH);
+  /* Of one depth block, all panels in turn take one place. */
+  g->to = g->at.fresh ? times(b, column, SUM_ROWS) : kb_index(b, 0);
   if (tiles)
     panel_of_tiles(g);
   else
     panel_of_vectors(g);
+  ct_finish(&g->at, g->sums, g->to, STEP, n, cols);
 }
 
 static void block_of(CtItem *t, bool tiles) {
@@ -380,7 +340,7 @@ static void block_of(CtItem *t, bool tiles) {
   KBuild *b = t->b;
   g->left = kb_scratch(b, DT_bf16, ROW_BLOCK * DEPTH);
   g->right = kb_scratch(b, DT_bf16, DEPTH * COL_BLOCK);
-  if (tiles) g->edge = kb_scratch(b, DT_f32, STEP * STEP);
+  g->sums = kb_scratch(b, DT_f32, SUM_ROWS * (t->fresh ? COL_BLOCK : STEP));
   KVal *depth = kb_alu_c(b, A_ADD, minus(b, t->k_hi, t->k_lo), STEP - 1);
   g->depth = times(b, kb_alu_c(b, A_DIV, depth, STEP), STEP);
   pack_left(g);
@@ -389,11 +349,11 @@ static void block_of(CtItem *t, bool tiles) {
   KVal *whole = kb_index(b, t->p->n.size - tail);
   KVal *end = kb_alu(b, A_MIN, t->n_end, whole);
   KVal *loop = kb_for(b, t->n_lo, end, STEP);
-  panel(g, kb_iv(b, loop), kb_index(b, STEP), tiles);
+  panel(g, kb_iv(b, loop), STEP, tiles);
   kb_end(b);
   if (!tail) return;
   kb_if(b, kb_alu(b, A_LT, whole, t->n_end)); /* the last block of columns */
-  panel(g, whole, kb_index(b, tail), tiles);
+  panel(g, whole, tail, tiles);
   kb_end(b);
 }
 
@@ -411,18 +371,21 @@ bool ct_in_pairs(const CtProduct *p, const Isa *isa) {
          (runs_along(&p->n, CT_RIGHT) || runs_along(&p->k, CT_RIGHT));
 }
 
-Kernel *ct_pairs(Ctx *cx, const Node *n, const CtProduct *p, const Isa *isa) {
+Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa) {
   bool tiles = isa->has & KN_TILES;
+  const Node *n = task->n;
+  const CtProduct *p = &task->p;
   KBuild *b = kb_new(cx, tiles ? "contract.tiles" : "contract.pairs",
-                     (int)n->ins.len + 1, 1);
+                     (int)(n->ins.len + n->outs.len), (int)n->outs.len);
   Pairs g = {.at = {.b = b,
+                    .task = task,
                     .p = p,
+                    .finish = ct_finish_new(cx, b, task, isa->lanes),
                     .rows = ROW_BLOCK,
                     .cols = COL_BLOCK,
                     .depth = DEPTH,
                     .block = tiles ? block_of_tiles : block_of_vectors}};
   g.base[CT_LEFT] = kb_arg(p->arg[CT_LEFT], DT_bf16);
   g.base[CT_RIGHT] = kb_arg(p->arg[CT_RIGHT], DT_bf16);
-  g.base[CT_OUT] = kb_arg((int)n->ins.len, DT_f32);
   return ct_items(&g.at);
 }

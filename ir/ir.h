@@ -5,9 +5,9 @@
  * state), options, step, seed and inputs; it returns new slot values, reports
  * and probes. Nothing writes in place until the plan pass assigns buffers.
  *
- * Sections, in the order of the .c files: graph, build, infer, verify, print,
- * read, eval. Letters in comments: T tokens, D model, H hidden, N experts,
- * K choices a token, R rows of a ragged value. */
+ * Sections, in the order of the .c files: graph, build, lead, product, infer,
+ * verify, print, read, eval. Letters in comments: T tokens, D model, H hidden,
+ * N experts, K choices a token, R rows of a ragged value. */
 #ifndef MOEC_IR_H
 #define MOEC_IR_H
 
@@ -496,6 +496,51 @@ char map_free_letter(const IndexMap *m); /* one that the map does not use */
  * operand `operand`, index for index: element (i.., j..) of the result reads
  * (i.., *) of it only. */
 int ir_lead(const Node *n, uint32_t operand, int lead);
+
+/* ---- product.c: contractions as products of matrices -------------------- */
+
+enum { CT_MAX_LETTERS = 2 * MAX_RANK };
+enum { CT_LEFT, CT_RIGHT, CT_OUT, CT_SIDES };
+
+typedef enum CtRole {
+  CT_ROLE_BATCH,
+  CT_ROLE_M,
+  CT_ROLE_N,
+  CT_ROLE_K
+} CtRole;
+
+/* A letter of the map: in which sides it is, and its stride there. */
+typedef struct CtLetter {
+  char c;
+  int64_t size;
+  int64_t stride[CT_SIDES];
+  bool in[CT_SIDES];
+} CtLetter;
+
+typedef struct CtLetters {
+  CtLetter l[CT_MAX_LETTERS];
+  int n;
+  char group, row; /* of the ragged sides; 0 where they make no difference */
+} CtLetters;
+
+/* A product as sizes and strides, one letter a role; `batch` is the experts
+ * where rows are ragged. A missing letter has size 1. */
+typedef struct CtProduct {
+  CtLetter m, n, k, batch;
+  int arg[CT_SIDES];    /* operand numbers */
+  int64_t groups, rows; /* ragged: experts, and all their rows; else groups 0 */
+  bool ragged_k;        /* rows are k, else m */
+  Dtype dtype;          /* of the operands; of the result it is its `sums` */
+  int rank;             /* stored dims of the result, and the role of each: */
+  CtRole roles[MAX_RANK]; /* those of one role, in order, are its index */
+} CtProduct;
+
+CtLetters ir_letters(const Node *n);
+CtLetter *ir_letter(CtLetters *ls, char c); /* NULL when absent */
+/* The product that contraction `n` is; false where it is none. */
+bool ir_product(const Node *n, CtProduct *out);
+/* Whether it is one of plain matrices: what a library is called for. */
+bool ir_product_is_plain(const CtProduct *p);
 
 /* ---- infer.c: result types ---------------------------------------------- */
 

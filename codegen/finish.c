@@ -1,0 +1,271 @@
+/* finish.c: what becomes of a product's sums.
+ *
+ * A kernel of products leaves the sums of one panel of columns in scratch, for
+ * all rows of its item. Once their depth is complete they are taken from there
+ * row by row: as they are, into the contraction's result; or, in a fused node
+ * of kind `product`, as one operand of the elementwise ops behind it, whose
+ * results alone are stored. What else these read they read at the same place.
+ *
+ * Sums over the whole result are added up in the workspace, for each item a
+ * vector and a scalar for ragged ends; a second stage adds the items in order.
+ */
+#include "codegen.h"
+
+#include <string.h>
+
+/* A result of the node: its elements are those of `v`, or it is the total of
+ * them, from parts [items][lanes] and [items]. */
+typedef struct Result {
+  Value *v;
+  KBase to;
+  bool total;
+  KBase vectors, scalars;
+} Result;
+
+struct CtFinish {
+  Lower *l;
+  const CtTask *task;
+  Result *results;
+  int n;
+  bool flat; /* all is read where the sums are: seen as one long dim */
+  int64_t items;
+  KVal *item;
+};
+
+static Value *sums_of(const CtTask *task) {
+  return task->contract->outs.data[0];
+}
+
+/* ---- where elements are -------------------------------------------------- */
+
+/* Whether but for the contraction all is elementwise, or alike everywhere. */
+static bool is_flat(const CtTask *task) {
+  const Region *body = task->n->body;
+  for (uint32_t i = 0; body && i < body->nodes.len; i++) {
+    const Node *n = body->nodes.data[i];
+    const Type *t = &n->outs.data[0]->type;
+    bool spread = n->op == OP_broadcast && !n->ins.data[0]->type.rank;
+    if (n == task->contract || !t->rank) continue;
+    if (!op_is(n->op, TRAIT_EW) && n->op != OP_const && !spread) return false;
+    if (!type_same_dims(t, &sums_of(task)->type)) return false;
+  }
+  return true;
+}
+
+static void flatten(CtFinish *f, const Value *v) {
+  if (!type_same_dims(&v->type, &sums_of(f->task)->type)) return;
+  LwValue *lv = lw_value(f->l, v);
+  lv->dims[0] = type_elements(&v->type);
+  lv->rank = 1;
+}
+
+static void flatten_all(CtFinish *f) {
+  const Region *body = f->task->n->body;
+  for (uint32_t i = 0; body && i < body->params.len; i++)
+    flatten(f, body->params.data[i]);
+  for (uint32_t i = 0; body && i < body->nodes.len; i++)
+    flatten(f, body->nodes.data[i]->outs.data[0]);
+}
+
+/* An index as that of a role's dims of the result. */
+static void split_role(CtFinish *f, CtRole role, Ix x, Ix *at) {
+  const CtProduct *p = &f->task->p;
+  int64_t dims[MAX_RANK], all[MAX_RANK];
+  Ix parts[MAX_RANK];
+  int n = 0;
+  type_stored_dims(&sums_of(f->task)->type, all);
+  for (int d = 0; d < p->rank; d++)
+    if (p->roles[d] == role) dims[n++] = all[d];
+  lw_split(f->l, dims, n, x, parts);
+  n = 0;
+  for (int d = 0; d < p->rank; d++)
+    if (p->roles[d] == role) at[d] = parts[n++];
+}
+
+/* The index of the element at row, column n; returns where it is stored. */
+static KVal *index_of(CtFinish *f, CtItem *t, KVal *row, Ix n, Ix *at) {
+  KVal *to =
+      ct_at(t->b, t->offset[CT_OUT], row, f->task->p.m.stride[CT_OUT]);
+  to = kb_alu(t->b, A_ADD, to, n.base);
+  if (f->flat) {
+    at[0] = (Ix){to, n.stride, NULL};
+    return to;
+  }
+  split_role(f, CT_ROLE_BATCH, lw_ix(t->number), at);
+  split_role(f, CT_ROLE_M, lw_ix(row), at);
+  split_role(f, CT_ROLE_N, n, at);
+  return to;
+}
+
+/* ---- elements ------------------------------------------------------------ */
+
+/* The value of the sums at `at`, for all that pulls it there. */
+static void set_sums(CtFinish *f, const Ix *at, KVal *sums) {
+  LwValue *v = lw_value(f->l, sums_of(f->task));
+  LwMemo *m = NEW(f->l->arena, LwMemo);
+  memcpy(m->at, at, sizeof(Ix) * (size_t)v->rank);
+  m->result = sums;
+  m->next = v->memos;
+  v->memos = m;
+}
+
+/* All results for `lanes` columns from n on, the sums being at `from`; totals
+ * go on from `totals`. */
+static void finish_at(CtItem *t, KVal *row, KVal *n, int lanes, KBase sums,
+                      KVal *from, KVal **totals) {
+  CtFinish *f = t->finish;
+  Ix at[MAX_RANK] = {{0}};
+  KVal *to = index_of(f, t, row, lanes > 1 ? lw_ix_lanes(n) : lw_ix(n), at);
+  set_sums(f, at, kb_load(t->b, sums, from, lanes));
+  KVal **vals = NEW_ARRAY(f->l->arena, KVal *, (size_t)f->n);
+  for (int i = 0; i < f->n; i++)
+    vals[i] = kb_splat(t->b, lw_pull(f->l, f->results[i].v, at), lanes);
+  for (int i = 0; i < f->n; i++) {
+    if (f->results[i].total)
+      totals[i] = kb_op2(t->b, OP_add, totals[i], vals[i]);
+    else
+      kb_store(t->b, f->results[i].to, to, vals[i]);
+  }
+}
+
+/* ---- totals -------------------------------------------------------------- */
+
+static KBase part_of(const Result *r, int lanes) {
+  return lanes > 1 ? r->vectors : r->scalars;
+}
+
+static KVal *part_at(const CtFinish *f, KBuild *b, int lanes) {
+  return kb_alu_c(b, A_MUL, f->item, lanes);
+}
+
+/* The items' parts, one after the other, as vectors or scalars. */
+static KVal *add_parts(CtFinish *f, KBuild *b, const Result *r, int lanes) {
+  KBase from = part_of(r, lanes);
+  KVal *zero = kb_splat(b, kb_const(b, from.dtype, 0), lanes);
+  KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, f->items), 1);
+  KVal *sum = kb_acc(b, loop, zero);
+  KVal *at = kb_alu_c(b, A_MUL, kb_iv(b, loop), lanes);
+  kb_next(b, sum, kb_op2(b, OP_add, sum, kb_load(b, from, at, lanes)));
+  kb_end(b);
+  return kb_fold(b, OP_add, kb_result(b, sum));
+}
+
+static bool has_totals(const CtFinish *f) {
+  for (int i = 0; i < f->n; i++)
+    if (f->results[i].total) return true;
+  return false;
+}
+
+/* ---- the door ------------------------------------------------------------ */
+
+void ct_finish_start(CtItem *t, KVal *item, int64_t items) {
+  CtFinish *f = t->finish;
+  KBuild *b = t->b;
+  f->item = item;
+  f->items = items;
+  for (int i = 0; i < f->n; i++) {
+    Result *r = &f->results[i];
+    if (!r->total) continue;
+    r->vectors = kb_workspace(b, r->v->type.dtype, items * f->l->lanes);
+    r->scalars = kb_workspace(b, r->v->type.dtype, items);
+    for (int lanes = f->l->lanes; lanes; lanes = lanes > 1 ? 1 : 0) {
+      KVal *zero = kb_const(b, r->v->type.dtype, 0);
+      kb_store(b, part_of(r, lanes), part_at(f, b, lanes),
+               kb_splat(b, zero, lanes));
+    }
+  }
+}
+
+/* Opens a loop that totals go through, or takes what they are behind it. */
+static KVal *open_totals(CtItem *t, KVal *lo, KVal *hi, int64_t step,
+                         KVal *const *from, KVal **in) {
+  const CtFinish *f = t->finish;
+  KVal *loop = kb_for(t->b, lo, hi, step);
+  for (int i = 0; i < f->n; i++)
+    if (f->results[i].total) in[i] = kb_acc(t->b, loop, from[i]);
+  return kb_iv(t->b, loop);
+}
+
+static void close_totals(CtItem *t, KVal *const *in, KVal *const *next,
+                         KVal **out) {
+  const CtFinish *f = t->finish;
+  for (int i = 0; i < f->n; i++)
+    if (f->results[i].total) kb_next(t->b, in[i], next[i]);
+  kb_end(t->b);
+  for (int i = 0; i < f->n; i++)
+    if (f->results[i].total) out[i] = kb_result(t->b, in[i]);
+}
+
+/* Columns [lo, hi) of the panel in steps of `lanes`, all rows. */
+static void finish_part(CtItem *t, KBase sums, KVal *at, int64_t step, KVal *n,
+                        int64_t lo, int64_t hi, int lanes) {
+  CtFinish *f = t->finish;
+  KBuild *b = t->b;
+  size_t room = (size_t)f->n;
+  KVal **start = NEW_ARRAY(f->l->arena, KVal *, room);
+  KVal **rows = NEW_ARRAY(f->l->arena, KVal *, room);
+  KVal **cols = NEW_ARRAY(f->l->arena, KVal *, room);
+  KVal **now = NEW_ARRAY(f->l->arena, KVal *, room);
+  if (lo == hi) return;
+  for (int i = 0; i < f->n; i++)
+    if (f->results[i].total)
+      start[i] = kb_load(b, part_of(&f->results[i], lanes),
+                         part_at(f, b, lanes), lanes);
+  KVal *row = open_totals(t, t->m_lo, t->m_end, 1, start, rows);
+  KVal *from = ct_at(b, at, kb_alu(b, A_SUB, row, t->m_lo), step);
+  KVal *c = open_totals(t, kb_index(b, lo), kb_index(b, hi), lanes, rows, cols);
+  memcpy(now, cols, sizeof *now * room);
+  finish_at(t, row, kb_alu(b, A_ADD, n, c), lanes, sums,
+            kb_alu(b, A_ADD, from, c), now);
+  close_totals(t, cols, now, now);
+  close_totals(t, rows, now, now);
+  for (int i = 0; i < f->n; i++)
+    if (f->results[i].total)
+      kb_store(b, part_of(&f->results[i], lanes), part_at(f, b, lanes), now[i]);
+}
+
+void ct_finish(CtItem *t, KBase sums, KVal *at, int64_t step, KVal *n,
+               int64_t columns) {
+  int lanes = t->finish->l->lanes;
+  int64_t whole = columns / lanes * lanes;
+  if (t->last) kb_if(t->b, t->last);
+  finish_part(t, sums, at, step, n, 0, whole, lanes);
+  finish_part(t, sums, at, step, n, whole, columns, 1);
+  if (t->last) kb_end(t->b);
+}
+
+void ct_finish_end(CtItem *t) {
+  CtFinish *f = t->finish;
+  KBuild *b = t->b;
+  if (!has_totals(f)) return;
+  kb_stage(b, 1, 1);
+  for (int i = 0; i < f->n; i++) {
+    const Result *r = &f->results[i];
+    if (!r->total) continue;
+    KVal *sum = add_parts(f, b, r, f->l->lanes);
+    sum = kb_op2(b, OP_add, sum, add_parts(f, b, r, 1));
+    kb_store(b, r->to, kb_index(b, 0), sum);
+  }
+  kb_end(b);
+}
+
+CtFinish *ct_finish_new(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
+  const Node *n = task->n;
+  CtFinish *f = NEW(&cx->scratch, CtFinish);
+  const ValueVec *results = n->body ? &n->body->results : &n->outs;
+  f->l = lw_new(cx, b, n, lanes);
+  f->task = task;
+  f->n = (int)results->len;
+  f->results = NEW_ARRAY(&cx->scratch, Result, results->len);
+  for (uint32_t i = 0; i < results->len; i++) {
+    Value *v = results->data[i];
+    bool total = v->def && v->def->op == OP_reduce_sum;
+    f->results[i] = (Result){
+        .v = total ? v->def->ins.data[0] : v,
+        .to = kb_arg((int)(n->ins.len + i), v->type.dtype),
+        .total = total};
+  }
+  f->flat = is_flat(task);
+  if (f->flat) flatten_all(f);
+  return f;
+}
