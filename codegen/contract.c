@@ -29,14 +29,6 @@ bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
   return true;
 }
 
-/* The contraction of a `product` node; any other node itself. */
-static const Node *contraction_of(const Node *n) {
-  for (uint32_t i = 0; n->body && i < n->body->nodes.len; i++)
-    if (n->body->nodes.data[i]->op == OP_contract)
-      return n->body->nodes.data[i];
-  return n;
-}
-
 /* The operand of the launch that operand `i` of the contraction is. */
 static int operand_of(const CtTask *t, int i) {
   const Value *v = t->contract->ins.data[i];
@@ -44,7 +36,7 @@ static int operand_of(const CtTask *t, int i) {
 }
 
 Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa) {
-  CtTask t = {.n = n, .contract = contraction_of(n)};
+  CtTask t = {.n = n, .contract = n->body ? ir_product_node(n) : n};
   CtLetters ls = ir_letters(t.contract);
   if (ct_is_panels(&ls, t.contract->ins.data[0]->type.dtype))
     return ct_panels(cx, n, &ls, isa);

@@ -541,6 +541,10 @@ CtLetter *ir_letter(CtLetters *ls, char c); /* NULL when absent */
 bool ir_product(const Node *n, CtProduct *out);
 /* Whether it is one of plain matrices: what a library is called for. */
 bool ir_product_is_plain(const CtProduct *p);
+/* The contraction of a launch of kind `product`; NULL where there is none. */
+Node *ir_product_node(const Node *launch);
+/* What is wrong with a launch that says it is of that kind; NULL: nothing. */
+const char *ir_product_fault(const Node *launch);
 
 /* ---- infer.c: result types ---------------------------------------------- */
 

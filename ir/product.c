@@ -176,3 +176,67 @@ bool ir_product_is_plain(const CtProduct *p) {
          is_plain(&p->k, &p->n, &p->batch, CT_RIGHT) &&
          is_plain(&p->m, &p->n, &p->batch, CT_OUT);
 }
+
+/* ---- launches of kind `product` ------------------------------------------ */
+
+Node *ir_product_node(const Node *launch) {
+  for (uint32_t i = 0; launch->body && i < launch->body->nodes.len; i++)
+    if (launch->body->nodes.data[i]->op == OP_contract)
+      return launch->body->nodes.data[i];
+  return NULL;
+}
+
+static bool in_vec(const ValueVec *v, const Value *x) {
+  for (uint32_t i = 0; i < v->len; i++)
+    if (v->data[i] == x) return true;
+  return false;
+}
+
+static bool is_total(const Node *n, const Type *sums) {
+  if (n->op != OP_reduce_sum) return false;
+  const Type *from = &n->ins.data[0]->type;
+  return n->outs.data[0]->type.rank == 0 && type_same_dims(from, sums) &&
+         dtype_info[from->dtype].sums == from->dtype;
+}
+
+/* What is wrong with node `n` of the body; adds to `depends`, what follows from
+ * the contraction. */
+static const char *fault_of(const Node *launch, const Node *n, const Node *c,
+                            ValueVec *depends, Arena *a) {
+  bool follows = n == c;
+  for (uint32_t i = 0; i < n->ins.len; i++) {
+    follows |= in_vec(depends, n->ins.data[i]);
+    if (n == c && n->ins.data[i]->def)
+      return "an operand of its contraction is none of its own";
+  }
+  if (is_total(n, &c->outs.data[0]->type))
+    return in_vec(&launch->body->results, n->outs.data[0])
+               ? NULL
+               : "a sum over all is not among its results";
+  LowerKind k = op_info[n->op].lower;
+  if (n != c && k != LOWER_SCALAR && k != LOWER_ACCESS)
+    return "more than one contraction, elementwise ops and sums over all";
+  if (follows && n != c && !op_is(n->op, TRAIT_EW))
+    return "the contraction is read at another place than it is at";
+  if (follows) vec_push(a, depends, n->outs.data[0]);
+  return NULL;
+}
+
+const char *ir_product_fault(const Node *n) {
+  const Node *c = ir_product_node(n);
+  const char *fault = NULL;
+  CtProduct p;
+  ValueVec depends = {0};
+  Arena a = {0};
+  if (!c || !ir_product(c, &p)) return "no contraction that is a product";
+  for (uint32_t i = 0; i < n->body->nodes.len && !fault; i++)
+    fault = fault_of(n, n->body->nodes.data[i], c, &depends, &a);
+  for (uint32_t i = 0; i < n->body->results.len && !fault; i++) {
+    const Value *v = n->body->results.data[i];
+    bool total = v->def && is_total(v->def, &c->outs.data[0]->type);
+    if (!total && !type_same_dims(&v->type, &c->outs.data[0]->type))
+      fault = "a result of another shape than its contraction";
+  }
+  arena_reset(&a);
+  return fault;
+}

@@ -406,11 +406,17 @@ static bool check_body(Verify *V, const Node *n) {
   return ok;
 }
 
+static bool check_product(Verify *V, const Node *n) {
+  if (n->op != OP_fused || strcmp(attr_sym(n, "kind"), "product")) return true;
+  const char *fault = ir_product_fault(n);
+  return !fault || fail(V, n->span, "fused product: %s", fault);
+}
+
 /* Owner and operands first: the rest relies on them. */
 static bool check_inside(Verify *V, Region *r, const Node *n) {
   return check_owner(V, r, n) && check_operands(V, n) &&
          (!n->body || check_body(V, n)) && check_types(V, n) &&
-         check_flags(V, n) && check_ragged(V, n);
+         check_flags(V, n) && check_ragged(V, n) && check_product(V, n);
 }
 
 static bool check_node(Verify *V, Region *r, const Node *n) {

@@ -9,6 +9,7 @@
  *         one; sums over inner dims, top_k and the like stay within a row
  *   cols  sums over `rows` leading dims, in chunks, then whatever small is
  *         computed from them; two stages
+ *   product  a contraction and what is done with its sums (fuse_product.c)
  *
  * Method: nodes are visited from the results backwards, so that all readers of
  * a value have their groups when its turn comes. It joins the one group that
@@ -122,18 +123,13 @@ static void study(Fuse *f) {
 
 /* ---- readers of a node --------------------------------------------------- */
 
-typedef struct Readers {
-  FuseGroupVec launches, fixed;
-  bool returned;
-} Readers;
-
 static void add_group(Fuse *f, FuseGroupVec *v, FuseGroup *g) {
   for (uint32_t i = 0; i < v->len; i++)
     if (v->data[i] == g) return;
   vec_push(f->a, v, g);
 }
 
-static void readers_of_value(Fuse *f, const Value *v, Readers *r) {
+static void readers_of_value(Fuse *f, const Value *v, FuseReaders *r) {
   const NodeVec *users = map_get(&f->users, v);
   if (map_get(&f->returned, v)) r->returned = true;
   for (uint32_t i = 0; users && i < users->len; i++) {
@@ -145,8 +141,8 @@ static void readers_of_value(Fuse *f, const Value *v, Readers *r) {
   }
 }
 
-static Readers readers_of(Fuse *f, const Node *n) {
-  Readers r = {0};
+FuseReaders fuse_readers(Fuse *f, const Node *n) {
+  FuseReaders r = {0};
   for (uint32_t i = 0; i < n->outs.len; i++)
     readers_of_value(f, n->outs.data[i], &r);
   return r;
@@ -183,13 +179,13 @@ static void take_all(Fuse *f, const FuseGroupVec *groups, Node *n) {
 }
 
 /* Computes the node where it is read, nowhere else. */
-static bool inlined(Fuse *f, Node *n, Readers *r) {
+static bool inlined(Fuse *f, Node *n, FuseReaders *r) {
   if (r->returned || r->fixed.len) return false;
   if (r->launches.len > 1 && is_worth_merging(f, n)) {
     FuseGroup *g = r->launches.data[0];
     for (uint32_t i = 1; i < r->launches.len; i++)
       fuse_merge(f, g, r->launches.data[i]);
-    *r = readers_of(f, n);
+    *r = fuse_readers(f, n);
   }
   if (r->launches.len > 1 && !may_repeat(f, n)) return false;
   if (!fits_all(f, &r->launches, n)) return false;
@@ -197,8 +193,7 @@ static bool inlined(Fuse *f, Node *n, Readers *r) {
   return true;
 }
 
-/* Every reader but `g` itself comes after it. */
-static bool precedes(const FuseGroup *g, const Readers *r) {
+bool fuse_precedes(const FuseGroup *g, const FuseReaders *r) {
   for (uint32_t i = 0; i < r->launches.len; i++)
     if (r->launches.data[i] != g && fuse_needs(g, r->launches.data[i]))
       return false;
@@ -207,11 +202,10 @@ static bool precedes(const FuseGroup *g, const Readers *r) {
   return true;
 }
 
-/* The results of `n` that something outside of `g` reads. */
-static void store(Fuse *f, FuseGroup *g, Node *n) {
+void fuse_store(Fuse *f, FuseGroup *g, Node *n) {
   for (uint32_t i = 0; i < n->outs.len; i++) {
     Value *v = n->outs.data[i];
-    Readers r = {0};
+    FuseReaders r = {0};
     readers_of_value(f, v, &r);
     bool outside = r.returned || r.fixed.len > 0;
     for (uint32_t j = 0; j < r.launches.len; j++)
@@ -226,13 +220,14 @@ static void store(Fuse *f, FuseGroup *g, Node *n) {
   }
 }
 
-static bool stored_with_reader(Fuse *f, Node *n, const Readers *r) {
+static bool stored_with_reader(Fuse *f, Node *n, const FuseReaders *r) {
   if (f->options->opt_level == 0) return false;
   for (uint32_t i = 0; i < r->launches.len; i++) {
     FuseGroup *g = r->launches.data[i];
-    if (!precedes(g, r) || !fuse_take_result(f, g, n, fuse_demand(f, g, n)))
+    if (!fuse_precedes(g, r) ||
+        !fuse_take_result(f, g, n, fuse_demand(f, g, n)))
       continue;
-    store(f, g, n);
+    fuse_store(f, g, n);
     return true;
   }
   return false;
@@ -270,7 +265,7 @@ static void join_tiny(Fuse *f, FuseGroup *g) {
 static void store_apart(Fuse *f, Node *n) {
   FuseGroup *g = fuse_group_new(f, NULL);
   fuse_take_result(f, g, n, (FuseRead){0});
-  store(f, g, n);
+  fuse_store(f, g, n);
   if (f->options->opt_level == 0) return;
   if (!g->column_rows && joined_sibling(f, g, n)) return;
   if (g->widest <= TINY) join_tiny(f, g);
@@ -281,17 +276,20 @@ static void place_fixed(Fuse *f, Node *n) {
   FuseGroupVec *in = NEW(f->a, FuseGroupVec);
   vec_push(f->a, in, g);
   map_put(f->a, &f->groups, n, in);
-  store(f, g, n);
+  fuse_store(f, g, n);
 }
 
 static void place(Fuse *f, Node *n) {
+  if (fuse_placed_product(f, n) || fuse_placed_total(f, n)) return;
   if (!fuse_is_launchable(n)) {
     place_fixed(f, n);
     return;
   }
-  Readers r = readers_of(f, n);
+  FuseReaders r = fuse_readers(f, n);
   if (!r.returned && !r.launches.len && !r.fixed.len) return; /* dead */
-  if (inlined(f, n, &r) || stored_with_reader(f, n, &r)) return;
+  if (fuse_placed_narrow(f, n, &r) || inlined(f, n, &r) ||
+      stored_with_reader(f, n, &r))
+    return;
   store_apart(f, n);
 }
 
@@ -356,6 +354,7 @@ static Value *stored_now(const Fuse *f, Value *v) {
 
 static const char *kind_of(const FuseGroup *g, int *rows) {
   *rows = g->column_rows ? g->column_rows : g->rows;
+  if (g->product) return "product";
   if (g->column_rows) return "cols";
   return g->orders || g->uneven || g->rows < g->rank ? "row" : "map";
 }
@@ -402,7 +401,8 @@ static Node *make_launch(Fuse *f, FuseGroup *g, NodeVec *out,
   int rows;
   const char *kind = kind_of(g, &rows);
   const Node *last = g->results.data[g->results.len - 1]->def;
-  Builder b = ir_builder_like(f->cx, f->region, out, last);
+  Builder b =
+      ir_builder_like(f->cx, f->region, out, g->product ? g->product : last);
   Value **ins = NEW_ARRAY(f->a, Value *, operands->len + 1);
   for (uint32_t i = 0; i < operands->len; i++)
     ins[i] = stored_now(f, operands->data[i]);

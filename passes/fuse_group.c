@@ -247,6 +247,7 @@ static bool fits_rows_part(const Fuse *f, const FuseGroup *g, const Node *n,
 
 bool fuse_fits(const Fuse *f, const FuseGroup *g, const Node *n, FuseRead r) {
   LowerKind k = op_info[n->op].lower;
+  if (g->product && !fuse_is_behind(g, n)) return false;
   if (n->op == OP_const || n->op == OP_iota) return true;
   if (f->options->opt_level == 0) return false;
   if (is_column(n)) return may_sum(g, n, r);
@@ -292,6 +293,18 @@ static void become_columns(FuseGroup *g, const Node *n) {
   g->rows = 0;
 }
 
+void fuse_add(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
+  vec_push(f->a, &g->nodes, n);
+  FuseGroupVec *in = map_get(&f->groups, n);
+  if (!in) {
+    in = NEW(f->a, FuseGroupVec);
+    map_put(f->a, &f->groups, n, in);
+  }
+  vec_push(f->a, in, g);
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    note_read(f, g, n->outs.data[i], r);
+}
+
 void fuse_take(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
   LowerKind k = op_info[n->op].lower;
   bool column = is_column(n) && may_sum(g, n, r);
@@ -302,15 +315,7 @@ void fuse_take(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
     if (e > g->widest) g->widest = e;
     g->orders |= k == LOWER_ROW || sums_last(n);
   }
-  vec_push(f->a, &g->nodes, n);
-  FuseGroupVec *in = map_get(&f->groups, n);
-  if (!in) {
-    in = NEW(f->a, FuseGroupVec);
-    map_put(f->a, &f->groups, n, in);
-  }
-  vec_push(f->a, in, g);
-  for (uint32_t i = 0; i < n->outs.len; i++)
-    note_read(f, g, n->outs.data[i], r);
+  fuse_add(f, g, n, r);
 }
 
 /* Dims that lead in both. */
@@ -354,6 +359,9 @@ bool fuse_take_result(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
     return true;
   }
   if ((r.parts & FUSE_ROWS) && g->column_rows) return false;
+  if (g->product && !type_same_dims(&n->outs.data[0]->type,
+                                    &g->product->outs.data[0]->type))
+    return false;
   FuseGroup saved = *g;
   int64_t elements = type_elements(&n->outs.data[0]->type);
   if (!fits_beside(g, dims, rank, r.lead, elements) || !fuse_fits(f, g, n, r)) {
@@ -407,7 +415,8 @@ static void move_nodes(Fuse *f, FuseGroup *g, FuseGroup *h) {
 }
 
 bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h) {
-  if (g->fixed || h->fixed || fuse_needs(g, h) || fuse_needs(h, g))
+  if (g->fixed || h->fixed || g->product || h->product || fuse_needs(g, h) ||
+      fuse_needs(h, g))
     return false;
   FuseGroup saved = *g;
   if (!merged_shape(g, h)) {

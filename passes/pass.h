@@ -298,6 +298,7 @@ struct FuseGroup {
   bool uneven;            /* has results of several shapes */
   int column_rows;        /* `cols`: dims that are summed over; else 0 */
   int64_t column_dims[MAX_RANK];
+  Node *product;          /* `product`: the contraction, once it is certain */
   bool emitted;
 };
 typedef VEC(FuseGroup *) FuseGroupVec;
@@ -325,10 +326,32 @@ typedef struct Fuse {
   Map returned; /* values that the region returns */
   Map place;    /* Node -> its number in the region, from 1 */
   Map stored;   /* stored Value -> result of the launch */
+  Map products; /* contraction -> FuseGroup that waits for it */
   FuseGroupVec all;
   uint32_t words; /* of a reach set */
 } Fuse;
 
+/* The groups that read a node's results, and whether the region returns one. */
+typedef struct FuseReaders {
+  FuseGroupVec launches, fixed;
+  bool returned;
+} FuseReaders;
+
+/* fuse.c */
+FuseReaders fuse_readers(Fuse *f, const Node *n);
+/* Every reader but `g` itself comes after it. */
+bool fuse_precedes(const FuseGroup *g, const FuseReaders *r);
+/* Makes the results of `n` that others read results of `g`, which has it. */
+void fuse_store(Fuse *f, FuseGroup *g, Node *n);
+
+/* fuse_product.c: each of the first three true where `n` is in a group now. */
+bool fuse_placed_product(Fuse *f, Node *n);
+bool fuse_placed_total(Fuse *f, Node *n);
+bool fuse_placed_narrow(Fuse *f, Node *n, const FuseReaders *r);
+/* Whether `n` may be computed behind the contraction of `g`. */
+bool fuse_is_behind(const FuseGroup *g, const Node *n);
+
+/* fuse_group.c */
 FuseGroup *fuse_group_new(Fuse *f, Node *fixed);
 FuseGroup *fuse_now(FuseGroup *g); /* through merges */
 bool fuse_needs(const FuseGroup *later, const FuseGroup *earlier);
@@ -340,6 +363,8 @@ FuseRead fuse_demand(const Fuse *f, const FuseGroup *g, const Node *n);
 /* Whether computing `n` in `g` is right and worth while; `r` as above. */
 bool fuse_fits(const Fuse *f, const FuseGroup *g, const Node *n, FuseRead r);
 void fuse_take(Fuse *f, FuseGroup *g, Node *n, FuseRead r);
+/* The same, the group's shape being right as it is. */
+void fuse_add(Fuse *f, FuseGroup *g, Node *n, FuseRead r);
 /* Takes `n` if it fits and its results can be stored; a new group takes all. */
 bool fuse_take_result(Fuse *f, FuseGroup *g, Node *n, FuseRead r);
 bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h);

@@ -96,8 +96,11 @@ static void unwrap_reshape(Node *n) {
   memset(n->attrs, 0, sizeof n->attrs);
 }
 
-/* A ragged contraction reads the offsets of the rows. */
+/* A ragged contraction reads the offsets of the rows; in a launch, they are one
+ * more operand of that. */
 static void name_offsets(Plan *p, Node *n) {
+  for (uint32_t i = 0; n->op == OP_fused && i < n->body->nodes.len; i++)
+    name_offsets(p, n->body->nodes.data[i]);
   if (n->op != OP_contract || n->ins.len == 3) return;
   Value *source = NULL;
   for (uint32_t i = 0; i < 2 && !source; i++)
@@ -106,6 +109,11 @@ static void name_offsets(Plan *p, Node *n) {
   if (!source && type_is_ragged(&n->outs.data[0]->type))
     source = ir_ragged_source(n->outs.data[0]);
   if (!source) return;
+  Node *launch = n->region->owner;
+  if (launch && launch->op == OP_fused && source->region != n->region) {
+    vec_push(&p->cx->perm, &launch->ins, source);
+    source = ir_param(p->cx, n->region, source->name, source->type);
+  }
   if (source->region != n->region)
     internal_error("the offsets of a ragged contraction are out of its reach");
   vec_push(&p->cx->perm, &n->ins, source);
@@ -161,7 +169,8 @@ static bool is_pointwise(const Region *body, const Value *from, Arena *a) {
   for (uint32_t i = 0; i < body->nodes.len; i++) {
     const Node *n = body->nodes.data[i];
     LowerKind k = op_info[n->op].lower;
-    if (k != LOWER_SCALAR && k != LOWER_ACCESS) return false;
+    bool apart = k == LOWER_CONTRACT; /* it only gives what is not `from` */
+    if (k != LOWER_SCALAR && k != LOWER_ACCESS && !apart) return false;
     if (!reads_any(n, &depends)) continue;
     if (k != LOWER_SCALAR) return false;
     vec_push(a, &depends, n->outs.data[0]);

@@ -2,7 +2,8 @@
 import "init.dsl"
 
 fn softplus(x: f32[..]) { return max(x, 0.0) + log1p(exp(-abs(x))) }
-fn relu(x: f32[..]) { return max(x, 0.0) }
+# Its slope at 0 is 0, so that where x > 0 is all that its gradient needs.
+fn relu(x: f32[..]) { return select(x > 0.0, x, 0.0) }
 
 # Softmax over the last dim.
 fn softmax(x: f32[.., n]) {

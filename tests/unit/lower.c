@@ -24,8 +24,8 @@ static bool has_sums(const Region *r) {
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     LowerKind k = op_info[r->nodes.data[i]->op].lower;
     OpKind op = r->nodes.data[i]->op;
-    if (k == LOWER_REDUCE || op == OP_cumsum || op == OP_put ||
-        op == OP_rows_combine)
+    if (k == LOWER_REDUCE || k == LOWER_CONTRACT || op == OP_cumsum ||
+        op == OP_put || op == OP_rows_combine)
       return true;
   }
   return false;
@@ -77,12 +77,21 @@ static LoopsArg arg_of(const Type *t) {
   return arg;
 }
 
+/* A product over rows whose offsets `plan` has yet to name. */
+static bool lacks_offsets(const Node *n) {
+  const Node *c = n->op == OP_fused ? ir_product_node(n) : n;
+  CtProduct p;
+  return c && c->op == OP_contract && ir_product(c, &p) && p.groups &&
+         c->ins.len < 3;
+}
+
 /* The hook of the interpreter: lowers and runs what it has just evaluated. */
 static void check_node(void *user, const Node *n, const Tensor *const *ins,
                        Tensor *const *outs) {
   Lowering *l = user;
   bool contracts = n->op == OP_contract && l->isa.has;
-  if ((n->op != OP_fused && !contracts) || l->why.len) return;
+  if ((n->op != OP_fused && !contracts) || l->why.len || lacks_offsets(n))
+    return;
   l->launches++;
   Kernel *k = cg_lower(l->cx, n, &l->isa);
   LoopsArg args[512];
