@@ -41,10 +41,12 @@ typedef struct Job {
   bool library;     /* the result is a library, at `output` */
   Dtype precision;
   LayerDtype *layers; /* o.layers */
+  int64_t reshard_limit; /* bytes; 0 for the default */
   const char *emit; /* the kind of text that is the result; NULL for none */
   const char *output;
   VEC(Stage) stages;
-  Buf out; /* for standard output */
+  Buf explained; /* what --explain asks for */
+  Buf out;       /* for standard output */
 } Job;
 
 /* ---- what the options mean together ------------------------------------- */
@@ -138,6 +140,19 @@ static bool read_precision(Job *j) {
   return true;
 }
 
+/* MiB to bytes. */
+static bool read_limit(Job *j) {
+  const char *text = j->o.reshard_limit;
+  char *end;
+  if (!text) return true;
+  double mib = strtod(text, &end);
+  if (end == text || *end || !(mib > 0) || mib > 1e9)
+    return usage("--reshard-limit is a number of MiB, not '%s'", text);
+  j->reshard_limit = (int64_t)(mib * (1 << 20));
+  if (!j->reshard_limit) j->reshard_limit = 1;
+  return true;
+}
+
 static bool check_input(const Job *j) {
   const Options *o = &j->o;
   if (!o->input) return usage("no input; 'moec --help' tells more");
@@ -158,7 +173,8 @@ static bool check_input(const Job *j) {
 /* What comes out, and where to. */
 static bool decide_result(Job *j) {
   const Options *o = &j->o;
-  bool text_only = o->dump || o->report || o->stop_after || o->emit;
+  bool text_only =
+      o->dump || o->report || o->explain || o->stop_after || o->emit;
   j->library = !o->emit && !o->stop_after && (o->output || !text_only);
   j->emit = o->emit;
   if (!o->emit && o->stop_after && (!o->dump || o->output)) j->emit = "ir";
@@ -178,6 +194,11 @@ static bool decide_stages(Job *j) {
     j->last = pass_count;
   else
     j->last = o->dump ? last_dumped(o->dump) : 0;
+  int shard = stage_find("shard");
+  if (o->explain && j->last < shard && !o->stop_after) j->last = shard;
+  if (o->explain && (j->last < shard || j->first > shard))
+    return usage("--explain=%s is the work of the stage shard, which is not "
+                 "run", o->explain);
   if (o->stop_after && j->last < pass_count) {
     if (j->last > 0 && j->last < j->first)
       return usage("--stop-after=%s comes before --from=%s", o->stop_after,
@@ -191,8 +212,8 @@ static bool decide_stages(Job *j) {
 }
 
 static bool decide(Job *j) {
-  return check_input(j) && read_precision(j) && decide_result(j) &&
-         decide_stages(j);
+  return check_input(j) && read_precision(j) && read_limit(j) &&
+         decide_result(j) && decide_stages(j);
 }
 
 /* ---- the stages --------------------------------------------------------- */
@@ -277,7 +298,12 @@ static bool run_passes(Job *j) {
                       j->o.level && strcmp(j->o.level, "0") == 0 ? 0 : 2,
                   .precision = j->precision,
                   .layers = j->layers,
-                  .n_layers = j->o.layers.len},
+                  .n_layers = j->o.layers.len,
+                  .reshard_limit = j->reshard_limit,
+                  .reshard_errors = j->o.reshard_errors,
+                  .explain = j->o.explain ? &j->explained : NULL,
+                  .explain_all =
+                      j->o.explain && strcmp(j->o.explain, "shard-all") == 0},
       .from = is_ir(j) ? pass_info[j->first - 1].name : NULL,
       .stop_after = pass_info[j->last - 1].name,
       .time_passes = j->o.time_passes,
@@ -380,6 +406,13 @@ static bool write_library(Job *j) {
   return ok;
 }
 
+static void write_explained(Job *j) {
+  if (!j->o.explain) return;
+  if (j->out.len) buf_add(&j->out, "\n");
+  buf_add(&j->out, j->explained.len ? j->explained.data
+                                    : "one device: nothing is split\n");
+}
+
 static bool compile(Job *j) {
   if (emits(j, "ast")) return write_emit(j);
   if (!load(j)) return false;
@@ -392,6 +425,7 @@ static bool compile(Job *j) {
     cost_report(j->m, e, &j->out);
   }
   if (!run_passes(j)) return false;
+  write_explained(j);
   if (list_has(j->o.report, "memory")) {
     if (j->out.len) buf_add(&j->out, "\n");
     memory_report(j->m, &j->out);
@@ -448,6 +482,7 @@ int main(int argc, char **argv) {
     status = run(&j);
   }
   buf_free(&j.out);
+  buf_free(&j.explained);
   ctx_free(&j.cx);
   return status;
 }

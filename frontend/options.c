@@ -38,6 +38,9 @@ static const OptionRow rows[] = {
     {O_TEXT, "--report", "LIST", "memory,cost", FIELD(report), 0,
      "planned memory and biggest buffers; parameters, operations and bytes by "
      "layer"},
+    {O_TEXT, "--explain", "WHAT", "shard|shard-all", FIELD(explain), 0,
+     "where every tensor lives on the mesh and why, what moves and what it "
+     "costs; shard-all tells of values without a name, too"},
 
     {O_HEADING, NULL, NULL, NULL, 0, 0, "The model"},
     {O_LIST, "-D", "NAME=VALUE", NULL, FIELD(defines), 1,
@@ -46,6 +49,13 @@ static const OptionRow rows[] = {
      "look for imports here too, after the importing file's own folder"},
     {O_LIST, "--mesh", "AXIS=SIZE", NULL, FIELD(mesh), 1,
      "sizes of mesh axes (default 1), also AXIS=SIZE,AXIS=SIZE"},
+
+    {O_TEXT, "--reshard-limit", "MIB", NULL, FIELD(reshard_limit), 0,
+     "warn of a parameter that every device has whole, and of a value that is "
+     "gathered, above so many MiB, if the model does not ask for it (default "
+     "64)"},
+    {O_FLAG, "-Werror=reshard", NULL, NULL, FIELD(reshard_errors), 0,
+     "make errors of these warnings"},
 
     {O_HEADING, NULL, NULL, NULL, 0, 0, "How to compile"},
     {O_TEXT, "-O", "LEVEL", "0|2", FIELD(level), 1,

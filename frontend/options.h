@@ -10,11 +10,11 @@ typedef VEC(const char *) TextVec;
  * into argv. */
 typedef struct Options {
   const char *input;
-  const char *output, *emit, *report;
+  const char *output, *emit, *report, *explain, *reshard_limit;
   TextVec defines, includes, mesh, layers;
   const char *mcpu, *level, *precision;
   const char *dump, *dump_dir, *from, *stop_after;
-  bool time_passes, loc, ops, version, help;
+  bool reshard_errors, time_passes, loc, ops, version, help;
 } Options;
 
 /* Reads the command line; lists live in cx->perm. False: a message for stderr

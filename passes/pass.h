@@ -33,11 +33,17 @@ typedef struct PassOptions {
   LayerDtype *layers; /* with DT_bf16 */
   uint32_t n_layers;
   PassStats *stats; /* may be NULL */
+  Buf *explain;     /* what shard tells of its decisions; NULL: nothing */
+  bool explain_all; /* of every value, not only of those with a name */
+  int64_t reshard_limit; /* bytes above which shard warns; 0: the default */
+  bool reshard_errors;   /* those warnings are errors */
 } PassOptions;
+#define RESHARD_LIMIT (INT64_C(64) << 20)
 
 typedef bool PassFn(Module *m, const PassOptions *o);
 PassFn pass_simplify, pass_hoist, pass_autodiff, pass_precision,
-    pass_recompute, pass_expand, pass_layout, pass_fuse, pass_schedule,
+    pass_shard, pass_recompute, pass_expand, pass_layout, pass_fuse,
+    pass_schedule,
     pass_plan;
 
 typedef struct PassInfo {
@@ -368,6 +374,193 @@ void fuse_add(Fuse *f, FuseGroup *g, Node *n, FuseRead r);
 /* Takes `n` if it fits and its results can be stored; a new group takes all. */
 bool fuse_take_result(Fuse *f, FuseGroup *g, Node *n, FuseRead r);
 bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h);
+
+/* ---- reshard.c: a change of placement, step by step ---------------------- */
+
+typedef enum MoveKind {
+  MOVE_SLICE, /* each device keeps a part of what it has */
+  MOVE_REDUCE_SCATTER,
+  MOVE_ALL_TO_ALL,
+  MOVE_ALL_REDUCE,
+  MOVE_ALL_GATHER,
+  MOVE_COUNT
+} MoveKind;
+extern const char *const move_names[MOVE_COUNT];
+
+typedef struct MoveStep {
+  MoveKind kind;
+  int axis;      /* of the mesh */
+  int from, to;  /* dims, PLACED_PARTIAL, PLACED_NOWHERE */
+  int64_t bytes; /* that each device sends */
+  Placement after;
+} MoveStep;
+
+enum { MAX_MOVES = 4 * MAX_AXES };
+typedef struct Move {
+  MoveStep steps[MAX_MOVES];
+  int n;
+  int64_t bytes;
+} Move;
+
+/* What takes a value from one placement to the other; `to` may be partial only
+ * where `from` is. */
+Move reshard_move(const Module *m, const Type *t, const Placement *from,
+                  const Placement *to);
+/* The same by way of the whole value on every device. */
+Move reshard_through_whole(const Module *m, const Type *t,
+                           const Placement *from, const Placement *to);
+/* What each of `devices` sends when each has `local` bytes before. */
+int64_t move_bytes(MoveKind kind, int64_t devices, int64_t local);
+
+/* ---- shard_rules.c, shard.c, shard_write.c, shard_explain.c, shard_table.c -
+ *
+ * A unit is what is placed as a whole: a node, a slot with all that is bound to
+ * it, an input, a carry of a scan. Its factors are sets of dims of its operands
+ * and results that are cut together or not at all. */
+
+typedef enum FactorKind {
+  FACTOR_KEPT, /* each part is computed from parts */
+  FACTOR_SUM,  /* results are partial where it is split */
+  FACTOR_MAX,
+  FACTOR_MIN
+} FactorKind;
+
+/* When a factor may take an axis from a neighbour: rules in order. */
+typedef enum ShardLevel {
+  LEVEL_SAID,  /* the model says it */
+  LEVEL_SAME,  /* element by element: operands, results, loops and slots */
+  LEVEL_BATCH, /* a letter of all operands and the result; the tokens' dim */
+  LEVEL_KEPT,  /* another letter that the result keeps */
+  LEVEL_SUM,   /* a letter that is summed over */
+  LEVEL_LAST,  /* what is left: from a small tensor to what it is repeated
+                  over; the experts of a dispatch */
+  LEVEL_COUNT,
+  LEVEL_COST = LEVEL_COUNT /* not a rule: moved there because it saves bytes */
+} ShardLevel;
+
+typedef struct ShardUnit ShardUnit;
+
+/* Another way to use the axis that a decision took. */
+typedef struct ShardBeaten {
+  int factor;
+  int64_t bytes; /* that it would have moved; -1: a rule before it came first */
+} ShardBeaten;
+
+/* Why a factor has an axis. */
+typedef struct ShardWhy {
+  ShardLevel level;
+  bool backward;         /* from a user, not from an operand */
+  const Value *from;     /* the neighbour; NULL: the model says it */
+  const ShardUnit *unit; /* the unit that had it there */
+  Span origin;           /* the annotation that it began with */
+  int64_t bytes;         /* that it moves here, where something was beaten */
+  ShardBeaten beaten[3];
+  int n_beaten;
+} ShardWhy;
+
+typedef struct ShardFactor {
+  FactorKind kind;
+  char letter; /* for people */
+  bool closed; /* takes no more axes */
+  ShardLevel forward, backward;
+  int64_t size;
+  Axes axes;
+  ShardWhy why[MAX_AXES]; /* as `axes` */
+} ShardFactor;
+
+/* One operand or result of a unit. */
+typedef struct ShardEnd {
+  Value *v;
+  int8_t factor[MAX_RANK]; /* by dim; -1: never split */
+  /* Operands: where it is read, so that a reshard can be put before it. */
+  Value **use;
+  Region *region;
+  Node *before; /* NULL: the region's end */
+} ShardEnd;
+
+enum { MAX_FACTORS = 3 * MAX_RANK };
+struct ShardUnit {
+  uint32_t id;
+  Node *n;          /* NULL: a slot or an input */
+  Slot *slot;       /* or NULL */
+  const char *what; /* for people: "carry", the op's name */
+  ShardFactor *factors;
+  int n_factors;
+  VEC(ShardEnd) ins, outs;
+  bool linear;  /* sums of parts are parts of sums */
+  Axes partial; /* that operands may be and results are */
+};
+typedef VEC(ShardUnit *) ShardUnitVec;
+
+/* Who makes and who reads a value. */
+typedef struct ShardReader {
+  ShardUnit *unit;
+  uint32_t end;
+} ShardReader;
+typedef struct ShardValue {
+  ShardReader by; /* the result that it is */
+  VEC(ShardReader) readers;
+} ShardValue;
+
+/* A reshard that was put in. */
+typedef struct ShardMove {
+  Value *from, *to;
+  Move move;
+  int64_t times; /* a step: iterations of the scans around */
+  const ShardUnit *reader; /* the first */
+  int n_readers;
+} ShardMove;
+typedef VEC(ShardMove) ShardMoveVec;
+
+typedef struct Shard {
+  Ctx *cx;
+  Module *m;
+  const PassOptions *o;
+  Arena *a;
+  ShardUnitVec units;
+  Map values; /* Value -> ShardValue */
+  ShardMoveVec moves;
+} Shard;
+
+/* Units of the module, in program order; shard_rules.c has one rule for each
+ * word in the `shard` column of ops.def. */
+void shard_units(Shard *s);
+ShardUnit *shard_unit(Shard *s, Node *n, const char *what);
+int shard_factor(ShardUnit *u, FactorKind kind, char letter, int64_t size,
+                 ShardLevel forward, ShardLevel backward);
+ShardEnd *shard_in(Shard *s, ShardUnit *u, Value **use, Region *r,
+                   Node *before);
+ShardEnd *shard_out(Shard *s, ShardUnit *u, Value *v);
+/* The node's unit by its op's rule; a scan has several. */
+void shard_node(Shard *s, Node *n);
+
+ShardValue *shard_value(const Shard *s, const Value *v);
+/* Where the unit makes result `end`, or wants operand `end`, to be. */
+Placement shard_made(const ShardUnit *u, uint32_t end);
+Placement shard_wanted(const ShardUnit *u, uint32_t end);
+Placement shard_now(const Shard *s, const Value *v); /* as it is made */
+/* Iterations of all scans around a region. */
+int64_t shard_times(const Region *r);
+
+/* Bytes that each device sends for one operand of a unit; none where another
+ * reader wants it at the same place. */
+int64_t shard_operand_cost(const Shard *s, const ShardUnit *u, uint32_t i);
+/* Moves axes within units, if less is sent then. */
+void shard_repair(Shard *s);
+
+/* Writes placements into the module, with a reshard where they change. */
+void shard_write(Shard *s);
+/* Words of the report: "%h"; a line for each axis, why the value has it; why a
+ * value moves. */
+void shard_value_text(const Shard *s, const Value *v, Buf *out);
+void shard_why_text(const Shard *s, const Value *v, const char *indent,
+                    Buf *out);
+void shard_move_text(const Shard *s, const ShardMove *m, const char *indent,
+                     Buf *out);
+/* The report of --explain=shard. */
+void shard_explain(Shard *s, Buf *out);
+/* Warnings for what moves or repeats much that nobody asked for. */
+void shard_warn(Shard *s);
 
 /* ---- recompute.c, for vjp_scan.c ----------------------------------------- */
 

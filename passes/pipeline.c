@@ -176,11 +176,14 @@ static bool run_one(Pipeline *p, Module *m, int i) {
 /* What follows works on one device's part of each tensor, and nothing makes
  * parts yet: better no program than one that computes all on each. */
 static bool check_devices(Module *m, int last) {
-  if (last <= pass_find("precision") || mesh_devices(m) == 1) return true;
+  if (last <= pass_find("shard") || mesh_devices(m) == 1) return true;
   const MeshAxis *axis = &m->mesh.data[0];
   diag_error(m->cx, axis->span,
              "this version cannot make a program for %lld devices yet",
              (long long)mesh_devices(m));
+  diag_note(m->cx, (Span){0},
+            "--dump=shard shows where every tensor would live, "
+            "--explain=shard says why");
   return false;
 }
 

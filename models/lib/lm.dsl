@@ -1,5 +1,6 @@
 # Training, evaluating and sampling a language model over bytes. A model brings
 # `body`: from tokens i32[b, t] to logits f32[b, t, V] and an auxiliary loss.
+import "mesh.dsl"
 import "nn.dsl"
 import "optim.dsl"
 
@@ -8,9 +9,9 @@ const T = 32          # time steps per batch
 const B = 64          # sequences per batch, over the whole mesh
 const WARMUP = 1000   # steps until the learning rate is `lr`
 option lr = 1e-3
-mesh dev              # size from --mesh dev=8, default 1
 
-entry train(x: i32[B @dev, T] from text(below = V), y: i32[B @dev, T] from text(shift = 1)) {
+entry train(x: i32[B @dev @data @expert, T] from text(below = V),
+            y: i32[B @dev @data @expert, T] from text(shift = 1)) {
   let logits, aux = body(x) as "lm"
   let nll = cross_entropy(logits, y)
   let rate = warmup_rsqrt(lr, WARMUP)
@@ -21,8 +22,9 @@ entry train(x: i32[B @dev, T] from text(below = V), y: i32[B @dev, T] from text(
 }
 
 # Every token of a file: sums, so that the masked end of it does not count.
-entry eval(x: i32[B @dev, T] from text(below = V), y: i32[B @dev, T] from text(shift = 1),
-           counts: f32[B @dev, T] from text(mask, shift = 1)) {
+entry eval(x: i32[B @dev @data @expert, T] from text(below = V),
+           y: i32[B @dev @data @expert, T] from text(shift = 1),
+           counts: f32[B @dev @data @expert, T] from text(mask, shift = 1)) {
   let logits, aux = body(x) as "lm"
   report nll = sum(cross_entropy_each(logits, y) * counts)
   report tokens = sum(counts)

@@ -1,14 +1,15 @@
 # Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of
 # Gers et al. 2000, no peepholes), over the time dim of x: f32[b, t, d].
 import "init.dsl"
+import "mesh.dsl"
 
 # State is carried from batch to batch, as for text read in order; its gradient
 # stops at the batch's start. Gates in the order input, forget, cell, output;
 # forget bias 1.
 fn lstm(x: f32[b, t, d], units) {
-  param w: f32[d, 4, units] = uniform_init(1.0 / sqrt(units))
-  param u: f32[units, 4, units] = uniform_init(1.0 / sqrt(units))
-  param bias: f32[4, units] = forget_bias
+  param w: f32[d, 4, units @model] = uniform_init(1.0 / sqrt(units))
+  param u: f32[units, 4, units @model] = uniform_init(1.0 / sqrt(units))
+  param bias: f32[4, units @model] = forget_bias
   state h0: f32[b, units] = 0.0
   state c0: f32[b, units] = 0.0
 

@@ -1,6 +1,7 @@
 # The sparsely-gated mixture-of-experts layer of Shazeer et al. 2017. Letters:
 # d model, n experts, k choices a token. Any number of leading dims.
 import "init.dsl"
+import "mesh.dsl"
 import "nn.dsl"
 
 # Runs each token through the k experts that `gate` picks and sums their outputs
@@ -14,8 +15,8 @@ fn moe(x: f32[.., d], experts, hidden, gate) {
 
 # The experts' networks on their own rows: f32[n, r, d] -> f32[n, r, d].
 fn expert_ffn(x: f32[n, r, d], hidden) {
-  param w1: f32[n, d, hidden] = glorot()
-  param w2: f32[n, hidden, d] = glorot()
+  param w1: f32[n @dev @expert, d, hidden @model] = glorot()
+  param w2: f32[n @dev @expert, hidden @model, d] = glorot()
   let h[n, r, h] = x[n, r, d] * w1[n, d, h]
   let a = relu(h)
   let y[n, r, d] = a[n, r, h] * w2[n, h, d]

@@ -1,5 +1,6 @@
 # Small layers that most models share.
 import "init.dsl"
+import "mesh.dsl"
 
 fn softplus(x: f32[..]) { return max(x, 0.0) + log1p(exp(-abs(x))) }
 # Its slope at 0 is 0, so that where x > 0 is all that its gradient needs.
@@ -13,22 +14,22 @@ fn softmax(x: f32[.., n]) {
 
 # Rows of a trained table: ids i32[..] -> f32[.., width].
 fn embed(ids: i32[..], vocabulary, width) {
-  param table: f32[vocabulary, width] = normal_init(1.0 / sqrt(width))
+  param table: f32[vocabulary @model, width] = normal_init(1.0 / sqrt(width))
   return gather(table, ids)
 }
 
 # x . w + bias over the last dim.
 fn linear(x: f32[.., d], width) {
-  param w: f32[d, width] = glorot()
-  param bias: f32[width] = 0.0
+  param w: f32[d, width @model] = glorot()
+  param bias: f32[width @model] = 0.0
   let y[.., o] = x[.., d] * w[d, o]
   return y + bias
 }
 
 # Linear, ReLU, Linear without biases.
 fn ffn(x: f32[.., d], hidden) {
-  param w1: f32[d, hidden] = glorot()
-  param w2: f32[hidden, d] = glorot()
+  param w1: f32[d, hidden @model] = glorot()
+  param w2: f32[hidden @model, d] = glorot()
   let h[.., h] = x[.., d] * w1[d, h]
   let a = relu(h)
   let y[.., d] = a[.., h] * w2[h, d]

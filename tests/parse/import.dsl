@@ -14,8 +14,8 @@ entry eval(x: f32[2] from text) { report a = relu(x) }
 # tests/parse/import.dsl:5:4: error: 'relu' is declared already
 #     5 | fn relu(x) { return x }
 #       |    ^~~~
-# tests/parse/../../models/lib/nn.dsl:6:4: note: it is declared here
-#     6 | fn relu(x: f32[..]) { return select(x > 0.0, x, 0.0) }
+# tests/parse/../../models/lib/nn.dsl:7:4: note: it is declared here
+#     7 | fn relu(x: f32[..]) { return select(x > 0.0, x, 0.0) }
 #       |    ^~~~
 # <<<
 # >>> exit 1

@@ -2,17 +2,17 @@
 # Fewer experts than are to be chosen.
 
 # >>> err
-# models/lib/moe.dsl:30:3: error: experts per token must be 1 to the number of experts: 4, 2
-#    30 |   require(k >= 1 and k <= experts,
+# models/lib/moe.dsl:31:3: error: experts per token must be 1 to the number of experts: 4, 2
+#    31 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:10:25: note: in 'noisy_top_k', called here
-#    10 |   let gates, ids, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:11:25: note: in 'noisy_top_k', called here
+#    11 |   let gates, ids, aux = gate(x, experts) as "gate"
 #       |                         ^~~~~~~~~~~~~~~~
 # models/lm_moe.dsl:20:16: note: in 'moe', called here
 #    20 |   let m, aux = moe(a, experts = N, hidden = H,
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/lm.dsl:14:21: note: in 'body', called here
-#    14 |   let logits, aux = body(x) as "lm"
+# models/lib/lm.dsl:15:21: note: in 'body', called here
+#    15 |   let logits, aux = body(x) as "lm"
 #       |                     ^~~~~~~
 # <<<
 # >>> exit 1

@@ -1,0 +1,129 @@
+/* reshard.c: from one placement of a value to another, and what that costs.
+ *
+ * A change is a list of steps, each over one axis of the mesh. What each device
+ * only has to cut smaller comes first, then sums, then what moves; axes leave a
+ * dim from its minor end, as parts of a dim lie in order. Bytes are those that
+ * one device sends, with n devices along the axis and L bytes on each before:
+ * (n-1)/n L for reduce_scatter and all_to_all, (n-1) L for all_gather, and the
+ * sum of a reduce_scatter and an all_gather for all_reduce. */
+#include "pass.h"
+
+#include <string.h>
+
+const char *const move_names[MOVE_COUNT] = {
+    [MOVE_SLICE] = "slice",           [MOVE_ALL_REDUCE] = "all_reduce",
+    [MOVE_ALL_GATHER] = "all_gather", [MOVE_REDUCE_SCATTER] = "reduce_scatter",
+    [MOVE_ALL_TO_ALL] = "all_to_all"};
+
+/* ---- one step ------------------------------------------------------------ */
+
+static int64_t local_bytes(const Module *m, const Type *t, const Placement *p) {
+  Type local = placement_local(m, t, p);
+  return type_bytes(&local);
+}
+
+int64_t move_bytes(MoveKind kind, int64_t devices, int64_t local) {
+  int64_t part = (local + devices - 1) / devices;
+  switch (kind) {
+  case MOVE_SLICE: return 0;
+  case MOVE_REDUCE_SCATTER:
+  case MOVE_ALL_TO_ALL: return part * (devices - 1);
+  case MOVE_ALL_REDUCE: return 2 * part * (devices - 1);
+  case MOVE_ALL_GATHER: return local * (devices - 1);
+  case MOVE_COUNT: break;
+  }
+  return 0;
+}
+
+typedef struct Mover {
+  const Module *m;
+  const Type *type;
+  const Placement *to;
+  Placement now;
+  Move *out;
+} Mover;
+
+static void step(Mover *v, MoveKind kind, int axis, int from, int to) {
+  Move *out = v->out;
+  int64_t before = local_bytes(v->m, v->type, &v->now);
+  if (from == PLACED_PARTIAL)
+    v->now.partial = axes_without(v->now.partial, axis);
+  else if (from >= 0)
+    v->now.dims[from] = axes_without(v->now.dims[from], axis);
+  if (to >= 0) v->now.dims[to] = axes_add(v->now.dims[to], axis);
+  if (!v->now.partial) v->now.kind = PARTIAL_SUM;
+  assert(out->n < MAX_MOVES);
+  int64_t bytes = move_bytes(kind, v->m->mesh.data[axis].size, before);
+  out->steps[out->n++] = (MoveStep){kind, axis, from, to, bytes, v->now};
+  out->bytes += bytes;
+}
+
+/* The dim that gets `axis` next, as its list of axes is so far; -1: none. */
+static int next_dim(const Mover *v, int axis) {
+  for (int d = 0; d < v->type->rank; d++) {
+    Axes now = v->now.dims[d], to = v->to->dims[d];
+    int n = axes_count(now);
+    if (axes_begins(to, now) && n < axes_count(to) && axes_at(to, n) == axis)
+      return d;
+  }
+  return -1;
+}
+
+/* ---- the steps, in order of preference ----------------------------------- */
+
+static bool try_slice(Mover *v) {
+  for (int axis = 0; axis < (int)v->m->mesh.len; axis++) {
+    int d = next_dim(v, axis);
+    if (d < 0 || placement_of_axis(&v->now, axis) != PLACED_NOWHERE) continue;
+    step(v, MOVE_SLICE, axis, PLACED_NOWHERE, d);
+    return true;
+  }
+  return false;
+}
+
+static bool try_reduce(Mover *v, MoveKind kind) {
+  for (Axes a = v->now.partial; a; a >>= 4) {
+    int axis = axes_at(a, 0), d = next_dim(v, axis);
+    if (axes_has(v->to->partial, axis)) continue;
+    if ((d >= 0) != (kind == MOVE_REDUCE_SCATTER)) continue;
+    step(v, kind, axis, PLACED_PARTIAL, d);
+    return true;
+  }
+  return false;
+}
+
+/* The minor axis of a dim that is not what it is to be. */
+static bool try_leave(Mover *v, MoveKind kind) {
+  for (int d = 0; d < v->type->rank; d++) {
+    Axes now = v->now.dims[d];
+    if (axes_begins(v->to->dims[d], now)) continue;
+    int axis = axes_at(now, axes_count(now) - 1), to = next_dim(v, axis);
+    if ((to >= 0) != (kind == MOVE_ALL_TO_ALL)) continue;
+    step(v, kind, axis, d, to);
+    return true;
+  }
+  return false;
+}
+
+Move reshard_move(const Module *m, const Type *t, const Placement *from,
+                  const Placement *to) {
+  Move out = {0};
+  Mover v = {.m = m, .type = t, .to = to, .now = *from, .out = &out};
+  while (try_slice(&v) || try_reduce(&v, MOVE_REDUCE_SCATTER) ||
+         try_leave(&v, MOVE_ALL_TO_ALL) || try_reduce(&v, MOVE_ALL_REDUCE) ||
+         try_leave(&v, MOVE_ALL_GATHER))
+    ;
+  return out;
+}
+
+Move reshard_through_whole(const Module *m, const Type *t,
+                           const Placement *from, const Placement *to) {
+  Placement whole = {0};
+  Move a = reshard_move(m, t, from, &whole);
+  Move b = reshard_move(m, t, &whole, to);
+  for (int i = 0; i < b.n; i++) {
+    a.steps[a.n++] = b.steps[i];
+    a.bytes += b.steps[i].bytes;
+  }
+  return a;
+}
