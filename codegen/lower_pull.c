@@ -166,6 +166,16 @@ static KVal *pull_take(Lower *l, const Node *n, const Ix *at) {
   return lw_pull(l, in(n, 0), inner);
 }
 
+static KVal *pull_local_slice(Lower *l, const Node *n, const Ix *at) {
+  Ix inner[MAX_RANK];
+  memcpy(inner, at, sizeof inner);
+  int64_t d = attr_int(n, "dim"), size = n->outs.data[0]->type.dims[d].size;
+  KVal *piece = lw_pull(l, in(n, 1), at);
+  Ix start = clamped_id(l, piece, attr_int(n, "parts"));
+  inner[d] = lw_add(l, inner[d], lw_mul_c(l, start, size));
+  return lw_pull(l, in(n, 0), inner);
+}
+
 /* x[S.., K] at flat index `i` of its leading `lead` dims. */
 static KVal *pull_flat(Lower *l, const Value *v, int lead, Ix i, Ix last) {
   const LwValue *lv = lw_value(l, v);
@@ -223,6 +233,7 @@ static KVal *pull_access(Lower *l, const Node *n, const Ix *at) {
   case OP_pad: return pull_pad(l, n, at);
   case OP_gather: return pull_gather(l, n, at);
   case OP_take: return pull_take(l, n, at);
+  case OP_local_slice: return pull_local_slice(l, n, at);
   case OP_rows_gather: return pull_rows_gather(l, n, at);
   case OP_rows_combine: return pull_rows_combine(l, n, at);
   }
@@ -251,6 +262,7 @@ KVal *lw_compute(Lower *l, const Value *v, const Ix *at) {
   case LOWER_CONTRACT:
   case LOWER_LAUNCH:
   case LOWER_LOOP:
+  case LOWER_COMM:
   case LOWER_EXPAND:
   case LOWER_NONE: break;
   }

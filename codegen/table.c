@@ -3,10 +3,11 @@
  * The library's one symbol `moert_model` is a MoertDesc (runtime/moert.h),
  * built here as LLVM constants, next to the kernels that its records point to.
  * Nodes become records one by one: a contraction that a gemm can do is a GEMM,
- * a reshape is nothing or a COPY, a scan is LOOP, its body's records, END, and
- * everything else is a LAUNCH of the kernel that cg_lower makes. Kernels with
- * equal text are emitted once; those that differ in the keys of their random
- * draws alone share their code. */
+ * a reshape is nothing or a COPY, a scan is LOOP, its body's records, END, an
+ * exchange between ranks is START and WAIT, and everything else is a LAUNCH of
+ * the kernel that cg_lower makes. Kernels with equal text are emitted once;
+ * those that differ in the keys of their random draws alone share their
+ * code. */
 #include "codegen.h"
 
 #include <llvm-c/Core.h>
@@ -185,7 +186,7 @@ typedef struct Record {
   bool reverse;
   int64_t count, flops, bytes;
   Dtype dtype;
-  LLVMValueRef kernel, gemm;
+  LLVMValueRef kernel, gemm, collective;
 } Record;
 
 static void add_record(Table *t, Record *r) {
@@ -199,6 +200,7 @@ static void add_record(Table *t, Record *r) {
                       c_array(t, &r->args),
                       r->kernel ? r->kernel : c_null(t),
                       r->gemm ? r->gemm : c_null(t),
+                      r->collective ? r->collective : c_null(t),
                       c_i64(t, r->flops),
                       c_i64(t, r->bytes),
                       c_i32(t, r->dtype)};
@@ -307,6 +309,101 @@ static void reshape(Table *t, const Node *n) {
   add_record(t, &r);
 }
 
+/* ---- exchanges ----------------------------------------------------------- */
+
+static MoertCollectiveKind collective_kind(OpKind op) {
+  switch ((int)op) {
+  case OP_all_reduce: return MOERT_ALL_REDUCE;
+  case OP_all_gather: return MOERT_ALL_GATHER;
+  case OP_reduce_scatter: return MOERT_REDUCE_SCATTER;
+  case OP_all_to_all: return MOERT_ALL_TO_ALL;
+  case OP_permute: return MOERT_PERMUTE;
+  case OP_rows_send: return MOERT_ROWS_SEND;
+  case OP_rows_return: return MOERT_ROWS_RETURN;
+  case OP_rank: return MOERT_PLACE;
+  }
+  internal_error("%s is no exchange", op_info[op].name);
+}
+
+static Pieces dim_pieces(const Node *n, const Value *v, const char *attr) {
+  return pieces_of(&v->type, (int)attr_int(n, attr), node_group(n));
+}
+
+/* How the operand and the result are cut into pieces, where they are. */
+static void set_pieces(const Node *n, MoertCollective *k) {
+  Pieces in = {0, 0}, out = {0, 0};
+  if (n->op == OP_all_gather) out = dim_pieces(n, n->outs.data[0], "dim");
+  if (n->op == OP_reduce_scatter) in = dim_pieces(n, n->ins.data[0], "dim");
+  if (n->op == OP_all_to_all) {
+    in = dim_pieces(n, n->ins.data[0], "split");
+    out = dim_pieces(n, n->outs.data[0], "concat");
+  }
+  if (n->op == OP_rows_send || n->op == OP_rows_return) {
+    const Type *t = &n->ins.data[0]->type;
+    in.run = type_elements(t) / t->dims[1].size;
+  }
+  k->in_rows = in.rows;
+  k->in_run = in.run;
+  k->out_rows = out.rows;
+  k->out_run = out.run;
+}
+
+static LLVMValueRef c_i32s(Table *t, const int32_t *x, int n) {
+  LLVMValueRef *all = NEW_ARRAY(t->a, LLVMValueRef, (size_t)n);
+  for (int i = 0; i < n; i++)
+    all[i] = c_i32(t, x[i]);
+  return LLVMConstArray2(t->i32, all, (uint64_t)n);
+}
+
+static LLVMValueRef permutation(Table *t, Node *n) {
+  const Attr *to = attr_ref(n, "to");
+  int32_t *places = NEW_ARRAY(t->a, int32_t, to->list_len);
+  for (uint32_t i = 0; i < to->list_len; i++)
+    places[i] = (int32_t)to->list[i];
+  return place(t, c_i32s(t, places, (int)to->list_len));
+}
+
+static LLVMValueRef c_collective(Table *t, Node *n) {
+  static_assert((int)MAX_AXES == (int)MOERT_MAX_MESH, "meshes");
+  static_assert((int)COMBINE_MIN == (int)MOERT_MIN, "ORDER COMBINE");
+  MoertCollective k = {.kind = (int32_t)collective_kind(n->op)};
+  Axes a = node_axes(n);
+  CombineOp op = COMBINE_SUM;
+  if (n->op == OP_all_reduce || n->op == OP_reduce_scatter)
+    combine_find(attr_sym(n, "op"), &op);
+  k.n_axes = axes_count(a);
+  for (int i = 0; i < k.n_axes; i++)
+    k.axes[i] = axes_at(a, i);
+  set_pieces(n, &k);
+  LLVMValueRef f[] = {c_i32(t, k.kind),
+                      c_i32(t, op),
+                      c_i32(t, k.n_axes),
+                      c_i32s(t, k.axes, MOERT_MAX_MESH),
+                      c_i64(t, k.in_rows),
+                      c_i64(t, k.in_run),
+                      c_i64(t, k.out_rows),
+                      c_i64(t, k.out_run),
+                      n->op == OP_permute ? permutation(t, n) : c_null(t)};
+  return place(t, C_STRUCT(t, MoertCollective, f));
+}
+
+/* One's place in a group needs no waiting; all else is begun, then waited
+ * for. */
+static void exchange(Table *t, Node *n) {
+  Record r = record_of(t, MOERT_START, n);
+  add_args(t, &r, n, n->ins.len);
+  r.collective = c_collective(t, n);
+  if (n->op != OP_rank) r.n_outs = 0; /* not written yet */
+  add_record(t, &r);
+  if (n->op == OP_rank) return;
+  Record wait = record_of(t, MOERT_WAIT, n);
+  add_args(t, &wait, n, 0);
+  wait.count = t->records.len - 1;
+  add_record(t, &wait);
+}
+
+/* ---- the rest ------------------------------------------------------------ */
+
 static void region(Table *t, const Region *r);
 
 static bool is_read(const Region *r, const Value *v) {
@@ -342,6 +439,8 @@ static void region(Table *t, const Region *r) {
       scan(t, n);
     else if (n->op == OP_reshape)
       reshape(t, n);
+    else if (op_info[n->op].lower == LOWER_COMM)
+      exchange(t, n);
     else
       launch(t, n);
   }
@@ -440,6 +539,16 @@ static LLVMValueRef c_texts(Table *t) {
   return c_array(t, &all);
 }
 
+static LLVMValueRef c_mesh(Table *t) {
+  ConstVec all = {0};
+  for (uint32_t i = 0; i < t->ir->mesh.len; i++) {
+    const MeshAxis *a = &t->ir->mesh.data[i];
+    LLVMValueRef f[] = {c_text(t, a->name), c_i64(t, a->size)};
+    vec_push(t->a, &all, C_STRUCT(t, MoertAxis, f));
+  }
+  return c_array(t, &all);
+}
+
 /* What the kernels need of a machine; they are all emitted. */
 static LLVMValueRef c_features(Table *t, uint32_t *out_n) {
   ConstVec all = {0};
@@ -467,11 +576,13 @@ static void descriptor(Table *t) {
                       c_i32(t, t->ir->options.len),
                       c_i32(t, t->ir->entries.len),
                       c_i32(t, t->o->n_texts),
+                      c_i32(t, t->ir->mesh.len),
                       features,
                       c_slots(t),
                       c_options(t),
                       entries,
                       c_texts(t),
+                      c_mesh(t),
                       c_i64s(t, slabs, 3)};
   LLVMValueRef v = C_STRUCT(t, MoertDesc, f);
   LLVMValueRef g = LLVMAddGlobal(t->m, LLVMTypeOf(v), "moert_model");
@@ -514,6 +625,7 @@ static void kernels_of(Kernels *ks, const Region *r) {
     bool swapped;
     if (n->op == OP_scan) kernels_of(ks, n->body);
     if (n->op == OP_scan || n->op == OP_reshape ||
+        op_info[n->op].lower == LOWER_COMM ||
         (n->op == OP_contract && cg_gemm(n, &g, &swapped)))
       continue;
     Kernel *k = cg_lower(ks->m->cx, n, ks->isa);

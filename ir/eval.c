@@ -9,7 +9,7 @@
  *
  * The functions: eval_scalar.c elementwise ops, eval_map.c ops with an index
  * map, eval_data.c the rest of moving, summing and ordering, eval_rows.c rows,
- * ids and routing; here bodies. */
+ * ids and routing, eval_comm.c ranks; here bodies. */
 #include "ir.h"
 
 #include <math.h>
@@ -319,8 +319,7 @@ static const Tensor *rows_source(EvalCall *c, Value *v, bool *offsets) {
   if (c->n->op == OP_contract && c->n->ins.len > 2) return c->ins[2];
   Value *source = ir_ragged_source(v);
   if (!source) return NULL;
-  const Node *origin = ir_outermost(source)->def;
-  *offsets = origin && origin->op == OP_route;
+  *offsets = ir_ragged_owner(v)->op != OP_dispatch;
   const Tensor *t = c->run->values ? c->run->values[source->id] : NULL;
   if (!t && c->ev->outside) t = c->ev->outside(c->ev->user, source);
   return t;

@@ -343,14 +343,24 @@ static Value *seen_from(const Region *from, Value *source) {
   return source;
 }
 
-/* Pushes what hands `v` its rows; gives the source where v's op is told it. */
-static Value *push_owners(Arena *a, ValueVec *todo, Value *v) {
+int ir_rows_operand(OpKind op) {
+  switch ((int)op) {
+  case OP_dispatch:
+  case OP_rows_return: return 1;
+  case OP_rows_gather: return 2;
+  case OP_rows_send: return 3;
+  }
+  return -1;
+}
+
+/* Pushes what hands `v` its rows; gives v's node where they start there. */
+static Node *push_owners(Arena *a, ValueVec *todo, Value *v) {
   Node *n = v->def;
   if (!n) {
     Value *outer = outer_operand(v);
     if (outer) vec_push(a, todo, outer);
-  } else if (n->op == OP_dispatch || n->op == OP_rows_gather) {
-    return ir_now(n->ins.data[n->op == OP_dispatch ? 1 : 2]);
+  } else if (ir_rows_operand(n->op) >= 0) {
+    return n;
   } else if (n->op == OP_fused) {
     vec_push(a, todo, ir_now(n->body->results.data[v->index]));
   } else if (n->op == OP_scan) {
@@ -363,21 +373,28 @@ static Value *push_owners(Arena *a, ValueVec *todo, Value *v) {
   return NULL;
 }
 
-Value *ir_ragged_source(Value *v) {
+Node *ir_ragged_owner(Value *v) {
   Arena a = {0};
   ValueVec todo = {0};
   Map seen = {0};
-  Value *source = NULL;
-  const Region *from = v->region;
+  Node *owner = NULL;
   vec_push(&a, &todo, ir_now(v));
-  while (!source && todo.len) {
+  while (!owner && todo.len) {
     Value *at = todo.data[--todo.len];
     if (!type_is_ragged(&at->type) || map_get(&seen, at)) continue;
     map_put(&a, &seen, at, at);
-    source = push_owners(&a, &todo, at);
+    owner = push_owners(&a, &todo, at);
   }
   arena_reset(&a);
-  return source ? seen_from(from, source) : NULL;
+  return owner;
+}
+
+Value *ir_ragged_source(Value *v) {
+  const Region *from = v->region;
+  const Node *owner = ir_ragged_owner(v);
+  if (!owner) return NULL;
+  Value *source = ir_now(owner->ins.data[ir_rows_operand(owner->op)]);
+  return seen_from(from, source);
 }
 
 /* ---- cloning ------------------------------------------------------------ */

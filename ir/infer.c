@@ -1,4 +1,5 @@
-/* infer.c: result types, one rule a family of ops.
+/* infer.c: result types, one rule a family of ops; infer_comm.c has those that
+ * are about ranks.
  *
  * A rule is named by the `infer` column of ops.def. It checks the operands'
  * types, the attributes' values and the body against each other and appends
@@ -9,12 +10,6 @@
 
 #include <math.h>
 #include <string.h>
-
-typedef struct Infer {
-  Ctx *cx;
-  const Node *n;
-  TypeVec *out;
-} Infer;
 
 typedef bool InferFn(Infer *I);
 
@@ -45,6 +40,13 @@ static bool result(Infer *I, Type t) {
   if (!ir_check_type(I->cx, I->n->span, what, &t)) return false;
   vec_push(&I->cx->perm, I->out, t);
   return true;
+}
+
+bool infer_fail(Infer *I, Sym why) {
+  return fail(I, "%s", why);
+}
+bool infer_result(Infer *I, Type t) {
+  return result(I, t);
 }
 
 /* The type written on a TYPED op. */
@@ -134,26 +136,6 @@ static bool want_same_leading(Infer *I, uint32_t a, uint32_t b) {
   return type_same_dims(&lx, &ly) ||
          fail(I, "leading dims of operands %u and %u differ: %s vs %s", a, b,
               text(I, x), text(I, y));
-}
-
-bool ir_check_type(Ctx *cx, Span span, const char *what, const Type *t) {
-  for (int i = 0; i < t->rank; i++) {
-    if (t->dims[i].size < 1 || t->dims[i].size > MAX_DIM) {
-      diag_error(cx, span, "%s: dim %d of %s is not in 1 to %lld", what, i,
-                 type_text(cx, t), (long long)MAX_DIM);
-      return false;
-    }
-    if (t->dims[i].ragged && i != 1) {
-      diag_error(cx, span, "%s: dim %d of %s is ragged, only dim 1 may be",
-                 what, i, type_text(cx, t));
-      return false;
-    }
-  }
-  int64_t elements = type_elements(t);
-  if (elements >= 0 && elements <= MAX_ELEMENTS) return true;
-  diag_error(cx, span, "%s: %s has more than %lld elements", what,
-             type_text(cx, t), (long long)MAX_ELEMENTS);
-  return false;
 }
 
 /* ---- elementwise -------------------------------------------------------- */
@@ -662,13 +644,6 @@ static bool infer_rows_gather(Infer *I) {
   }
   return result(I, type_ragged(x.dtype, offsets.dims[0].size - 1, rows,
                                x.dims[x.rank - 1].size));
-}
-
-static bool infer_rows_combine(Infer *I) {
-  return infer_combine(I);
-}
-static bool infer_rows_dot(Infer *I) {
-  return infer_row_dot(I);
 }
 
 /* ---- structure ---------------------------------------------------------- */

@@ -58,6 +58,7 @@ typedef enum LowerKind {
   LOWER_CONTRACT, /* library call, or generated where ragged */
   LOWER_LAUNCH,   /* its own kernel */
   LOWER_LOOP,     /* loop records around the body's records */
+  LOWER_COMM,     /* an exchange between ranks, done by the runtime */
   LOWER_EXPAND,   /* replaced by the expand pass */
   LOWER_NONE      /* gone before codegen */
 } LowerKind;
@@ -81,6 +82,7 @@ enum { PANEL = 32 }; /* columns of a panel: what `pack` makes */
 /* Bounds that keep every size in 64 bits. */
 #define MAX_DIM INT32_MAX                    /* ids are i32 */
 #define MAX_ELEMENTS (INT64_C(1) << 40)      /* of one value, as stored */
+#define MAX_RANKS (INT64_C(1) << 20)         /* of a mesh */
 
 typedef enum AttrKind {
   ATTR_INT,
@@ -350,6 +352,12 @@ int64_t ir_bytes(const Node *n);
  * in v's own region, or of one outside when `v` comes from a parameter of a
  * fused or scan body. NULL where nothing says so: a splat constant. */
 Value *ir_ragged_source(Value *v);
+/* The operand by which op's ragged result knows whose its rows are: ids of a
+ * dispatch, offsets of all others. -1: the op is not one that rows start at. */
+int ir_rows_operand(OpKind op);
+/* The node that the rows of `v` start at; its operand of that number is the
+ * source. NULL where there is none. */
+Node *ir_ragged_owner(Value *v);
 /* What `v` is outside of all fused and scan bodies that merely hand it in as a
  * parameter (of a scan: an invariant). Two ragged values have the same rows
  * when ir_outermost gives one value for both of their sources. */
@@ -490,6 +498,32 @@ Sym map_text(Ctx *cx, const IndexMap *m);
 Sym map_dropping(Ctx *cx, int rank, int dim);
 char map_free_letter(const IndexMap *m); /* one that the map does not use */
 
+/* ---- mesh.c: ranks ------------------------------------------------------ */
+
+/* A rank is a place in the mesh, row-major. Reads "data,expert". False, with
+ * what is wrong in `why`: no such axis, one named twice, none at all. */
+bool axes_parse(const Module *m, const char *text, Axes *out, Sym *why);
+/* The axes of a COMM node that is sound, and how many ranks its group has. */
+Axes node_axes(const Node *n);
+int64_t node_group(const Node *n);
+/* The place of `rank` in its group, and the rank at a place of that group. */
+int64_t axes_place(const Module *m, Axes a, int64_t rank);
+int64_t axes_member(const Module *m, Axes a, int64_t rank, int64_t place);
+
+/* A plain tensor cut into `parts` along `dim`: piece i is `rows` runs of `run`
+ * elements, the first at i * run, each parts * run after the other. */
+typedef struct Pieces {
+  int64_t rows, run;
+} Pieces;
+Pieces pieces_of(const Type *t, int dim, int64_t parts);
+
+typedef enum CombineOp { COMBINE_SUM, COMBINE_MAX, COMBINE_MIN } CombineOp;
+bool combine_find(const char *name, CombineOp *out);
+
+/* Bytes that the rank at `place` of its group receives from others in a COMM
+ * node; of rows, whose number is not known here, the most that can come. */
+int64_t ir_comm_bytes(const Node *n, int64_t place);
+
 /* ---- lead.c: rows ------------------------------------------------------- */
 
 /* Of the `lead` leading stored dims of an op's result, how many also lead in
@@ -555,10 +589,30 @@ bool ir_infer(Ctx *cx, Node *n);
 /* The same without touching n: result types are appended to `out`. TYPED ops
  * take theirs from n->outs. */
 bool ir_infer_types(Ctx *cx, const Node *n, TypeVec *out);
-/* Sizes in range, ragged dims where they may be. `what` starts the message. */
-bool ir_check_type(Ctx *cx, Span span, const char *what, const Type *t);
+
+/* Shared by infer.c and infer_comm.c: the node that a rule looks at. */
+typedef struct Infer {
+  Ctx *cx;
+  const Node *n;
+  TypeVec *out;
+} Infer;
+/* Reports `why` behind the op's name; false. */
+bool infer_fail(Infer *I, Sym why);
+bool infer_result(Infer *I, Type t);
+bool infer_rank(Infer *I);
+bool infer_local_slice(Infer *I);
+bool infer_all_reduce(Infer *I);
+bool infer_all_gather(Infer *I);
+bool infer_reduce_scatter(Infer *I);
+bool infer_all_to_all(Infer *I);
+bool infer_permute(Infer *I);
+bool infer_rows_send(Infer *I);
+bool infer_rows_return(Infer *I);
 
 /* ---- verify.c: every invariant, one place ------------------------------- */
+
+/* Sizes in range, ragged dims where they may be. `what` starts the message. */
+bool ir_check_type(Ctx *cx, Span span, const char *what, const Type *t);
 
 /* False: diagnostics were reported. `expanded`: no HIGH op may be left. */
 bool ir_verify(Module *m, bool expanded);
@@ -603,6 +657,8 @@ typedef struct Eval {
   /* ir_eval_node only, where an operand is ragged: the tensor of a value that
    * stands outside of the node, see ir_ragged_source. May be NULL otherwise. */
   const Tensor *(*outside)(void *user, const Value *v);
+  int rank;                /* the one that runs, set by ir_eval_ranks */
+  struct EvalRanks *ranks; /* NULL outside of ir_eval_ranks */
 } Eval;
 
 #define EVAL_FAILED UINT32_MAX
@@ -616,6 +672,11 @@ Tensor *tensor_copy(Arena *a, const Tensor *t);
  * entry's values. */
 uint32_t ir_eval(Eval *ev, Entry *e, Tensor *const *ins, Tensor **outs,
                  Arena *a);
+/* The same by all ranks of the module's mesh: ins[r] and outs[r] are those of
+ * rank r. They run one at a time, in order, from one exchange to the next, so
+ * nothing depends on time. */
+uint32_t ir_eval_ranks(Eval *ev, Entry *e, Tensor *const *const *ins,
+                       Tensor **const *outs, Arena *a);
 /* One node on given operands; `outs` likewise. For launch-by-launch checks and
  * for folding constants. Renumbers the entry only where the node has a body. */
 uint32_t ir_eval_node(Eval *ev, Node *n, Tensor *const *ins, Tensor **outs,
@@ -624,7 +685,8 @@ uint32_t ir_eval_node(Eval *ev, Node *n, Tensor *const *ins, Tensor **outs,
 void tensor_from_bytes(Tensor *t, const void *bytes);
 void tensor_to_bytes(const Tensor *t, void *bytes);
 
-/* Shared by eval.c, eval_scalar.c, eval_map.c, eval_data.c, eval_rows.c. */
+/* Shared by eval.c, eval_scalar.c, eval_map.c, eval_data.c, eval_rows.c,
+ * eval_comm.c. */
 
 /* A node at work: what the eval functions of ops.def see. */
 typedef struct EvalCall {

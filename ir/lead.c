@@ -65,6 +65,7 @@ int ir_lead(const Node *n, uint32_t operand, int lead) {
   case OP_gather:
     return operand == 0 ? 0 : min_int(lead, stored_rank(n->ins.data[1]));
   case OP_take: return lead_of_last(n, operand, lead);
+  case OP_local_slice: return operand == 0 ? lead_of_dim(n, lead) : 0;
   case OP_rows_gather: return operand == 1 ? min_int(lead, 1) : 0;
   case OP_rows_combine:
   case OP_rows_dot: return operand == 0 ? 0 : lead_of_last(n, operand, lead);

@@ -37,6 +37,28 @@ static const char *op_name(const Node *n) {
   return op_info[n->op].name;
 }
 
+/* ---- types by themselves ------------------------------------------------ */
+
+bool ir_check_type(Ctx *cx, Span span, const char *what, const Type *t) {
+  for (int i = 0; i < t->rank; i++) {
+    if (t->dims[i].size < 1 || t->dims[i].size > MAX_DIM) {
+      diag_error(cx, span, "%s: dim %d of %s is not in 1 to %lld", what, i,
+                 type_text(cx, t), (long long)MAX_DIM);
+      return false;
+    }
+    if (t->dims[i].ragged && i != 1) {
+      diag_error(cx, span, "%s: dim %d of %s is ragged, only dim 1 may be",
+                 what, i, type_text(cx, t));
+      return false;
+    }
+  }
+  int64_t elements = type_elements(t);
+  if (elements >= 0 && elements <= MAX_ELEMENTS) return true;
+  diag_error(cx, span, "%s: %s has more than %lld elements", what,
+             type_text(cx, t), (long long)MAX_ELEMENTS);
+  return false;
+}
+
 /* ---- names -------------------------------------------------------------- */
 
 static bool is_name(const char *s) {
@@ -301,8 +323,8 @@ static void set_source(Verify *V, const Value *v, Value *source) {
 }
 
 static Value *result_source(const Verify *V, const Node *n, uint32_t index) {
-  if (n->op == OP_dispatch) return ir_outermost(n->ins.data[1]);
-  if (n->op == OP_rows_gather) return ir_outermost(n->ins.data[2]);
+  int told = ir_rows_operand(n->op);
+  if (told >= 0) return ir_outermost(n->ins.data[told]);
   if (n->op == OP_fused) return source_of(V, n->body->results.data[index]);
   if (n->op == OP_scan)
     return index < attr_int(n, "carries") ? source_of(V, n->ins.data[index])
@@ -323,9 +345,12 @@ static void set_param_sources(Verify *V, const Node *n) {
 /* The operand by which `n` finds the rows of its ragged operands: ids, offsets,
  * or the offsets of the route that made its slots. NULL: it has none. */
 static Value *rows_by(const Node *n) {
-  uint32_t at = n->op == OP_combine || n->op == OP_rows_combine ? 1 : 2;
+  bool first = n->op == OP_combine || n->op == OP_rows_combine ||
+               n->op == OP_rows_send;
+  uint32_t at = first ? 1 : n->op == OP_rows_return ? 3 : 2;
   bool slots = n->op == OP_rows_combine || n->op == OP_rows_dot;
   bool direct = n->op == OP_combine || n->op == OP_row_dot ||
+                n->op == OP_rows_send || n->op == OP_rows_return ||
                 (n->op == OP_contract && n->ins.len > 2);
   if (!slots && !direct) return NULL;
   Value *by = ir_outermost(n->ins.data[at]);

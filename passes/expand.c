@@ -104,6 +104,7 @@ Value *expand_stop_gradient(Expand *x, Node *n) {
 #define RULE_CONTRACT(name)
 #define RULE_LAUNCH(name)
 #define RULE_LOOP(name)
+#define RULE_COMM(name)
 #define RULE_NONE(name)
 #define RULE_EXPAND(name) [OP_##name] = {#name, expand_##name},
 static const struct {

@@ -75,6 +75,7 @@ bool fuse_is_launchable(const Node *n) {
   case LOWER_CONTRACT:
   case LOWER_LAUNCH:
   case LOWER_LOOP:
+  case LOWER_COMM:
   case LOWER_EXPAND:
   case LOWER_NONE: return false;
   }

@@ -59,6 +59,7 @@ static bool is_launched(const Node *n) {
   switch (op_info[n->op].lower) {
   case LOWER_LAUNCH:
   case LOWER_CONTRACT:
+  case LOWER_COMM:
   case LOWER_LOOP: return true;
   case LOWER_SCALAR:
   case LOWER_ACCESS:
@@ -173,10 +174,22 @@ static bool run_one(Pipeline *p, Module *m, int i) {
   return ok;
 }
 
+static bool has_exchange(const Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    if (op_info[n->op].lower == LOWER_COMM) return true;
+    if (n->body && has_exchange(n->body)) return true;
+  }
+  return false;
+}
+
 /* What follows works on one device's part of each tensor, and nothing makes
- * parts yet: better no program than one that computes all on each. */
+ * parts yet: better no program than one that computes all on each. Where the
+ * text has exchanges it speaks of parts already. */
 static bool check_devices(Module *m, int last) {
   if (last <= pass_find("shard") || mesh_devices(m) == 1) return true;
+  for (uint32_t i = 0; i < m->entries.len; i++)
+    if (has_exchange(m->entries.data[i]->region)) return true;
   const MeshAxis *axis = &m->mesh.data[0];
   diag_error(m->cx, axis->span,
              "this version cannot make a program for %lld devices yet",

@@ -186,6 +186,7 @@ static bool may_write_over(Plan *p, const Node *n, uint32_t i, uint32_t j) {
       !type_same_dims(from, to))
     return false;
   if (op_is(n->op, TRAIT_EW)) return true;
+  if (n->op == OP_all_reduce) return i == j;
   return n->op == OP_fused &&
          is_pointwise(n->body, n->body->params.data[i], p->a);
 }

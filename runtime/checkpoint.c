@@ -259,6 +259,7 @@ static MoertStatus save(const MoertSession *s, const char *dir,
 }
 
 MoertStatus moert_save(MoertSession *s, const char *dir, int64_t cursor) {
+  if (s->comm->rank != 0) return MOERT_OK;
   MoertStatus st = save(s, dir, cursor);
   return st == MOERT_OK ? st : rt_fail_prefix(st, "checkpoint not saved: ");
 }
@@ -290,6 +291,7 @@ MoertStatus moert_save_reports(MoertSession *s, const char *entry,
   Path p;
   int e = rt_find_entry(s, entry);
   if (e < 0) return MOERT_NOT_FOUND;
+  if (s->comm->rank != 0) return MOERT_OK;
   snprintf(name, sizeof name, "step-%08lld.safetensors",
            (long long)s->steps_done);
   RT_TRY(make_dirs(dir));

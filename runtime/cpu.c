@@ -27,6 +27,12 @@ int rt_cpu_cores(void) {
   return n > 0 ? n : 1;
 }
 
+int rt_cpu_share(int neighbours) {
+  int cores = rt_cpu_cores();
+  if (neighbours <= 1) return cores;
+  return cores > neighbours ? cores / neighbours : 1;
+}
+
 RtTeam rt_team_enter(int threads) {
   RtTeam before = {omp_get_max_threads(), omp_get_dynamic()};
   omp_set_dynamic(0);

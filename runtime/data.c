@@ -5,7 +5,8 @@
  * run side by side, so that recurrent state carries on from batch to batch.
  * Training drops what does not fill a batch at the end of the streams and
  * starts again. Covering gives every position exactly once: the streams are
- * rounded up, and what lies behind the end is masked. */
+ * rounded up, and what lies behind the end is masked. Ranks that share a batch
+ * read the same file, each its own streams of it. */
 #include "rt.h"
 
 #include <ctype.h>
@@ -31,7 +32,8 @@ struct MoertText {
   TextInput *inputs;
   int n_inputs;
   bool has_mask;
-  int64_t streams, width;   /* B, T */
+  int64_t streams, width;   /* B, T, B over all ranks */
+  int64_t first, own;       /* streams of this rank */
   int64_t shift;            /* the largest */
   int64_t below;            /* bytes must be smaller */
   int64_t positions;        /* to read at, over all streams */
@@ -45,6 +47,7 @@ struct MoertText {
 typedef struct Source {
   bool text, mask;
   int64_t shift, below;
+  MoertCollective share; /* over whose axes the streams are split */
 } Source;
 
 static const char *skip_space(const char *p) {
@@ -73,7 +76,21 @@ static bool take_number(const char **p, int64_t *out) {
   return is_number;
 }
 
-static bool take_argument(const char **p, Source *out) {
+/* "dev", "data*expert": axes of the mesh, the first outermost. */
+static bool take_axes(const char **p, const MoertDesc *d, MoertCollective *k) {
+  if (!take(p, "=")) return false;
+  do {
+    int axis = 0;
+    while (axis < d->n_axes && !take(p, d->mesh[axis].name))
+      axis++;
+    if (axis == d->n_axes || k->n_axes == MOERT_MAX_MESH) return false;
+    k->axes[k->n_axes++] = axis;
+  } while (take(p, "*"));
+  return true;
+}
+
+static bool take_argument(const char **p, const MoertDesc *d, Source *out) {
+  if (take(p, "share")) return take_axes(p, d, &out->share);
   if (take(p, "mask")) return out->mask = true;
   if (take(p, "shift")) return take_number(p, &out->shift);
   if (take(p, "below")) return take_number(p, &out->below) && out->below > 0;
@@ -81,13 +98,13 @@ static bool take_argument(const char **p, Source *out) {
 }
 
 /* False: text, but with arguments that are not understood. */
-static bool parse_source(const char *p, Source *out) {
+static bool parse_source(const char *p, const MoertDesc *d, Source *out) {
   *out = (Source){.below = 256};
   if (!take(&p, "text")) return true;
   out->text = true;
   if (take(&p, "(")) {
     do
-      if (!take_argument(&p, out)) return false;
+      if (!take_argument(&p, d, out)) return false;
     while (take(&p, ","));
     if (!take(&p, ")")) return false;
   }
@@ -96,9 +113,22 @@ static bool parse_source(const char *p, Source *out) {
 
 /* ---- opening ------------------------------------------------------------- */
 
+/* How many ranks share the streams, and which part is this one's. */
+static MoertStatus find_share(const MoertText *t, const Source *src,
+                              int64_t *shares, int64_t *share) {
+  const MoertDesc *d = t->session->desc;
+  RtGroup g;
+  MoertStatus st =
+      rt_group_new(d->mesh, d->n_axes, &src->share, t->session->comm->rank, &g);
+  *shares = g.n;
+  *share = g.me;
+  rt_group_free(&g);
+  return st;
+}
+
 static MoertStatus add_input(MoertText *t, int entry, const MoertBinding *b) {
   Source src;
-  if (!parse_source(b->source, &src))
+  if (!parse_source(b->source, t->session->desc, &src))
     return rt_fail(MOERT_UNSUPPORTED,
                    "entry %s: input '%s': this runtime does not know the "
                    "source '%s'",
@@ -109,14 +139,21 @@ static MoertStatus add_input(MoertText *t, int entry, const MoertBinding *b) {
     return rt_fail(
         MOERT_INVALID, "entry %s: input '%s' from %s must be %s[B, T]",
         t->entry->name, b->name, b->source, src.mask ? "f32" : "i32");
-  if (t->n_inputs == 0) t->streams = b->dims[0], t->width = b->dims[1];
-  if (b->dims[0] != t->streams || b->dims[1] != t->width)
+  int64_t shares, share;
+  RT_TRY(find_share(t, &src, &shares, &share));
+  if (t->n_inputs == 0) {
+    t->own = b->dims[0], t->width = b->dims[1];
+    t->streams = t->own * shares;
+    t->first = t->own * share;
+  }
+  if (b->dims[0] * shares != t->streams || b->dims[1] != t->width ||
+      b->dims[0] * share != t->first)
     return rt_fail(
         MOERT_INVALID,
         "entry %s: text inputs differ in shape: '%s' is [%lld, %lld], "
         "not [%lld, %lld]",
         t->entry->name, b->name, (long long)b->dims[0], (long long)b->dims[1],
-        (long long)t->streams, (long long)t->width);
+        (long long)t->own, (long long)t->width);
   if (src.shift > t->shift) t->shift = src.shift;
   if (src.below < t->below) t->below = src.below;
   t->has_mask |= src.mask;
@@ -235,10 +272,10 @@ void moert_text_close(MoertText *t) {
 
 /* One row of an input: positions [at, at + width) of a stream. What is behind
  * the stream's or the text's end becomes 0, in the mask too. */
-static void fill_row(const MoertText *t, const TextInput *in, int64_t stream,
+static void fill_row(const MoertText *t, const TextInput *in, int64_t own,
                      int64_t at) {
-  int64_t bytes = rt_dtype[in->dtype].bytes;
-  char *row = in->data + stream * t->width * bytes;
+  int64_t bytes = rt_dtype[in->dtype].bytes, stream = t->first + own;
+  char *row = in->data + own * t->width * bytes;
   for (int64_t i = 0; i < t->width; i++) {
     int64_t in_stream = at + i;
     int64_t p = stream * t->stream_positions + in_stream;
@@ -256,7 +293,7 @@ MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event) {
   if (t->mode == MOERT_TEXT_COVER && t->cursor >= t->batches) return MOERT_OK;
   if (batch == 0) RT_TRY(moert_reset_state(t->session, t->entry->name));
   for (int i = 0; i < t->n_inputs; i++)
-    for (int64_t b = 0; b < t->streams; b++)
+    for (int64_t b = 0; b < t->own; b++)
       fill_row(t, &t->inputs[i], b, batch * t->width);
   t->cursor++;
   *out_event = batch == 0 ? MOERT_TEXT_START : MOERT_TEXT_BATCH;

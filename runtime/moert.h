@@ -35,6 +35,7 @@ typedef enum MoertStatus {
   MOERT_NO_MEMORY,
   MOERT_IO,          /* reading or writing failed: no space, no permission */
   MOERT_NOT_FINITE,  /* loss or gradient is not finite; nothing changed */
+  MOERT_RANK_LOST,   /* another rank has died, failed or does not answer */
   MOERT_INTERNAL     /* a mistake of the runtime itself */
 } MoertStatus;
 
@@ -50,14 +51,54 @@ MOERT_API const char *moert_status_name(MoertStatus s);
 MOERT_API MoertStatus moert_open(const char *path, MoertModel **out_model);
 MOERT_API void moert_close(MoertModel *model);
 
+/* ---- ranks -----------------------------------------------------------------
+ * A library that was compiled for a mesh of several ranks is run by as many
+ * processes at once, each with a communicator that knows its rank. `timeout` is
+ * how many seconds a rank waits for others without any progress, 0 for 30.
+ * When a rank is lost every other one gets MOERT_RANK_LOST, with a text that
+ * names the rank and the exchange; a communicator is of no use after that. */
+typedef struct MoertComm MoertComm;
+typedef struct MoertLocal MoertLocal;
+
+/* Ranks on one machine: shared memory, made before the processes are forked,
+ * gone with the last of them. */
+MOERT_API MoertStatus moert_local_new(int ranks, MoertLocal **out_local);
+/* In each process: returns when all have joined. */
+MOERT_API MoertStatus moert_local_join(MoertLocal *l, int rank, double timeout,
+                                       MoertComm **out_comm);
+/* For the process that has forked them: a rank has ended before its time, `how`
+ * in words. The others are told. */
+MOERT_API void moert_local_lost(MoertLocal *l, int rank, const char *how);
+MOERT_API void moert_local_free(MoertLocal *l);
+
+/* Ranks started by mpirun or srun. MOERT_UNSUPPORTED: this build has no MPI, or
+ * its library cannot be loaded. */
+MOERT_API MoertStatus moert_mpi_open(double timeout, MoertComm **out_comm);
+
+MOERT_API int moert_comm_rank(const MoertComm *c);
+MOERT_API int moert_comm_size(const MoertComm *c);
+/* Bytes of tensors that have come in from other ranks so far. */
+MOERT_API int64_t moert_comm_bytes(const MoertComm *c);
+/* Returns when all ranks have called it. */
+MOERT_API MoertStatus moert_comm_barrier(MoertComm *c);
+/* The largest value that any rank gives, for all of them. */
+MOERT_API MoertStatus moert_comm_max(MoertComm *c, int *value);
+/* Tells the others that this rank gives up. Returns 0 where a rank has given up
+ * before with this very text: one of them saying it is enough. */
+MOERT_API int moert_comm_fail(MoertComm *c, const char *text);
+MOERT_API void moert_comm_close(MoertComm *c);
+
 typedef struct MoertSessionOptions {
   int threads;      /* 0: the cores this process may use */
   uint32_t seed;    /* for initial values and every random draw */
   int poison;       /* fill buffers with NaN before use: for tests */
   int profile;      /* time each record, see moert_profile */
+  MoertComm *comm;  /* NULL: alone. It must outlive the session */
+  int neighbours;   /* processes that share these cores, 0: 1 */
 } MoertSessionOptions;
 
-/* Allocates every byte the model will use and runs its `init` entry. `options`
+/* MOERT_INVALID: there are not as many ranks as the model's mesh has.
+ * Allocates every byte the model will use and runs its `init` entry. `options`
  * may be NULL for all zero. The model must outlive the session. */
 MOERT_API MoertStatus moert_session(MoertModel *model,
                                     const MoertSessionOptions *options,
@@ -110,7 +151,8 @@ MOERT_API void moert_set_steps_done(MoertSession *s, int64_t steps);
 
 /* Saves all slots, the step, seed, options and `cursor` (the caller's data
  * position) under a directory `dir`/step-NNNNNNNN, written aside, synced,
- * renamed; then points `dir`/latest at it. */
+ * renamed; then points `dir`/latest at it. Of several ranks the first writes:
+ * its slots are taken to be everyone's. */
 MOERT_API MoertStatus moert_save(MoertSession *s, const char *dir,
                                  int64_t cursor);
 /* Loads a checkpoint directory, or the latest under it. Hashes, names, shapes
@@ -133,7 +175,9 @@ MOERT_API MoertStatus moert_prune(const char *dir, int keep);
  * later, `text(mask, shift=S)` a float, 1 where that byte exists and counts,
  * else 0. All of an entry's text inputs are [B, T]: B streams side by side, T
  * positions of each a batch. `below=N` among the arguments makes bytes from N
- * on an error. */
+ * on an error. `share=AXES`, axes of the mesh with '*' in between, says that the
+ * ranks along these each have a part of the streams: B is one rank's then, and
+ * the batch P times as large. */
 typedef struct MoertText MoertText;
 
 typedef enum MoertTextMode {
@@ -176,6 +220,7 @@ MOERT_API int moert_threads(const MoertSession *s);
 #define MOERT_MAGIC 0x63656f6du /* "moec" */
 #define MOERT_MAX_RANK 8
 #define MOERT_MAX_LOOPS 4
+#define MOERT_MAX_MESH 8
 
 typedef enum MoertDtype { /* ORDER DTYPE: as in dtypes.def */
 #define DT(name, ...) MOERT_##name,
@@ -236,25 +281,58 @@ typedef struct MoertGemm {
   int32_t accumulate;
 } MoertGemm;
 
+/* An exchange among the ranks that differ in `axes` of the mesh alone: P of
+ * them, counted row-major in that order. A tensor cut into P pieces is `rows`
+ * runs of `run` elements a piece, the first of piece i at i * run, each P * run
+ * after the other. Sums are made in double, in order of rank, rounded once. */
+typedef enum MoertCollectiveKind {
+  MOERT_ALL_REDUCE,     /* args: n inputs, n outputs; one may be the other */
+  MOERT_ALL_GATHER,     /* out: pieces */
+  MOERT_REDUCE_SCATTER, /* in: pieces */
+  MOERT_ALL_TO_ALL,     /* in and out: pieces */
+  MOERT_PERMUTE,        /* place i's goes to place to[i] */
+  MOERT_ROWS_SEND,   /* args: x, mine, got, theirs, out; run: elements a row */
+  MOERT_ROWS_RETURN, /* the same; ir/ops.def says what they are */
+  MOERT_PLACE        /* out: i32, this rank's place in the group */
+} MoertCollectiveKind;
+
+typedef enum MoertCombine { /* ORDER COMBINE: ir.h */
+  MOERT_SUM,
+  MOERT_MAX,
+  MOERT_MIN
+} MoertCombine;
+
+typedef struct MoertCollective {
+  int32_t kind, combine;
+  int32_t n_axes;
+  int32_t axes[MOERT_MAX_MESH]; /* in the mesh */
+  int64_t in_rows, in_run, out_rows, out_run;
+  const int32_t *to; /* one a place */
+} MoertCollective;
+
 typedef enum MoertRecordKind {
   MOERT_LAUNCH, /* kernel */
   MOERT_GEMM,   /* args: a, b, c */
   MOERT_COPY,   /* args: from, to; whole elements of `to` */
   MOERT_LOOP,   /* repeats the records up to its MOERT_END `count` times; with
                    an argument: it is i32 and gets the index before each turn */
-  MOERT_END
+  MOERT_END,
+  MOERT_START, /* begins an exchange: its args are neither read nor written
+                  until it is waited for */
+  MOERT_WAIT   /* ends the one that record number `count` has begun */
 } MoertRecordKind;
 
 typedef struct MoertRecord {
   int32_t kind;
   int32_t n_args, n_outs; /* the last n_outs of args are written */
   int32_t reverse;        /* loop: indices from count - 1 down to 0 */
-  int64_t count;          /* loop */
+  int64_t count;          /* loop, wait */
   const char *name;       /* result names and op, for people */
   const char *where;      /* "file:line:col" of the model source, or "" */
   const MoertRef *args;
   const MoertKernel *kernel;
   const MoertGemm *gemm;
+  const MoertCollective *collective;
   int64_t flops; /* of the products in one execution */
   int64_t bytes; /* that one execution reads and writes at least */
   int32_t dtype; /* of its products' operands, where it has any */
@@ -311,6 +389,11 @@ typedef struct MoertOption {
   double value; /* default */
 } MoertOption;
 
+typedef struct MoertAxis {
+  const char *name;
+  int64_t size;
+} MoertAxis;
+
 typedef struct MoertStageText {
   const char *name; /* "frontend", then pass names */
   const char *text;
@@ -322,11 +405,13 @@ typedef struct MoertDesc {
   const char *source_hash; /* 16 hex digits over all sources and flags */
   const char *flags;       /* the options it was compiled with */
   int32_t n_features, n_slots, n_options, n_entries, n_texts;
+  int32_t n_axes;
   const char *const *features; /* required CPU features, LLVM spelling */
   const MoertSlot *slots;
   const MoertOption *options;
   const MoertEntry *entries;
   const MoertStageText *texts;
+  const MoertAxis *mesh;
   int64_t slab_bytes[3]; /* param, optim, state */
 } MoertDesc;
 

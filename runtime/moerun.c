@@ -28,11 +28,13 @@ static int find_verb(const char *name) {
 /* Idle threads of OpenMP spin for milliseconds by default, which takes the
  * cores away from whoever else uses them: two trainings at once on four cores
  * were measured to slow down a thousand times. 5000 turns are enough to catch
- * the next parallel region of a step. libgomp reads this when it is loaded,
+ * the next parallel region of a step; with more processes than cores there are
+ * none to spare. libgomp reads this when it is loaded,
  * before main: hence the second start. */
-static void limit_spinning(char **argv) {
+static void limit_spinning(char **argv, const Ranks *r) {
   if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
-  setenv("GOMP_SPINCOUNT", "5000", 1);
+  bool crowded = r->neighbours > (int)sysconf(_SC_NPROCESSORS_ONLN);
+  setenv("GOMP_SPINCOUNT", crowded ? "0" : "5000", 1);
   execv("/proc/self/exe", argv); /* goes on as it is where that fails */
 }
 
@@ -49,7 +51,11 @@ static int unknown_verb(const char *word) {
 }
 
 int main(int argc, char **argv) {
-  limit_spinning(argv);
+  Ranks ranks;
+  int wrong;
+  char **all = argv;
+  if (!ranks_find(&argc, &argv, &ranks, &wrong)) return wrong;
+  limit_spinning(all, &ranks);
   signal(SIGXFSZ,
          SIG_IGN); /* a write past the limit is an error, not the end */
   if (argc < 2) {
@@ -74,7 +80,7 @@ int main(int argc, char **argv) {
     }
   RunArgs args;
   if (!run_parse(verbs, verb, argc - 2, argv + 2, &args)) return EXIT_USAGE;
-  int status = verbs[verb].run(&args);
+  int status = ranks_run(&ranks, &verbs[verb], &args);
   free(args.sets);
   if (fflush(stdout) != 0 || ferror(stdout))
     return run_error("cannot write standard output");

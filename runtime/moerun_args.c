@@ -79,6 +79,8 @@ static const Option options[] = {
      "how many to write; default 200"},
     {"--temperature", "X", SAMPLE, OPT_REAL, AT(temperature),
      "below 1 more likely, above 1 more varied, 0 the likeliest; default 1"},
+    {"--timeout", "SECONDS", RUNS, OPT_REAL, AT(timeout),
+     "how long a rank waits for others without any progress; default 30"},
     {"--entry", "NAME", RUNS, OPT_TEXT, AT(entry),
      "the model's entry to run; default train, eval or decode"},
     {"--roofline", NULL, BENCH, OPT_FLAG, AT(roofline),
@@ -101,7 +103,11 @@ void run_help(const RunVerb *verbs, int n_verbs) {
   for (int i = 0; i < n_verbs; i++)
     printf("  moerun %-7s %-32s %s\n", verbs[i].name, verbs[i].use,
            verbs[i].doc);
-  printf("\n  moerun COMMAND --help   its options\n\n"
+  printf("\n  moerun COMMAND --help   its options\n"
+         "  moerun -n N COMMAND ... by N processes on this machine, for a model "
+         "that was\n"
+         "                          compiled for a mesh of N ranks; mpirun and "
+         "srun work too\n\n"
          "Results go to standard output, progress to standard error. Exit "
          "status: 0;\n1 for a mistake in what was given, or a failure of the "
          "machine; 2 for a wrong\ncommand line; 70 for a mistake of the "

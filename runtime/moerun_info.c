@@ -19,6 +19,9 @@ static void print_model(const RunArgs *a, const MoertDesc *d) {
          d->source_hash);
   for (int i = 0; i < d->n_features; i++)
     printf(" %s", d->features[i]);
+  if (d->n_axes) printf("\nmesh      ");
+  for (int i = 0; i < d->n_axes; i++)
+    printf(" %s=%" PRId64, d->mesh[i].name, d->mesh[i].size);
   printf("\nmemory     parameters %s, optimiser state %s, recurrent state %s\n",
          run_bytes_text(d->slab_bytes[MOERT_SLOT_PARAM]),
          run_bytes_text(d->slab_bytes[MOERT_SLOT_OPTIM]),

@@ -11,13 +11,25 @@
 
 /* ---- messages ------------------------------------------------------------ */
 
+static MoertComm *speaking_to;
+static int speaking_as;
+
+void run_speak_as(MoertComm *comm, int rank) {
+  speaking_to = comm;
+  speaking_as = rank;
+}
+
 int run_error(const char *fmt, ...) {
+  char text[2048];
   va_list ap;
-  fputs("moerun: ", stderr);
   va_start(ap, fmt);
-  vfprintf(stderr, fmt, ap);
+  vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  fputc('\n', stderr);
+  if (speaking_to && !moert_comm_fail(speaking_to, text)) return EXIT_USER;
+  if (speaking_as)
+    fprintf(stderr, "moerun: rank %d: %s\n", speaking_as, text);
+  else
+    fprintf(stderr, "moerun: %s\n", text);
   return EXIT_USER;
 }
 
@@ -79,7 +91,9 @@ int run_open(const RunArgs *a, const char *from, Run *out) {
   MoertSessionOptions o = {.threads = (int)a->threads,
                            .seed = a->seed < 0 ? 0 : (uint32_t)a->seed,
                            .poison = a->poison,
-                           .profile = a->profile};
+                           .profile = a->profile,
+                           .comm = a->comm,
+                           .neighbours = a->neighbours};
   out->resident_before = run_resident_bytes();
   st = moert_session(out->model, &o, &out->session);
   if (st != MOERT_OK) return run_failed(st);

@@ -164,7 +164,8 @@ static int save(Train *t) {
   if (!a->ckpt || t->saved_step == step) return 0;
   MoertStatus st =
       moert_save(t->run.session, a->ckpt, moert_text_cursor(t->data));
-  if (st == MOERT_OK && a->keep) st = moert_prune(a->ckpt, (int)a->keep);
+  if (st == MOERT_OK && a->keep && ranks_own(a) == 0)
+    st = moert_prune(a->ckpt, (int)a->keep);
   if (st != MOERT_OK) return run_failed(st);
   t->saved_step = step;
   return 0;
@@ -243,10 +244,24 @@ static void show(Train *t, const StepInfo *i) {
   }
 }
 
+/* Whether to stop: every rank after the same step. */
+static MoertStatus agree_to_stop(const Train *t, bool *out) {
+  int stop = stop_signal;
+  MoertStatus st =
+      t->args->comm ? moert_comm_max(t->args->comm, &stop) : MOERT_OK;
+  if (stop) stop_signal = stop;
+  *out = stop != 0;
+  return st;
+}
+
 static int train_all(Train *t) {
   const RunArgs *a = t->args;
-  while (moert_steps_done(t->run.session) < t->steps && !stop_signal) {
+  while (moert_steps_done(t->run.session) < t->steps) {
     StepInfo i;
+    bool stop;
+    MoertStatus st = agree_to_stop(t, &stop);
+    if (st != MOERT_OK) return run_failed(st);
+    if (stop) break;
     int status = train_step(t, &i);
     if (status) return status;
     show(t, &i);

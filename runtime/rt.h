@@ -1,5 +1,6 @@
 /* rt.h: what the runtime's files share. Sections in the order of the .c files:
- * status, word, hash, cpuid, model, mem, cpu, gemm, session, step, safetensors;
+ * status, word, hash, cpuid, model, mem, cpu, gemm, comm, stream, local, mpi,
+ * session, step, safetensors;
  * then those of moerun, which stands on moert.h and word.c alone. */
 #ifndef MOEC_RT_H
 #define MOEC_RT_H
@@ -136,6 +137,8 @@ MoertStatus rt_mem_check(int64_t bytes);
 
 /* The cores this process may use: its affinity, and its container's share. */
 int rt_cpu_cores(void);
+/* This process' part of them where `neighbours` share them, at least one. */
+int rt_cpu_share(int neighbours);
 /* Makes the calling thread's OpenMP settings those of a team of `threads`, and
  * puts the old ones back. */
 typedef struct RtTeam {
@@ -175,11 +178,137 @@ MoertStatus rt_gemm_run(RtGemms *all, RtGemm *g, void *const *args,
                         void *scratchpad, int threads);
 void rt_gemms_free(RtGemms *all);
 
+/* ---- comm.c: exchanges among ranks --------------------------------------- */
+
+/* Bytes that lie in `count` runs of `bytes`, `stride` apart. */
+typedef struct RtRuns {
+  char *data;
+  int64_t bytes, count, stride;
+} RtRuns;
+
+/* What goes to a rank, or comes from it: runs one after the other. */
+typedef struct RtStream {
+  RtRuns *runs;
+  int n, cap;
+  int64_t total;
+  int at;            /* position: run list, run in it, byte in that */
+  int64_t run, byte;
+} RtStream;
+
+/* One round of messages in a group: every member sends to every other, perhaps
+ * nothing. Streams are by place; one's own is not looked at. */
+typedef struct RtExchange {
+  const char *what; /* for messages: the op, its result and source line */
+  int n, me;
+  const int *ranks; /* by place */
+  RtStream *send, *recv;
+  void *requests;   /* the transport's own, from start to wait */
+} RtExchange;
+
+/* How messages travel. A rank does all exchanges of its program in the same
+ * order as the others, so those between two ranks need no names. `start` may
+ * do nothing; `wait` returns when all has gone and all has come. */
+typedef struct RtTransport {
+  MoertStatus (*start)(MoertComm *c, RtExchange *x);
+  MoertStatus (*wait)(MoertComm *c, RtExchange *x);
+  int (*fail)(MoertComm *c, const char *text);
+  void (*close)(MoertComm *c);
+} RtTransport;
+
+struct MoertComm {
+  const RtTransport *transport;
+  int rank, size;
+  double timeout;
+  int64_t bytes; /* payload received */
+  void *state;   /* the transport's */
+};
+
+/* The ranks of a group, and one's own place. */
+typedef struct RtGroup {
+  int n, me;
+  int *ranks;
+} RtGroup;
+MoertStatus rt_group_new(const MoertAxis *mesh, int n_axes,
+                         const MoertCollective *k, int rank, RtGroup *out);
+void rt_group_free(RtGroup *g);
+
+/* An operand or result of an exchange. */
+typedef struct RtBuffer {
+  char *data;
+  int dtype;
+  int64_t elements;
+} RtBuffer;
+
+/* A collective made ready once, then started and waited for again and again. */
+typedef struct RtPending {
+  MoertComm *comm;
+  const MoertCollective *k;
+  RtGroup group;
+  char *what;
+  RtExchange x;
+  int n;             /* operands of an all_reduce */
+  RtBuffer *buffers; /* as the record's args */
+  int n_buffers;
+  char *staging;     /* RT_STAGING bytes where something is summed */
+  int operand;       /* all_reduce: the one at work */
+  int64_t done;      /* elements of a piece that are summed */
+  bool gathering, active;
+} RtPending;
+
+enum { RT_STAGING = 1 << 20, RT_TIMEOUT = 30 /* seconds */ };
+/* Bytes of staging that a collective needs. */
+int64_t rt_staging_bytes(const MoertCollective *k);
+/* `staging` is the caller's. Buffers are set before each start. */
+MoertStatus rt_pending_new(MoertComm *c, const MoertAxis *mesh, int n_axes,
+                           const MoertCollective *k, int n_buffers,
+                           const char *what, char *staging, RtPending *out);
+void rt_pending_free(RtPending *p);
+MoertStatus rt_comm_start(RtPending *p);
+MoertStatus rt_comm_wait(RtPending *p);
+
+/* The communicator of one rank. */
+extern MoertComm rt_comm_self;
+
+/* ---- stream.c ------------------------------------------------------------ */
+
+MoertStatus rt_stream_add(RtStream *s, RtRuns r);
+/* Bytes [lo, hi) of `r`, counted run after run. */
+MoertStatus rt_stream_add_part(RtStream *s, RtRuns r, int64_t lo, int64_t hi);
+void rt_stream_clear(RtStream *s);
+void rt_stream_rewind(RtStream *s);
+/* Copies up to `bytes` from or to a stream's position and moves it; returns how
+ * many, 0 at the end. */
+int64_t rt_stream_read(RtStream *s, char *to, int64_t bytes);
+int64_t rt_stream_write(RtStream *s, const char *from, int64_t bytes);
+int64_t rt_stream_copy(RtStream *to, RtStream *from);
+
+/* to[i] = the elements i of n pieces, `stride` bytes apart, combined. */
+void rt_combine(int dtype, MoertCombine op, char *to, const char *pieces,
+                int64_t stride, int n, int64_t elements);
+
+/* ---- mpi.c: the plug-in -------------------------------------------------- */
+
+/* What libmoert-mpi.so exports as `moert_mpi`. Functions leave a text in `why`
+ * and return false where they fail. */
+#define RT_MPI_VERSION 1
+enum { RT_WHY = 512 };
+enum { RT_MPI_FAILED = -1, RT_MPI_NOTHING, RT_MPI_MOVED, RT_MPI_DONE };
+typedef struct RtMpi {
+  int version;
+  bool (*open)(int *rank, int *size, bool *crowded, char *why);
+  bool (*start)(RtExchange *x, char *why);
+  int (*test)(RtExchange *x, char *why); /* RT_MPI_... */
+  /* Place of a rank that is still waited for. */
+  int (*missing)(const RtExchange *x);
+  void (*close)(void);
+} RtMpi;
+
 /* ---- session.c ----------------------------------------------------------- */
 
 typedef struct RtEntry {
   char *base[MOERT_SLAB_COUNT];
   RtGemm **gemms; /* one a record; NULL where it is no product */
+  RtPending *pending; /* one a record; for those that start an exchange */
   double *seconds; /* one a record */
   int64_t *calls;
   const MoertBinding *ok; /* the report, NULL where there is none */
@@ -195,11 +324,12 @@ struct MoertSession {
   double *options; /* by index in desc->options */
   RtMem mem;
   char *slab[3]; /* param, optim, state: ORDER SLOT */
-  char *arena, *workspace, *scratch, *scratchpad;
+  char *arena, *workspace, *scratch, *scratchpad, *staging;
   int64_t workspace_bytes, scratch_stride;
   char *state_kept; /* a copy of the state slab while some of it is reset */
   RtEntry *entries;
   RtGemms gemms;
+  MoertComm *comm;
   int max_args;
   void **args; /* of the record being run: max_args a thread */
 };
@@ -266,8 +396,11 @@ typedef struct RunArgs {
   int64_t tokens;
   double temperature;
   bool quiet, profile, roofline, poison;
+  double timeout;
   const char **sets; /* "name=value", n_sets of them */
   int n_sets;
+  MoertComm *comm;   /* NULL: alone */
+  int neighbours;    /* ranks on these cores */
 } RunArgs;
 
 /* What the programs end with. */
@@ -287,7 +420,29 @@ void run_verb_help(const RunVerb *verbs, int verb);
 bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,
                RunArgs *out);
 
+/* ---- moerun_ranks.c: several processes ----------------------------------- */
+
+/* How the ranks of this run are started. */
+typedef enum RanksBy { RANKS_NONE, RANKS_LOCAL, RANKS_MPI } RanksBy;
+typedef struct Ranks {
+  RanksBy by;
+  int n;          /* in all */
+  int neighbours; /* on this machine, for the cores */
+} Ranks;
+
+/* Takes `-n N` from the front of the command line, or what the environment of
+ * mpirun or srun says. False: said what is wrong, *status the exit status. */
+bool ranks_find(int *argc, char ***argv, Ranks *out, int *status);
+/* Runs a verb by all ranks; the exit status. */
+int ranks_run(const Ranks *r, const RunVerb *verb, RunArgs *a);
+/* The rank of this process, 0 where it is alone. */
+int ranks_own(const RunArgs *a);
+
 /* ---- moerun_open.c: what all verbs do ------------------------------------ */
+
+/* Whose messages are to be printed: of a rank but the first with its number,
+ * and what another rank has said in the same words not again. */
+void run_speak_as(MoertComm *comm, int rank);
 
 /* Prints "moerun: " and the message on stderr; returns EXIT_USER. */
 int run_error(const char *fmt, ...) PRINTF_LIKE(1, 2);

@@ -144,6 +144,12 @@ static MoertStatus check_records(const MoertDesc *d, const MoertEntry *e) {
     if (r->dtype < 0 || r->dtype >= MOERT_DTYPE_COUNT)
       return rt_fail(MOERT_BAD_DATA, "entry %s: record %d: no dtype %d",
                      e->name, i, r->dtype);
+    if (r->kind == MOERT_WAIT &&
+        (r->count < 0 || r->count >= i ||
+         e->records[r->count].kind != MOERT_START))
+      return rt_fail(MOERT_BAD_DATA,
+                     "entry %s: record %d waits for what has not started",
+                     e->name, i);
     for (int k = 0; k < r->n_args; k++)
       if (!ref_fits(d, e, &r->args[k], counts))
         return rt_fail(MOERT_BAD_DATA,
@@ -173,7 +179,7 @@ static int64_t larger(int64_t a, int64_t b) {
 
 /* What all kernels of the model need at most. */
 typedef struct Needs {
-  int64_t workspace, scratch, arena, per_entry;
+  int64_t workspace, scratch, arena, per_entry, staging;
   int args;
 } Needs;
 
@@ -193,6 +199,7 @@ static Needs count_needs(const MoertDesc *d) {
       const MoertRecord *r = &e->records[k];
       if (r->n_args > n.args) n.args = r->n_args;
       if (r->kind == MOERT_LAUNCH) add_kernel(&n, r->kernel);
+      if (r->kind == MOERT_START) n.staging += rt_staging_bytes(r->collective);
     }
   }
   n.scratch = (n.scratch + 63) / 64 * 64; /* no two threads in a cache line */
@@ -225,7 +232,8 @@ static MoertStatus make_memory(MoertSession *s, const Needs *n) {
   const MoertDesc *d = s->desc;
   int64_t scratch = n->scratch * s->threads;
   int64_t total = n->arena + n->workspace + scratch + n->per_entry +
-                  s->gemms.scratchpad_bytes + d->slab_bytes[MOERT_SLOT_STATE];
+                  s->gemms.scratchpad_bytes + d->slab_bytes[MOERT_SLOT_STATE] +
+                  n->staging;
   for (int i = 0; i < 3; i++)
     total += d->slab_bytes[i];
   RT_TRY(rt_mem_check(total));
@@ -236,6 +244,7 @@ static MoertStatus make_memory(MoertSession *s, const Needs *n) {
   RT_TRY(new_block(s, n->workspace, &s->workspace));
   RT_TRY(new_block(s, scratch, &s->scratch));
   RT_TRY(new_block(s, s->gemms.scratchpad_bytes, &s->scratchpad));
+  RT_TRY(new_block(s, n->staging, &s->staging));
   s->workspace_bytes = n->workspace;
   s->scratch_stride = n->scratch;
   for (int i = 0; i < d->n_entries; i++) {
@@ -265,6 +274,7 @@ static MoertStatus make_tables(MoertSession *s, const Needs *n) {
     RtEntry *e = &s->entries[i];
     size_t records = (size_t)d->entries[i].n_records;
     RT_TRY(RT_NEW(&e->gemms, records));
+    RT_TRY(RT_NEW(&e->pending, records));
     RT_TRY(RT_NEW(&e->seconds, records));
     RT_TRY(RT_NEW(&e->calls, records));
     if (d->entries[i].trains) e->ok = find_report(&d->entries[i], "ok");
@@ -272,8 +282,82 @@ static MoertStatus make_tables(MoertSession *s, const Needs *n) {
   return MOERT_OK;
 }
 
+/* ---- ranks --------------------------------------------------------------- */
+
+/* "mesh {data=2, expert=4}" */
+static void mesh_text(const MoertDesc *d, char *text, size_t bytes) {
+  int used = snprintf(text, bytes, "mesh {");
+  for (int i = 0; i < d->n_axes && used < (int)bytes; i++)
+    used += snprintf(text + used, bytes - (size_t)used, "%s%s=%lld",
+                     i ? ", " : "", d->mesh[i].name,
+                     (long long)d->mesh[i].size);
+  if (used < (int)bytes) snprintf(text + used, bytes - (size_t)used, "}");
+}
+
+static MoertStatus check_ranks(const MoertSession *s) {
+  int64_t ranks = 1;
+  char mesh[256];
+  for (int i = 0; i < s->desc->n_axes; i++)
+    ranks *= s->desc->mesh[i].size;
+  if (ranks == s->comm->size) return MOERT_OK;
+  mesh_text(s->desc, mesh, sizeof mesh);
+  return rt_fail(MOERT_INVALID,
+                 "the model was compiled for %lld rank%s, %s, but %d %s "
+                 "running",
+                 (long long)ranks, ranks == 1 ? "" : "s", mesh, s->comm->size,
+                 s->comm->size == 1 ? "is" : "are");
+}
+
+static MoertStatus check_collective(const MoertDesc *d, const MoertEntry *e,
+                                    int index) {
+  const MoertCollective *k = e->records[index].collective;
+  bool ok = k && k->n_axes > 0 && k->n_axes <= MOERT_MAX_MESH &&
+            (k->kind != MOERT_PERMUTE || k->to);
+  for (int i = 0; ok && i < k->n_axes; i++)
+    ok = k->axes[i] >= 0 && k->axes[i] < d->n_axes;
+  if (ok) return MOERT_OK;
+  return rt_fail(MOERT_BAD_DATA, "entry %s: record %d is no exchange", e->name,
+                 index);
+}
+
+/* What messages call an exchange. */
+static MoertStatus exchange_name(const MoertRecord *r, char **out) {
+  size_t bytes = strlen(r->name) + strlen(r->where) + 8;
+  RT_TRY(RT_NEW(out, bytes));
+  snprintf(*out, bytes, "%s%s%s", r->name, r->where[0] ? " at " : "", r->where);
+  return MOERT_OK;
+}
+
+/* The exchanges of an entry; those that sum share out the staging area. */
+static MoertStatus make_exchanges(MoertSession *s, int entry, char **staging) {
+  const MoertDesc *d = s->desc;
+  const MoertEntry *e = &d->entries[entry];
+  for (int i = 0; i < e->n_records; i++) {
+    const MoertRecord *r = &e->records[i];
+    if (r->kind != MOERT_START) continue;
+    char *what;
+    RT_TRY(check_collective(d, e, i));
+    RT_TRY(exchange_name(r, &what));
+    RtPending *p = &s->entries[entry].pending[i];
+    MoertStatus st = rt_pending_new(s->comm, d->mesh, d->n_axes, r->collective,
+                                    r->n_args, what, *staging, p);
+    free(what);
+    RT_TRY(st);
+    *staging += rt_staging_bytes(r->collective);
+  }
+  return MOERT_OK;
+}
+
+static MoertStatus make_all_exchanges(MoertSession *s) {
+  char *staging = s->staging;
+  for (int i = 0; i < s->desc->n_entries; i++)
+    RT_TRY(make_exchanges(s, i, &staging));
+  return MOERT_OK;
+}
+
 static MoertStatus make_session(MoertSession *s) {
   Needs n = count_needs(s->desc);
+  RT_TRY(check_ranks(s));
   for (int i = 0; i < s->desc->n_features; i++)
     RT_TRY(rt_cpu_permit(s->desc->features[i]));
   RT_TRY(check_tables(s->desc));
@@ -283,6 +367,7 @@ static MoertStatus make_session(MoertSession *s) {
   rt_team_leave(before);
   RT_TRY(st);
   RT_TRY(make_memory(s, &n));
+  RT_TRY(make_all_exchanges(s));
   return s->desc->n_slots ? moert_step(s, "init") : MOERT_OK;
 }
 
@@ -300,10 +385,11 @@ MoertStatus moert_session(MoertModel *model, const MoertSessionOptions *options,
   RT_TRY(RT_NEW(&s, 1));
   s->model = model;
   s->desc = model->desc;
-  s->threads = o.threads ? o.threads : rt_cpu_cores();
+  s->threads = o.threads ? o.threads : rt_cpu_share(o.neighbours);
   s->seed = o.seed;
   s->poison = o.poison;
   s->profile = o.profile;
+  s->comm = o.comm ? o.comm : &rt_comm_self;
   MoertStatus st = make_session(s);
   if (st == MOERT_OK)
     *out_session = s;
@@ -315,6 +401,10 @@ MoertStatus moert_session(MoertModel *model, const MoertSessionOptions *options,
 void moert_session_free(MoertSession *s) {
   if (!s) return;
   for (int i = 0; s->entries && i < s->desc->n_entries; i++) {
+    for (int k = 0; s->entries[i].pending && k < s->desc->entries[i].n_records;
+         k++)
+      rt_pending_free(&s->entries[i].pending[k]);
+    free(s->entries[i].pending);
     free(s->entries[i].gemms);
     free(s->entries[i].seconds);
     free(s->entries[i].calls);

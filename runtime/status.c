@@ -27,6 +27,7 @@ const char *moert_status_name(MoertStatus s) {
       [MOERT_NO_MEMORY] = "no memory",
       [MOERT_IO] = "input or output failed",
       [MOERT_NOT_FINITE] = "not finite",
+      [MOERT_RANK_LOST] = "a rank is lost",
       [MOERT_INTERNAL] = "internal",
   };
   return (size_t)s < COUNT_OF(names) ? names[s] : "unknown status";

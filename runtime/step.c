@@ -5,8 +5,8 @@
  * thread walks the records itself, with loop indices and arguments of its own,
  * does its share of a stage and waits for the others before the next. Its share
  * is the same in each turn, so what it reads of an operand that stays as it is
- * stays in its cache. A loop with a library's product in it runs record by
- * record: the library forks.
+ * stays in its cache. A loop with a library's product or an exchange between
+ * ranks in it runs record by record: the library forks.
  *
  * A training step whose loss or gradient is not finite has changed nothing: the
  * model itself keeps the old values. Such a step is then run once more, with a
@@ -32,6 +32,20 @@ static void launch(const MoertSession *s, const MoertKernel *k) {
                  s->scratch_stride, s->workspace);
 }
 
+/* Begins an exchange of the record's args; one's place is known at once. */
+static MoertStatus start(MoertSession *s, int entry, int index) {
+  const MoertRecord *r = &s->desc->entries[entry].records[index];
+  RtPending *p = &s->entries[entry].pending[index];
+  if (r->collective->kind == MOERT_PLACE) {
+    rt_store(r->args[0].dtype, s->args[0], p->group.me);
+    return MOERT_OK;
+  }
+  for (int i = 0; i < r->n_args; i++)
+    p->buffers[i] =
+        (RtBuffer){s->args[i], r->args[i].dtype, r->args[i].elements};
+  return rt_comm_start(p);
+}
+
 static MoertStatus run_record(MoertSession *s, int entry, int index,
                               const int64_t *loop) {
   const MoertRecord *r = &s->desc->entries[entry].records[index];
@@ -48,6 +62,8 @@ static MoertStatus run_record(MoertSession *s, int entry, int index,
             (size_t)(to->elements * rt_dtype[to->dtype].bytes));
     break;
   }
+  case MOERT_START: return start(s, entry, index);
+  case MOERT_WAIT: return rt_comm_wait(&s->entries[entry].pending[r->count]);
   case MOERT_LOOP:
   case MOERT_END: break;
   }
@@ -216,7 +232,8 @@ static bool is_for_team(const MoertSession *s, const MoertEntry *e, int start) {
   int end = end_of_loop(e, start);
   bool any = false;
   for (int i = start; i < end; i++) {
-    if (e->records[i].kind == MOERT_GEMM) return false;
+    int kind = e->records[i].kind;
+    if (kind == MOERT_GEMM || kind == MOERT_START) return false;
     any = any || is_shared(&e->records[i]);
   }
   return any && s->threads > 1;

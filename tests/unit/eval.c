@@ -253,6 +253,26 @@ static const Case cases[] = {
      "%x = contract %d, %c, %o {map=\"nrd,ndh->nrh\"} : f32[2, r<=2, 1]",
      "%x", "3 4 | 1 0 | 10 100", "40 300", 0},
 
+    /* ranks: one alone; tests/unit/ranks.c has more */
+    {"exchanges of one rank", "f32[2, 2] f32[2]",
+     "%r = rank {axes=\"dev\"} : i32[]\n"
+     "%s = local_slice %a, %r {dim=0, parts=2} : f32[1, 2]\n"
+     "%t = all_reduce %a {axes=\"dev\", op=\"sum\"} : f32[2, 2]\n"
+     "%u = all_gather %b {axes=\"dev\", dim=0} : f32[2]\n"
+     "%v = reduce_scatter %b {axes=\"dev\", dim=0, op=\"max\"} : f32[2]\n"
+     "%w = all_to_all %a {axes=\"dev\", split=0, concat=1} : f32[2, 2]\n"
+     "%x = permute %b {axes=\"dev\", to=[0]} : f32[2]",
+     "%r %s %t %u %v %w %x", "1 2 3 4 | 5 6",
+     "0 | 1 2 | 1 2 3 4 | 5 6 | 5 6 | 1 2 3 4 | 5 6", 0},
+    {"rows of one rank", "f32[2, 1] i32[2, 1] i32[1, 2]",
+     "%o, %s, %r = route %b {experts=2} : i32[3], i32[2, 1], i32[2]\n"
+     "%d = rows_gather %a, %r, %o {choices=1} : f32[2, r<=2, 1]\n"
+     "%x = rows_send %d, %o, %c, %o {axes=\"dev\", rows=3}"
+     " : f32[2, r<=3, 1]\n"
+     "%y = rows_return %x, %o, %c, %o {axes=\"dev\", rows=2}"
+     " : f32[2, r<=2, 1]",
+     "%x %y", "3 4 | 1 0 | 1 1", "4 3 0 | 4 3", 0},
+
     /* structure */
     {"stop_gradient", "f32[2]", "%x = stop_gradient %a : f32[2]", "%x", "1 2",
      "1 2", 0},

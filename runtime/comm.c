@@ -1,0 +1,470 @@
+/* comm.c: collectives, made of exchanges.
+ *
+ * A transport can do one thing: every rank of a group sends every other some
+ * bytes. All else is done here, the same over any transport: which bytes go
+ * where, and sums. A sum is cut into pieces, one a rank; each rank gets the
+ * others' parts of its own piece, adds them up in order of rank, and for an
+ * all_reduce hands the sum round:
+ *
+ *   rank 0  a0 a1 a2       a0+b0+c0                      s0 s1 s2
+ *   rank 1  b0 b1 b2  ->        a1+b1+c1            ->   s0 s1 s2
+ *   rank 2  c0 c1 c2                a2+b2+c2             s0 s1 s2
+ *
+ * So all ranks add at once, and the result depends on nothing but the values.
+ * Large tensors go portion by portion, through a staging area that stays in
+ * cache. */
+#include "rt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- groups -------------------------------------------------------------- */
+
+static int64_t axis_step(const MoertAxis *mesh, int n_axes, int axis) {
+  int64_t step = 1;
+  for (int i = axis + 1; i < n_axes; i++)
+    step *= mesh[i].size;
+  return step;
+}
+
+MoertStatus rt_group_new(const MoertAxis *mesh, int n_axes,
+                         const MoertCollective *k, int rank, RtGroup *out) {
+  *out = (RtGroup){.n = 1};
+  for (int i = 0; i < k->n_axes; i++) {
+    const MoertAxis *a = &mesh[k->axes[i]];
+    int64_t own = rank / axis_step(mesh, n_axes, k->axes[i]) % a->size;
+    out->me = (int)(out->me * a->size + own);
+    out->n *= (int)a->size;
+  }
+  RT_TRY(RT_NEW(&out->ranks, out->n));
+  for (int place = 0; place < out->n; place++) {
+    int64_t member = rank, left = place;
+    for (int i = k->n_axes - 1; i >= 0; i--) {
+      const MoertAxis *a = &mesh[k->axes[i]];
+      int64_t step = axis_step(mesh, n_axes, k->axes[i]);
+      member += (left % a->size - rank / step % a->size) * step;
+      left /= a->size;
+    }
+    out->ranks[place] = (int)member;
+  }
+  return MOERT_OK;
+}
+
+void rt_group_free(RtGroup *g) {
+  free(g->ranks);
+  *g = (RtGroup){0};
+}
+
+/* ---- one rank ------------------------------------------------------------ */
+
+static MoertStatus self_done(MoertComm *c, RtExchange *x) {
+  (void)c, (void)x;
+  return MOERT_OK;
+}
+
+static int self_fail(MoertComm *c, const char *text) {
+  (void)c, (void)text;
+  return 1;
+}
+
+static void self_close(MoertComm *c) {
+  (void)c;
+}
+
+static const RtTransport self_transport = {self_done, self_done, self_fail,
+                                           self_close};
+MoertComm rt_comm_self = {.transport = &self_transport, .size = 1};
+
+/* ---- which bytes go where ------------------------------------------------ */
+
+static int64_t buffer_bytes(const RtBuffer *b) {
+  return b->elements * rt_dtype[b->dtype].bytes;
+}
+
+/* Piece i of a tensor cut as moert.h says. */
+static RtRuns piece(const RtBuffer *b, int64_t rows, int64_t run, int parts,
+                    int i) {
+  int64_t bytes = run * rt_dtype[b->dtype].bytes;
+  return (RtRuns){b->data + i * bytes, bytes, rows, parts * bytes};
+}
+
+static RtRuns whole(const RtBuffer *b) {
+  return (RtRuns){b->data, buffer_bytes(b), 1, 0};
+}
+
+/* Adds a run list, which may be of no bytes. */
+static MoertStatus add(RtStream *s, RtRuns r) {
+  return rt_stream_add(s, r);
+}
+
+static MoertStatus lay_all_gather(RtPending *p) {
+  const MoertCollective *k = p->k;
+  for (int i = 0; i < p->group.n; i++) {
+    RT_TRY(add(&p->x.send[i], whole(&p->buffers[0])));
+    RT_TRY(add(&p->x.recv[i], piece(&p->buffers[1], k->out_rows, k->out_run,
+                                    p->group.n, i)));
+  }
+  return MOERT_OK;
+}
+
+static MoertStatus lay_all_to_all(RtPending *p) {
+  const MoertCollective *k = p->k;
+  int n = p->group.n;
+  for (int i = 0; i < n; i++) {
+    RT_TRY(add(&p->x.send[i],
+               piece(&p->buffers[0], k->in_rows, k->in_run, n, i)));
+    RT_TRY(add(&p->x.recv[i],
+               piece(&p->buffers[1], k->out_rows, k->out_run, n, i)));
+  }
+  return MOERT_OK;
+}
+
+static MoertStatus lay_permute(RtPending *p) {
+  int me = p->group.me;
+  RT_TRY(add(&p->x.send[p->k->to[me]], whole(&p->buffers[0])));
+  for (int i = 0; i < p->group.n; i++)
+    if (p->k->to[i] == me)
+      RT_TRY(add(&p->x.recv[i], whole(&p->buffers[1])));
+  return MOERT_OK;
+}
+
+/* ---- rows ---------------------------------------------------------------- */
+
+enum { X, MINE, GOT, THEIRS, OUT, N_ROWS_ARGS };
+
+static int32_t number(const RtPending *p, int which, int64_t i) {
+  return ((const int32_t *)(const void *)p->buffers[which].data)[i];
+}
+
+static int64_t row_bytes(const RtPending *p) {
+  return p->k->in_run * rt_dtype[p->buffers[X].dtype].bytes;
+}
+
+static MoertStatus no_room(const RtPending *p, int64_t rows, int64_t room) {
+  return rt_fail(MOERT_INVALID,
+                 "%s: rank %d gets %lld rows for its experts and has room for "
+                 "%lld",
+                 p->x.what, p->comm->rank, (long long)rows, (long long)room);
+}
+
+/* Rows of a buffer from `from` on. */
+static MoertStatus add_rows(const RtPending *p, RtStream *s, int which,
+                            int64_t from, int64_t rows) {
+  const RtBuffer *b = &p->buffers[which];
+  int64_t bytes = row_bytes(p), room = buffer_bytes(b) / bytes;
+  if (from < 0 || rows < 0 || from + rows > room)
+    return no_room(p, from + rows, room);
+  return add(s, (RtRuns){b->data + from * bytes, rows * bytes, 1, 0});
+}
+
+/* Where the tokens are, rows of a rank's experts lie side by side. */
+static MoertStatus lay_tokens(const RtPending *p, RtStream *all, int which) {
+  int64_t experts = p->buffers[THEIRS].elements - 1;
+  for (int i = 0; i < p->group.n; i++) {
+    int64_t lo = number(p, MINE, i * experts);
+    int64_t hi = number(p, MINE, (i + 1) * experts);
+    RT_TRY(add_rows(p, &all[i], which, lo, hi - lo));
+  }
+  return MOERT_OK;
+}
+
+/* Where the experts are, rows lie expert by expert, in each by rank. */
+static MoertStatus lay_experts(const RtPending *p, RtStream *all, int which) {
+  int64_t experts = p->buffers[THEIRS].elements - 1;
+  for (int64_t e = 0; e < experts; e++) {
+    int64_t at = number(p, THEIRS, e);
+    for (int i = 0; i < p->group.n; i++) {
+      int64_t rows = number(p, GOT, i * experts + e);
+      RT_TRY(add_rows(p, &all[i], which, at, rows));
+      at += rows;
+    }
+  }
+  return MOERT_OK;
+}
+
+/* Rows behind the last are 0. */
+static void clear_rest(const RtPending *p, int64_t rows) {
+  const RtBuffer *out = &p->buffers[OUT];
+  int64_t used = rows * row_bytes(p);
+  memset(out->data + used, 0, (size_t)(buffer_bytes(out) - used));
+}
+
+static MoertStatus lay_rows(RtPending *p, bool back) {
+  int64_t experts = p->buffers[THEIRS].elements - 1;
+  RT_TRY(lay_tokens(p, back ? p->x.recv : p->x.send, back ? OUT : X));
+  RT_TRY(lay_experts(p, back ? p->x.send : p->x.recv, back ? X : OUT));
+  clear_rest(p, back ? number(p, MINE, experts * p->group.n)
+                     : number(p, THEIRS, experts));
+  return MOERT_OK;
+}
+
+/* ---- sums ---------------------------------------------------------------- */
+
+static bool is_sum(const MoertCollective *k) {
+  return k->kind == MOERT_ALL_REDUCE || k->kind == MOERT_REDUCE_SCATTER;
+}
+
+int64_t rt_staging_bytes(const MoertCollective *k) {
+  return is_sum(k) ? RT_STAGING : 0;
+}
+
+static const RtBuffer *sum_in(const RtPending *p) {
+  return &p->buffers[p->operand];
+}
+static const RtBuffer *sum_out(const RtPending *p) {
+  return &p->buffers[p->operand + p->n];
+}
+
+/* Piece i of what is summed, and its length: of an all_reduce n / P elements
+ * that lie side by side, some one more than others. */
+static RtRuns sum_piece(const RtPending *p, const RtBuffer *b, int i,
+                        int64_t *elements) {
+  int n = p->group.n;
+  if (p->k->kind == MOERT_REDUCE_SCATTER) {
+    *elements = p->k->in_rows * p->k->in_run;
+    return piece(b, p->k->in_rows, p->k->in_run, n, i);
+  }
+  int64_t lo = b->elements * i / n, hi = b->elements * (i + 1) / n;
+  int64_t bytes = rt_dtype[b->dtype].bytes;
+  *elements = hi - lo;
+  return (RtRuns){b->data + lo * bytes, (hi - lo) * bytes, 1, 0};
+}
+
+/* Elements of a piece that are summed at a time. */
+static int64_t portion(const RtPending *p) {
+  int64_t n = RT_STAGING / (p->group.n * rt_dtype[sum_in(p)->dtype].bytes);
+  return n >= 16 ? n / 16 * 16 : n;
+}
+
+static char *staging(const RtPending *p, int i) {
+  return p->staging + i * portion(p) * rt_dtype[sum_in(p)->dtype].bytes;
+}
+
+/* The part of a piece that is at work. */
+static int64_t at_work(const RtPending *p, int64_t elements) {
+  int64_t left = elements - p->done, most = portion(p);
+  return left < 0 ? 0 : left < most ? left : most;
+}
+
+static MoertStatus add_part(const RtPending *p, RtStream *s, RtRuns r,
+                            int64_t elements) {
+  int64_t bytes = rt_dtype[sum_in(p)->dtype].bytes;
+  return rt_stream_add_part(s, r, p->done * bytes,
+                            (p->done + at_work(p, elements)) * bytes);
+}
+
+/* Every rank gets the others' parts of its own piece. */
+static MoertStatus lay_scatter(RtPending *p) {
+  int64_t own, other, bytes = rt_dtype[sum_in(p)->dtype].bytes;
+  sum_piece(p, sum_in(p), p->group.me, &own);
+  for (int i = 0; i < p->group.n; i++) {
+    RtRuns r = sum_piece(p, sum_in(p), i, &other);
+    RT_TRY(add_part(p, &p->x.send[i], r, other));
+    RT_TRY(add(&p->x.recv[i],
+               (RtRuns){staging(p, i), at_work(p, own) * bytes, 1, 0}));
+  }
+  return MOERT_OK;
+}
+
+/* Every rank gets the sums that the others have made. */
+static MoertStatus lay_gather(RtPending *p) {
+  int64_t own, other;
+  RtRuns mine = sum_piece(p, sum_out(p), p->group.me, &own);
+  for (int i = 0; i < p->group.n; i++) {
+    RtRuns r = sum_piece(p, sum_out(p), i, &other);
+    if (i == p->group.me) continue;
+    RT_TRY(add_part(p, &p->x.send[i], mine, own));
+    RT_TRY(add_part(p, &p->x.recv[i], r, other));
+  }
+  return MOERT_OK;
+}
+
+static void sum_portion(const RtPending *p) {
+  int64_t own, bytes = rt_dtype[sum_in(p)->dtype].bytes;
+  const RtBuffer *out = sum_out(p);
+  RtRuns r = {out->data, 0, 0, 0};
+  if (p->k->kind == MOERT_ALL_REDUCE)
+    r = sum_piece(p, out, p->group.me, &own);
+  else
+    own = out->elements;
+  rt_combine(out->dtype, (MoertCombine)p->k->combine, r.data + p->done * bytes,
+             p->staging, portion(p) * bytes, p->group.n, at_work(p, own));
+}
+
+/* Goes on to what is to be summed next; false: all is. All ranks do as many
+ * rounds as the longest piece needs. */
+static bool next_portion(RtPending *p) {
+  int64_t longest;
+  sum_piece(p, sum_in(p), p->group.n - 1, &longest);
+  p->done += portion(p);
+  while (p->done >= longest) {
+    p->done = 0;
+    if (++p->operand >= p->n) return false;
+    sum_piece(p, sum_in(p), p->group.n - 1, &longest);
+  }
+  return true;
+}
+
+/* ---- starting and waiting ------------------------------------------------ */
+
+static MoertStatus lay_out(RtPending *p) {
+  switch ((MoertCollectiveKind)p->k->kind) {
+  case MOERT_ALL_REDUCE:
+  case MOERT_REDUCE_SCATTER:
+    return p->gathering ? lay_gather(p) : lay_scatter(p);
+  case MOERT_ALL_GATHER: return lay_all_gather(p);
+  case MOERT_ALL_TO_ALL: return lay_all_to_all(p);
+  case MOERT_PERMUTE: return lay_permute(p);
+  case MOERT_ROWS_SEND: return lay_rows(p, false);
+  case MOERT_ROWS_RETURN: return lay_rows(p, true);
+  case MOERT_PLACE: break;
+  }
+  return rt_fail(MOERT_BAD_DATA, "%s: no exchange of kind %d", p->x.what,
+                 p->k->kind);
+}
+
+/* One's own part is copied at once; counts what will come. */
+static MoertStatus start_round(RtPending *p) {
+  int me = p->group.me;
+  for (int i = 0; i < p->group.n; i++) {
+    rt_stream_clear(&p->x.send[i]);
+    rt_stream_clear(&p->x.recv[i]);
+  }
+  RT_TRY(lay_out(p));
+  if (p->x.send[me].total != p->x.recv[me].total)
+    return rt_fail(MOERT_INVALID,
+                   "%s: the counts differ from the rows that there are",
+                   p->x.what);
+  rt_stream_copy(&p->x.recv[me], &p->x.send[me]);
+  for (int i = 0; i < p->group.n; i++)
+    if (i != me) p->comm->bytes += p->x.recv[i].total;
+  if (p->group.n == 1) return MOERT_OK;
+  return p->comm->transport->start(p->comm, &p->x);
+}
+
+static MoertStatus end_round(RtPending *p) {
+  if (p->group.n == 1) return MOERT_OK;
+  return p->comm->transport->wait(p->comm, &p->x);
+}
+
+MoertStatus rt_comm_start(RtPending *p) {
+  if (p->active)
+    return rt_fail(MOERT_BAD_DATA, "%s: started twice", p->x.what);
+  p->operand = 0;
+  p->done = 0;
+  p->gathering = false;
+  p->active = true;
+  return start_round(p);
+}
+
+static MoertStatus finish_sums(RtPending *p) {
+  for (;;) {
+    RT_TRY(end_round(p));
+    bool more = true;
+    if (!p->gathering) sum_portion(p);
+    if (p->k->kind == MOERT_ALL_REDUCE) p->gathering = !p->gathering;
+    if (!p->gathering) more = next_portion(p);
+    if (!more) return MOERT_OK;
+    RT_TRY(start_round(p));
+  }
+}
+
+MoertStatus rt_comm_wait(RtPending *p) {
+  if (!p->active)
+    return rt_fail(MOERT_BAD_DATA, "%s: waited for before it was started",
+                   p->x.what);
+  p->active = false;
+  return is_sum(p->k) ? finish_sums(p) : end_round(p);
+}
+
+/* ---- making ready -------------------------------------------------------- */
+
+MoertStatus rt_pending_new(MoertComm *c, const MoertAxis *mesh, int n_axes,
+                           const MoertCollective *k, int n_buffers,
+                           const char *what, char *staging_area,
+                           RtPending *out) {
+  *out = (RtPending){.comm = c, .k = k, .n_buffers = n_buffers,
+                     .staging = staging_area};
+  out->n = n_buffers / 2;
+  RT_TRY(rt_group_new(mesh, n_axes, k, c->rank, &out->group));
+  int n = out->group.n;
+  out->what = strdup(what);
+  if (!out->what) return rt_fail(MOERT_NO_MEMORY, "out of memory");
+  out->x = (RtExchange){
+      .what = out->what, .n = n, .me = out->group.me, .ranks = out->group.ranks};
+  RT_TRY(RT_NEW(&out->buffers, n_buffers));
+  RT_TRY(RT_NEW(&out->x.send, n));
+  return RT_NEW(&out->x.recv, n);
+}
+
+static void free_streams(RtStream *all, int n) {
+  for (int i = 0; all && i < n; i++)
+    free(all[i].runs);
+  free(all);
+}
+
+void rt_pending_free(RtPending *p) {
+  free_streams(p->x.send, p->group.n);
+  free_streams(p->x.recv, p->group.n);
+  free(p->buffers);
+  free(p->what);
+  rt_group_free(&p->group);
+  *p = (RtPending){0};
+}
+
+/* ---- for programs -------------------------------------------------------- */
+
+int moert_comm_rank(const MoertComm *c) {
+  return c->rank;
+}
+int moert_comm_size(const MoertComm *c) {
+  return c->size;
+}
+int64_t moert_comm_bytes(const MoertComm *c) {
+  return c->bytes;
+}
+int moert_comm_fail(MoertComm *c, const char *text) {
+  return c->transport->fail(c, text);
+}
+void moert_comm_close(MoertComm *c) {
+  if (c) c->transport->close(c);
+}
+
+/* A number from each to each. */
+static MoertStatus give_all(MoertComm *c, const char *what, int32_t x,
+                            int32_t *out) {
+  const MoertAxis all = {"ranks", c->size};
+  const MoertCollective k = {
+      .kind = MOERT_ALL_GATHER, .n_axes = 1, .out_rows = 1, .out_run = 1};
+  RtPending p;
+  int64_t before = c->bytes;
+  MoertStatus st = rt_pending_new(c, &all, 1, &k, 2, what, NULL, &p);
+  if (st == MOERT_OK) {
+    p.buffers[0] = (RtBuffer){(char *)&x, MOERT_i32, 1};
+    p.buffers[1] = (RtBuffer){(char *)out, MOERT_i32, c->size};
+    st = rt_comm_start(&p);
+  }
+  if (st == MOERT_OK) st = rt_comm_wait(&p);
+  c->bytes = before;
+  rt_pending_free(&p);
+  return st;
+}
+
+static MoertStatus largest(MoertComm *c, const char *what, int *value) {
+  int32_t *all;
+  RT_TRY(RT_NEW(&all, c->size));
+  MoertStatus st = give_all(c, what, *value, all);
+  for (int i = 0; st == MOERT_OK && i < c->size; i++)
+    if (all[i] > *value) *value = all[i];
+  free(all);
+  return st;
+}
+
+MoertStatus moert_comm_max(MoertComm *c, int *value) {
+  return largest(c, "agreement", value);
+}
+
+MoertStatus moert_comm_barrier(MoertComm *c) {
+  int none = 0;
+  return largest(c, "barrier", &none);
+}

@@ -1,0 +1,541 @@
+/* local.c: ranks on one machine, over shared memory.
+ *
+ * The memory is made before the processes are forked and has no name, so
+ * nothing of it is left when the last of them ends, however it ends. Every
+ * ordered pair of ranks has a ring of bytes, written by one and read by the
+ * other. In an exchange a rank goes round its partners, copies into a ring what
+ * fits and out of one what is there, until all has gone and come: large
+ * messages flow through in portions, in both directions at once. Each message
+ * starts with its length, so that ranks that do not run the same program are
+ * told so.
+ *
+ * A rank that can do nothing looks again for a while, then sleeps until its
+ * bell rings. When it wakes up for nothing, it looks for what went wrong: a
+ * rank that said so, a process that is no more, a partner that has not moved a
+ * byte for `timeout` seconds. What was found is written down once, for all. */
+#include "rt.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+  MOST_RANKS = 256,
+  CACHE_LINE = 64,
+  PORTION = 64 << 10,   /* bytes copied before the next partner's turn */
+  LOOKS = 2000,         /* for news, before going to sleep */
+  NAP_MS = 20,          /* the longest without looking for what is wrong */
+  GRACE_MS = 300,       /* for the launcher to say how a process ended */
+  WHAT = 160, TEXT = 1024
+};
+
+/* ---- what is shared ------------------------------------------------------ */
+
+typedef enum SeatState { SEAT_EMPTY, SEAT_TAKEN, SEAT_LEFT } SeatState;
+
+/* Of one rank. `what` is for messages: it may be seen half written. */
+typedef struct Seat {
+  _Alignas(CACHE_LINE) atomic_uint bell; /* rings when it changes */
+  atomic_uint asleep;
+  _Alignas(CACHE_LINE) atomic_int state, pid;
+  atomic_ullong exchanges; /* begun so far */
+  atomic_bool waiting;     /* in one now */
+  char what[WHAT];
+} Seat;
+
+typedef struct Ring {
+  _Alignas(CACHE_LINE) atomic_ullong head; /* bytes written */
+  _Alignas(CACHE_LINE) atomic_ullong tail; /* bytes read */
+} Ring;
+
+typedef struct Shared {
+  int ranks;
+  uint64_t ring_bytes; /* a power of 2 */
+  atomic_int failing;  /* 0; 1 while the text is written; 2 */
+  int failed_rank;
+  char text[TEXT]; /* "rank 2 was killed by signal 9" */
+  Seat seats[];
+} Shared;
+
+struct MoertLocal {
+  Shared *shared;
+  size_t bytes;
+  Ring *rings; /* from * ranks + to */
+  char *data;  /* of the rings, in the same order */
+};
+
+/* A message on its way: where it is in a ring's header and in its bytes. */
+typedef struct Message {
+  uint64_t left; /* bytes still to go */
+  int header;    /* bytes of the length that have gone */
+  uint64_t length;
+} Message;
+
+typedef struct Local {
+  MoertLocal *l;
+  Message *out, *in; /* by place, of the exchange at work */
+  int *pidfd;        /* by rank, -1 where the system has none */
+  RtExchange **queue;
+  int n_queue, cap_queue;
+  int looks;
+} Local;
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static size_t round_up(size_t n, size_t to) {
+  return (n + to - 1) / to * to;
+}
+
+/* Few ranks get long rings, many short ones. */
+static uint64_t ring_bytes(int ranks) {
+  uint64_t bytes = 256 << 10;
+  while (bytes > 16 << 10 && bytes * (uint64_t)(ranks * ranks) > 32 << 20)
+    bytes /= 2;
+  return bytes;
+}
+
+MoertStatus moert_local_new(int ranks, MoertLocal **out) {
+  *out = NULL;
+  if (ranks < 1 || ranks > MOST_RANKS)
+    return rt_fail(MOERT_INVALID, "%d ranks on one machine: between 1 and %d",
+                   ranks, MOST_RANKS);
+  MoertLocal *l;
+  RT_TRY(RT_NEW(&l, 1));
+  size_t n = (size_t)ranks * (size_t)ranks, ring = ring_bytes(ranks);
+  size_t head = round_up(sizeof(Shared) + (size_t)ranks * sizeof(Seat), 4096);
+  size_t rings = round_up(n * sizeof(Ring), 4096);
+  l->bytes = head + rings + n * ring;
+  char *p = mmap(NULL, l->bytes, PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) {
+    free(l);
+    return rt_fail(MOERT_NO_MEMORY, "no %zu bytes of shared memory: %s",
+                   head + rings + n * ring, strerror(errno));
+  }
+  l->shared = (Shared *)(void *)p;
+  l->rings = (Ring *)(void *)(p + head);
+  l->data = p + head + rings;
+  l->shared->ranks = ranks;
+  l->shared->ring_bytes = ring;
+  *out = l;
+  return MOERT_OK;
+}
+
+void moert_local_free(MoertLocal *l) {
+  if (!l) return;
+  munmap(l->shared, l->bytes);
+  free(l);
+}
+
+/* ---- bells --------------------------------------------------------------- */
+
+static void ring_bell(Seat *s) {
+  atomic_fetch_add(&s->bell, 1);
+  if (atomic_load(&s->asleep))
+    syscall(SYS_futex, &s->bell, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static void ring_all(Shared *s) {
+  for (int r = 0; r < s->ranks; r++)
+    ring_bell(&s->seats[r]);
+}
+
+static void sleep_until(Seat *s, unsigned seen) {
+  struct timespec nap = {.tv_nsec = NAP_MS * 1000000L};
+  atomic_store(&s->asleep, 1);
+  if (atomic_load(&s->bell) == seen)
+    syscall(SYS_futex, &s->bell, FUTEX_WAIT, seen, &nap, NULL, 0);
+  atomic_store(&s->asleep, 0);
+}
+
+/* ---- what went wrong ----------------------------------------------------- */
+
+/* Writes down what happened to a rank, where nothing is yet. */
+static bool note_failure(Shared *s, int rank, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
+static bool note_failure(Shared *s, int rank, const char *fmt, ...) {
+  int none = 0;
+  if (!atomic_compare_exchange_strong(&s->failing, &none, 1)) return false;
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(s->text, sizeof s->text, fmt, ap);
+  va_end(ap);
+  s->failed_rank = rank;
+  atomic_store(&s->failing, 2);
+  ring_all(s);
+  return true;
+}
+
+/* Waits for the text where another rank is writing it. */
+static bool has_failed(Shared *s) {
+  if (atomic_load(&s->failing) == 0) return false;
+  for (int i = 0; i < 1000 && atomic_load(&s->failing) == 1; i++)
+    sched_yield(); /* it may have been killed just then */
+  return true;
+}
+
+static MoertStatus lost(Shared *s, const char *what) {
+  return rt_fail(MOERT_RANK_LOST, "%s: %s", what,
+                 atomic_load(&s->failing) == 2 ? s->text : "a rank is lost");
+}
+
+void moert_local_lost(MoertLocal *l, int rank, const char *how) {
+  note_failure(l->shared, rank, "rank %d %s", rank, how);
+}
+
+static int local_fail(MoertComm *c, const char *text) {
+  Shared *s = ((Local *)c->state)->l->shared;
+  char whole[TEXT];
+  snprintf(whole, sizeof whole, "rank %d has failed: %s", c->rank, text);
+  if (note_failure(s, c->rank, "%s", whole)) return 1;
+  const char *colon = strstr(s->text, "failed: ");
+  return !colon || strcmp(colon + strlen("failed: "),
+                          strstr(whole, "failed: ") + strlen("failed: "));
+}
+
+/* A process that is no more and has not said good-bye; -1: none. */
+static int find_dead(const MoertComm *c) {
+  const Local *t = c->state;
+  for (int r = 0; r < c->size; r++) {
+    struct pollfd p = {.fd = t->pidfd[r], .events = POLLIN};
+    if (r == c->rank || t->pidfd[r] < 0) continue;
+    if (poll(&p, 1, 0) > 0) return r;
+  }
+  return -1;
+}
+
+static bool is_open(const Local *t, int place) {
+  return t->in[place].left || t->in[place].header < 8 || t->out[place].left ||
+         t->out[place].header < 8;
+}
+
+/* Whom to blame: of the group, who has begun the fewest exchanges; among
+ * equals one that does not wait itself, and that we wait for. */
+static int find_slowest(const MoertComm *c, const RtExchange *x) {
+  const Local *t = c->state;
+  const Seat *seats = t->l->shared->seats;
+  int slowest = -1;
+  unsigned long long best = 0;
+  for (int i = 0; i < x->n; i++) {
+    const Seat *s = &seats[x->ranks[i]];
+    if (i == x->me) continue;
+    unsigned long long rank_of = atomic_load(&s->exchanges) * 4 +
+                                 (atomic_load(&s->waiting) ? 2 : 0) +
+                                 (is_open(t, i) ? 0 : 1);
+    if (slowest < 0 || rank_of < best) {
+      slowest = x->ranks[i];
+      best = rank_of;
+    }
+  }
+  return slowest;
+}
+
+static void note_timeout(const MoertComm *c, const RtExchange *x) {
+  Shared *s = ((Local *)c->state)->l->shared;
+  int r = find_slowest(c, x);
+  const Seat *seat = &s->seats[r];
+  char what[WHAT];
+  snprintf(what, sizeof what, "%s", seat->what);
+  if (atomic_load(&seat->waiting))
+    note_failure(s, r, "rank %d has not answered for %g s; it waits in %s", r,
+                 c->timeout, what);
+  else
+    note_failure(s, r, "rank %d has not come for %g s; %s%s", r, c->timeout,
+                 what[0] ? "its last exchange was " : "it has exchanged nothing",
+                 what);
+}
+
+/* A wait without news. What counts is the time that this rank could run: a
+ * machine that stands still makes nobody late. */
+typedef struct Watch {
+  double last;  /* when it woke up; 0: not yet */
+  double waited;
+  double death; /* when a process was seen to be no more; 0: not so */
+} Watch;
+
+/* After some time without news: whether there will be any. */
+static MoertStatus look_for_trouble(MoertComm *c, const RtExchange *x,
+                                    Watch *w) {
+  Shared *s = ((Local *)c->state)->l->shared;
+  double t = now(), nap = t - w->last, most = 5 * NAP_MS / 1e3;
+  if (has_failed(s)) return lost(s, x->what);
+  if (w->last > 0 && nap < NAP_MS / 2e3) return MOERT_OK;
+  if (w->last > 0) w->waited += nap < most ? nap : most;
+  w->last = t;
+  int dead = find_dead(c);
+  if (dead < 0) w->death = 0;
+  if (dead >= 0 && w->death == 0) w->death = t;
+  if (dead >= 0 && t - w->death > GRACE_MS / 1e3)
+    note_failure(s, dead, atomic_load(&s->seats[dead].state) == SEAT_LEFT
+                              ? "rank %d has ended before the others"
+                              : "rank %d has died", dead);
+  else if (w->waited > c->timeout)
+    note_timeout(c, x);
+  return has_failed(s) ? lost(s, x->what) : MOERT_OK;
+}
+
+/* ---- moving bytes -------------------------------------------------------- */
+
+/* Bytes [at, at + n) of a ring lie side by side up to its end. */
+static uint64_t side_by_side(uint64_t at, uint64_t n, uint64_t size) {
+  uint64_t to_end = size - (at & (size - 1));
+  return n < to_end ? n : to_end;
+}
+
+static bool push(const Local *t, int from, int to, Message *m, RtStream *s) {
+  const Shared *sh = t->l->shared;
+  size_t i = (size_t)from * (size_t)sh->ranks + (size_t)to;
+  Ring *ring = &t->l->rings[i];
+  char *data = t->l->data + i * sh->ring_bytes;
+  uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+  uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
+  uint64_t room = sh->ring_bytes - (head - tail), moved = 0;
+  while (m->header < 8 && room > moved) {
+    data[(head + moved++) & (sh->ring_bytes - 1)] =
+        ((const char *)&m->length)[m->header++];
+  }
+  uint64_t limit = moved + PORTION < room ? moved + PORTION : room;
+  while (m->header == 8 && m->left && moved < limit) {
+    uint64_t at = head + moved;
+    uint64_t n = side_by_side(at, limit - moved, sh->ring_bytes);
+    n = (uint64_t)rt_stream_read(s, data + (at & (sh->ring_bytes - 1)),
+                                 (int64_t)(n < m->left ? n : m->left));
+    m->left -= n;
+    moved += n;
+  }
+  if (moved)
+    atomic_store_explicit(&ring->head, head + moved, memory_order_release);
+  return moved > 0;
+}
+
+static bool pull(const Local *t, int from, int to, Message *m, RtStream *s) {
+  const Shared *sh = t->l->shared;
+  size_t i = (size_t)from * (size_t)sh->ranks + (size_t)to;
+  Ring *ring = &t->l->rings[i];
+  const char *data = t->l->data + i * sh->ring_bytes;
+  uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+  uint64_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
+  uint64_t there = head - tail, moved = 0;
+  while (m->header < 8 && there > moved)
+    ((char *)&m->length)[m->header++] =
+        data[(tail + moved++) & (sh->ring_bytes - 1)];
+  uint64_t limit = moved + PORTION < there ? moved + PORTION : there;
+  bool as_expected = m->length == (uint64_t)s->total;
+  while (m->header == 8 && as_expected && m->left && moved < limit) {
+    uint64_t at = tail + moved;
+    uint64_t n = side_by_side(at, limit - moved, sh->ring_bytes);
+    n = (uint64_t)rt_stream_write(s, data + (at & (sh->ring_bytes - 1)),
+                                  (int64_t)(n < m->left ? n : m->left));
+    m->left -= n;
+    moved += n;
+  }
+  if (moved)
+    atomic_store_explicit(&ring->tail, tail + moved, memory_order_release);
+  return moved > 0;
+}
+
+static MoertStatus check_length(const MoertComm *c, const RtExchange *x,
+                                int place) {
+  const Local *t = c->state;
+  const Message *m = &t->in[place];
+  if (m->header < 8 || m->length == (uint64_t)x->recv[place].total)
+    return MOERT_OK;
+  note_failure(t->l->shared, c->rank,
+               "rank %d sends %llu bytes where rank %d expects %lld: they do "
+               "not run the same program",
+               x->ranks[place], (unsigned long long)m->length, c->rank,
+               (long long)x->recv[place].total);
+  return lost(t->l->shared, x->what);
+}
+
+/* One go round all partners. */
+static MoertStatus go_round(MoertComm *c, RtExchange *x, bool *moved,
+                            bool *open) {
+  Local *t = c->state;
+  *moved = *open = false;
+  for (int k = 1; k < x->n; k++) {
+    int to = (x->me + k) % x->n, from = (x->me + x->n - k) % x->n;
+    if (push(t, c->rank, x->ranks[to], &t->out[to], &x->send[to])) {
+      *moved = true;
+      ring_bell(&t->l->shared->seats[x->ranks[to]]);
+    }
+    if (pull(t, x->ranks[from], c->rank, &t->in[from], &x->recv[from])) {
+      *moved = true;
+      ring_bell(&t->l->shared->seats[x->ranks[from]]);
+    }
+    RT_TRY(check_length(c, x, from));
+  }
+  for (int i = 0; i < x->n; i++)
+    if (i != x->me && is_open(t, i)) *open = true;
+  return MOERT_OK;
+}
+
+static MoertStatus run(MoertComm *c, RtExchange *x) {
+  Local *t = c->state;
+  Seat *me = &t->l->shared->seats[c->rank];
+  Watch w = {0};
+  bool moved, open;
+  for (int looks = 0;; looks++) {
+    unsigned bell = atomic_load(&me->bell);
+    RT_TRY(go_round(c, x, &moved, &open));
+    if (!open) return MOERT_OK;
+    if (moved) {
+      w = (Watch){0};
+      looks = 0;
+      continue;
+    }
+    if (looks < t->looks) {
+      __builtin_ia32_pause();
+      continue;
+    }
+    sleep_until(me, bell);
+    RT_TRY(look_for_trouble(c, x, &w));
+  }
+}
+
+static void begin(const MoertComm *c, const RtExchange *x) {
+  Local *t = c->state;
+  Seat *me = &t->l->shared->seats[c->rank];
+  for (int i = 0; i < x->n; i++) {
+    uint64_t out = (uint64_t)x->send[i].total;
+    t->out[i] = (Message){.left = out, .length = out};
+    t->in[i] = (Message){.left = (uint64_t)x->recv[i].total};
+  }
+  snprintf(me->what, sizeof me->what, "%s", x->what);
+  atomic_store(&me->waiting, true);
+  atomic_fetch_add(&me->exchanges, 1);
+}
+
+/* ---- the transport ------------------------------------------------------- */
+
+/* Nothing moves before someone waits: there is no one else to move it. */
+static MoertStatus local_start(MoertComm *c, RtExchange *x) {
+  Local *t = c->state;
+  if (t->n_queue == t->cap_queue) {
+    int cap = t->cap_queue ? 2 * t->cap_queue : 8;
+    RtExchange **more = realloc(t->queue, (size_t)cap * sizeof(*more));
+    if (!more) return rt_fail(MOERT_NO_MEMORY, "out of memory");
+    t->queue = more;
+    t->cap_queue = cap;
+  }
+  t->queue[t->n_queue++] = x;
+  return MOERT_OK;
+}
+
+/* All that were started before go first: the order is everyone's. */
+static MoertStatus local_wait(MoertComm *c, RtExchange *x) {
+  Local *t = c->state;
+  Seat *me = &t->l->shared->seats[c->rank];
+  int last = 0;
+  while (last < t->n_queue && t->queue[last] != x)
+    last++;
+  if (last == t->n_queue) return MOERT_OK; /* with one waited for before */
+  for (int i = 0; i <= last; i++) {
+    begin(c, t->queue[i]);
+    MoertStatus st = run(c, t->queue[i]);
+    atomic_store(&me->waiting, false);
+    RT_TRY(st);
+  }
+  t->n_queue -= last + 1;
+  memmove(t->queue, t->queue + last + 1, (size_t)t->n_queue * sizeof(*t->queue));
+  return MOERT_OK;
+}
+
+static void local_close(MoertComm *c) {
+  Local *t = c->state;
+  Shared *s = t->l->shared;
+  atomic_store(&s->seats[c->rank].state, SEAT_LEFT);
+  ring_all(s);
+  for (int r = 0; t->pidfd && r < c->size; r++)
+    if (t->pidfd[r] >= 0) close(t->pidfd[r]);
+  free(t->pidfd);
+  free(t->in);
+  free(t->out);
+  free(t->queue);
+  free(t);
+  free(c);
+}
+
+static const RtTransport transport = {local_start, local_wait, local_fail,
+                                      local_close};
+
+/* ---- joining ------------------------------------------------------------- */
+
+static MoertStatus wait_for_all(MoertComm *c) {
+  Shared *s = ((Local *)c->state)->l->shared;
+  Seat *me = &s->seats[c->rank];
+  double start = now();
+  for (int r = 0; r < c->size; r++)
+    while (atomic_load(&s->seats[r].state) == SEAT_EMPTY) {
+      if (has_failed(s)) return lost(s, "joining");
+      if (now() - start > c->timeout) {
+        note_failure(s, r, "rank %d has not started within %g s", r,
+                     c->timeout);
+        return lost(s, "joining");
+      }
+      unsigned bell = atomic_load(&me->bell);
+      if (atomic_load(&s->seats[r].state) == SEAT_EMPTY) sleep_until(me, bell);
+    }
+  return MOERT_OK;
+}
+
+static MoertStatus take_seat(MoertComm *c) {
+  Local *t = c->state;
+  Shared *s = t->l->shared;
+  Seat *me = &s->seats[c->rank];
+  RT_TRY(RT_NEW(&t->in, c->size));
+  RT_TRY(RT_NEW(&t->out, c->size));
+  RT_TRY(RT_NEW(&t->pidfd, c->size));
+  for (int r = 0; r < c->size; r++)
+    t->pidfd[r] = -1;
+  int empty = SEAT_EMPTY;
+  atomic_store(&me->pid, (int)getpid());
+  if (!atomic_compare_exchange_strong(&me->state, &empty, SEAT_TAKEN))
+    return rt_fail(MOERT_INVALID, "rank %d has joined before", c->rank);
+  ring_all(s);
+  RT_TRY(wait_for_all(c));
+  for (int r = 0; r < c->size; r++) /* -1 where the system has no such thing */
+    if (r != c->rank)
+      t->pidfd[r] = (int)syscall(SYS_pidfd_open,
+                                 atomic_load(&s->seats[r].pid), 0);
+  return MOERT_OK;
+}
+
+MoertStatus moert_local_join(MoertLocal *l, int rank, double timeout,
+                             MoertComm **out) {
+  *out = NULL;
+  int ranks = l->shared->ranks;
+  if (rank < 0 || rank >= ranks)
+    return rt_fail(MOERT_INVALID, "rank %d of %d", rank, ranks);
+  MoertComm *c;
+  Local *t;
+  RT_TRY(RT_NEW(&c, 1));
+  MoertStatus st = RT_NEW(&t, 1);
+  if (st != MOERT_OK) {
+    free(c);
+    return st;
+  }
+  *c = (MoertComm){.transport = &transport, .rank = rank, .size = ranks,
+                   .timeout = timeout > 0 ? timeout : RT_TIMEOUT, .state = t};
+  t->l = l;
+  t->looks = ranks <= rt_cpu_cores() ? LOOKS : 0;
+  st = take_seat(c);
+  if (st == MOERT_OK)
+    *out = c;
+  else
+    local_close(c);
+  return st;
+}

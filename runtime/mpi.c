@@ -1,0 +1,126 @@
+/* mpi.c: ranks started by mpirun or srun.
+ *
+ * MPI is a plug-in, so that this library starts where there is none: a library
+ * beside it, loaded when it is asked for, which alone knows MPI's headers. The
+ * messages are those of comm.c, point to point, so sums are the same as over
+ * shared memory, bit for bit. What MPI does not do is done here: to notice a
+ * rank that does not answer. */
+#include "rt.h"
+
+#include <dlfcn.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef struct MpiState {
+  void *library;
+  const RtMpi *mpi;
+  bool failed, crowded;
+} MpiState;
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static MoertStatus lost(MoertComm *c, const RtExchange *x, const char *why) {
+  ((MpiState *)c->state)->failed = true;
+  return rt_fail(MOERT_RANK_LOST, "%s: %s", x->what, why);
+}
+
+static MoertStatus mpi_start(MoertComm *c, RtExchange *x) {
+  char why[RT_WHY];
+  const RtMpi *mpi = ((MpiState *)c->state)->mpi;
+  return mpi->start(x, why) ? MOERT_OK : lost(c, x, why);
+}
+
+static MoertStatus mpi_wait(MoertComm *c, RtExchange *x) {
+  enum { LOOKS = 1000 };
+  const MpiState *s = c->state;
+  char why[RT_WHY];
+  double last = 0, waited = 0;
+  for (int looks = 0;; looks++) {
+    int got = s->mpi->test(x, why);
+    if (got == RT_MPI_DONE) return MOERT_OK;
+    if (got == RT_MPI_FAILED) return lost(c, x, why);
+    if (got == RT_MPI_MOVED) waited = 0;
+    if (s->crowded) sched_yield();
+    if (looks % LOOKS) continue;
+    double t = now(), step = t - last; /* a machine may stand still */
+    if (last > 0) waited += step < 0.1 ? step : 0.1;
+    last = t;
+    if (waited < c->timeout) continue;
+    snprintf(why, sizeof why, "rank %d has not answered for %g s",
+             x->ranks[s->mpi->missing(x)], c->timeout);
+    return lost(c, x, why);
+  }
+}
+
+static int mpi_fail(MoertComm *c, const char *text) {
+  (void)text;
+  ((MpiState *)c->state)->failed = true;
+  return 1;
+}
+
+/* After a failure the others may wait for ever: only to end without a good-bye
+ * tells mpirun to end them. */
+static void mpi_close(MoertComm *c) {
+  MpiState *s = c->state;
+  if (!s->failed) s->mpi->close();
+  free(s);
+  free(c);
+}
+
+static const RtTransport transport = {mpi_start, mpi_wait, mpi_fail,
+                                      mpi_close};
+
+/* ---- loading ------------------------------------------------------------- */
+
+/* The plug-in's path: beside the library or program that this code is in. */
+static void plugin_path(char *path, size_t bytes) {
+  Dl_info info;
+  const char *own =
+      dladdr((const void *)&transport, &info) ? info.dli_fname : "";
+  const char *slash = strrchr(own, '/');
+  snprintf(path, bytes, "%.*slibmoert-mpi.so",
+           slash ? (int)(slash - own) + 1 : 0, own);
+}
+
+static MoertStatus load(MpiState *s) {
+  char path[4096];
+  plugin_path(path, sizeof path);
+  /* MPI's own plug-ins look for its symbols among all: global. */
+  s->library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+  if (!s->library)
+    return rt_fail(MOERT_UNSUPPORTED,
+                   "no MPI: %s; a build with MPI's headers (Debian: "
+                   "libopenmpi-dev) has it",
+                   dlerror());
+  s->mpi = dlsym(s->library, "moert_mpi");
+  if (s->mpi && s->mpi->version == RT_MPI_VERSION) return MOERT_OK;
+  return rt_fail(MOERT_UNSUPPORTED, "%s is of another version", path);
+}
+
+MoertStatus moert_mpi_open(double timeout, MoertComm **out) {
+  *out = NULL;
+  MoertComm *c;
+  MpiState *s;
+  char why[RT_WHY];
+  RT_TRY(RT_NEW(&c, 1));
+  MoertStatus st = RT_NEW(&s, 1);
+  if (st == MOERT_OK) st = load(s);
+  if (st == MOERT_OK && !s->mpi->open(&c->rank, &c->size, &s->crowded, why))
+    st = rt_fail(MOERT_UNSUPPORTED, "MPI does not start: %s", why);
+  if (st != MOERT_OK) {
+    free(s);
+    free(c);
+    return st;
+  }
+  c->transport = &transport;
+  c->timeout = timeout > 0 ? timeout : RT_TIMEOUT;
+  c->state = s;
+  *out = c;
+  return MOERT_OK;
+}

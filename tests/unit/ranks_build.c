@@ -1,0 +1,269 @@
+/* ranks_build.c: compiled exchanges by real ranks against virtual ones: the same
+ * text, the same operands, processes over shared memory on one side and the
+ * interpreter on the other. What has no products in it agrees bit for bit. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../../codegen/codegen.h"
+#include "../../passes/pass.h"
+#include "../../runtime/moert.h"
+#include "check.h"
+#include "random_graph.h"
+
+enum { MOST_RANKS = 8, WHY = 1024 };
+
+typedef struct Case {
+  const char *name, *mesh, *text;
+  double tol; /* by norm; 0: bit for bit */
+  int below;  /* integer inputs are in [0, below) */
+} Case;
+
+static const Case cases[] = {
+    {"dense", "dev=4",
+     "(%x: f32[8, 12] = input \"x\", %y: f32[3, 4] = input \"x\") {\n"
+     "  %r = rank {axes=\"dev\"} : i32[]\n"
+     "  %s = local_slice %x, %r {dim=1, parts=4} : f32[8, 3]\n"
+     "  %t = transpose %s {map=\"ab->ba\"} : f32[3, 8]\n"
+     "  %a, %b = all_reduce %t, %y {axes=\"dev\", op=\"sum\"}"
+     " : f32[3, 8], f32[3, 4]\n"
+     "  %g = all_gather %b {axes=\"dev\", dim=1} : f32[3, 16]\n"
+     "  %m = mul %g, %g : f32[3, 16]\n"
+     "  %e = reduce_scatter %m {axes=\"dev\", dim=1, op=\"sum\"} : f32[3, 4]\n"
+     "  %f = all_to_all %x {axes=\"dev\", split=0, concat=1} : f32[2, 48]\n"
+     "  %h = permute %f {axes=\"dev\", to=[2, 0, 3, 1]} : f32[2, 48]\n"
+     "  %n = neg %h : f32[2, 48]\n"
+     "  return probe \"a\" = %a, probe \"e\" = %e, probe \"n\" = %n, "
+     "probe \"r\" = %r, probe \"s\" = %s\n}\n", 0, 0},
+    {"two axes", "data=2, expert=3",
+     "(%x: f32[6, 6] = input \"x\", %i: i32[5] = input \"x\") {\n"
+     "  %p = all_reduce %x {axes=\"expert\", op=\"sum\"} : f32[6, 6]\n"
+     "  %q = all_reduce %p {axes=\"data\", op=\"max\"} : f32[6, 6]\n"
+     "  %s = sub %p, %q : f32[6, 6]\n"
+     "  %g = all_gather %s {axes=\"expert,data\", dim=0} : f32[36, 6]\n"
+     "  %a = all_to_all %g {axes=\"data,expert\", split=0, concat=0}"
+     " : f32[36, 6]\n"
+     "  %d = all_reduce %i {axes=\"data,expert\", op=\"sum\"} : i32[5]\n"
+     "  %r = rank {axes=\"expert,data\"} : i32[]\n"
+     "  return probe \"a\" = %a, probe \"d\" = %d, probe \"r\" = %r\n}\n",
+     0, 1000},
+    {"in a loop", "dev=2",
+     "(%h: f32[4] = input \"x\", %u: f32[5, 4] = input \"x\") {\n"
+     "  %e, %ys = scan %h, %u {carries=1, scanned=1, length=5, reverse=false}"
+     " (%t: i32[], %hp: f32[4], %ut: f32[4]) {\n"
+     "    %s = add %hp, %ut : f32[4]\n"
+     "    %g = all_reduce %s {axes=\"dev\", op=\"max\"} : f32[4]\n"
+     "    %k = mul %g, %s : f32[4]\n"
+     "    %f = reduce_scatter %k {axes=\"dev\", dim=0, op=\"min\"} : f32[2]\n"
+     "    %n = all_gather %f {axes=\"dev\", dim=0} : f32[4]\n"
+     "    %o = tanh %n : f32[4]\n"
+     "    yield %o, %k\n"
+     "  } : f32[4], f32[5, 4]\n"
+     "  return probe \"e\" = %e, probe \"ys\" = %ys\n}\n", 1e-6, 0},
+    {"in place", "dev=3",
+     "(%x: f32[1000] = input \"x\") {\n"
+     "  %y = mul %x, %x : f32[1000]\n"
+     "  %z = all_reduce %y {axes=\"dev\", op=\"sum\"} : f32[1000]\n"
+     "  %w = sub %z, %x : f32[1000]\n"
+     "  %v = all_reduce %w {axes=\"dev\", op=\"sum\"} : f32[1000]\n"
+     "  return probe \"v\" = %v\n}\n", 0, 0},
+    {"experts on other ranks", "dev=4",
+     "(%x: f32[30, 6] = input \"x\", %ids: i32[30, 2] = input \"x\","
+     " %w: f32[2, 6, 5] = input \"x\", %v: f32[2, 5, 6] = input \"x\") {\n"
+     "  %o, %slot, %src = route %ids {experts=8} : i32[9], i32[30, 2], i32[60]\n"
+     "  %d = rows_gather %x, %src, %o {choices=2} : f32[8, r<=60, 6]\n"
+     "  %lo = slice %o {dim=0, start=0, size=8} : i32[8]\n"
+     "  %hi = slice %o {dim=0, start=1, size=8} : i32[8]\n"
+     "  %n = sub %hi, %lo : i32[8]\n"
+     "  %m = all_to_all %n {axes=\"dev\", split=0, concat=0} : i32[8]\n"
+     "  %got = reshape %m : i32[4, 2]\n"
+     "  %c = reduce_sum %got {map=\"pm->m\"} : i32[2]\n"
+     "  %e = cumsum %c {exclusive=false, reverse=false} : i32[2]\n"
+     "  %theirs = pad %e {dim=0, lo=1, hi=0} : i32[3]\n"
+     "  %there = rows_send %d, %o, %got, %theirs {axes=\"dev\", rows=240}"
+     " : f32[2, r<=240, 6]\n"
+     "  %h = contract %there, %w {map=\"nrd,ndh->nrh\"} : f32[2, r<=240, 5]\n"
+     "  %a = mul %h, %h : f32[2, r<=240, 5]\n"
+     "  %y = contract %a, %v {map=\"nrh,nhd->nrd\"} : f32[2, r<=240, 6]\n"
+     "  %back = rows_return %y, %o, %got, %theirs {axes=\"dev\", rows=60}"
+     " : f32[8, r<=60, 6]\n"
+     "  %out = rows_combine %back, %slot : f32[30, 6]\n"
+     "  %dw = contract %there, %a {map=\"nrd,nrh->ndh\"} : f32[2, 6, 5]\n"
+     "  return probe \"out\" = %out, probe \"dw\" = %dw, probe \"t\" = %theirs"
+     "\n}\n", 1e-5, 8},
+};
+
+/* ---- operands and results ------------------------------------------------ */
+
+typedef struct Run {
+  Ctx cx;
+  Module *m;
+  Entry *e;
+  int ranks;
+  Tensor **ins[MOST_RANKS], **outs[MOST_RANKS];
+  char *got[MOST_RANKS]; /* shared: results of the real ranks, one a slot */
+  char (*whys)[WHY];
+  size_t bytes; /* of one rank's results */
+} Run;
+
+static void *shared(size_t bytes) {
+  void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) abort();
+  return p;
+}
+
+static void draw(Run *r, const Case *c) {
+  for (int k = 0; k < r->ranks; k++) {
+    r->ins[k] = NEW_ARRAY(&r->cx.perm, Tensor *, r->e->ins.len);
+    r->outs[k] = NEW_ARRAY(&r->cx.perm, Tensor *, r->e->outs.len);
+    random_inputs(r->e, 100 + (uint64_t)k, &r->cx.perm, r->ins[k]);
+    for (uint32_t i = 0; i < r->e->ins.len; i++) {
+      Tensor *t = r->ins[k][i];
+      for (int64_t j = 0; c->below && j < type_elements(&t->type); j++)
+        if (dtype_info[t->type.dtype].kind == DK_INT)
+          t->data[j] = fmod(fabs(t->data[j]), c->below);
+    }
+  }
+}
+
+static bool evaluate(Run *r) {
+  Tensor *const *ins[MOST_RANKS];
+  for (int k = 0; k < r->ranks; k++)
+    ins[k] = r->ins[k];
+  Eval ev = {.cx = &r->cx, .mode = EVAL_TYPED};
+  return ir_eval_ranks(&ev, r->e, ins, r->outs, &r->cx.perm) == 0;
+}
+
+/* ---- real ranks ---------------------------------------------------------- */
+
+static MoertStatus step(Run *r, int rank, MoertComm *comm, const char *path) {
+  MoertModel *model;
+  MoertSession *s;
+  MoertSessionOptions o = {.threads = 1, .poison = 1, .comm = comm};
+  MoertStatus st = moert_open(path, &model);
+  if (st == MOERT_OK) st = moert_session(model, &o, &s);
+  if (st != MOERT_OK) return st;
+  const MoertEntry *e = &moert_desc(model)->entries[0];
+  for (int turn = 0; turn < 2 && st == MOERT_OK; turn++) {
+    for (uint32_t i = 0; i < r->e->ins.len; i++)
+      tensor_to_bytes(r->ins[rank][i],
+                      moert_address(s, 0, &e->ins[i].ref, NULL));
+    st = moert_step(s, e->name);
+  }
+  char *to = r->got[rank];
+  for (uint32_t i = 0; i < r->e->outs.len && st == MOERT_OK; i++) {
+    size_t n = (size_t)type_bytes(&r->outs[rank][i]->type);
+    memcpy(to, moert_address(s, 0, &e->outs[i].ref, NULL), n);
+    to += n;
+  }
+  moert_session_free(s);
+  moert_close(model);
+  return st;
+}
+
+static void be_rank(Run *r, MoertLocal *l, int rank, const char *path) {
+  MoertComm *comm;
+  MoertStatus st = moert_local_join(l, rank, 60, &comm);
+  if (st == MOERT_OK) st = step(r, rank, comm, path);
+  if (st != MOERT_OK)
+    snprintf(r->whys[rank], WHY, "rank %d: %s", rank, moert_error());
+  _exit(0);
+}
+
+static bool run_real(Run *r, const char *path, Buf *why) {
+  MoertLocal *l;
+  if (moert_local_new(r->ranks, &l)) return false;
+  fflush(stdout);
+  for (int k = 0; k < r->ranks; k++)
+    if (fork() == 0) be_rank(r, l, k, path);
+  while (wait(NULL) > 0)
+    ;
+  moert_local_free(l);
+  for (int k = 0; k < r->ranks; k++)
+    if (r->whys[k][0] && !why->len) buf_add(why, r->whys[k]);
+  return !why->len;
+}
+
+/* ---- comparing ----------------------------------------------------------- */
+
+static void compare(Run *r, double tol, Buf *why) {
+  for (int k = 0; k < r->ranks; k++) {
+    const char *from = r->got[k];
+    for (uint32_t i = 0; i < r->e->outs.len && !why->len; i++) {
+      Tensor *want = r->outs[k][i];
+      Tensor *got = tensor_new(&r->cx.perm, want->type);
+      tensor_from_bytes(got, from);
+      from += type_bytes(&want->type);
+      double d = 0, n = 0;
+      for (int64_t j = 0; j < type_elements(&want->type); j++) {
+        d += pow(got->data[j] - want->data[j], 2);
+        n += pow(want->data[j], 2);
+      }
+      if (!(sqrt(d) <= tol * sqrt(n)))
+        buf_fmt(why, "rank %d: %s is off by %g of %g", k,
+                r->e->outs.data[i].name, sqrt(d), sqrt(n));
+    }
+  }
+}
+
+static bool build(Run *r, const char *path, int opt_level) {
+  Pipeline p = {.options = {.opt_level = opt_level, .precision = DT_f32},
+                .from = "recompute"}; /* it speaks of one rank's parts */
+  CodegenOptions o = {
+      .cpu = "native", .opt_level = 2, .flags = "", .source_hash = "0"};
+  return pass_run(&p, r->m) && cg_library(r->m, &o, path);
+}
+
+static void new_run(Run *r, const Case *c) {
+  Buf b = {0};
+  buf_fmt(&b, "moec-ir 1\nmesh {%s}\nentry @main%s", c->mesh, c->text);
+  uint32_t file = source_add(&r->cx, "case.ir", b.data, b.len);
+  r->m = ir_read(&r->cx, file);
+  buf_free(&b);
+  if (!r->m) return;
+  r->e = r->m->entries.data[0];
+  r->ranks = (int)mesh_devices(r->m);
+  for (uint32_t i = 0; i < r->e->outs.len; i++)
+    r->bytes += (size_t)type_bytes(&r->e->region->results.data[i]->type);
+  r->whys = shared(sizeof(*r->whys) * MOST_RANKS);
+  for (int k = 0; k < r->ranks; k++)
+    r->got[k] = shared(r->bytes);
+}
+
+static void run_case(const Case *c, int opt_level) {
+  char name[128], path[256];
+  const char *dir = getenv("TMPDIR");
+  Run *r = calloc(1, sizeof *r);
+  Buf why = {0};
+  snprintf(name, sizeof name, "ranks build: %s -O%d", c->name, opt_level);
+  snprintf(path, sizeof path, "%s/moec-ranks-%d.so", dir ? dir : "/tmp",
+           (int)getpid());
+  new_run(r, c);
+  bool ok = r->m != NULL;
+  if (ok) {
+    draw(r, c);
+    ok = evaluate(r) && build(r, path, opt_level) && run_real(r, path, &why);
+  }
+  if (ok) compare(r, c->tol, &why);
+  if (r->cx.errors) diag_print(&r->cx, stdout);
+  CHECK(name, ok && !why.len, "%s", why.data ? why.data : "it failed");
+  for (int k = 0; r->m && k < r->ranks; k++)
+    munmap(r->got[k], r->bytes);
+  if (r->m) munmap(r->whys, sizeof(*r->whys) * MOST_RANKS);
+  unlink(path);
+  buf_free(&why);
+  ctx_free(&r->cx);
+  free(r);
+}
+
+int main(void) {
+  for (size_t i = 0; i < COUNT_OF(cases); i++) {
+    run_case(&cases[i], 0);
+    run_case(&cases[i], 2);
+  }
+  return failures > 0;
+}
