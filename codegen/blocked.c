@@ -1,9 +1,9 @@
 /* blocked.c: products as a register-blocked kernel.
  *
- * The kernel is 12 rows by two vectors of sums, over a panel of the right
- * operand that is first packed into scratch, so that it is the same whichever
- * way that operand lies. Depth is cut into blocks; the sums of a panel wait in
- * scratch between them, which changes no bit of them, and for finish.c. */
+ * The kernel is 12 rows by two vectors of sums, over panels of the right
+ * operand that are first packed into scratch, so that it is the same whichever
+ * way that operand lies. Depth is cut into blocks; the sums wait in scratch
+ * between them, which changes no bit of them, and for finish.c. */
 #include "codegen.h"
 
 enum {
@@ -11,7 +11,9 @@ enum {
   COL_BLOCK = 256, /* columns of an item, at most */
   DEPTH = 256,     /* k of a packed panel */
   REST_ROWS = 4,   /* rows of the kernel for what is left of a block */
-  SUM_ROWS = ROW_BLOCK + REST_ROWS
+  SUM_ROWS = ROW_BLOCK + REST_ROWS,
+  AHEAD = 8, /* rows that packing asks for ahead of time */
+  MAX_LANES = 16
 };
 
 /* ---- the register-blocked kernel ---------------------------------------- */
@@ -21,8 +23,9 @@ typedef struct Gen {
   Dtype sum;        /* dtype of sums and panels */
   int lanes, width; /* of `sum`; columns of a panel */
   int rows;         /* of the kernel */
-  KBase base[CT_OUT], panel;
-  KBase sums; /* [panel][row - m_lo][width]; one panel where depth is one */
+  KBase base[CT_OUT];
+  KBase right; /* packed [panel][k - k_lo][width] */
+  KBase sums;  /* [panel][row - m_lo][width] */
   KBase left;      /* packed rows [k - k_lo][row - m_lo], where packs_left */
   bool packs_left; /* the left operand's depth is not contiguous */
 } Gen;
@@ -40,37 +43,87 @@ static KVal *row_at(Gen *g, int side, KVal *row) {
   return ct_at(g->at.b, g->at.offset[side], row, g->at.p->m.stride[side]);
 }
 
-/* panel[k - k_lo][0..width) = right[k][n..n + width); columns from `valid` on
- * are zeros. */
-static void pack_panel(Gen *g, KVal *n, int64_t valid) {
+/* Where row k of the panel that column n is in is packed. */
+static KVal *packed_at(Gen *g, KVal *n, KVal *k) {
   KBuild *b = g->at.b;
-  int64_t sk = g->at.p->k.stride[CT_RIGHT], sn = g->at.p->n.stride[CT_RIGHT];
-  KVal *from = ct_at(b, g->at.offset[CT_RIGHT], n, sn);
-  KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, 1);
-  KVal *k = kb_iv(b, loop);
-  KVal *at = ct_at(b, from, k, sk);
-  KVal *to = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, k, g->at.k_lo), g->width);
-  for (int64_t i = 0; i < g->width; i += g->lanes) {
-    KVal *first = kb_alu_c(b, A_ADD, at, i * sn), *v;
-    if (i + g->lanes > valid) {
-      for (int64_t j = i; j < i + g->lanes; j++) {
-        v = j < valid ? kb_load(b, g->base[CT_RIGHT],
-                                kb_alu_c(b, A_ADD, at, j * sn), 1)
-                      : kb_const(b, g->at.p->dtype, 0);
-        kb_store(b, g->panel, kb_alu_c(b, A_ADD, to, j), cast_to(b, v, g->sum));
-      }
-      continue;
-    }
-    if (sn == 1) {
-      v = kb_load(b, g->base[CT_RIGHT], first, g->lanes);
-    } else {
-      KVal *lanes = kb_lanes(b, kb_const(b, DT_i32, 0), g->lanes);
-      KVal *step = kb_splat(b, kb_const(b, DT_i32, (double)sn), g->lanes);
-      v = kb_gather(b, g->base[CT_RIGHT], first,
-                    kb_op2(b, OP_mul, lanes, step));
-    }
-    kb_store(b, g->panel, kb_alu_c(b, A_ADD, to, i), cast_to(b, v, g->sum));
+  KVal *panel = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, n, g->at.n_lo), DEPTH);
+  return ct_at(b, panel, kb_alu(b, A_SUB, k, g->at.k_lo), g->width);
+}
+
+static KVal *right_at(Gen *g, KVal *n, KVal *k) {
+  const CtProduct *p = g->at.p;
+  KVal *at = ct_at(g->at.b, g->at.offset[CT_RIGHT], k, p->k.stride[CT_RIGHT]);
+  return ct_at(g->at.b, at, n, p->n.stride[CT_RIGHT]);
+}
+
+/* Of a right operand that runs along n: a panel's columns of row k. */
+static void pack_along(Gen *g, KVal *n, KVal *k) {
+  KBuild *b = g->at.b;
+  KVal *at = right_at(g, n, k), *to = packed_at(g, n, k);
+  kb_fetch(b, g->base[CT_RIGHT], right_at(g, n, kb_alu_c(b, A_ADD, k, AHEAD)));
+  for (int v = 0; v < g->width; v += g->lanes) {
+    KVal *count = ct_count(b, kb_alu_c(b, A_ADD, n, v), g->at.n_end, g->lanes);
+    KVal *x = kb_load_some(b, g->base[CT_RIGHT], kb_alu_c(b, A_ADD, at, v),
+                           count, g->lanes);
+    kb_store(b, g->right, kb_alu_c(b, A_ADD, to, v), cast_to(b, x, g->sum));
   }
+}
+
+/* Of one that runs along its depth: a vector of columns, as many rows. */
+static void pack_across(Gen *g, KVal *n, KVal *k) {
+  KBuild *b = g->at.b;
+  KVal *v[MAX_LANES];
+  KVal *depth = ct_count(b, k, g->at.k_hi, g->lanes);
+  for (int i = 0; i < g->lanes; i++) {
+    KVal *column = kb_alu_c(b, A_ADD, n, i);
+    KVal *some = ct_count(b, column, g->at.n_end, 1); /* 1, or 0 past the end */
+    KVal *count = kb_alu(b, A_MUL, depth, some);
+    v[i] = cast_to(b, kb_load_some(b, g->base[CT_RIGHT], right_at(g, column, k),
+                                   count, g->lanes),
+                   g->sum);
+  }
+  ct_transpose(b, v, g->lanes, 1);
+  KVal *first = ct_at(b, g->at.n_lo,
+                      kb_alu_c(b, A_DIV, kb_alu(b, A_SUB, n, g->at.n_lo),
+                               g->width), g->width);
+  KVal *to = plus(b, packed_at(g, first, k), kb_alu(b, A_SUB, n, first));
+  for (int i = 0; i < g->lanes; i++)
+    kb_store(b, g->right, kb_alu_c(b, A_ADD, to, (int64_t)i * g->width), v[i]);
+}
+
+/* Of any other: element by element. */
+static void pack_single(Gen *g, KVal *n, KVal *k) {
+  KBuild *b = g->at.b;
+  KVal *end = kb_alu_c(b, A_ADD, n, g->width);
+  KVal *loop = kb_for(b, n, kb_alu(b, A_MIN, end, g->at.n_end), 1);
+  KVal *x = kb_load(b, g->base[CT_RIGHT], right_at(g, kb_iv(b, loop), k), 1);
+  KVal *to = plus(b, packed_at(g, n, k), kb_alu(b, A_SUB, kb_iv(b, loop), n));
+  kb_store(b, g->right, to, cast_to(b, x, g->sum));
+  kb_end(b);
+}
+
+/* The item's panels, in the order in which the operand lies in memory. */
+static void pack_right(Gen *g) {
+  KBuild *b = g->at.b;
+  const CtProduct *p = g->at.p;
+  bool along = p->n.size == 1 || p->n.stride[CT_RIGHT] == 1;
+  bool across = !along && p->k.stride[CT_RIGHT] == 1;
+  int64_t columns = across ? g->lanes : g->width;
+  KVal *loop, *n, *k;
+  if (across) {
+    loop = kb_for(b, g->at.n_lo, g->at.n_end, columns);
+    n = kb_iv(b, loop);
+    loop = kb_for(b, g->at.k_lo, g->at.k_hi, g->lanes);
+    k = kb_iv(b, loop);
+    pack_across(g, n, k);
+  } else {
+    loop = kb_for(b, g->at.k_lo, g->at.k_hi, 1);
+    k = kb_iv(b, loop);
+    loop = kb_for(b, g->at.n_lo, g->at.n_end, columns);
+    n = kb_iv(b, loop);
+    (along ? pack_along : pack_single)(g, n, k);
+  }
+  kb_end(b);
   kb_end(b);
 }
 
@@ -100,7 +153,6 @@ static void pack_left(Gen *g) {
 /* Where the item's sums for the panel from n on are. */
 static KVal *sums_at(Gen *g, KVal *n) {
   KBuild *b = g->at.b;
-  if (!g->at.fresh) return kb_index(b, 0);
   return kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, n, g->at.n_lo), SUM_ROWS);
 }
 
@@ -116,10 +168,11 @@ static KVal *initial_sum(Gen *g, KVal *at) {
 
 enum { MAX_ROWS = 12, VECTORS = 2 };
 
-/* `rows` rows from m on, for the panel whose sums are at `sums`. Rows past the
- * item's last are that one again. */
-static void micro(Gen *g, KVal *m, int rows, KVal *sums) {
+/* `rows` rows from m on, for the panel from n on. Rows past the item's last are
+ * that one again. */
+static void micro(Gen *g, KVal *m, int rows, KVal *n) {
   KBuild *b = g->at.b;
+  KVal *sums = sums_at(g, n), *panel = packed_at(g, n, g->at.k_lo);
   KVal *from[MAX_ROWS], *acc[MAX_ROWS][VECTORS];
   KVal *to[MAX_ROWS][VECTORS], *init[MAX_ROWS][VECTORS];
   KVal *last = kb_alu_c(b, A_SUB, g->at.m_end, 1);
@@ -138,11 +191,11 @@ static void micro(Gen *g, KVal *m, int rows, KVal *sums) {
     for (int v = 0; v < VECTORS; v++)
       acc[i][v] = kb_acc(b, loop, init[i][v]);
   KVal *depth = kb_alu(b, A_SUB, k, g->at.k_lo);
-  KVal *at = kb_alu_c(b, A_MUL, depth, g->width);
+  KVal *at = ct_at(b, panel, depth, g->width);
   KVal *packed = kb_alu_c(b, A_MUL, depth, ROW_BLOCK);
   KVal *right[VECTORS];
   for (int v = 0; v < VECTORS; v++)
-    right[v] = kb_load(b, g->panel,
+    right[v] = kb_load(b, g->right,
                        kb_alu_c(b, A_ADD, at, (int64_t)v * g->lanes), g->lanes);
   for (int i = 0; i < rows; i++) {
     KVal *a = g->packs_left
@@ -159,34 +212,16 @@ static void micro(Gen *g, KVal *m, int rows, KVal *sums) {
 }
 
 /* All rows of the item for the panel of columns from n on. */
-static void panel_rows(Gen *g, KVal *n, int64_t valid) {
+static void panel_rows(Gen *g, KVal *n) {
   KBuild *b = g->at.b;
-  KVal *sums = sums_at(g, n);
-  pack_panel(g, n, valid);
   KVal *count = kb_alu(b, A_SUB, g->at.m_end, g->at.m_lo);
   KVal *full = kb_alu_c(b, A_DIV, count, g->rows);
   KVal *rest = ct_at(b, g->at.m_lo, full, g->rows);
   KVal *loop = kb_for(b, g->at.m_lo, rest, g->rows);
-  micro(g, kb_iv(b, loop), g->rows, sums);
+  micro(g, kb_iv(b, loop), g->rows, n);
   kb_end(b);
   loop = kb_for(b, rest, g->at.m_end, REST_ROWS);
-  micro(g, kb_iv(b, loop), REST_ROWS, sums);
-  kb_end(b);
-  ct_finish(&g->at, g->sums, sums, g->width, n, valid);
-}
-
-/* The item's columns, panel by panel. */
-static void columns(Gen *g) {
-  KBuild *b = g->at.b;
-  int64_t n = g->at.p->n.size, tail = n % g->width;
-  KVal *whole = kb_index(b, n - tail);
-  KVal *end = g->at.n_end;
-  KVal *loop = kb_for(b, g->at.n_lo, kb_alu(b, A_MIN, end, whole), g->width);
-  panel_rows(g, kb_iv(b, loop), g->width);
-  kb_end(b);
-  if (!tail) return;
-  kb_if(b, kb_alu(b, A_LT, whole, end)); /* the last block */
-  panel_rows(g, whole, tail);
+  micro(g, kb_iv(b, loop), REST_ROWS, n);
   kb_end(b);
 }
 
@@ -194,14 +229,18 @@ static void columns(Gen *g) {
 static void block(CtItem *t) {
   Gen *g = (Gen *)t;
   KBuild *b = t->b;
-  g->panel = kb_scratch(b, g->sum, (int64_t)DEPTH * g->width);
-  g->sums = kb_scratch(b, g->sum, SUM_ROWS * (t->fresh ? t->cols : g->width));
+  g->right = kb_scratch(b, g->sum, DEPTH * t->cols);
+  g->sums = kb_scratch(b, g->sum, SUM_ROWS * t->cols);
   g->packs_left = t->p->k.stride[CT_LEFT] != 1 && t->p->k.size > 1;
   if (g->packs_left) {
     g->left = kb_scratch(b, g->sum, (int64_t)DEPTH * ROW_BLOCK);
     pack_left(g);
   }
-  columns(g);
+  pack_right(g);
+  KVal *loop = kb_for(b, t->n_lo, t->n_end, g->width);
+  panel_rows(g, kb_iv(b, loop));
+  kb_end(b);
+  ct_finish(t, &(CtSums){g->sums, g->width, SUM_ROWS * g->width});
 }
 
 Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes) {

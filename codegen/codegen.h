@@ -421,15 +421,19 @@ Kernel *ct_items(CtItem *t);
 KVal *ct_offset(KBuild *b, int arg, KVal *e);
 KVal *ct_at(KBuild *b, KVal *base, KVal *i, int64_t stride);
 
+/* Sums of an item in scratch: [panel][row - m_lo][width], `panel` elements from
+ * one panel of `width` columns to the next. */
+typedef struct CtSums {
+  KBase base;
+  int64_t width, panel;
+} CtSums;
+
 /* finish.c: what becomes of the sums. */
 CtFinish *ct_finish_new(Ctx *cx, KBuild *b, const CtTask *task, int lanes);
 /* In the open stage, at the start of each of its items. */
 void ct_finish_start(CtItem *t, KVal *item, int64_t items);
-/* Behind the sums of a panel, of `columns` columns from n on: those of the
- * item's rows, `step` apart, are in scratch from `at` on. They are complete in
- * the last depth block, and nothing happens in another. */
-void ct_finish(CtItem *t, KBase sums, KVal *at, int64_t step, KVal *n,
-               int64_t columns);
+/* Behind a depth block: all sums of the item, complete where it is the last. */
+void ct_finish(CtItem *t, const CtSums *sums);
 void ct_finish_end(CtItem *t); /* behind the stage */
 
 /* blocked.c: a product by vectors of sums, for any target. */
@@ -437,8 +441,10 @@ Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes);
 /* pairs.c: a product of bf16 in pairs, by instructions for them. */
 bool ct_in_pairs(const CtProduct *p, const Isa *isa); /* can do it */
 Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa);
-/* 16 vectors of 16 groups of `group` lanes: rows become columns. */
-void ct_transpose(KBuild *b, KVal *v[16], int group);
+/* n vectors, at most 16, of n groups of `group` lanes: rows become columns. */
+void ct_transpose(KBuild *b, KVal **v, int n, int group);
+/* How many of `most` from `x` on are in front of `end`. */
+KVal *ct_count(KBuild *b, KVal *x, KVal *end, int64_t most);
 /* panels.c: a product whose right operand `pack` has put in order, and that
  * packing. */
 bool ct_is_panels(const CtLetters *ls, Dtype dtype);

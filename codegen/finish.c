@@ -1,10 +1,11 @@
 /* finish.c: what becomes of a product's sums.
  *
- * A kernel of products leaves the sums of one panel of columns in scratch, for
- * all rows of its item. Once their depth is complete they are taken from there
- * row by row: as they are, into the contraction's result; or, in a fused node
- * of kind `product`, as one operand of the elementwise ops behind it, whose
- * results alone are stored. What else these read they read at the same place.
+ * A kernel of products leaves the sums of an item in scratch, by panels of
+ * columns. Once their depth is complete they are taken from there row by row,
+ * in the order in which results lie in memory: as they are, into the
+ * contraction's result; or, in a fused node of kind `product`, as one operand
+ * of the elementwise ops behind it, whose results alone are stored. What else
+ * these read they read at the same place.
  *
  * Sums over the whole result are added up in the workspace, for each item a
  * vector and a scalar for ragged ends; a second stage adds the items in order.
@@ -196,9 +197,17 @@ static void close_totals(CtItem *t, KVal *const *in, KVal *const *next,
     if (f->results[i].total) out[i] = kb_result(t->b, in[i]);
 }
 
-/* Columns [lo, hi) of the panel in steps of `lanes`, all rows. */
-static void finish_part(CtItem *t, KBase sums, KVal *at, int64_t step, KVal *n,
-                        int64_t lo, int64_t hi, int lanes) {
+/* Where the sums of column n of the row at `row` are. */
+static KVal *column_at(CtItem *t, const CtSums *s, KVal *row, KVal *n) {
+  KBuild *b = t->b;
+  KVal *c = kb_alu(b, A_SUB, n, t->n_lo);
+  KVal *at = ct_at(b, row, kb_alu_c(b, A_DIV, c, s->width), s->panel);
+  return kb_alu(b, A_ADD, at, kb_alu_c(b, A_REM, c, s->width));
+}
+
+/* Columns [lo, hi) in steps of `lanes`, all rows of the item. */
+static void finish_part(CtItem *t, const CtSums *s, KVal *lo, KVal *hi,
+                        int lanes) {
   CtFinish *f = t->finish;
   KBuild *b = t->b;
   size_t room = (size_t)f->n;
@@ -206,17 +215,15 @@ static void finish_part(CtItem *t, KBase sums, KVal *at, int64_t step, KVal *n,
   KVal **rows = NEW_ARRAY(f->l->arena, KVal *, room);
   KVal **cols = NEW_ARRAY(f->l->arena, KVal *, room);
   KVal **now = NEW_ARRAY(f->l->arena, KVal *, room);
-  if (lo == hi) return;
   for (int i = 0; i < f->n; i++)
     if (f->results[i].total)
       start[i] = kb_load(b, part_of(&f->results[i], lanes),
                          part_at(f, b, lanes), lanes);
   KVal *row = open_totals(t, t->m_lo, t->m_end, 1, start, rows);
-  KVal *from = ct_at(b, at, kb_alu(b, A_SUB, row, t->m_lo), step);
-  KVal *c = open_totals(t, kb_index(b, lo), kb_index(b, hi), lanes, rows, cols);
+  KVal *from = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, row, t->m_lo), s->width);
+  KVal *n = open_totals(t, lo, hi, lanes, rows, cols);
   memcpy(now, cols, sizeof *now * room);
-  finish_at(t, row, kb_alu(b, A_ADD, n, c), lanes, sums,
-            kb_alu(b, A_ADD, from, c), now);
+  finish_at(t, row, n, lanes, s->base, column_at(t, s, from, n), now);
   close_totals(t, cols, now, now);
   close_totals(t, rows, now, now);
   for (int i = 0; i < f->n; i++)
@@ -224,14 +231,16 @@ static void finish_part(CtItem *t, KBase sums, KVal *at, int64_t step, KVal *n,
       kb_store(b, part_of(&f->results[i], lanes), part_at(f, b, lanes), now[i]);
 }
 
-void ct_finish(CtItem *t, KBase sums, KVal *at, int64_t step, KVal *n,
-               int64_t columns) {
+void ct_finish(CtItem *t, const CtSums *s) {
+  KBuild *b = t->b;
   int lanes = t->finish->l->lanes;
-  int64_t whole = columns / lanes * lanes;
-  if (t->last) kb_if(t->b, t->last);
-  finish_part(t, sums, at, step, n, 0, whole, lanes);
-  finish_part(t, sums, at, step, n, whole, columns, 1);
-  if (t->last) kb_end(t->b);
+  int64_t size = t->p->n.size, whole = size / lanes * lanes;
+  if (t->last) kb_if(b, t->last);
+  if (whole)
+    finish_part(t, s, t->n_lo, kb_alu_c(b, A_MIN, t->n_end, whole), lanes);
+  if (whole < size)
+    finish_part(t, s, kb_alu_c(b, A_MAX, t->n_lo, whole), t->n_end, 1);
+  if (t->last) kb_end(b);
 }
 
 void ct_finish_end(CtItem *t) {

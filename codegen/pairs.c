@@ -56,8 +56,7 @@ static KVal *times(KBuild *b, KVal *x, int64_t y) {
   return kb_alu_c(b, A_MUL, x, y);
 }
 
-/* How many of `most` from `x` on are in front of `end`. */
-static KVal *count_to(KBuild *b, KVal *x, KVal *end, int64_t most) {
+KVal *ct_count(KBuild *b, KVal *x, KVal *end, int64_t most) {
   KVal *left = kb_alu_c(b, A_MAX, minus(b, end, x), 0);
   return kb_alu_c(b, A_MIN, left, most);
 }
@@ -77,8 +76,8 @@ static KVal *load_row(Pairs *g, int side, bool by_depth, KVal *k, KVal *x) {
   KVal *end = side == CT_LEFT ? g->at.m_end : g->at.n_end;
   KVal *at = ct_at(b, g->at.offset[side], k, depth->stride[side]);
   at = ct_at(b, at, x, other->stride[side]);
-  KVal *ks = count_to(b, k, g->at.k_hi, STEP);
-  KVal *xs = count_to(b, x, end, STEP);
+  KVal *ks = ct_count(b, k, g->at.k_hi, STEP);
+  KVal *xs = ct_count(b, x, end, STEP);
   /* All of the one, or none where the other is past its end. */
   KVal *count =
       kb_alu(b, A_MIN, by_depth ? ks : xs, times(b, by_depth ? xs : ks, STEP));
@@ -87,12 +86,12 @@ static KVal *load_row(Pairs *g, int side, bool by_depth, KVal *k, KVal *x) {
 
 /* Row i of what comes out is column i of groups. Each round takes the groups in
  * turn from the first and the second half of all. */
-void ct_transpose(KBuild *b, KVal *v[TILE], int group) {
-  for (int round = 0; round < 4; round++) {
+void ct_transpose(KBuild *b, KVal **v, int n, int group) {
+  for (int rounds = 1; rounds < n; rounds *= 2) {
     KVal *next[TILE];
-    for (int i = 0; i < TILE; i++)
-      next[i] = kb_zip(b, v[i / 2], v[i / 2 + TILE / 2], group, i % 2);
-    for (int i = 0; i < TILE; i++)
+    for (int i = 0; i < n; i++)
+      next[i] = kb_zip(b, v[i / 2], v[i / 2 + n / 2], group, i % 2);
+    for (int i = 0; i < n; i++)
       v[i] = next[i];
   }
 }
@@ -115,7 +114,7 @@ static void pack_left_turned(Pairs *g, KVal *x, KVal *k, KVal *to) {
       v[half][i] = kb_zip(b, even, odd, 1, half);
   }
   for (int half = 0; half < 2; half++) {
-    ct_transpose(b, v[half], 2);
+    ct_transpose(b, v[half], TILE, 2);
     for (int i = 0; i < TILE; i++) {
       int64_t row = TILE * half + i;
       kb_store(b, g->left, kb_alu_c(b, A_ADD, to, row * DEPTH), v[half][i]);
@@ -157,7 +156,7 @@ static void pack_right_turned(Pairs *g, KVal *n, KVal *k, KVal *to) {
     for (int j = 0; j < TILE; j++)
       v[j] = load_row(g, CT_RIGHT, true, k,
                       kb_alu_c(b, A_ADD, n, half * TILE + j));
-    ct_transpose(b, v, 2);
+    ct_transpose(b, v, TILE, 2);
     for (int j = 0; j < TILE; j++)
       kb_store(b, g->right, kb_alu_c(b, A_ADD, to, 2 * STEP * j + STEP * half),
                v[j]);
@@ -322,17 +321,15 @@ static void panel_of_vectors(Pairs *g) {
 
 /* ---- a block ------------------------------------------------------------ */
 
-static void panel(Pairs *g, KVal *n, int64_t cols, bool tiles) {
+static void panel(Pairs *g, KVal *n, bool tiles) {
   KBuild *b = g->at.b;
   KVal *column = minus(b, n, g->at.n_lo);
   g->from = times(b, column, DEPTH);
-  /* Of one depth block, all panels in turn take one place. */
-  g->to = g->at.fresh ? times(b, column, SUM_ROWS) : kb_index(b, 0);
+  g->to = times(b, column, SUM_ROWS);
   if (tiles)
     panel_of_tiles(g);
   else
     panel_of_vectors(g);
-  ct_finish(&g->at, g->sums, g->to, STEP, n, cols);
 }
 
 static void block_of(CtItem *t, bool tiles) {
@@ -340,21 +337,15 @@ static void block_of(CtItem *t, bool tiles) {
   KBuild *b = t->b;
   g->left = kb_scratch(b, DT_bf16, ROW_BLOCK * DEPTH);
   g->right = kb_scratch(b, DT_bf16, DEPTH * COL_BLOCK);
-  g->sums = kb_scratch(b, DT_f32, SUM_ROWS * (t->fresh ? COL_BLOCK : STEP));
+  g->sums = kb_scratch(b, DT_f32, SUM_ROWS * COL_BLOCK);
   KVal *depth = kb_alu_c(b, A_ADD, minus(b, t->k_hi, t->k_lo), STEP - 1);
   g->depth = times(b, kb_alu_c(b, A_DIV, depth, STEP), STEP);
   pack_left(g);
   pack_right(g);
-  int64_t tail = t->p->n.size % STEP;
-  KVal *whole = kb_index(b, t->p->n.size - tail);
-  KVal *end = kb_alu(b, A_MIN, t->n_end, whole);
-  KVal *loop = kb_for(b, t->n_lo, end, STEP);
-  panel(g, kb_iv(b, loop), STEP, tiles);
+  KVal *loop = kb_for(b, t->n_lo, t->n_end, STEP);
+  panel(g, kb_iv(b, loop), tiles);
   kb_end(b);
-  if (!tail) return;
-  kb_if(b, kb_alu(b, A_LT, whole, t->n_end)); /* the last block of columns */
-  panel(g, whole, tail, tiles);
-  kb_end(b);
+  ct_finish(t, &(CtSums){g->sums, STEP, SUM_ROWS * STEP});
 }
 
 static void block_of_tiles(CtItem *t) {

@@ -396,7 +396,7 @@ static void pack_turned(Pack *p, KVal *k) {
     KVal *v[TILE];
     for (int i = 0; i < TILE; i++)
       v[i] = kb_load(p->b, p->from, from_at(p, k, half + i), lanes);
-    ct_transpose(p->b, v, (int)p->group);
+    ct_transpose(p->b, v, TILE, (int)p->group);
     for (int i = 0; i < TILE; i++) {
       KVal *row = kb_alu_c(p->b, A_ADD, k, i * p->group);
       kb_store(p->b, p->to, to_at(p, row, half), v[i]);
