@@ -175,6 +175,9 @@ KVal *kb_gather(KBuild *b, KBase base, KVal *index, KVal *offsets);
 KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets, int lanes,
                    int floor);
 void kb_store(KBuild *b, KBase base, KVal *index, KVal *v);
+/* Of lanes whose address is a multiple of their bytes, to memory that is larger
+ * than the caches: they do not go there. */
+void kb_stream(KBuild *b, KBase base, KVal *index, KVal *v);
 void kb_fetch(KBuild *b, KBase base, KVal *index);
 /* Of the first `count` lanes, an index, at most all: those of a load beyond are
  * zeros, and memory is not touched there. */

@@ -20,8 +20,11 @@ typedef struct Result {
   Value *v;
   KBase to;
   bool total;
+  bool streams; /* too large for the caches, rows in whole vectors */
   KBase vectors, scalars;
 } Result;
+
+enum { STREAMED = 1 << 25 }; /* bytes of a result that caches do not keep */
 
 struct CtFinish {
   Lower *l;
@@ -124,6 +127,8 @@ static void finish_at(CtItem *t, KVal *row, KVal *n, int lanes, KBase sums,
   for (int i = 0; i < f->n; i++) {
     if (f->results[i].total)
       totals[i] = kb_op2(t->b, OP_add, totals[i], vals[i]);
+    else if (f->results[i].streams && lanes > 1)
+      kb_stream(t->b, f->results[i].to, to, vals[i]);
     else
       kb_store(t->b, f->results[i].to, to, vals[i]);
   }
@@ -258,6 +263,19 @@ void ct_finish_end(CtItem *t) {
   kb_end(b);
 }
 
+/* Whether all vectors of result number i start at a multiple of their size. */
+static bool is_aligned(const CtFinish *f, uint32_t i, const Type *t) {
+  const CtProduct *p = &f->task->p;
+  const Place *at = &f->task->n->outs.data[i]->place;
+  int64_t lanes = f->l->lanes, bytes = lanes * dtype_info[t->dtype].bytes;
+  bool aligned = at->offset % bytes == 0;
+  for (int d = 0; d < MAX_LOOPS; d++)
+    aligned &= at->stride[d] % bytes == 0;
+  return aligned && p->n.size % lanes == 0 &&
+         p->m.stride[CT_OUT] % lanes == 0 &&
+         p->batch.stride[CT_OUT] % lanes == 0;
+}
+
 CtFinish *ct_finish_new(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
   const Node *n = task->n;
   CtFinish *f = NEW(&cx->scratch, CtFinish);
@@ -272,7 +290,9 @@ CtFinish *ct_finish_new(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
     f->results[i] = (Result){
         .v = total ? v->def->ins.data[0] : v,
         .to = kb_arg((int)(n->ins.len + i), v->type.dtype),
-        .total = total};
+        .total = total,
+        .streams = type_bytes(&v->type) >= STREAMED &&
+                   is_aligned(f, i, &v->type)};
   }
   f->flat = is_flat(task);
   if (f->flat) flatten_all(f);

@@ -4,8 +4,9 @@
  * expert or one number of the batch; its depth is cut into blocks as well, and
  * the sums wait in scratch between them. Rows of a ragged value are m or k.
  * As m, an item is a block of rows of one expert; how many blocks there are is
- * only bounded when compiling, so an item finds its expert in the offsets, or
- * finds that there is none. As k, each expert has its own depth, 0 included.
+ * only bounded when compiling, so a first stage lists those that there are. As
+ * k, each expert has its own depth, 0 included. Either way, those with much to
+ * do come first, and none is left at the end that the others wait for.
  * Every element of the result is summed by one item in one order. */
 #include "codegen.h"
 
@@ -59,43 +60,109 @@ static void columns_from(CtItem *t, KVal *lo) {
   t->n_end = kb_alu(t->b, A_MIN, end, kb_index(t->b, t->p->n.size));
 }
 
-/* Rows as m: item (block of rows, block of columns). The block's expert and its
- * number within it are found by counting blocks. */
+/* ---- who goes first ------------------------------------------------------ */
+
+static KVal *count_of(CtItem *t, KVal *e) {
+  return kb_alu(t->b, A_SUB, offset(t, e, 1), offset(t, e, 0));
+}
+
+/* 1 where `cond` holds, else 0. */
+static KVal *as_number(KBuild *b, KVal *cond) {
+  return kb_from_i32(b, kb_scalar(b, OP_cast, DT_i32, &cond, 1));
+}
+
+static void put(KBuild *b, KBase list, KVal *at, KVal *number) {
+  kb_store(b, list, at, kb_to_i32(b, number));
+}
+
+/* Lists the blocks of rows behind `from`, the expert and first row of each:
+ * whole ones, or what is left of each expert. Returns where the next goes. */
+static KVal *list_blocks(CtItem *t, KBase experts, KBase firsts, KVal *from,
+                         bool whole) {
+  KBuild *b = t->b;
+  KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, t->p->groups), 1);
+  KVal *at = kb_acc(b, loop, from), *e = kb_iv(b, loop);
+  KVal *rows = count_of(t, e), *full = kb_alu_c(b, A_DIV, rows, t->rows);
+  KVal *lo = full, *hi = full;
+  if (whole)
+    lo = kb_index(b, 0);
+  else
+    hi = kb_alu(b, A_ADD, full,
+                as_number(b, kb_alu(b, A_LT, kb_alu_c(b, A_MUL, full, t->rows),
+                                    rows)));
+  KVal *blocks_of = kb_for(b, lo, hi, 1), *nth = kb_iv(b, blocks_of);
+  KVal *to = kb_alu(b, A_ADD, at, kb_alu(b, A_SUB, nth, lo));
+  put(b, experts, to, e);
+  put(b, firsts, to, ct_at(b, offset(t, e, 0), nth, t->rows));
+  kb_end(b);
+  kb_next(b, at, kb_alu(b, A_ADD, at, kb_alu(b, A_SUB, hi, lo)));
+  kb_end(b);
+  return kb_result(b, at);
+}
+
+/* A stage that lists all blocks of rows, the largest first; -1 stands for the
+ * expert of blocks that there might have been. */
+static void blocks_stage(CtItem *t, KBase experts, KBase firsts, int64_t most) {
+  KBuild *b = t->b;
+  kb_stage(b, 1, 1);
+  KVal *at = list_blocks(t, experts, firsts, kb_index(b, 0), true);
+  at = list_blocks(t, experts, firsts, at, false);
+  KVal *loop = kb_for(b, at, kb_index(b, most), 1);
+  put(b, experts, kb_iv(b, loop), kb_index(b, -1));
+  kb_end(b);
+  kb_end(b);
+}
+
+/* A stage that lists the experts, those with the most rows first, if only by
+ * powers of four. */
+static void experts_stage(CtItem *t, KBase experts) {
+  KBuild *b = t->b;
+  KVal *at = kb_index(b, 0);
+  kb_stage(b, 1, 1);
+  for (int64_t hi = t->p->rows + 1, lo; hi > 0; hi = lo) {
+    lo = hi / 4;
+    KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, t->p->groups), 1);
+    KVal *e = kb_iv(b, loop);
+    at = kb_acc(b, loop, at);
+    KVal *rows = count_of(t, e);
+    KVal *is = kb_op2(b, OP_and, kb_alu(b, A_LE, kb_index(b, lo), rows),
+                      kb_alu(b, A_LT, rows, kb_index(b, hi)));
+    kb_if(b, is);
+    put(b, experts, at, e);
+    kb_end(b);
+    kb_next(b, at, kb_alu(b, A_ADD, at, as_number(b, is)));
+    kb_end(b);
+    at = kb_result(b, at);
+  }
+  kb_end(b);
+}
+
+/* ---- items --------------------------------------------------------------- */
+
+static KVal *listed(KBuild *b, KBase list, KVal *at) {
+  return kb_from_i32(b, kb_load(b, list, at, 1));
+}
+
+/* Rows as m: item (block of rows, block of columns). */
 static void ragged_rows(CtItem *t) {
   KBuild *b = t->b;
   const CtProduct *p = t->p;
   int64_t col_blocks = blocks(p->n.size, t->cols);
   int64_t row_blocks = p->groups + p->rows / t->rows; /* at most */
+  KBase experts = kb_workspace(b, DT_i32, row_blocks);
+  KBase firsts = kb_workspace(b, DT_i32, row_blocks);
+  blocks_stage(t, experts, firsts, row_blocks);
   KVal *item = kb_stage(b, row_blocks * col_blocks, 1);
   kb_uneven(b);
   ct_finish_start(t, item, row_blocks * col_blocks);
   KVal *block = kb_alu_c(b, A_DIV, item, col_blocks);
   columns_from(
       t, kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, item, col_blocks), t->cols));
-  KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, p->groups), 1);
-  KVal *before = kb_acc(b, loop, kb_index(b, 0)); /* blocks of those before */
-  KVal *expert = kb_acc(b, loop, kb_index(b, -1));
-  KVal *first = kb_acc(b, loop, kb_index(b, 0)); /* number of its first block */
-  KVal *e = kb_iv(b, loop);
-  KVal *rows = kb_alu(b, A_SUB, offset(t, e, 1), offset(t, e, 0));
-  KVal *count =
-      kb_alu_c(b, A_DIV, kb_alu_c(b, A_ADD, rows, t->rows - 1), t->rows);
-  KVal *after = kb_alu(b, A_ADD, before, count);
-  /* 1 for the one expert that has the block, else 0: it picks by product. */
-  KVal *is = kb_op2(b, OP_and, kb_alu(b, A_LE, before, block),
-                    kb_alu(b, A_LT, block, after));
-  KVal *mask = kb_from_i32(b, kb_scalar(b, OP_cast, DT_i32, &is, 1));
-  KVal *number = kb_alu(b, A_MUL, mask, kb_alu_c(b, A_ADD, e, 1));
-  kb_next(b, before, after);
-  kb_next(b, expert, kb_alu(b, A_ADD, expert, number));
-  kb_next(b, first, kb_alu(b, A_ADD, first, kb_alu(b, A_MUL, mask, before)));
-  kb_end(b);
-  KVal *found = kb_result(b, expert);
+  KVal *found = listed(b, experts, block);
   kb_if(b, kb_alu(b, A_LE, kb_index(b, 0), found));
-  KVal *lo = offset(t, found, 0), *hi = offset(t, found, 1);
-  KVal *nth = kb_alu(b, A_SUB, block, kb_result(b, first));
-  t->m_lo = ct_at(b, lo, nth, t->rows);
-  t->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, t->m_lo, t->rows), hi);
+  t->m_lo = listed(b, firsts, block);
+  t->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, t->m_lo, t->rows),
+                    offset(t, found, 1));
   batch_offsets(t, found);
   depths(t, kb_index(b, 0), kb_index(b, p->k.size));
   kb_end(b);
@@ -108,9 +175,16 @@ static void plain_rows(CtItem *t) {
   const CtProduct *p = t->p;
   int64_t col_blocks = blocks(p->n.size, t->cols);
   int64_t per_group = blocks(p->m.size, t->rows) * col_blocks;
+  bool sorts = p->groups > 1;
+  KBase experts = {0};
+  if (sorts) {
+    experts = kb_workspace(b, DT_i32, p->groups);
+    experts_stage(t, experts);
+  }
   KVal *item = kb_stage(b, p->batch.size * per_group, 1);
   ct_finish_start(t, item, p->batch.size * per_group);
   KVal *group = kb_alu_c(b, A_DIV, item, per_group);
+  if (sorts) group = listed(b, experts, group);
   KVal *rest = kb_alu_c(b, A_REM, item, per_group);
   t->m_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, rest, col_blocks), t->rows);
   columns_from(

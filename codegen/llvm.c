@@ -338,7 +338,15 @@ static void store(Body *e, const KVal *k) {
   }
   if (dtype_info[what->dtype].kind == DK_BOOL)
     v = LLVMBuildZExt(e->b, v, memory_type(e, what->dtype, what->lanes), "");
-  LLVMSetAlignment(LLVMBuildStore(e->b, v, p), dtype_info[what->dtype].bytes);
+  LLVMValueRef s = LLVMBuildStore(e->b, v, p);
+  unsigned bytes = dtype_info[what->dtype].bytes;
+  LLVMSetAlignment(s, k->value != 0 ? bytes * what->lanes : bytes);
+  if (k->value == 0) return;
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  LLVMMetadataRef one = LLVMValueAsMetadata(LLVMConstInt(i32, 1, false));
+  LLVMMetadataRef list = LLVMMDNodeInContext2(e->c, &one, 1);
+  LLVMSetMetadata(s, LLVMGetMDKindIDInContext(e->c, "nontemporal", 11),
+                  LLVMMetadataAsValue(e->c, list));
 }
 
 /* ---- pairs and tiles ----------------------------------------------------- */

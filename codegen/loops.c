@@ -391,15 +391,25 @@ KVal *kb_load_from(KBuild *b, KBase base, KVal *index, KVal *offsets, int lanes,
   return cons(b, load_of(base, index, offsets, lanes), floor);
 }
 
-void kb_store(KBuild *b, KBase base, KVal *index, KVal *v) {
+static void add_store(KBuild *b, KBase base, KVal *index, KVal *v,
+                      bool streams) {
   assert(index->index && !v->index && v->dtype == base.dtype);
   KVal p = {.kind = K_STORE,
             .base = base,
             .dtype = base.dtype,
             .lanes = v->lanes,
+            .value = streams,
             .a = {index, v}};
   operands_level(b, &p);
   append(b, p);
+}
+
+void kb_store(KBuild *b, KBase base, KVal *index, KVal *v) {
+  add_store(b, base, index, v, false);
+}
+
+void kb_stream(KBuild *b, KBase base, KVal *index, KVal *v) {
+  add_store(b, base, index, v, true);
 }
 
 void kb_fetch(KBuild *b, KBase base, KVal *index) {

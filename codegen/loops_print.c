@@ -195,7 +195,7 @@ static void print_statement(Printer *p, const KVal *v) {
     print_base(p, v);
     buf_add(p->out, "\n");
   } else if (v->kind == K_STORE) {
-    buf_add(p->out, "store ");
+    buf_add(p->out, v->value != 0 ? "stream " : "store ");
     print_base(p, v);
     buf_add(p->out, ", ");
     print_use(p, v->a[1]);
