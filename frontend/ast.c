@@ -252,6 +252,11 @@ static void print_args(const ArgVec *args, int indent, Buf *out) {
   buf_add(out, ")");
 }
 
+static void print_axes(const NameVec *axes, Buf *out) {
+  for (uint32_t i = 0; i < axes->len; i++)
+    buf_fmt(out, " @%s", axes->data[i].text);
+}
+
 static void print_subs(const SubVec *subs, int indent, Buf *out) {
   buf_add(out, "[");
   for (uint32_t i = 0; i < subs->len; i++) {
@@ -261,6 +266,7 @@ static void print_subs(const SubVec *subs, int indent, Buf *out) {
     if (s->lo) print_expr(s->lo, indent, out);
     if (s->kind == SUB_RANGE) buf_add(out, ":");
     if (s->hi) print_expr(s->hi, indent, out);
+    print_axes(&s->axes, out);
   }
   buf_add(out, "]");
 }
@@ -286,8 +292,7 @@ static void print_type(const TypeExpr *t, int indent, Buf *out) {
       print_expr(d->size, indent, out);
     else
       buf_add(out, "..");
-    for (uint32_t k = 0; k < d->axes.len; k++)
-      buf_fmt(out, " @%s", d->axes.data[k].text);
+    print_axes(&d->axes, out);
   }
   buf_add(out, "]");
 }

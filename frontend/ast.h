@@ -56,6 +56,7 @@ typedef enum SubKind { SUB_AT, SUB_RANGE, SUB_LEAD } SubKind;
 typedef struct Sub {
   SubKind kind;
   Expr *lo, *hi; /* SUB_AT: lo; SUB_RANGE: either may be NULL */
+  NameVec axes;  /* SUB_AT on the left of a let: of the mesh, after '@' */
   Span span;
 } Sub;
 typedef VEC(Sub) SubVec;

@@ -90,8 +90,8 @@ static void ps_error(Span *loc, Parser *ps, const char *message);
 %type <args> args arg_list source_args
 %type <arg> arg
 %type <name> arg_name
-%type <subs> subs
-%type <sub> sub
+%type <subs> subs places
+%type <sub> sub place
 %type <type> type
 %type <dims> dims dim_list
 %type <dim> dim
@@ -323,9 +323,19 @@ target:
     IDENT { $$ = (Target){.name = NAME($1, @1)}; }
   | IDENT ':' type { $$ = (Target){.name = NAME($1, @1), .type = $3}; }
   | IDENT '[' ']' { $$ = (Target){.name = NAME($1, @1), .indexed = true}; }
-  | IDENT '[' subs ']'
+  | IDENT '[' places ']'
       { $$ = (Target){.name = NAME($1, @1), .indexed = true,
                       .subs = LIST(SubVec, $3)}; } ;
+
+places:
+    place { $$ = NULL; AST_PUSH(ps, SubVec, $$, $1); }
+  | places ',' place { $$ = $1; AST_PUSH(ps, SubVec, $$, $3); } ;
+
+place:
+    sub
+  | expr split
+      { $$ = (Sub){.kind = SUB_AT, .lo = $1, .axes = LIST(NameVec, $2),
+                   .span = @$}; } ;
 
 nameds:
     named { $$ = NULL; AST_PUSH(ps, NamedVec, $$, $1); }

@@ -36,6 +36,21 @@ static void bind_targets(Sema *S, const Stmt *s, Val v) {
   }
 }
 
+/* Index form with the axes on its left, as a type would have them. */
+static Val placed_form(Sema *S, const Target *target, Val v) {
+  TypeExpr t = {.span = target->name.span};
+  if (v.kind != VAL_TENSOR) return v;
+  for (uint32_t i = 0; i < target->subs.len; i++) {
+    const Sub *sub = &target->subs.data[i];
+    DimExpr d = {.size = sub->kind == SUB_AT ? sub->lo : NULL,
+                 .axes = sub->axes,
+                 .span = sub->span};
+    vec_push(&S->cx->perm, &t.dims, d);
+    t.span = span_join(t.span, sub->span);
+  }
+  return fe_placed(S, &t, v.tensor);
+}
+
 static void run_let(Sema *S, const Stmt *s) {
   const Target *first = &s->let.targets.data[0];
   Sym outer = S->frame->let;
@@ -47,7 +62,7 @@ static void run_let(Sema *S, const Stmt *s) {
   if (!indexed)
     v = fe_eval(S, s->let.value);
   else if (s->let.targets.len == 1)
-    v = fe_index_form(S, first, s->let.value);
+    v = placed_form(S, first, fe_index_form(S, first, s->let.value));
   else
     fe_error(S, s->span, "index form gives one tensor, here are %u names",
              s->let.targets.len);
