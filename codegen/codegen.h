@@ -213,9 +213,9 @@ bool kb_known(const KBuild *b, const KVal *v); /* may be used here */
 
 /* Canonical text of a kernel: for --emit=loops, tests, finding equal ones. */
 void cg_print_kernel(const Kernel *k, Buf *out);
-/* Finds the keys of a kernel and its hashes. Keys are the constants that u32 are
- * xor-ed with: those of random draws. Kernels that differ in them alone share
- * their code, and are given their own. */
+/* Finds the keys of a kernel and its hashes. Keys are the constants that u32
+ * are xor-ed with: those of random draws. Kernels that differ in keys alone
+ * share their code, and are given their own. */
 void cg_hash_kernel(Arena *a, Kernel *k);
 bool cg_is_key(const KVal *user, int operand);
 

@@ -89,7 +89,8 @@ typedef struct Printer {
 } Printer;
 
 static void indent(Printer *p, int depth) {
-  buf_fmt(p->out, "%*s", 2 * depth, "");
+  for (int i = 0; i < depth; i++)
+    buf_add_n(p->out, "  ", 2);
 }
 
 /* Bytes of UTF-8 stay as they are. */
@@ -116,7 +117,8 @@ static void print_double(Printer *p, double x) {
 static void print_value(Printer *p, const Value *v) {
   const char *name = map_get(&p->names.of, v);
   if (!name) name = v->name; /* a node outside of its region's list */
-  buf_fmt(p->out, "%%%s", name ? name : "?");
+  buf_add_n(p->out, "%", 1);
+  buf_add(p->out, name ? name : "?");
 }
 
 static void print_values(Printer *p, const ValueVec *v) {

@@ -75,10 +75,14 @@ static void buf_vfmt(Buf *b, const char *fmt, va_list args) {
   va_list again;
   va_copy(again, args);
   assert(fmt);
-  int len = vsnprintf(NULL, 0, fmt, args);
+  reserve(b, 0);
+  size_t room = b->cap - b->len;
+  int len = vsnprintf(b->data + b->len, room, fmt, args);
   if (len < 0) internal_error("bad format \"%s\"", fmt);
-  reserve(b, (size_t)len);
-  vsnprintf(b->data + b->len, (size_t)len + 1, fmt, again);
+  if ((size_t)len >= room) {
+    reserve(b, (size_t)len);
+    vsnprintf(b->data + b->len, (size_t)len + 1, fmt, again);
+  }
   va_end(again);
   b->len += (size_t)len;
 }
@@ -95,11 +99,8 @@ void buf_free(Buf *b) {
   *b = (Buf){0};
 }
 
-void format_double(double x, char *out) {
-  if (isnan(x) || isinf(x)) {
-    strcpy(out, isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
-    return;
-  }
+/* The shortest decimal that reads back as x. */
+static void shortest(double x, char *out) {
   int least = 1, most = 17; /* what suffices suffices with more digits */
   while (least < most) {
     int digits = (least + most) / 2;
@@ -110,6 +111,26 @@ void format_double(double x, char *out) {
       least = digits + 1;
   }
   snprintf(out, 32, "%.*g", most, x);
+}
+
+/* A module has few different numbers, each printed after every pass: those of
+ * late are kept. */
+void format_double(double x, char *out) {
+  enum { KEPT = 1 << 10 };
+  static _Thread_local struct {
+    double x;
+    char text[32];
+  } kept[KEPT];
+  if (isnan(x) || isinf(x)) {
+    strcpy(out, isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
+    return;
+  }
+  uint64_t at = hash_bytes(0, &x, sizeof x) % KEPT;
+  if (!kept[at].text[0] || memcmp(&kept[at].x, &x, sizeof x)) {
+    kept[at].x = x;
+    shortest(x, kept[at].text);
+  }
+  strcpy(out, kept[at].text);
 }
 
 /* ---- matchers ----------------------------------------------------------- */

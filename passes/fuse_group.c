@@ -15,7 +15,8 @@ enum {
   MANY_ROWS = 16,      /* enough to share among threads */
   MAX_ROW = 1 << 16,   /* elements of a row that may have to be kept */
   MAX_TABLE = 1 << 14, /* sums over rows that are kept for each chunk */
-  CHEAP = 8            /* scalar ops less than a store and a load are worth */
+  CHEAP = 8,           /* scalar ops less than a store and a load are worth */
+  MANY_SUMS = 12       /* in a launch: more take long to compile */
 };
 
 /* ---- who needs whom ------------------------------------------------------ */
@@ -251,6 +252,7 @@ bool fuse_fits(const Fuse *f, const FuseGroup *g, const Node *n, FuseRead r) {
   if (g->product && !fuse_is_behind(g, n)) return false;
   if (n->op == OP_const || n->op == OP_iota) return true;
   if (f->options->opt_level == 0) return false;
+  if (k == LOWER_REDUCE && g->sums >= MANY_SUMS) return false;
   if (is_column(n)) return may_sum(g, n, r);
   if (r.parts & FUSE_ROWS) {
     if ((r.parts & FUSE_REST) &&
@@ -310,6 +312,7 @@ void fuse_take(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
   LowerKind k = op_info[n->op].lower;
   bool column = is_column(n) && may_sum(g, n, r);
   if (column && !g->column_rows) become_columns(g, n);
+  g->sums += k == LOWER_REDUCE;
   if (!column && !(r.parts & FUSE_ROWS)) {
     g->rows = rows_with(g, n, r);
     int64_t e = elements_of(n);
@@ -417,7 +420,7 @@ static void move_nodes(Fuse *f, FuseGroup *g, FuseGroup *h) {
 
 bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h) {
   if (g->fixed || h->fixed || g->product || h->product || fuse_needs(g, h) ||
-      fuse_needs(h, g))
+      fuse_needs(h, g) || g->sums + h->sums > MANY_SUMS)
     return false;
   FuseGroup saved = *g;
   if (!merged_shape(g, h)) {
@@ -425,6 +428,7 @@ bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h) {
     return false;
   }
   move_nodes(f, g, h);
+  g->sums += h->sums;
   h->merged = g;
   uint32_t words = f->all.len / 64 + 1;
   for (uint32_t w = 0; w < words; w++)

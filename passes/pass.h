@@ -303,6 +303,7 @@ struct FuseGroup {
   bool orders;            /* has an op on rows, or sums a last dim */
   bool uneven;            /* has results of several shapes */
   int column_rows;        /* `cols`: dims that are summed over; else 0 */
+  int sums;               /* of any kind */
   int64_t column_dims[MAX_RANK];
   Node *product;          /* `product`: the contraction, once it is certain */
   bool emitted;
@@ -316,7 +317,7 @@ typedef struct FuseValue {
   int cost;       /* scalar ops an element since the last result stored or
                      reduced */
   bool from_seed; /* computed from iotas, constants and scalars alone */
-  int n_loads;    /* tensors of its size that this takes, as far as FUSE_LOADS */
+  int n_loads;    /* tensors of its size that this takes, to FUSE_LOADS + 1 */
   const Value *loads[FUSE_LOADS];
 } FuseValue;
 
