@@ -304,8 +304,8 @@ bool fe_dtype(Sema *S, Name name, Dtype *out);
 /* What the axes in a written type mean for a tensor of type `type`; axes of one
  * device mean nothing. False: reported. */
 bool place_eval(Sema *S, const TypeExpr *t, const Type *type, Placement *out);
-/* The same for data that comes in batches: its dims must divide. `what` names it
- * in messages. */
+/* The same for data that comes in batches: its dims must divide. `what` is its
+ * name in messages. */
 bool place_even(Sema *S, const TypeExpr *t, const Type *type, Sym what,
                 Placement *out);
 /* Tells of two placements of one tensor, `a` written in `t` and `b` at `other`;
@@ -466,7 +466,7 @@ void fe_entry(Sema *S, const Decl *d); /* one entry a size */
 /* Sorts slots, and all entries' parameters and results. */
 void fe_put_in_order(Sema *S);
 
-/* ---- sema_mesh.c: the mesh ------------------------------------------------ */
+/* ---- sema_mesh.c: the mesh ----------------------------------------------- */
 
 /* Sizes of the axes from the command line; the module's mesh. */
 void fe_mesh(Sema *S);

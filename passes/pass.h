@@ -391,6 +391,7 @@ extern const char *const move_names[MOVE_COUNT];
 typedef struct MoveStep {
   MoveKind kind;
   int axis;      /* of the mesh */
+  Axes axes;     /* the same; of an all_reduce those of all that are one */
   int from, to;  /* dims, PLACED_PARTIAL, PLACED_NOWHERE */
   int64_t bytes; /* that each device sends */
   Placement after;

@@ -22,13 +22,18 @@ static int64_t local_bytes(const Module *m, const Type *t, const Placement *p) {
   return type_bytes(&local);
 }
 
+/* What a device has less its own part of it. */
+static int64_t others(int64_t local, int64_t devices) {
+  int64_t rest = local % devices * (devices - 1);
+  return local / devices * (devices - 1) + (rest + devices - 1) / devices;
+}
+
 int64_t move_bytes(MoveKind kind, int64_t devices, int64_t local) {
-  int64_t part = (local + devices - 1) / devices;
   switch (kind) {
   case MOVE_SLICE: return 0;
   case MOVE_REDUCE_SCATTER:
-  case MOVE_ALL_TO_ALL: return part * (devices - 1);
-  case MOVE_ALL_REDUCE: return 2 * part * (devices - 1);
+  case MOVE_ALL_TO_ALL: return others(local, devices);
+  case MOVE_ALL_REDUCE: return others(2 * local, devices);
   case MOVE_ALL_GATHER: return local * (devices - 1);
   case MOVE_COUNT: break;
   }
@@ -43,6 +48,19 @@ typedef struct Mover {
   Move *out;
 } Mover;
 
+/* Sums over several axes are one, over the devices of all of them. */
+static bool join(Move *out, const Mover *v, MoveKind kind, int axis,
+                 int64_t local) {
+  MoveStep *last = out->n ? &out->steps[out->n - 1] : NULL;
+  if (kind != MOVE_ALL_REDUCE || !last || last->kind != kind) return false;
+  last->axes = axes_add(last->axes, axis);
+  last->after = v->now;
+  out->bytes -= last->bytes;
+  last->bytes = move_bytes(kind, axes_parts(v->m, last->axes), local);
+  out->bytes += last->bytes;
+  return true;
+}
+
 static void step(Mover *v, MoveKind kind, int axis, int from, int to) {
   Move *out = v->out;
   int64_t before = local_bytes(v->m, v->type, &v->now);
@@ -52,9 +70,11 @@ static void step(Mover *v, MoveKind kind, int axis, int from, int to) {
     v->now.dims[from] = axes_without(v->now.dims[from], axis);
   if (to >= 0) v->now.dims[to] = axes_add(v->now.dims[to], axis);
   if (!v->now.partial) v->now.kind = PARTIAL_SUM;
+  if (join(out, v, kind, axis, before)) return;
   assert(out->n < MAX_MOVES);
   int64_t bytes = move_bytes(kind, v->m->mesh.data[axis].size, before);
-  out->steps[out->n++] = (MoveStep){kind, axis, from, to, bytes, v->now};
+  out->steps[out->n++] = (MoveStep){
+      kind, axis, axes_add(0, axis), from, to, bytes, v->now};
   out->bytes += bytes;
 }
 

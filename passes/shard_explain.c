@@ -165,13 +165,15 @@ static void other_ways(const Shard *s, const ShardMove *m, Buf *out) {
     buf_fmt(out, "by way of the whole value: %s", bytes);
   }
   if (first->kind != MOVE_ALL_REDUCE) return;
-  int64_t n = s->m->mesh.data[first->axis].size;
+  int64_t n = axes_parts(s->m, first->axes);
   for (int d = 0; d < m->from->type.rank; d++) {
     Axes have = m->to->placement.dims[d];
     if (have || m->from->type.dims[d].size % n) continue;
     bytes_text(first->bytes / 2 * m->times, bytes);
-    buf_fmt(out, "%sreduce_scatter for a reader split over @%s on dim %d: %s",
-            out->len ? "; " : "", s->m->mesh.data[first->axis].name, d, bytes);
+    buf_fmt(out, "%sreduce_scatter for a reader split over",
+            out->len ? "; " : "");
+    axes_text(s->m, first->axes, out);
+    buf_fmt(out, " on dim %d: %s", d, bytes);
     return;
   }
 }

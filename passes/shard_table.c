@@ -263,9 +263,10 @@ static int by_bytes(const void *x, const void *y) {
 
 static void one_move(Report *r, const ShardMove *m) {
   Buf name = {0};
-  for (int k = 0; k < m->move.n; k++)
-    buf_fmt(&name, "%s%s @%s", k ? ", " : "", move_names[m->move.steps[k].kind],
-            r->s->m->mesh.data[m->move.steps[k].axis].name);
+  for (int k = 0; k < m->move.n; k++) {
+    buf_fmt(&name, "%s%s", k ? ", " : "", move_names[m->move.steps[k].kind]);
+    axes_text(r->s->m, m->move.steps[k].axes, &name);
+  }
   buf_fmt(r->out, "%-*s ", NAME_WIDTH, name.data);
   buf_free(&name);
   add_bytes(r, m->move.bytes * m->times, 10);

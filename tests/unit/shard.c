@@ -56,13 +56,20 @@ static const struct {
     {"cut before it is summed", "f32[8, 4; sum @b]", "f32[8 @a, 4]",
      "slice @a 0, all_reduce @b 96"},
     {"two sums", "f32[8; max @a @b]", "f32[8]",
-     "all_reduce @a 32, all_reduce @b 48"},
+     "all_reduce @a @b 56"},
+    {"a sum of one number", "f32[; sum @b]", "f32[]", "all_reduce @b 6"},
     {"parts of uneven size", "f32[8 @c]", "f32[8]", "all_gather @c 24"},
     {"rows to experts", "f32[8, r<=64 @b, 4]", "f32[8 @b, r<=64, 4]",
      "all_to_all @b 192"},
     {"rows of groups to experts", "f32[8, r<=64 @a @b, 4]",
      "f32[8 @b, r<=64 @a, 4]", "all_to_all @b 96"},
 };
+
+static void add_step(const Module *m, const MoveStep *s, int k, Buf *out) {
+  buf_fmt(out, "%s%s", k ? ", " : "", move_names[s->kind]);
+  axes_text(m, s->axes, out);
+  buf_fmt(out, " %lld", (long long)s->bytes);
+}
 
 static void test_moves(void) {
   for (size_t i = 0; i < COUNT_OF(moves); i++) {
@@ -74,10 +81,7 @@ static void test_moves(void) {
       const Value *x = value(m, 0), *y = value(m, 1);
       Move move = reshard_move(m, &x->type, &x->placement, &y->placement);
       for (int k = 0; k < move.n; k++)
-        buf_fmt(&got, "%s%s @%s %lld", k ? ", " : "",
-                move_names[move.steps[k].kind],
-                m->mesh.data[move.steps[k].axis].name,
-                (long long)move.steps[k].bytes);
+        add_step(m, &move.steps[k], k, &got);
       const Placement *end =
           move.n ? &move.steps[move.n - 1].after : &x->placement;
       if (!placement_equal(end, &y->placement)) buf_add(&got, ", not there");

@@ -23,8 +23,8 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #
 #   in train           a step         sent
 #   all_to_all              4        768 B
-#   all_reduce             20      6.2 KiB
-#   together               24      6.9 KiB
+#   all_reduce             12      4.9 KiB
+#   together               16      5.7 KiB
 #
 # Sent: bytes that each device sends; rows of experts as if each had as many. A tensor has an axis of
 # the mesh on a dim for a reason, the first of these that holds:
@@ -39,21 +39,6 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #
 # What moves in train, most first
 # -------------------------------
-# all_reduce @data, all_reduce @expert          1.2 KiB
-#     %d_table at models/lib/nn.dsl:18:10 in e/embed
-#     f32[16, 8; sum @data @expert]  to  f32[16, 8]
-#     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
-#     other ways: reduce_scatter for a reader split over @data on dim 0: 256 B
-# all_reduce @data, all_reduce @expert          1.2 KiB
-#     %d_w at models/lib/moe.dsl:34:21 in m/moe/gate
-#     f32[8, 2, 8; sum @data @expert]  to  f32[8, 2, 8]
-#     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
-#     other ways: reduce_scatter for a reader split over @data on dim 0: 256 B
-# all_reduce @data, all_reduce @expert          1.2 KiB
-#     %d_w at models/lib/nn.dsl:25:18 in loss/linear
-#     f32[8, 16; sum @data @expert]  to  f32[8, 16]
-#     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
-#     other ways: reduce_scatter for a reader split over @data on dim 0: 256 B
 # all_reduce @data                              1.0 KiB
 #     %d_w1 at models/lib/moe.dsl:20:20 in m/moe/experts
 #     f32[8 @expert, 8, 16; sum @data]  to  f32[8 @expert, 8, 16]
@@ -64,6 +49,21 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     f32[8 @expert, 16, 8; sum @data]  to  f32[8 @expert, 16, 8]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 1: 512 B
+# all_reduce @data @expert                        896 B
+#     %d_table at models/lib/nn.dsl:18:10 in e/embed
+#     f32[16, 8; sum @data @expert]  to  f32[16, 8]
+#     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
+#     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
+# all_reduce @data @expert                        896 B
+#     %d_w at models/lib/moe.dsl:34:21 in m/moe/gate
+#     f32[8, 2, 8; sum @data @expert]  to  f32[8, 2, 8]
+#     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
+#     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
+# all_reduce @data @expert                        896 B
+#     %d_w at models/lib/nn.dsl:25:18 in loss/linear
+#     f32[8, 16; sum @data @expert]  to  f32[8, 16]
+#     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
+#     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
 # all_to_all @expert                              192 B
 #     dispatch at models/lib/moe.dsl:12:22 in m/moe
 #     f32[8, r<=64 @data @expert, 8]  to  f32[8 @expert, r<=64 @data, 8]
@@ -84,27 +84,27 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     f32[8 @expert, r<=64 @data, 8]  to  f32[8, r<=64 @data @expert, 8]
 #     for combine (gradient) at models/lib/moe.dsl:12:22, which has @expert on letter s: batch letter
 #     other ways: by way of the whole value: 1.8 KiB
-# all_reduce @data, all_reduce @expert            160 B
+# all_reduce @data @expert                        112 B
 #     %d_bias at models/lib/nn.dsl:26:10 in loss/linear
 #     f32[16; sum @data @expert]  to  f32[16]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
-#     other ways: reduce_scatter for a reader split over @data on dim 0: 32 B
-# all_reduce @data, all_reduce @expert             80 B
+#     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 56 B
+# all_reduce @data @expert                         56 B
 #     %s at models/lib/moe.dsl:77:14 in m/moe/gate/importance/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
 #     for reduce_sum at models/lib/moe.dsl:83:11 and 1 more, which needs the finished sum
-#     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
-# all_reduce @data, all_reduce @expert             80 B
+#     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
+# all_reduce @data @expert                         56 B
 #     %s at models/lib/moe.dsl:77:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
 #     for reduce_sum at models/lib/moe.dsl:83:11 and 2 more, which needs the finished sum
-#     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
-# all_reduce @data, all_reduce @expert             80 B
+#     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
+# all_reduce @data @expert                         56 B
 #     %s at models/lib/moe.dsl:77:14 in m/moe/gate/loads/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
 #     for reduce_sum at models/lib/moe.dsl:83:11 and 1 more, which needs the finished sum
-#     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
-# all_reduce @data, all_reduce @expert             10 B
+#     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
+# all_reduce @data @expert                          7 B
 #     reduce_sum at models/lib/nn.dsl:62:10 in loss/cross_entropy
 #     f32[; sum @data @expert]  to  f32[]
 #     for div at models/lib/nn.dsl:62:10, which needs the finished sum
