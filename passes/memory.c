@@ -91,20 +91,63 @@ static void print_bytes(Buf *out, const char *what, int64_t bytes) {
   buf_fmt(out, "  %-34s %14lld  %11s\n", what, (long long)bytes, text);
 }
 
-static void print_piece(Report *r, const Piece *p) {
-  const Value *v = p->value;
+static void print_value(Report *r, const Value *v, const char *more) {
   Sym type = type_text(r->cx, &v->type);
   Sym name =
       v->name ? sym_fmt(r->cx, "%%%s", v->name) : sym_fmt(r->cx, "%%%u", v->id);
   Sym at = node_loc(r->cx, v->def);
-  buf_fmt(r->out, "    %14lld  %-24s %-26s %s%s%s\n", (long long)p->bytes, name,
-          type, op_info[v->def->op].name, at[0] ? " " : "", at);
+  buf_fmt(r->out, "    %14lld  %-24s %-26s %s%s%s%s\n",
+          (long long)type_bytes(&v->type), name, type, op_info[v->def->op].name,
+          at[0] ? " " : "", at, more);
 }
 
 static void print_pieces(Report *r, const PieceVec *v, uint32_t most) {
   for (uint32_t i = 0; i < v->len && i < most; i++)
-    print_piece(r, &v->data[i]);
+    print_value(r, v->data[i].value, "");
   if (v->len > most) buf_fmt(r->out, "    and %u more\n", v->len - most);
+}
+
+/* ---- products that no memory holds --------------------------------------- */
+
+/* The contraction that a launch computes and does not store, or NULL. */
+static const Node *unstored_product(const Node *launch) {
+  for (uint32_t i = 0; launch->op == OP_fused && i < launch->body->nodes.len;
+       i++) {
+    const Node *n = launch->body->nodes.data[i];
+    bool stored = n->op != OP_contract;
+    for (uint32_t j = 0; j < launch->body->results.len && !stored; j++)
+      stored = launch->body->results.data[j] == n->outs.data[0];
+    if (!stored) return n;
+  }
+  return NULL;
+}
+
+static bool same_product(const Node *x, const Node *y) {
+  for (uint32_t i = 0; i < 2; i++)
+    if (ir_outermost(x->ins.data[i]) != ir_outermost(y->ins.data[i]))
+      return false;
+  return attr_sym(x, "map") == attr_sym(y, "map");
+}
+
+/* Each once, with how often it is computed. */
+static void print_unstored(Report *r, const Region *region) {
+  NodeVec all = {0};
+  for (uint32_t i = 0; i < region->nodes.len; i++) {
+    const Node *n = unstored_product(region->nodes.data[i]);
+    if (n) vec_push(&r->cx->scratch, &all, (Node *)n);
+  }
+  if (all.len) buf_add(r->out, "  products computed where they are read\n");
+  for (uint32_t i = 0; i < all.len; i++) {
+    int times = 1;
+    bool seen = false;
+    for (uint32_t j = 0; j < i && !seen; j++)
+      seen = same_product(all.data[i], all.data[j]);
+    for (uint32_t j = i + 1; j < all.len; j++)
+      times += same_product(all.data[i], all.data[j]);
+    if (!seen)
+      print_value(r, all.data[i]->outs.data[0],
+                  times > 1 ? sym_fmt(r->cx, ", %d times", times) : "");
+  }
 }
 
 static void report_entry(Report *r, Entry *e) {
@@ -136,6 +179,7 @@ static void report_entry(Report *r, Entry *e) {
   print_pieces(r, &all, BIGGEST);
   buf_add(r->out, "  alive at the peak\n");
   print_pieces(r, &alive, ALIVE);
+  print_unstored(r, e->region);
 }
 
 void memory_report(Module *m, Buf *out) {
