@@ -29,10 +29,13 @@
 
 #include <string.h>
 
-static bool is_product(const Fuse *f, const Node *n) {
+bool fuse_is_product(const Node *n) {
   CtProduct p;
-  return f->options->opt_level > 0 && n->op == OP_contract &&
-         ir_product(n, &p) && !ir_product_is_plain(&p);
+  return n->op == OP_contract && ir_product(n, &p) && !ir_product_is_plain(&p);
+}
+
+static bool is_product(const Fuse *f, const Node *n) {
+  return f->options->opt_level > 0 && fuse_is_product(n);
 }
 
 static bool is_pulled(const Node *n) {

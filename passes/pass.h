@@ -42,9 +42,8 @@ typedef struct PassOptions {
 
 typedef bool PassFn(Module *m, const PassOptions *o);
 PassFn pass_simplify, pass_hoist, pass_autodiff, pass_precision,
-    pass_shard, pass_recompute, pass_expand, pass_layout, pass_fuse,
-    pass_schedule,
-    pass_plan;
+    pass_shard, pass_recompute, pass_expand, pass_layout, pass_remake,
+    pass_fuse, pass_schedule, pass_plan;
 
 typedef struct PassInfo {
   const char *name;
@@ -351,7 +350,10 @@ bool fuse_precedes(const FuseGroup *g, const FuseReaders *r);
 /* Makes the results of `n` that others read results of `g`, which has it. */
 void fuse_store(Fuse *f, FuseGroup *g, Node *n);
 
-/* fuse_product.c: each of the first three true where `n` is in a group now. */
+/* fuse_product.c: whether a launch may hold the contraction and what is done
+ * with it: a product that no library is called for. Also for remake.c. */
+bool fuse_is_product(const Node *n);
+/* Each of the first three true where `n` is in a group now. */
 bool fuse_placed_product(Fuse *f, Node *n);
 bool fuse_placed_total(Fuse *f, Node *n);
 bool fuse_placed_narrow(Fuse *f, Node *n, const FuseReaders *r);

@@ -409,6 +409,8 @@ static void models(void) {
     check_model("models/lm_4lstm.dsl", packed, 4, level, precision);
     for (size_t i = 0; i < COUNT_OF(others); i++)
       check_model(others[i], NULL, 0, level, precision);
+    if (level) /* what it is for happens to launches of several ops */
+      check_model("tests/models/many_experts.dsl", NULL, 0, level, precision);
   }
 }
 
