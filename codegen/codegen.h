@@ -318,7 +318,8 @@ LwRow *lw_keep(Lower *l, LwValue *v, const Ix *lead, int n_lead);
 LwRow *lw_row_new(Lower *l, LwValue *v, const Ix *lead, int n_lead,
                   int level);
 
-/* All results under given leading indices; in blocks of their own stage. */
+/* All results under given leading indices; in blocks of their own stage. Those
+ * with more inner elements are written first: `plan` counts on it. */
 void lw_write_results(Lower *l, const Ix *lead, int n_lead);
 void lw_emit_map(Lower *l);
 /* Sees all values as one long dim where they allow it. */

@@ -283,19 +283,35 @@ static bool same_inner(const LwValue *x, const LwValue *y, int lead) {
                 sizeof(int64_t) * (size_t)(x->rank - lead)) == 0;
 }
 
+/* The result to be written next: of those that are left the first that has most
+ * elements behind the leading dims; -1 for none. */
+static int next_target(const LwTarget *all, int n, const bool *done,
+                       int n_lead) {
+  int best = -1;
+  int64_t most = 0;
+  for (int i = 0; i < n; i++) {
+    const LwValue *v = all[i].v;
+    int64_t size = product(v->dims + n_lead, v->rank - n_lead);
+    if (done[i] || size <= most) continue;
+    most = size;
+    best = i;
+  }
+  return best;
+}
+
 void lw_write_results(Lower *l, const Ix *lead, int n_lead) {
   int n;
   LwTarget *all = result_targets(l, &n);
   LwTarget *group = NEW_ARRAY(l->arena, LwTarget, (size_t)n + 1);
   bool *done = NEW_ARRAY(l->arena, bool, (size_t)n + 1);
-  for (int i = 0; i < n; i++) {
+  for (int i; (i = next_target(all, n, done, n_lead)) >= 0;) {
     int m = 0;
     for (int j = i; j < n; j++)
       if (!done[j] && same_inner(all[i].v, all[j].v, n_lead)) {
         group[m++] = all[j];
         done[j] = true;
       }
-    if (m) lw_write(l, group, m, lead, n_lead);
+    lw_write(l, group, m, lead, n_lead);
   }
 }
 

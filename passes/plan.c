@@ -178,6 +178,46 @@ static bool is_pointwise(const Region *body, const Value *from, Arena *a) {
   return true;
 }
 
+/* Elements of a row. */
+static int64_t row_size(const Type *t, int rows) {
+  int64_t dims[MAX_RANK], size = 1;
+  for (int d = rows, rank = type_stored_dims(t, dims); d < rank; d++)
+    size *= dims[d];
+  return size;
+}
+
+/* The same of result j of a launch that works row by row. A row's results are
+ * written one after the other, those with more elements first: so all that
+ * depend on `from`, but for its own element, are longer; and none looks at
+ * another row of it. */
+static bool is_last_in_row(const Node *launch, const Value *from, uint32_t j,
+                           Arena *a) {
+  const Region *body = launch->body;
+  int rows = (int)attr_int(launch, "rows");
+  ValueVec near = {0}, far = {0}; /* elementwise, or by another way as well */
+  vec_push(a, &near, (Value *)from);
+  for (uint32_t i = 0; i < body->nodes.len; i++) {
+    const Node *n = body->nodes.data[i];
+    bool reads = reads_any(n, &near) || reads_any(n, &far);
+    if (!reads) continue;
+    for (uint32_t k = 0; k < n->ins.len; k++) {
+      Value *in = n->ins.data[k];
+      if ((in_vec(&near, in) || in_vec(&far, in)) && ir_lead(n, k, rows) < rows)
+        return false;
+    }
+    bool is_far = op_info[n->op].lower != LOWER_SCALAR || reads_any(n, &far);
+    for (uint32_t k = 0; k < n->outs.len; k++)
+      vec_push(a, is_far ? &far : &near, n->outs.data[k]);
+  }
+  const Value *to = body->results.data[j];
+  int64_t size = row_size(&to->type, rows);
+  for (uint32_t i = 0; i < body->results.len; i++) {
+    const Value *v = body->results.data[i];
+    if (in_vec(&far, v) && row_size(&v->type, rows) <= size) return false;
+  }
+  return true;
+}
+
 /* Whether result j of `n` may be written over its operand i: each element is
  * read for the last time when the same element is written. */
 static bool may_write_over(Plan *p, const Node *n, uint32_t i, uint32_t j) {
@@ -187,8 +227,11 @@ static bool may_write_over(Plan *p, const Node *n, uint32_t i, uint32_t j) {
     return false;
   if (op_is(n->op, TRAIT_EW)) return true;
   if (n->op == OP_all_reduce) return i == j;
-  return n->op == OP_fused &&
-         is_pointwise(n->body, n->body->params.data[i], p->a);
+  if (n->op != OP_fused) return false;
+  const Value *param = n->body->params.data[i];
+  return is_pointwise(n->body, param, p->a) ||
+         (strcmp(attr_sym(n, "kind"), "row") == 0 &&
+          is_last_in_row(n, param, j, p->a));
 }
 
 /* Whether result `v` of a node of `r` may be written to where `old` has been:

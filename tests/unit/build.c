@@ -420,7 +420,8 @@ static void models(void) {
 static void plans(void) {
   static const char *const names[] = {
       "carries-swapped", "in-place",      "memory",       "reshapes",
-      "slot-read-later", "slots-swapped", "stacked-carry", "stacked-before"};
+      "slot-read-later", "slots-swapped", "stacked-carry",
+      "stacked-before",  "in-place-row"};
   for (size_t i = 0; i < COUNT_OF(names); i++) {
     char path[128];
     snprintf(path, sizeof path, "tests/pass/plan/%s.ir", names[i]);
