@@ -12,6 +12,17 @@
 
 enum { CACHE_LINE = 64, HUGE_PAGE = 2 << 20 };
 
+/* By all threads of the team: new pages cost more than what is written. */
+static void fill(char *data, int64_t bytes, int value) {
+  int64_t pieces = (bytes + HUGE_PAGE - 1) / HUGE_PAGE;
+#pragma omp parallel for schedule(dynamic) if (pieces > 1)
+  for (int64_t i = 0; i < pieces; i++) {
+    int64_t left = bytes - i * HUGE_PAGE;
+    memset(data + i * HUGE_PAGE, value,
+           (size_t)(left < HUGE_PAGE ? left : HUGE_PAGE));
+  }
+}
+
 MoertStatus rt_mem_new(RtMem *m, int64_t bytes, bool poison, void **out_data) {
   *out_data = NULL;
   if (bytes == 0) return MOERT_OK;
@@ -26,7 +37,7 @@ MoertStatus rt_mem_new(RtMem *m, int64_t bytes, bool poison, void **out_data) {
                    (long long)bytes);
   if (huge) /* only advice: no failure where there are none */
     madvise(data, (size_t)(bytes / HUGE_PAGE) * HUGE_PAGE, MADV_HUGEPAGE);
-  memset(data, poison ? 0xff : 0, (size_t)bytes);
+  fill(data, bytes, poison ? 0xff : 0);
   m->blocks[m->n_blocks++] = (struct RtBlock){data, bytes};
   m->bytes += bytes;
   *out_data = data;

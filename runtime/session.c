@@ -364,9 +364,9 @@ static MoertStatus make_session(MoertSession *s) {
   RT_TRY(make_tables(s, &n));
   RtTeam before = rt_team_enter(s->threads);
   MoertStatus st = make_gemms(s);
+  if (st == MOERT_OK) st = make_memory(s, &n);
   rt_team_leave(before);
   RT_TRY(st);
-  RT_TRY(make_memory(s, &n));
   RT_TRY(make_all_exchanges(s));
   return s->desc->n_slots ? moert_step(s, "init") : MOERT_OK;
 }
