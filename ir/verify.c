@@ -118,6 +118,13 @@ static bool check_placement(Verify *V, Span s, const char *what, const Type *t,
   return placement_check(V->m, t, p, &why) || fail(V, s, "%s: %s", what, why);
 }
 
+/* What a program is given, or its model says, is no part of a sum. */
+static bool check_given(Verify *V, Span s, const char *what, const Type *t,
+                        const Placement *p) {
+  if (!check_placement(V, s, what, t, p)) return false;
+  return !p->partial || fail(V, s, "%s: may not be partial", what);
+}
+
 /* ---- slots and bindings ------------------------------------------------- */
 
 /* Bytes [offset, offset + bytes) lie in a slab of `size`. */
@@ -134,7 +141,7 @@ static bool check_slots(Verify *V) {
     if (!ir_check_type(V->cx, s->span, s->path, &s->type)) return false;
     if (type_is_ragged(&s->type))
       return fail(V, s->span, "slot \"%s\" may not be ragged", s->path);
-    if (!check_placement(V, s->span, s->path, &s->type, &s->placement))
+    if (!check_given(V, s->span, s->path, &s->type, &s->placement))
       return false;
     if (s->place.slab == SLAB_NONE) continue;
     if (s->place.slab != slabs[s->kind] ||
@@ -452,7 +459,8 @@ static bool check_node(Verify *V, Region *r, const Node *n) {
     if (!right) continue;
     set_source(V, v, result_source(V, n, i));
     if (!check_place(V, v, n->span) ||
-        !check_placement(V, n->span, op_name(n), &v->type, &v->placement))
+        !(n->op == OP_annotate ? check_given : check_placement)(
+            V, n->span, op_name(n), &v->type, &v->placement))
       ok = false;
   }
   return ok;
@@ -463,8 +471,9 @@ static bool check_region(Verify *V, Region *r, Span s) {
     if (!define(V, r, r->params.data[i], NULL, i, s) ||
         !ir_check_type(V->cx, s, "parameter", &r->params.data[i]->type) ||
         !check_place(V, r->params.data[i], s) ||
-        !check_placement(V, s, "parameter", &r->params.data[i]->type,
-                         &r->params.data[i]->placement))
+        !(r->owner ? check_placement : check_given)(
+            V, s, "parameter", &r->params.data[i]->type,
+            &r->params.data[i]->placement))
       return false;
   bool ok = true;
   for (uint32_t i = 0; i < r->nodes.len; i++)
