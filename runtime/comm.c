@@ -391,7 +391,8 @@ MoertStatus rt_pending_new(MoertComm *c, const MoertAxis *mesh, int n_axes,
   out->what = strdup(what);
   if (!out->what) return rt_fail(MOERT_NO_MEMORY, "out of memory");
   out->x = (RtExchange){
-      .what = out->what, .n = n, .me = out->group.me, .ranks = out->group.ranks};
+      .what = out->what, .n = n, .me = out->group.me,
+      .ranks = out->group.ranks};
   RT_TRY(RT_NEW(&out->buffers, n_buffers));
   RT_TRY(RT_NEW(&out->x.send, n));
   return RT_NEW(&out->x.recv, n);

@@ -254,7 +254,7 @@ static void note_timeout(const MoertComm *c, const RtExchange *x) {
                  c->timeout, what);
   else
     note_failure(s, r, "rank %d has not come for %g s; %s%s", r, c->timeout,
-                 what[0] ? "its last exchange was " : "it has exchanged nothing",
+                 what[0] ? "its last exchange was " : "it has had no exchange",
                  what);
 }
 
@@ -450,7 +450,8 @@ static MoertStatus local_wait(MoertComm *c, RtExchange *x) {
     RT_TRY(st);
   }
   t->n_queue -= last + 1;
-  memmove(t->queue, t->queue + last + 1, (size_t)t->n_queue * sizeof(*t->queue));
+  memmove(t->queue, t->queue + last + 1,
+          (size_t)t->n_queue * sizeof(*t->queue));
   return MOERT_OK;
 }
 

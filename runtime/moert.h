@@ -175,9 +175,9 @@ MOERT_API MoertStatus moert_prune(const char *dir, int keep);
  * later, `text(mask, shift=S)` a float, 1 where that byte exists and counts,
  * else 0. All of an entry's text inputs are [B, T]: B streams side by side, T
  * positions of each a batch. `below=N` among the arguments makes bytes from N
- * on an error. `share=AXES`, axes of the mesh with '*' in between, says that the
- * ranks along these each have a part of the streams: B is one rank's then, and
- * the batch P times as large. */
+ * on an error. `share=AXES`, axes of the mesh with '*' in between, says that
+ * the ranks along these each have a part of the streams: B is one rank's then,
+ * and the batch P times as large. */
 typedef struct MoertText MoertText;
 
 typedef enum MoertTextMode {

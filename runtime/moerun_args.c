@@ -104,8 +104,8 @@ void run_help(const RunVerb *verbs, int n_verbs) {
     printf("  moerun %-7s %-32s %s\n", verbs[i].name, verbs[i].use,
            verbs[i].doc);
   printf("\n  moerun COMMAND --help   its options\n"
-         "  moerun -n N COMMAND ... by N processes on this machine, for a model "
-         "that was\n"
+         "  moerun -n N COMMAND ... by N processes on this machine, for a "
+         "model that was\n"
          "                          compiled for a mesh of N ranks; mpirun and "
          "srun work too\n\n"
          "Results go to standard output, progress to standard error. Exit "

@@ -6,7 +6,8 @@
  * that a key press reaches them once, through the launcher.
  *
  * mpirun and srun start moerun themselves, and say in the environment how many
- * ranks there are. The first rank speaks; of the others only errors are seen. */
+ * ranks there are. The first rank speaks; of the others only errors are
+ * seen. */
 #include "rt.h"
 
 #include <errno.h>
@@ -58,8 +59,8 @@ static bool read_launcher(const Launcher *l, Ranks *out) {
     return false;
   }
   if (size > 1 && !l->mpi) {
-    run_error("%s says that there are %d ranks, but moerun cannot connect those "
-              "of %s: start them by moerun -n %d, mpirun or srun",
+    run_error("%s says that there are %d ranks, but moerun cannot connect "
+              "those of %s: start them by moerun -n %d, mpirun or srun",
               l->size, size, l->name, size);
     return false;
   }

@@ -343,7 +343,8 @@ static MoertStatus make_exchanges(MoertSession *s, int entry, char **staging) {
                                     r->n_args, what, *staging, p);
     free(what);
     RT_TRY(st);
-    *staging += rt_staging_bytes(r->collective);
+    int64_t used = rt_staging_bytes(r->collective);
+    if (used) *staging += used;
   }
   return MOERT_OK;
 }

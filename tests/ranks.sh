@@ -44,13 +44,17 @@ TEXT
 
 # What one of four ranks does: a quarter of the batch, sums over all of it.
 share_out() {
+  local sum='{axes="dev", op="sum"}' types='f32[256], f32[8, 256], f32[256, 8]'
+  local nll='reduce_sum .* f32\[\] layer\("cross_entropy"\)'
+  local here='%d_bias_here, %d_w_here, %d_table_here'
   sed -E -e '1a mesh {dev=4}' \
     -e 's/input "text"/input "text(share=dev)"/' \
     -e 's/input "text\(shift=1\)"/input "text(shift=1, share=dev)"/' \
     -e 's/\{value=16\}/{value=64}/; s/value=(-?)0\.0625/value=\10.015625/' \
-    -e 's/^  (%[0-9]+) = (reduce_sum .* f32\[\] layer\("cross_entropy"\))$/  %here = \2\n  \1 = all_reduce %here {axes="dev", op="sum"} : f32[]/' \
+    -e "s/^  (%[0-9]+) = ($nll)\$/  %here = \\2\\n  \\1 = ALL %here : f32[]/" \
     -e 's/^  %d_(bias|w|table) =/  %d_\1_here =/' \
-    -e '/^  %d_table_here/a \  %d_bias, %d_w, %d_table = all_reduce %d_bias_here, %d_w_here, %d_table_here {axes="dev", op="sum"} : f32[256], f32[8, 256], f32[256, 8]'
+    -e "/^  %d_table_here/a \  %d_bias, %d_w, %d_table = ALL $here : $types" |
+    sed -E "s/= ALL ([^:]*) :/= all_reduce \\1 $sum :/"
 }
 
 data=$work/data
@@ -93,10 +97,10 @@ fi
 "$MOERUN" info "$work/four.so" >"$work/out"
 has 'ranks: info tells the mesh' "$work/out" 'mesh       dev=4'
 
-# ---- under MPI -----------------------------------------------------------------
+# ---- under MPI ----------------------------------------
 
 if [ -e "$BUILD/libmoert-mpi.so" ] && command -v mpirun >/dev/null &&
-  ! ldd "$BUILD/moerun" | grep -q libasan; then
+  ! grep -q __asan_init "$BUILD/moerun"; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   # shellcheck disable=SC2046
   exits 'ranks: mpirun' 0 mpirun --oversubscribe -n 4 \
@@ -114,7 +118,7 @@ else
   echo 'skip ranks: mpirun: no MPI, or under the sanitizers'
 fi
 
-# ---- wrong numbers ---------------------------------------------------------------
+# ---- wrong numbers ----------------------------------------
 
 try=(train "$work/four.so" --data "$data" --steps 2 --quiet)
 exits 'ranks: one where four belong' 1 "$MOERUN" "${try[@]}"
@@ -153,7 +157,7 @@ has 'ranks: -n under mpirun, said' "$work/err" 'one of them is enough'
 exits 'ranks: a launcher of one rank' 0 env RANK=0 WORLD_SIZE=1 \
   "$MOERUN" -n 4 "${try[@]}"
 
-# ---- ranks that end or hang ------------------------------------------------------
+# ---- ranks that end or hang ----------------------------------------
 
 endless=(train "$work/four.so" --data "$data" --steps 1000000 --quiet
   --threads 1)

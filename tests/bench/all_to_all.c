@@ -1,5 +1,5 @@
-/* all_to_all.c: how many bytes a second an all-to-all moves: over shared memory,
- * over MPI through the plug-in, and by MPI alone.
+/* all_to_all.c: how many bytes a second an all-to-all moves: over shared
+ * memory, over MPI through the plug-in, and by MPI alone.
  *
  *   all_to_all N            N processes over shared memory
  *   mpirun -n N all_to_all  both ways over MPI, in turns

@@ -1,6 +1,6 @@
-/* ranks_build.c: compiled exchanges by real ranks against virtual ones: the same
- * text, the same operands, processes over shared memory on one side and the
- * interpreter on the other. What has no products in it agrees bit for bit. */
+/* ranks_build.c: compiled exchanges by real ranks against virtual ones: the
+ * same text, the same operands, processes over shared memory on one side and
+ * the interpreter on the other. What has no products in it agrees bit for bit. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +73,8 @@ static const Case cases[] = {
     {"experts on other ranks", "dev=4",
      "(%x: f32[30, 6] = input \"x\", %ids: i32[30, 2] = input \"x\","
      " %w: f32[2, 6, 5] = input \"x\", %v: f32[2, 5, 6] = input \"x\") {\n"
-     "  %o, %slot, %src = route %ids {experts=8} : i32[9], i32[30, 2], i32[60]\n"
+     "  %o, %slot, %src = route %ids {experts=8}"
+     " : i32[9], i32[30, 2], i32[60]\n"
      "  %d = rows_gather %x, %src, %o {choices=2} : f32[8, r<=60, 6]\n"
      "  %lo = slice %o {dim=0, start=0, size=8} : i32[8]\n"
      "  %hi = slice %o {dim=0, start=1, size=8} : i32[8]\n"
@@ -167,10 +168,13 @@ static MoertStatus step(Run *r, int rank, MoertComm *comm, const char *path) {
 
 static void be_rank(Run *r, MoertLocal *l, int rank, const char *path) {
   MoertComm *comm;
+  snprintf(r->whys[rank], WHY, "rank %d has not ended", rank);
   MoertStatus st = moert_local_join(l, rank, 60, &comm);
   if (st == MOERT_OK) st = step(r, rank, comm, path);
   if (st != MOERT_OK)
     snprintf(r->whys[rank], WHY, "rank %d: %s", rank, moert_error());
+  else
+    r->whys[rank][0] = 0;
   _exit(0);
 }
 
