@@ -77,6 +77,8 @@ static void pack_across(Gen *g, KVal *n, KVal *k) {
   for (int i = 0; i < g->lanes; i++) {
     KVal *column = kb_alu_c(b, A_ADD, n, i);
     KVal *some = ct_count(b, column, g->at.n_end, 1); /* 1, or 0 past the end */
+    kb_fetch(b, g->base[CT_RIGHT],
+             right_at(g, kb_alu_c(b, A_ADD, column, g->lanes), k));
     KVal *count = kb_alu(b, A_MUL, depth, some);
     v[i] = cast_to(b, kb_load_some(b, g->base[CT_RIGHT], right_at(g, column, k),
                                    count, g->lanes),

@@ -33,7 +33,8 @@ enum {
   TILE = 16, /* rows, columns, and pairs of depth */
   MAX_ROWS = 12,
   REST_ROWS = 4, /* of the kernel of vectors */
-  SUM_ROWS = ROW_BLOCK + REST_ROWS
+  SUM_ROWS = ROW_BLOCK + REST_ROWS,
+  AHEAD = 16 /* rows that packing asks for ahead of time */
 };
 
 typedef struct Pairs {
@@ -76,6 +77,9 @@ static KVal *load_row(Pairs *g, int side, bool by_depth, KVal *k, KVal *x) {
   KVal *end = side == CT_LEFT ? g->at.m_end : g->at.n_end;
   KVal *at = ct_at(b, g->at.offset[side], k, depth->stride[side]);
   at = ct_at(b, at, x, other->stride[side]);
+  if (side == CT_RIGHT && !by_depth)
+    kb_fetch(b, g->base[side],
+             kb_alu_c(b, A_ADD, at, AHEAD * depth->stride[side]));
   KVal *ks = ct_count(b, k, g->at.k_hi, STEP);
   KVal *xs = ct_count(b, x, end, STEP);
   /* All of the one, or none where the other is past its end. */
