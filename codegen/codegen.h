@@ -40,7 +40,7 @@ typedef enum KKind {
                  With a[1] i32 lanes: a gather at a[0] + each. With a[1] an
                  index: of the first a[1] lanes; the others are zeros */
   K_STORE,    /* base[a[0]] = a[1]; lanes > 1: consecutive; with a[2], an
-                 index: the first a[2] lanes */
+                 index: the first a[2] lanes; value 1: past the caches */
   K_FETCH,    /* has the memory around base[a[0]] brought near for a later load;
                  changes nothing, and may be past the end of what base has */
   K_FOR,      /* for (iv = a[0]; iv < a[1]; iv += number) body, with accs */
@@ -118,6 +118,7 @@ typedef struct KStage {
   int64_t scratch_bytes;
   unsigned needs; /* KN_... */
   bool uneven; /* chunks differ much in work: handed out one at a time */
+  bool streams; /* has stores past the caches */
 } KStage;
 
 typedef struct Kernel {
@@ -389,8 +390,9 @@ typedef struct CodegenOptions {
 /* ---- contract.c, items.c, finish.c, blocked.c, pairs.c, nest.c --------------
  * Contractions. The product as one library call, when dims collapse to one
  * stride each; false when it needs a generated kernel (ragged, awkward strides,
- * f64). Operand 1 is the left matrix where swapped. */
-bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped);
+ * f64) or has a better one. Operand 1 is the left matrix where swapped. */
+bool cg_gemm(const Node *n, const Isa *isa, MoertGemm *out,
+             bool *out_swapped);
 /* A contraction as a kernel, or a fused node of kind `product`. */
 Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa);
 
@@ -444,6 +446,7 @@ void ct_finish_end(CtItem *t); /* behind the stage */
 Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes);
 /* pairs.c: a product of bf16 in pairs, by instructions for them. */
 bool ct_in_pairs(const CtProduct *p, const Isa *isa); /* can do it */
+bool ct_beats_library(const CtProduct *p, const Isa *isa);
 Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa);
 /* n vectors, at most 16, of n groups of `group` lanes: rows become columns. */
 void ct_transpose(KBuild *b, KVal **v, int n, int group);

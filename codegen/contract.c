@@ -1,9 +1,10 @@
 /* contract.c: how a contraction is computed.
  *
- * A product of plain matrices is a library call; one with a packed operand has
- * a kernel for that (panels.c); other products run on the register-blocked
- * kernel of blocked.c, or in pairs where the target has instructions for them;
- * what is no product at all goes through the loops of nest.c. */
+ * A product of plain matrices is a library call, unless it is a large one in
+ * bf16 and the target has tiles; one with a packed operand has a kernel for that
+ * (panels.c); other products run on the register-blocked kernel of blocked.c,
+ * or in pairs where the target has instructions for them; what is no product at
+ * all goes through the loops of nest.c. */
 #include "codegen.h"
 
 static void set_strides(int64_t *to, const CtLetter *batch, const CtLetter *x,
@@ -13,9 +14,12 @@ static void set_strides(int64_t *to, const CtLetter *batch, const CtLetter *x,
   to[2] = y->stride[side];
 }
 
-bool cg_gemm(const Node *n, MoertGemm *out, bool *out_swapped) {
+bool cg_gemm(const Node *n, const Isa *isa, MoertGemm *out,
+             bool *out_swapped) {
   CtProduct p;
-  if (!ir_product(n, &p) || !ir_product_is_plain(&p)) return false;
+  if (!ir_product(n, &p) || !ir_product_is_plain(&p) ||
+      ct_beats_library(&p, isa))
+    return false;
   *out = (MoertGemm){.batch = p.batch.size,
                      .m = p.m.size,
                      .n = p.n.size,

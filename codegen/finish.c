@@ -24,7 +24,7 @@ typedef struct Result {
   KBase vectors, scalars;
 } Result;
 
-enum { STREAMED = 1 << 25 }; /* bytes of a result that caches do not keep */
+enum { STREAMED = 1 << 23 }; /* bytes of a result that caches do not keep */
 
 struct CtFinish {
   Lower *l;

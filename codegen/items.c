@@ -169,12 +169,15 @@ static void ragged_rows(CtItem *t) {
   kb_end(b);
 }
 
-/* m and n known when compiling: item (group, block of rows, of columns). */
+/* m and n known when compiling: item (group, block of rows, of columns), or
+ * the other way around where there are more columns: items of one time share
+ * what they read of the longer side. */
 static void plain_rows(CtItem *t) {
   KBuild *b = t->b;
   const CtProduct *p = t->p;
-  int64_t col_blocks = blocks(p->n.size, t->cols);
-  int64_t per_group = blocks(p->m.size, t->rows) * col_blocks;
+  bool columns_last = p->groups || p->m.size > p->n.size;
+  int64_t rows = blocks(p->m.size, t->rows), cols = blocks(p->n.size, t->cols);
+  int64_t inner = columns_last ? cols : rows, per_group = rows * cols;
   bool sorts = p->groups > 1;
   KBase experts = {0};
   if (sorts) {
@@ -182,19 +185,20 @@ static void plain_rows(CtItem *t) {
     experts_stage(t, experts);
   }
   KVal *item = kb_stage(b, p->batch.size * per_group, 1);
+  kb_uneven(b);
   ct_finish_start(t, item, p->batch.size * per_group);
   KVal *group = kb_alu_c(b, A_DIV, item, per_group);
   if (sorts) group = listed(b, experts, group);
   KVal *rest = kb_alu_c(b, A_REM, item, per_group);
-  t->m_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, rest, col_blocks), t->rows);
-  columns_from(
-      t, kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, rest, col_blocks), t->cols));
+  KVal *outer = kb_alu_c(b, A_DIV, rest, inner);
+  rest = kb_alu_c(b, A_REM, rest, inner);
+  t->m_lo = kb_alu_c(b, A_MUL, columns_last ? outer : rest, t->rows);
+  columns_from(t, kb_alu_c(b, A_MUL, columns_last ? rest : outer, t->cols));
   t->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, t->m_lo, t->rows),
                     kb_index(b, p->m.size));
   batch_offsets(t, group);
   KVal *lo = kb_index(b, 0), *hi = kb_index(b, p->k.size);
   if (p->groups) {
-    kb_uneven(b);
     lo = offset(t, group, 0);
     hi = offset(t, group, 1);
   }

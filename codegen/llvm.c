@@ -548,6 +548,8 @@ static LLVMValueRef stage(Body *e, const Target *t, const Kernel *k,
   block(e, &s->body);
   loop_close(e, &l, 1);
   if (s->needs & KN_TILES) call(e, "llvm.x86.tilerelease", NULL, 0, NULL, 0);
+  /* Such stores wait for no lock: others might see them late. */
+  if (s->streams) call(e, "llvm.x86.sse.sfence", NULL, 0, NULL, 0);
   LLVMBuildRetVoid(e->b);
   return e->fn;
 }

@@ -212,6 +212,7 @@ static KVal *alu_identity(KBuild *b, KAlu alu, KVal *x, KVal *y) {
   if ((alu == A_MUL || alu == A_DIV) && is_index_const(y, 1)) return x;
   if (alu == A_MUL && is_index_const(y, 0)) return y;
   if (alu == A_REM && is_index_const(y, 1)) return kb_index(b, 0);
+  if (alu == A_SUB && x == y) return kb_index(b, 0);
   if ((alu == A_DIV || alu == A_REM) && is_index_const(x, 0) &&
       y->kind == K_INDEX)
     return x;
@@ -409,6 +410,7 @@ void kb_store(KBuild *b, KBase base, KVal *index, KVal *v) {
 }
 
 void kb_stream(KBuild *b, KBase base, KVal *index, KVal *v) {
+  b->stage.streams = true;
   add_store(b, base, index, v, true);
 }
 

@@ -1,12 +1,12 @@
 /* pairs.c: products of bf16 with sums in f32, by instructions for pairs.
  *
  * AMX multiplies tiles (16 by 32 times 32 by 16 in one instruction),
- * AVX512-BF16 vectors; both take the depth in pairs. So an item first packs its
- * block of the left operand, whichever way that lies, into rows of depth,
+ * AVX512-BF16 vectors; both take the depth in pairs. So the left operand,
+ * whichever way it lies, is packed into rows of depth,
  *
  *   left[row - m_lo][k - k_lo]
  *
- * and of the right operand into panels of 32 columns, in rows of pairs,
+ * and the right one into panels of 32 columns, in rows of pairs,
  *
  *   right[(column - n_lo) / 32][(k - k_lo) / 2][column % 32][k % 2]
  *
@@ -14,7 +14,10 @@
  * operand whose depth runs the wrong way is transposed in registers, 16 by 16
  * of them. Blocks are sized for the caches: of depth 256, what 32 rows and a
  * panel take together is 32 KiB, two thirds of the first; all of a left and a
- * right block, 384 KiB, fit the second.
+ * right block, 384 KiB, fit the second. An item packs its own blocks, but for
+ * operands of large products without experts: these are packed once where many
+ * items read them (m_lo, n_lo and k_lo are 0 then), and a left operand in rows
+ * of depth is not packed at all.
  *
  * With tiles the kernel is two by two of them: four sums, 0 to 3, two tiles of
  * the left operand, 4 and 5, two of the right, 6 and 7. With vectors it is 12
@@ -28,21 +31,44 @@
 enum {
   ROW_BLOCK = 256,
   COL_BLOCK = 512,
+  DENSE_ROWS = 512, /* the same without experts, where that leaves */
+  DENSE_COLS = 256,
+  ENOUGH = 32,      /* items */
   DEPTH = 256,
-  STEP = 32, /* rows, columns and depth of packing; columns of a panel */
-  TILE = 16, /* rows, columns, and pairs of depth */
+  PACKED = 128, /* rows or columns of an item that packs for all */
+  LARGE = 256, /* each side of a product that no library does as well */
+  STEP = 32,   /* rows, columns and depth of packing; columns of a panel */
+  TILE = 16,   /* rows, columns, and pairs of depth */
+  LINE = 32,   /* elements of a cache line */
   MAX_ROWS = 12,
   REST_ROWS = 4, /* of the kernel of vectors */
-  SUM_ROWS = ROW_BLOCK + REST_ROWS,
   AHEAD = 16 /* rows that packing asks for ahead of time */
 };
+
+/* Where an operand is packed. */
+typedef enum PackWhere {
+  PACK_IN_ITEM, /* by each item for itself, in scratch */
+  PACK_AHEAD,   /* once, in the workspace, by a stage of its own */
+  PACK_NOT      /* its rows are read as they lie */
+} PackWhere;
+
+/* An operand in order. */
+typedef struct Packed {
+  PackWhere where;
+  KBase base;
+  KVal *first, *x, *k; /* an element's index, row or column, and depth */
+  int64_t step;        /* elements from row to row, or column to column */
+} Packed;
 
 typedef struct Pairs {
   CtItem at; /* the first member */
   KBase base[CT_OUT];
-  KBase left, right, sums; /* bf16, bf16, f32 */
-  KVal *depth;             /* of this block, in whole steps */
-  KVal *from, *to;         /* where the panel is, and where its sums are */
+  Packed in[CT_OUT];
+  KBase sums;   /* f32 */
+  KBase tail;   /* bf16 [rows][STEP]: what fills no step of the depth of a left
+                   operand that is not packed */
+  KVal *depth;  /* of this block, in whole steps */
+  KVal *n, *to; /* the panel: its first column, and where its sums are */
 } Pairs;
 
 static KVal *plus(KBuild *b, KVal *x, KVal *y) {
@@ -60,6 +86,19 @@ static KVal *times(KBuild *b, KVal *x, int64_t y) {
 KVal *ct_count(KBuild *b, KVal *x, KVal *end, int64_t most) {
   KVal *left = kb_alu_c(b, A_MAX, minus(b, end, x), 0);
   return kb_alu_c(b, A_MIN, left, most);
+}
+
+/* Where in a packed operand depth k of row or column x is. */
+static KVal *left_at(Pairs *g, KVal *x, KVal *k) {
+  const Packed *p = &g->in[CT_LEFT];
+  KVal *row = ct_at(g->at.b, p->first, minus(g->at.b, x, p->x), p->step);
+  return plus(g->at.b, row, minus(g->at.b, k, p->k));
+}
+
+static KVal *right_at(Pairs *g, KVal *x, KVal *k) {
+  const Packed *p = &g->in[CT_RIGHT];
+  KVal *panel = ct_at(g->at.b, p->first, minus(g->at.b, x, p->x), p->step);
+  return ct_at(g->at.b, panel, minus(g->at.b, k, p->k), STEP);
 }
 
 /* ---- packing ------------------------------------------------------------ */
@@ -102,7 +141,7 @@ void ct_transpose(KBuild *b, KVal **v, int n, int group) {
 
 /* Rows of depth from an operand that has them. */
 static void pack_left_rows(Pairs *g, KVal *x, KVal *k, KVal *to) {
-  kb_store(g->at.b, g->left, to, load_row(g, CT_LEFT, true, k, x));
+  kb_store(g->at.b, g->in[CT_LEFT].base, to, load_row(g, CT_LEFT, true, k, x));
 }
 
 /* The same, STEP rows at once, where the operand's rows run along m. */
@@ -120,8 +159,8 @@ static void pack_left_turned(Pairs *g, KVal *x, KVal *k, KVal *to) {
   for (int half = 0; half < 2; half++) {
     ct_transpose(b, v[half], TILE, 2);
     for (int i = 0; i < TILE; i++) {
-      int64_t row = TILE * half + i;
-      kb_store(b, g->left, kb_alu_c(b, A_ADD, to, row * DEPTH), v[half][i]);
+      int64_t row = (TILE * half + i) * g->in[CT_LEFT].step;
+      kb_store(b, g->in[CT_LEFT].base, kb_alu_c(b, A_ADD, to, row), v[half][i]);
     }
   }
 }
@@ -130,10 +169,9 @@ static void pack_left(Pairs *g) {
   KBuild *b = g->at.b;
   bool rows = runs_along(&g->at.p->k, CT_LEFT);
   KVal *loop = kb_for(b, g->at.m_lo, g->at.m_end, rows ? 1 : STEP);
-  KVal *x = kb_iv(b, loop), *row = times(b, minus(b, x, g->at.m_lo), DEPTH);
+  KVal *x = kb_iv(b, loop);
   KVal *inner = kb_for(b, kb_index(b, 0), g->depth, STEP);
-  KVal *k = plus(b, g->at.k_lo, kb_iv(b, inner));
-  KVal *to = plus(b, row, kb_iv(b, inner));
+  KVal *k = plus(b, g->at.k_lo, kb_iv(b, inner)), *to = left_at(g, x, k);
   if (rows)
     pack_left_rows(g, x, k, to);
   else
@@ -148,7 +186,7 @@ static void pack_right_rows(Pairs *g, KVal *n, KVal *k, KVal *to) {
   KVal *even = load_row(g, CT_RIGHT, false, k, n);
   KVal *odd = load_row(g, CT_RIGHT, false, kb_alu_c(b, A_ADD, k, 1), n);
   for (int half = 0; half < 2; half++)
-    kb_store(b, g->right, kb_alu_c(b, A_ADD, to, half * STEP),
+    kb_store(b, g->in[CT_RIGHT].base, kb_alu_c(b, A_ADD, to, half * STEP),
              kb_zip(b, even, odd, 1, half));
 }
 
@@ -162,8 +200,8 @@ static void pack_right_turned(Pairs *g, KVal *n, KVal *k, KVal *to) {
                       kb_alu_c(b, A_ADD, n, half * TILE + j));
     ct_transpose(b, v, TILE, 2);
     for (int j = 0; j < TILE; j++)
-      kb_store(b, g->right, kb_alu_c(b, A_ADD, to, 2 * STEP * j + STEP * half),
-               v[j]);
+      kb_store(b, g->in[CT_RIGHT].base,
+               kb_alu_c(b, A_ADD, to, 2 * STEP * j + STEP * half), v[j]);
   }
 }
 
@@ -181,8 +219,7 @@ static void pack_right(Pairs *g) {
     iv[which] = kb_iv(b, kb_for(b, e[0], e[1], e[2]->number));
   }
   KVal *k = plus(b, g->at.k_lo, iv[0]), *n = iv[1];
-  KVal *to =
-      plus(b, times(b, minus(b, n, g->at.n_lo), DEPTH), times(b, iv[0], STEP));
+  KVal *to = right_at(g, n, k);
   if (rows)
     pack_right_rows(g, n, k, to);
   else
@@ -191,9 +228,110 @@ static void pack_right(Pairs *g) {
   kb_end(b);
 }
 
+static void pack(Pairs *g, int side) {
+  if (side == CT_LEFT)
+    pack_left(g);
+  else
+    pack_right(g);
+}
+
+static void set_depth(Pairs *g) {
+  KBuild *b = g->at.b;
+  KVal *k = kb_alu_c(b, A_ADD, minus(b, g->at.k_hi, g->at.k_lo), STEP - 1);
+  g->depth = times(b, kb_alu_c(b, A_DIV, k, STEP), STEP);
+}
+
+static int64_t round_up(int64_t x, int64_t step) {
+  return (x + step - 1) / step * step;
+}
+
+/* All of an operand into the workspace. Rows of the left one are a step longer
+ * than their depth: those of one tile then lie in different sets of a cache. */
+static void pack_ahead(Pairs *g, int side) {
+  KBuild *b = g->at.b;
+  bool left = side == CT_LEFT;
+  int64_t size = left ? g->at.p->m.size : g->at.p->n.size;
+  int64_t depth = g->at.p->k.size, blocks = round_up(depth, DEPTH) / DEPTH;
+  KVal *zero = kb_index(b, 0);
+  Packed *p = &g->in[side];
+  p->step = round_up(depth, STEP) + (left ? STEP : 0);
+  p->base = kb_workspace(b, DT_bf16, round_up(size, STEP) * p->step);
+  p->first = p->x = p->k = g->at.offset[side] = zero;
+  KVal *item = kb_stage(b, round_up(size, PACKED) / PACKED * blocks, 1);
+  KVal *lo = times(b, kb_alu_c(b, A_DIV, item, blocks), PACKED);
+  KVal *hi = kb_alu_c(b, A_MIN, kb_alu_c(b, A_ADD, lo, PACKED), size);
+  *(left ? &g->at.m_lo : &g->at.n_lo) = lo;
+  *(left ? &g->at.m_end : &g->at.n_end) = hi;
+  g->at.k_lo = times(b, kb_alu_c(b, A_REM, item, blocks), DEPTH);
+  g->at.k_hi = kb_alu_c(b, A_ADD, g->at.k_lo, DEPTH);
+  g->at.k_hi = kb_alu_c(b, A_MIN, g->at.k_hi, depth);
+  set_depth(g);
+  pack(g, side);
+  kb_end(b);
+}
+
+static void pack_in_item(Pairs *g, int side) {
+  KBuild *b = g->at.b;
+  int64_t size = side == CT_LEFT ? g->at.rows : g->at.cols;
+  g->in[side] = (Packed){.base = kb_scratch(b, DT_bf16, size * DEPTH),
+                         .first = kb_index(b, 0),
+                         .x = side == CT_LEFT ? g->at.m_lo : g->at.n_lo,
+                         .k = g->at.k_lo,
+                         .step = DEPTH};
+  pack(g, side);
+}
+
+static bool has_tail(const Pairs *g) {
+  return g->in[CT_LEFT].where == PACK_NOT && g->at.p->k.size % STEP;
+}
+
+/* Whether this block's depth ends with the tail. */
+static void open_tail(Pairs *g) {
+  KBuild *b = g->at.b;
+  kb_if(b, g->at.last ? g->at.last : kb_const(b, DT_bool, 1));
+}
+
+/* The left operand as it lies, but for a tail. */
+static void pack_not(Pairs *g) {
+  KBuild *b = g->at.b;
+  const CtProduct *p = g->at.p;
+  g->in[CT_LEFT] = (Packed){.where = PACK_NOT,
+                            .base = g->base[CT_LEFT],
+                            .first = g->at.offset[CT_LEFT],
+                            .x = kb_index(b, 0),
+                            .k = kb_index(b, 0),
+                            .step = p->m.stride[CT_LEFT]};
+  if (!has_tail(g)) return;
+  g->tail = kb_scratch(b, DT_bf16, g->at.rows * STEP);
+  open_tail(g);
+  KVal *k = kb_index(b, p->k.size / STEP * STEP);
+  KVal *loop = kb_for(b, g->at.m_lo, g->at.m_end, 1), *m = kb_iv(b, loop);
+  kb_store(b, g->tail, times(b, minus(b, m, g->at.m_lo), STEP),
+           load_row(g, CT_LEFT, true, k, m));
+  kb_end(b);
+  kb_end(b);
+}
+
+/* Packing pays once for all where more than two items would do it, each for
+ * itself; and not at all where tiles can be loaded from whole rows. */
+static PackWhere where_to_pack(const CtItem *t, int side, bool tiles) {
+  const CtProduct *p = t->p;
+  const CtLetter *other = side == CT_LEFT ? &p->n : &p->m;
+  int64_t block = side == CT_LEFT ? t->cols : t->rows;
+  if (p->groups || p->batch.size > 1 || !tiles) return PACK_IN_ITEM;
+  if (side == CT_LEFT && p->k.stride[side] == 1 && p->m.size % TILE == 0)
+    return PACK_NOT;
+  return other->size > 2 * block ? PACK_AHEAD : PACK_IN_ITEM;
+}
+
 /* ---- the kernel of tiles ------------------------------------------------ */
 
 enum { SUM_TILES = 0, LEFT_TILES = 4, RIGHT_TILES = 6 };
+
+/* Rows of sums that an item has room for. */
+static int64_t sum_rows(const Pairs *g) {
+  return g->at.rows + REST_ROWS;
+}
 
 /* Where the panel's sums of row m are. */
 static KVal *sums_at(Pairs *g, KVal *m) {
@@ -222,28 +360,57 @@ static void start_tiles(Pairs *g, int height, KVal *at) {
   if (fresh) kb_end(b);
 }
 
-/* `height` tiles of rows from m on, the panel's two of columns, the depth. */
-static void sum_tiles(Pairs *g, KVal *m, int height) {
+/* One step of depth: a panel's tiles at `right`, rows at `left`. */
+static void add_tiles(Pairs *g, int height, KBase from, KVal *left,
+                      int64_t step, KVal *right) {
   KBuild *b = g->at.b;
-  KVal *to = sums_at(g, m);
-  start_tiles(g, height, to);
-  KVal *row = times(b, minus(b, m, g->at.m_lo), DEPTH);
-  KVal *loop = kb_for(b, kb_index(b, 0), g->depth, STEP), *k = kb_iv(b, loop);
   for (int i = 0; i < 2; i++)
-    kb_tile_load(
-        b, RIGHT_TILES + i, g->right,
-        kb_alu_c(b, A_ADD, plus(b, g->from, times(b, k, STEP)), STEP * i),
-        2 * STEP);
+    kb_tile_load(b, RIGHT_TILES + i, g->in[CT_RIGHT].base,
+                 kb_alu_c(b, A_ADD, right, STEP * i), 2 * STEP);
   for (int i = 0; i < height; i++) {
-    KVal *at = kb_alu_c(b, A_ADD, plus(b, row, k), i * TILE * DEPTH);
-    kb_tile_load(b, LEFT_TILES + i, g->left, at, DEPTH);
+    kb_tile_load(b, LEFT_TILES + i, from,
+                 kb_alu_c(b, A_ADD, left, i * TILE * step), step);
     for (int j = 0; j < 2; j++)
       kb_tile_dot(b, SUM_TILES + 2 * i + j, LEFT_TILES + i, RIGHT_TILES + j);
   }
+}
+
+/* `height` tiles of rows from m on, the panel's two of columns, the depth. */
+static void sum_tiles(Pairs *g, KVal *m, int height) {
+  KBuild *b = g->at.b;
+  KVal *to = sums_at(g, m), *depth = g->depth;
+  KVal *left = left_at(g, m, g->at.k_lo);
+  KVal *right = right_at(g, g->n, g->at.k_lo);
+  start_tiles(g, height, to);
+  if (has_tail(g)) {
+    depth = kb_alu_c(b, A_DIV, minus(b, g->at.k_hi, g->at.k_lo), STEP);
+    depth = times(b, depth, STEP);
+  }
+  KVal *loop = kb_for(b, kb_index(b, 0), depth, STEP), *k = kb_iv(b, loop);
+  add_tiles(g, height, g->in[CT_LEFT].base, plus(b, left, k),
+            g->in[CT_LEFT].step, ct_at(b, right, k, STEP));
   kb_end(b);
+  if (has_tail(g)) {
+    open_tail(g);
+    KVal *row = times(b, minus(b, m, g->at.m_lo), STEP);
+    add_tiles(g, height, g->tail, row, STEP, ct_at(b, right, depth, STEP));
+    kb_end(b);
+  }
   for (int i = 0; i < 2 * height; i++)
     kb_tile_store(b, SUM_TILES + i, g->sums,
                   kb_alu_c(b, A_ADD, to, tile_at(i)), STEP);
+}
+
+/* What is next of a panel that comes from far: the same depth of the following
+ * one, a part of it with each block of rows. */
+static void fetch_next_panel(Pairs *g, KVal *m) {
+  KBuild *b = g->at.b;
+  if (g->in[CT_RIGHT].where != PACK_AHEAD) return;
+  int64_t lines = DEPTH * STEP / LINE / (g->at.rows / STEP);
+  KVal *at = right_at(g, kb_alu_c(b, A_ADD, g->n, STEP), g->at.k_lo);
+  at = plus(b, at, times(b, minus(b, m, g->at.m_lo), lines * LINE / STEP));
+  for (int64_t i = 0; i < lines; i++)
+    kb_fetch(b, g->in[CT_RIGHT].base, kb_alu_c(b, A_ADD, at, i * LINE));
 }
 
 /* All rows of the item for the panel. */
@@ -253,6 +420,7 @@ static void panel_of_tiles(Pairs *g) {
   KVal *full = kb_alu_c(b, A_DIV, count, STEP);
   KVal *rest = ct_at(b, g->at.m_lo, full, STEP);
   KVal *loop = kb_for(b, g->at.m_lo, rest, STEP);
+  fetch_next_panel(g, kb_iv(b, loop));
   sum_tiles(g, kb_iv(b, loop), 2);
   kb_end(b);
   KVal *rows = minus(b, g->at.m_end, rest);
@@ -270,7 +438,7 @@ static void panel_of_tiles(Pairs *g) {
 /* `rows` rows from m on. Those past the item's last are that one again. */
 static void sum_vectors(Pairs *g, KVal *m, int rows) {
   KBuild *b = g->at.b;
-  KBase left = g->left, right = g->right;
+  KBase left = g->in[CT_LEFT].base, right = g->in[CT_RIGHT].base;
   KVal *to[MAX_ROWS], *from[MAX_ROWS], *acc[MAX_ROWS][2], *init[MAX_ROWS][2];
   KVal *last = kb_alu_c(b, A_SUB, g->at.m_end, 1), *sums = sums_at(g, m);
   KVal *zero = kb_splat(b, kb_const(b, DT_f32, 0), TILE);
@@ -278,7 +446,7 @@ static void sum_vectors(Pairs *g, KVal *m, int rows) {
   for (int i = 0; i < rows; i++) {
     KVal *row = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, i), last);
     to[i] = kb_alu_c(b, A_ADD, sums, i * STEP);
-    from[i] = times(b, minus(b, row, g->at.m_lo), DEPTH / 2);
+    from[i] = kb_alu_c(b, A_DIV, left_at(g, row, g->at.k_lo), 2);
     for (int v = 0; v < 2; v++) {
       init[i][v] = zero;
       if (!g->at.fresh) continue;
@@ -289,7 +457,7 @@ static void sum_vectors(Pairs *g, KVal *m, int rows) {
   }
   KVal *loop = kb_for(b, kb_index(b, 0), kb_alu_c(b, A_DIV, g->depth, 2), 1);
   KVal *pair = kb_iv(b, loop), *y[2];
-  KVal *first = kb_alu_c(b, A_DIV, g->from, 2);
+  KVal *first = kb_alu_c(b, A_DIV, right_at(g, g->n, g->at.k_lo), 2);
   for (int i = 0; i < rows; i++)
     for (int v = 0; v < 2; v++)
       acc[i][v] = kb_acc(b, loop, init[i][v]);
@@ -328,8 +496,8 @@ static void panel_of_vectors(Pairs *g) {
 static void panel(Pairs *g, KVal *n, bool tiles) {
   KBuild *b = g->at.b;
   KVal *column = minus(b, n, g->at.n_lo);
-  g->from = times(b, column, DEPTH);
-  g->to = times(b, column, SUM_ROWS);
+  g->n = n;
+  g->to = times(b, column, sum_rows(g));
   if (tiles)
     panel_of_tiles(g);
   else
@@ -339,17 +507,15 @@ static void panel(Pairs *g, KVal *n, bool tiles) {
 static void block_of(CtItem *t, bool tiles) {
   Pairs *g = (Pairs *)t;
   KBuild *b = t->b;
-  g->left = kb_scratch(b, DT_bf16, ROW_BLOCK * DEPTH);
-  g->right = kb_scratch(b, DT_bf16, DEPTH * COL_BLOCK);
-  g->sums = kb_scratch(b, DT_f32, SUM_ROWS * COL_BLOCK);
-  KVal *depth = kb_alu_c(b, A_ADD, minus(b, t->k_hi, t->k_lo), STEP - 1);
-  g->depth = times(b, kb_alu_c(b, A_DIV, depth, STEP), STEP);
-  pack_left(g);
-  pack_right(g);
+  g->sums = kb_scratch(b, DT_f32, sum_rows(g) * t->cols);
+  set_depth(g);
+  for (int side = CT_LEFT; side <= CT_RIGHT; side++)
+    if (g->in[side].where == PACK_IN_ITEM) pack_in_item(g, side);
+  if (g->in[CT_LEFT].where == PACK_NOT) pack_not(g);
   KVal *loop = kb_for(b, t->n_lo, t->n_end, STEP);
   panel(g, kb_iv(b, loop), tiles);
   kb_end(b);
-  ct_finish(t, &(CtSums){g->sums, STEP, SUM_ROWS * STEP});
+  ct_finish(t, &(CtSums){g->sums, STEP, sum_rows(g) * STEP});
 }
 
 static void block_of_tiles(CtItem *t) {
@@ -366,6 +532,18 @@ bool ct_in_pairs(const CtProduct *p, const Isa *isa) {
          (runs_along(&p->n, CT_RIGHT) || runs_along(&p->k, CT_RIGHT));
 }
 
+bool ct_beats_library(const CtProduct *p, const Isa *isa) {
+  return (isa->has & KN_TILES) && ct_in_pairs(p, isa) && !p->groups &&
+         p->batch.size == 1 && p->m.size >= LARGE && p->n.size >= LARGE &&
+         p->k.size >= LARGE;
+}
+
+static int64_t rows_of_item(const CtProduct *p) {
+  int64_t rows = round_up(p->m.size, DENSE_ROWS) / DENSE_ROWS;
+  int64_t cols = round_up(p->n.size, DENSE_COLS) / DENSE_COLS;
+  return p->groups || rows * cols < ENOUGH ? ROW_BLOCK : DENSE_ROWS;
+}
+
 Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa) {
   bool tiles = isa->has & KN_TILES;
   const Node *n = task->n;
@@ -376,11 +554,15 @@ Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa) {
                     .task = task,
                     .p = p,
                     .finish = ct_finish_new(cx, b, task, isa->lanes),
-                    .rows = ROW_BLOCK,
-                    .cols = COL_BLOCK,
+                    .rows = rows_of_item(p),
+                    .cols = p->groups ? COL_BLOCK : DENSE_COLS,
                     .depth = DEPTH,
                     .block = tiles ? block_of_tiles : block_of_vectors}};
   g.base[CT_LEFT] = kb_arg(p->arg[CT_LEFT], DT_bf16);
   g.base[CT_RIGHT] = kb_arg(p->arg[CT_RIGHT], DT_bf16);
+  for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
+    g.in[side].where = where_to_pack(&g.at, side, tiles);
+    if (g.in[side].where == PACK_AHEAD) pack_ahead(&g, side);
+  }
   return ct_items(&g.at);
 }

@@ -274,7 +274,7 @@ static void add_args(Table *t, Record *r, const Node *n, uint32_t n_ins) {
 static void launch(Table *t, Node *n) {
   MoertGemm g;
   bool swapped = false;
-  bool gemm = n->op == OP_contract && cg_gemm(n, &g, &swapped);
+  bool gemm = n->op == OP_contract && cg_gemm(n, &t->t->isa, &g, &swapped);
   Record r = record_of(t, gemm ? MOERT_GEMM : MOERT_LAUNCH, n);
   add_args(t, &r, n, gemm ? 2 : n->ins.len); /* of all rows: no offsets */
   if (swapped) {
@@ -626,7 +626,7 @@ static void kernels_of(Kernels *ks, const Region *r) {
     if (n->op == OP_scan) kernels_of(ks, n->body);
     if (n->op == OP_scan || n->op == OP_reshape ||
         op_info[n->op].lower == LOWER_COMM ||
-        (n->op == OP_contract && cg_gemm(n, &g, &swapped)))
+        (n->op == OP_contract && cg_gemm(n, ks->isa, &g, &swapped)))
       continue;
     Kernel *k = cg_lower(ks->m->cx, n, ks->isa);
     const void *key = (const void *)(uintptr_t)k->hash;

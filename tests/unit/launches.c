@@ -190,7 +190,8 @@ static void after_node(void *user, const Node *n, const Tensor *const *ins,
   if (c->failures) return;
   const MoertRecord *r = &c->desc->entries[c->entry].records[l->record];
   MoertGemm g;
-  bool swapped = false, gemm = n->op == OP_contract && cg_gemm(n, &g, &swapped);
+  bool swapped = false, gemm = r->kind == MOERT_GEMM;
+  if (gemm) cg_gemm(n, &(Isa){0}, &g, &swapped); /* asks which comes first */
   uint32_t n_ins = gemm ? 2 : n->ins.len, n_outs = n->outs.len;
   if ((uint32_t)r->n_args != n_ins + n_outs || (uint32_t)r->n_outs != n_outs) {
     fail(c, "record %d (%s) is not that of %s", l->record, r->name,

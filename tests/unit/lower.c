@@ -296,6 +296,28 @@ static void pairs_cases(void) {
   }
 }
 
+/* Large products without experts, whose operands are packed once or not at all:
+ * T tokens, D to H wide. */
+static const char dense_text[] =
+    "moec-ir 1\n"
+    "entry @f(%x: bf16[$T, $D] = input \"x\", %y: bf16[$T, $H] = input \"y\", "
+    "%w: bf16[$D, $H] = input \"w\") {\n"
+    "%h = contract %x, %w {map=\"td,dh->th\"} : f32[$T, $H]\n"
+    "%dx = contract %y, %w {map=\"th,dh->td\"} : f32[$T, $D]\n"
+    "%dw = contract %x, %y {map=\"td,th->dh\"} : f32[$D, $H]\n"
+    "return probe \"h\" = %h, probe \"x\" = %dx, probe \"w\" = %dw\n"
+    "}\n";
+
+static void dense_cases(void) {
+  static const int shapes[][3] = {{528, 40, 520}, {530, 33, 520}, {40, 530, 9}};
+  for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+    const int *s = shapes[i];
+    char name[128];
+    snprintf(name, sizeof name, "tiles, %d rows of %d to %d", s[0], s[1], s[2]);
+    text_case(name, dense_text, "TDH", s, (Isa){LANES, KN_TILES});
+  }
+}
+
 /* Products of M rows, K deep, with P panels of columns that were packed from
  * matrices that lie either way; N = 32 P, H = K / 2. */
 static const char panels_text[] =
@@ -420,6 +442,7 @@ int main(int argc, char **argv) {
   if (argc > 1) return failures != 0;
   shape_cases();
   pairs_cases();
+  dense_cases();
   panels_cases();
   uint64_t many = getenv("SEEDS") ? strtoull(getenv("SEEDS"), NULL, 10) : 60;
   for (uint64_t seed = 1; seed <= many; seed++) {
