@@ -276,9 +276,12 @@ typedef struct LwValue {
   int64_t dims[MAX_RANK]; /* as stored; one for all in a flat kernel */
   int lead;               /* leading dims that are the row's indices */
   int cost;               /* scalar ops an element, from arguments */
+  int folds;              /* reductions and such on the way from arguments */
   uint64_t loops;         /* the loop nests that read it, one bit each */
   bool read, split;       /* split: its readers' nests differ */
   bool mapped;            /* read at other indices than those of a result */
+  bool moved;             /* the same, but for reductions */
+  bool summed;            /* reductions of its rows have been asked for */
   bool keep;              /* worth a row in scratch */
   bool column;            /* summed over the rows of a `cols` kernel, */
   KBase partial;          /* in `chunks` parts, in the workspace */
@@ -355,10 +358,15 @@ KVal *lw_load(Lower *l, KBase base, Ix at, int floor);
 
 /* lower_pull.c: a value at an index; one lane when no index varies by lane */
 KVal *lw_pull(Lower *l, const Value *v, const Ix *at);
+/* The value pulled there before, where that may be used; NULL. */
+KVal *lw_known(const Lower *l, const LwValue *v, const Ix *at);
+void lw_remember(Lower *l, LwValue *v, const Ix *at, KVal *result);
 KVal *lw_compute(Lower *l, const Value *v, const Ix *at);
 
 /* lower_reduce.c, lower_row.c */
 KVal *lw_reduce(Lower *l, const Value *v, const Ix *at);
+/* Computes a reduction of the row of `v` under `at`, which fills the row. */
+void lw_reduce_first(Lower *l, const LwValue *v, const Ix *at);
 /* The rows of all results of a top_k, sort, put or cumsum; returns that of
  * result `index`. */
 LwRow *lw_row_op(Lower *l, const Node *n, uint32_t index, const Ix *lead);

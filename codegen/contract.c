@@ -1,10 +1,10 @@
 /* contract.c: how a contraction is computed.
  *
  * A product of plain matrices is a library call, unless it is a large one in
- * bf16 and the target has tiles; one with a packed operand has a kernel for that
- * (panels.c); other products run on the register-blocked kernel of blocked.c,
- * or in pairs where the target has instructions for them; what is no product at
- * all goes through the loops of nest.c. */
+ * bf16 and the target has tiles; one with a packed operand has a kernel for
+ * that (panels.c); other products run on the register-blocked kernel of
+ * blocked.c, or in pairs where the target has instructions for them; what is no
+ * product at all goes through the loops of nest.c. */
 #include "codegen.h"
 
 static void set_strides(int64_t *to, const CtLetter *batch, const CtLetter *x,

@@ -5,7 +5,7 @@
  * vary in an inner loop ends up outside of it (see loops.c). A value that
  * several inner loops of one row read, and that is not cheap, is kept: computed
  * once into a row of scratch. Softmax is so a loop for the largest, one for the
- * exponentials, one for their sum and one for the quotients.
+ * exponentials and their sum, and one for the quotients.
  *
  * Kinds (passes/fuse.c): a `map` runs over all elements of its results, a long
  * last dim in blocks; a `row` runs over the `rows` leading dims of its results
@@ -57,6 +57,11 @@ LwRow *lw_keep(Lower *l, LwValue *v, const Ix *lead, int n_lead) {
     if (r->n_lead == n_lead && kb_scope(l->b, r->level) == r->scope &&
         lw_same(r->lead, lead, n_lead))
       return r;
+  if (!v->summed) {
+    v->summed = true; /* once: filled on the way, see lower_reduce.c */
+    lw_reduce_first(l, v, lead);
+    if (v->rows) return lw_keep(l, v, lead, n_lead);
+  }
   int level = lw_level(lead, n_lead);
   KDetour *d = kb_detour(l->b, level);
   LwRow *row = lw_row_new(l, v, lead, n_lead, level);
@@ -394,6 +399,15 @@ static void bind(Lower *l, const Value *v, int arg) {
   map_put(l->arena, &l->values, v, lv);
 }
 
+static int op_folds(const Lower *l, const Node *n) {
+  LowerKind kind = op_info[n->op].lower;
+  int folds = 0;
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    if (lw_value(l, n->ins.data[i])->folds > folds)
+      folds = lw_value(l, n->ins.data[i])->folds;
+  return folds + (kind == LOWER_REDUCE || kind == LOWER_ROW);
+}
+
 static int op_cost(const Lower *l, const Node *n) {
   if (op_info[n->op].lower == LOWER_REDUCE || op_info[n->op].lower == LOWER_ROW)
     return 0;
@@ -414,17 +428,19 @@ static void bind_all(Lower *l) {
     bind(l, body->params.data[i], (int)i);
   for (uint32_t i = 0; i < body->nodes.len; i++) {
     const Node *n = body->nodes.data[i];
-    int cost = op_cost(l, n);
+    int cost = op_cost(l, n), folds = op_folds(l, n);
     for (uint32_t j = 0; j < n->outs.len; j++) {
       bind(l, n->outs.data[j], -1);
       lw_value(l, n->outs.data[j])->cost = cost;
+      lw_value(l, n->outs.data[j])->folds = folds;
     }
   }
 }
 
 /* One reader: the loop nests it stands in, the dims that lead for it, and
- * whether it reads at indices of its own. */
-static void note_read(LwValue *v, uint64_t loops, int lead, bool mapped) {
+ * whether it reads at indices of its own, and does more than sum up there. */
+static void note_read(LwValue *v, uint64_t loops, int lead, bool mapped,
+                      bool moved) {
   if (lead > v->rank) lead = v->rank;
   if (!v->read)
     v->lead = lead;
@@ -434,6 +450,7 @@ static void note_read(LwValue *v, uint64_t loops, int lead, bool mapped) {
   v->read = true;
   v->loops |= loops;
   v->mapped |= mapped;
+  v->moved |= moved;
 }
 
 static bool is_worth_keeping(const LwValue *v) {
@@ -462,8 +479,10 @@ static void read_operands(Lower *l, const Node *n, int *nests) {
   }
   for (uint32_t i = 0; i < n->ins.len; i++) {
     bool mapped = !op_is(n->op, TRAIT_EW) || (out->mapped && !out->keep);
+    bool moved = kind != LOWER_REDUCE &&
+                 (!op_is(n->op, TRAIT_EW) || (out->moved && !out->keep));
     int in_lead = out->column ? l->rows : ir_lead(n, i, lead);
-    note_read(lw_value(l, n->ins.data[i]), loops, in_lead, mapped);
+    note_read(lw_value(l, n->ins.data[i]), loops, in_lead, mapped, moved);
   }
 }
 
@@ -479,7 +498,7 @@ static void analyse(Lower *l, int rows) {
       if (same_inner(v, lw_value(l, body->results.data[j]), rows))
         loops[i] = loops[j];
     if (!loops[i]) loops[i] = new_nest(&nests);
-    note_read(v, loops[i], rows, false);
+    note_read(v, loops[i], rows, false, false);
   }
   for (uint32_t i = body->nodes.len; i-- > 0;)
     read_operands(l, body->nodes.data[i], &nests);

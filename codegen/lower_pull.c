@@ -314,16 +314,27 @@ static KVal *pull_new(Lower *l, LwValue *lv, const Ix *at) {
   return row ? load_row(l, lv, row, at) : lw_compute(l, lv->v, at);
 }
 
+KVal *lw_known(const Lower *l, const LwValue *v, const Ix *at) {
+  for (LwMemo *m = v->memos; m; m = m->next)
+    if (kb_known(l->b, m->result) && lw_same(m->at, at, v->rank))
+      return m->result;
+  return NULL;
+}
+
+void lw_remember(Lower *l, LwValue *v, const Ix *at, KVal *result) {
+  LwMemo *m = NEW(l->arena, LwMemo);
+  for (int i = 0; i < v->rank; i++)
+    m->at[i] = at[i];
+  m->result = result;
+  m->next = v->memos;
+  v->memos = m;
+}
+
 KVal *lw_pull(Lower *l, const Value *v, const Ix *at) {
   LwValue *lv = lw_value(l, v);
-  for (LwMemo *m = lv->memos; m; m = m->next)
-    if (kb_known(l->b, m->result) && lw_same(m->at, at, lv->rank))
-      return m->result;
-  LwMemo *m = NEW(l->arena, LwMemo);
-  for (int i = 0; i < lv->rank; i++)
-    m->at[i] = at[i];
-  m->result = pull_new(l, lv, at);
-  m->next = lv->memos;
-  lv->memos = m;
-  return m->result;
+  KVal *known = lw_known(l, lv, at);
+  if (known) return known;
+  KVal *result = pull_new(l, lv, at);
+  lw_remember(l, lv, at, result);
+  return result;
 }
