@@ -5,38 +5,12 @@
  * of a statement that failed are known but void, so that their uses are not
  * reported again. Types are written in the text and inferred again; where the
  * two differ it is a mistake. */
-#include "ir.h"
+#include "read.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { DEEPEST = 16, MOST_ERRORS = 50 };
-
-/* ---- tokens ------------------------------------------------------------- */
-
-typedef enum TokenKind {
-  T_END,
-  T_WORD,   /* text: a name or keyword */
-  T_VALUE,  /* text: the name behind '%' */
-  T_ENTRY,  /* text: the name behind '@' */
-  T_NUMBER, /* number; integer when `is_int` */
-  T_STRING, /* text: the contents */
-  T_SIGN,   /* sign: one of (){}[],;:= or '<' for "<=" */
-  T_WRONG   /* reported already */
-} TokenKind;
-
-typedef struct Token {
-  TokenKind kind;
-  Span span;
-  bool first; /* on its line */
-  char sign;
-  Sym text;
-  double number;
-  bool is_int;
-  int64_t integer;
-} Token;
 
 /* What a name of the entry stands for. value NULL: its statement failed. */
 typedef struct Def {
@@ -45,285 +19,6 @@ typedef struct Def {
   Span span;
 } Def;
 
-typedef struct Reader {
-  Ctx *cx;
-  Arena *a;
-  uint32_t file;
-  const char *text;
-  uint32_t at, len;
-  Token t;    /* the one to be read next */
-  int braces; /* open before t */
-  Module *m;
-  Entry *entry;
-  Map defs; /* name -> Def, of the entry */
-  int depth;
-} Reader;
-
-static bool fail(Reader *r, Span s, const char *fmt, ...) PRINTF_LIKE(3, 4);
-static bool fail(Reader *r, Span s, const char *fmt, ...) {
-  char text[512];
-  va_list args;
-  va_start(args, fmt);
-  vsnprintf(text, sizeof text, fmt, args);
-  va_end(args);
-  diag_error(r->cx, s, "%s", text);
-  return false;
-}
-
-static bool is_name_char(char c) {
-  return isalnum((unsigned char)c) || c == '_' || c == '.';
-}
-
-static char peek(const Reader *r, uint32_t ahead) {
-  return r->at + ahead < r->len ? r->text[r->at + ahead] : '\0';
-}
-
-/* Skips blanks and comments; true when a line ended. */
-static bool skip_blanks(Reader *r) {
-  bool newline = r->at == 0;
-  for (; r->at < r->len; r->at++) {
-    char c = r->text[r->at];
-    if (c == '#')
-      while (r->at + 1 < r->len && r->text[r->at + 1] != '\n')
-        r->at++;
-    else if (c == '\n')
-      newline = true;
-    else if (c != ' ' && c != '\t' && c != '\r')
-      break;
-  }
-  return newline;
-}
-
-static uint32_t name_length(const Reader *r, uint32_t from) {
-  uint32_t n = 0;
-  while (is_name_char(peek(r, from + n)))
-    n++;
-  return n;
-}
-
-/* A word; '-' may join letters, as in moec-ir. */
-static void lex_word(Reader *r, Token *t) {
-  uint32_t n = name_length(r, 0);
-  while (peek(r, n) == '-' && isalpha((unsigned char)peek(r, n + 1)))
-    n += 1 + name_length(r, n + 1);
-  t->kind = T_WORD;
-  t->text = sym_n(r->cx, r->text + r->at, n);
-  r->at += n;
-}
-
-/* A name behind '%' or '@'. */
-static void lex_name(Reader *r, Token *t, TokenKind kind) {
-  uint32_t n = name_length(r, 1);
-  t->kind = n ? kind : T_WRONG;
-  t->text = sym_n(r->cx, r->text + r->at + 1, n);
-  r->at += n + 1;
-  t->span.hi = r->at;
-  if (!n) fail(r, t->span, "expected a name after '%c'", r->text[t->span.lo]);
-}
-
-static void lex_number(Reader *r, Token *t) {
-  char digits[64], *end;
-  uint32_t n = 0;
-  while (n < sizeof digits - 1) {
-    char c = peek(r, n);
-    bool sign = (c == '-' || c == '+') &&
-                (n == 0 || digits[n - 1] == 'e' || digits[n - 1] == 'E');
-    if (!isalnum((unsigned char)c) && c != '.' && !sign) break;
-    digits[n++] = c;
-  }
-  digits[n] = '\0';
-  r->at += n;
-  t->span.hi = r->at;
-  t->kind = T_NUMBER;
-  errno = 0;
-  t->integer = strtoll(digits, &end, 10);
-  t->is_int = !*end && errno == 0;
-  t->number = strtod(digits, &end);
-  bool hex = digits[strspn(digits, "+-0")] == 'x' ||
-             digits[strspn(digits, "+-0")] == 'X';
-  if (*end || end == digits || hex) {
-    t->kind = T_WRONG;
-    fail(r, t->span, "'%s' is not a number", digits);
-  }
-}
-
-static int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  c = (char)tolower((unsigned char)c);
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* The character that an escape at r->at stands for; -1: malformed. */
-static int lex_escape(Reader *r) {
-  char c = peek(r, 1);
-  if (c == '"' || c == '\\') return r->at += 2, c;
-  if (c != 'x') return -1;
-  int hi = hex_digit(peek(r, 2)), lo = hi < 0 ? -1 : hex_digit(peek(r, 3));
-  if (lo < 0 || hi * 16 + lo == 0) return -1;
-  r->at += 4;
-  return hi * 16 + lo;
-}
-
-static void lex_string(Reader *r, Token *t) {
-  Buf b = {0};
-  t->kind = T_STRING;
-  r->at++;
-  while (t->kind == T_STRING && peek(r, 0) != '"') {
-    int c = (unsigned char)peek(r, 0);
-    if (c == '\\')
-      c = lex_escape(r);
-    else if (c != '\0' && c != '\n')
-      r->at++;
-    else
-      c = -1;
-    if (c < 0) {
-      t->span.hi = r->at + 1;
-      fail(r, t->span,
-           "malformed string: it ends with '\"' on the same line, "
-           "escapes are \\\" \\\\ \\xHH");
-      t->kind = T_WRONG;
-      while (r->at < r->len && r->text[r->at] != '\n')
-        r->at++; /* nothing sensible follows on this line */
-    }
-    if (c >= 0) buf_add_n(&b, (char[]){(char)c}, 1);
-  }
-  if (t->kind == T_STRING) r->at++;
-  t->text = sym_n(r->cx, b.data, b.len);
-  buf_free(&b);
-}
-
-static void lex_sign(Reader *r, Token *t) {
-  char c = r->text[r->at++];
-  bool le = c == '<' && peek(r, 0) == '=';
-  r->at += le;
-  t->span.hi = r->at;
-  t->kind = T_SIGN;
-  t->sign = c;
-  if (le || (c && strchr("(){}[],;:=", c))) return;
-  t->kind = T_WRONG;
-  if (isprint((unsigned char)c))
-    fail(r, t->span, "unexpected character '%c'", c);
-  else
-    fail(r, t->span, "unexpected byte 0x%02x", (unsigned char)c);
-}
-
-/* Moves on: r->t becomes the next token. */
-static void next(Reader *r) {
-  if (r->t.kind == T_SIGN) r->braces += (r->t.sign == '{') - (r->t.sign == '}');
-  Span after_last = {r->file, r->t.span.hi, r->t.span.hi};
-  r->t = (Token){.kind = T_END, .span = after_last};
-  r->t.first = skip_blanks(r);
-  if (r->at >= r->len) return;
-  r->t.span.lo = r->at;
-  char c = r->text[r->at], after = peek(r, 1);
-  if (isalpha((unsigned char)c) || c == '_')
-    lex_word(r, &r->t);
-  else if (c == '%')
-    lex_name(r, &r->t, T_VALUE);
-  else if (c == '@')
-    lex_name(r, &r->t, T_ENTRY);
-  else if (isdigit((unsigned char)c) || c == '.' ||
-           ((c == '-' || c == '+') && isalnum((unsigned char)after)))
-    lex_number(r, &r->t);
-  else if (c == '"')
-    lex_string(r, &r->t);
-  else
-    lex_sign(r, &r->t);
-  r->t.span.hi = r->at;
-}
-
-/* ---- expecting tokens --------------------------------------------------- */
-
-static bool is_sign(const Reader *r, char sign) {
-  return r->t.kind == T_SIGN && r->t.sign == sign;
-}
-
-static bool is_word(const Reader *r, const char *word) {
-  return r->t.kind == T_WORD && strcmp(r->t.text, word) == 0;
-}
-
-static bool take_sign(Reader *r, char sign) {
-  if (!is_sign(r, sign)) return false;
-  next(r);
-  return true;
-}
-
-static bool take_word(Reader *r, const char *word) {
-  if (!is_word(r, word)) return false;
-  next(r);
-  return true;
-}
-
-/* Always false: reports that something else was expected here. */
-static bool expected(Reader *r, const char *what) {
-  if (r->t.kind == T_WRONG) return false;
-  if (r->t.kind == T_END)
-    return fail(r, r->t.span, "expected %s, but the text ends", what);
-  int len = (int)(r->t.span.hi - r->t.span.lo);
-  return fail(r, r->t.span, "expected %s, found '%.*s'", what,
-              len < 40 ? len : 40, r->text + r->t.span.lo);
-}
-
-static bool want_sign(Reader *r, char sign) {
-  char what[] = {'\'', sign, '\'', '\0'};
-  return take_sign(r, sign) || expected(r, sign == '<' ? "'<='" : what);
-}
-
-static bool want_word(Reader *r, const char *word) {
-  return take_word(r, word) || expected(r, word);
-}
-
-static bool want_text(Reader *r, TokenKind kind, const char *what, Sym *out) {
-  if (r->t.kind != kind) return expected(r, what);
-  *out = r->t.text;
-  next(r);
-  return true;
-}
-
-static bool want_string(Reader *r, Sym *out) {
-  return want_text(r, T_STRING, "a string", out);
-}
-
-static bool want_int(Reader *r, int64_t *out) {
-  if (r->t.kind != T_NUMBER || !r->t.is_int)
-    return expected(r, "a 64-bit integer");
-  *out = r->t.integer;
-  next(r);
-  return true;
-}
-
-static bool want_float(Reader *r, double *out) {
-  if (is_word(r, "inf") || is_word(r, "nan"))
-    *out = strtod(r->t.text, NULL);
-  else if (r->t.kind == T_NUMBER)
-    *out = r->t.number;
-  else
-    return expected(r, "a number");
-  next(r);
-  return true;
-}
-
-/* Reports an unknown word, with the nearest of `names`. */
-static bool unknown(Reader *r, const char *what, const char *const *names,
-                    size_t n) {
-  const char *near = nearest_word(r->t.text, names, n);
-  return near ? fail(r, r->t.span, "unknown %s '%s'; did you mean '%s'?", what,
-                     r->t.text, near)
-              : fail(r, r->t.span, "unknown %s '%s'", what, r->t.text);
-}
-
-/* One of `n` words; gives its index. */
-static bool want_one_of(Reader *r, const char *what, const char *const *names,
-                        size_t n, size_t *out) {
-  char a_what[32];
-  snprintf(a_what, sizeof a_what, "%s %s", strchr("aeiou", *what) ? "an" : "a",
-           what);
-  if (r->t.kind != T_WORD) return expected(r, a_what);
-  for (*out = 0; *out < n; ++*out)
-    if (names[*out] && take_word(r, names[*out])) return true;
-  return unknown(r, what, names, n);
-}
-
 /* ---- types, places, attributes ------------------------------------------ */
 
 static bool read_dtype(Reader *r, Dtype *out) {
@@ -331,7 +26,7 @@ static bool read_dtype(Reader *r, Dtype *out) {
   size_t i;
   for (Dtype d = 0; d < DTYPE_COUNT; d++)
     names[d] = dtype_info[d].name;
-  if (!want_one_of(r, "dtype", names, DTYPE_COUNT, &i)) return false;
+  if (!rd_want_one_of(r, "dtype", names, DTYPE_COUNT, &i)) return false;
   *out = (Dtype)i;
   return true;
 }
@@ -343,30 +38,30 @@ static bool read_axes(Reader *r, Axes *out, unsigned *used) {
     names[i] = r->m->mesh.data[i].name;
   while (r->t.kind == T_ENTRY) {
     int axis = mesh_axis(r->m, r->t.text);
-    if (axis < 0) return unknown(r, "mesh axis", names, r->m->mesh.len);
+    if (axis < 0) return rd_unknown(r, "mesh axis", names, r->m->mesh.len);
     if (*used >> axis & 1)
-      return fail(r, r->t.span, "mesh axis '%s' is used twice in one tensor",
-                  r->t.text);
+      return rd_fail(r, r->t.span, "mesh axis '%s' is used twice in one tensor",
+                     r->t.text);
     *used |= 1u << axis;
     *out = axes_add(*out, axis);
-    next(r);
+    rd_next(r);
   }
   return true;
 }
 
 static bool read_dim(Reader *r, Type *t, Placement *p, unsigned *used) {
   if (t->rank == MAX_RANK)
-    return fail(r, r->t.span, "more than %d dims", MAX_RANK);
+    return rd_fail(r, r->t.span, "more than %d dims", MAX_RANK);
   int at = t->rank++;
   Dim *d = &t->dims[at];
-  if (take_word(r, "r")) {
+  if (rd_take_word(r, "r")) {
     d->ragged = true;
-    if (!want_sign(r, '<')) return false;
+    if (!rd_want_sign(r, '<')) return false;
   }
-  if (!want_int(r, &d->size)) return false;
+  if (!rd_want_int(r, &d->size)) return false;
   if (r->t.kind == T_ENTRY && strcmp(r->t.text, "_") == 0) {
     p->closed |= (uint8_t)(1u << at);
-    next(r);
+    rd_next(r);
     return true;
   }
   return read_axes(r, &p->dims[at], used);
@@ -375,10 +70,10 @@ static bool read_dim(Reader *r, Type *t, Placement *p, unsigned *used) {
 /* ; sum @dev */
 static bool read_partial(Reader *r, Placement *p, unsigned *used) {
   size_t kind;
-  if (!take_sign(r, ';')) return true;
-  if (!want_one_of(r, "partial result", partial_names, PARTIAL_COUNT, &kind))
+  if (!rd_take_sign(r, ';')) return true;
+  if (!rd_want_one_of(r, "partial result", partial_names, PARTIAL_COUNT, &kind))
     return false;
-  if (r->t.kind != T_ENTRY) return expected(r, "a mesh axis");
+  if (r->t.kind != T_ENTRY) return rd_expected(r, "a mesh axis");
   p->kind = (PartialKind)kind;
   return read_axes(r, &p->partial, used);
 }
@@ -389,13 +84,13 @@ static bool read_type(Reader *r, Type *t, Placement *p) {
   unsigned used = 0;
   *t = (Type){0};
   *p = (Placement){0};
-  if (!read_dtype(r, &t->dtype) || !want_sign(r, '[')) return false;
-  if (!is_sign(r, ']') && !is_sign(r, ';')) do {
+  if (!read_dtype(r, &t->dtype) || !rd_want_sign(r, '[')) return false;
+  if (!rd_is_sign(r, ']') && !rd_is_sign(r, ';')) do {
       if (!read_dim(r, t, p, &used)) return false;
-    } while (take_sign(r, ','));
+    } while (rd_take_sign(r, ','));
   if (!read_partial(r, p, &used)) return false;
   from.hi = r->t.span.hi;
-  return want_sign(r, ']') && ir_check_type(r->cx, from, "type", t);
+  return rd_want_sign(r, ']') && ir_check_type(r->cx, from, "type", t);
 }
 
 /* An optional place, with strides by loop: in arena[64, 1024]. */
@@ -404,42 +99,43 @@ static bool read_place(Reader *r, Place *out) {
       "none", "param", "optim", "state", "input", "report", "arena"};
   size_t slab;
   *out = (Place){.slab = SLAB_NONE};
-  if (!take_word(r, "in")) return true;
-  if (!want_one_of(r, "slab", names + 1, SLAB_COUNT - 1, &slab)) return false;
+  if (!rd_take_word(r, "in")) return true;
+  if (!rd_want_one_of(r, "slab", names + 1, SLAB_COUNT - 1, &slab))
+    return false;
   out->slab = (Slab)(slab + 1);
-  if (!want_sign(r, '[') || !want_int(r, &out->offset)) return false;
-  for (int i = 0; i < MAX_LOOPS && take_sign(r, ','); i++)
-    if (!want_int(r, &out->stride[i])) return false;
-  return want_sign(r, ']');
+  if (!rd_want_sign(r, '[') || !rd_want_int(r, &out->offset)) return false;
+  for (int i = 0; i < MAX_LOOPS && rd_take_sign(r, ','); i++)
+    if (!rd_want_int(r, &out->stride[i])) return false;
+  return rd_want_sign(r, ']');
 }
 
 static bool read_bool(Reader *r, int64_t *out) {
-  *out = is_word(r, "true");
-  return take_word(r, "true") || take_word(r, "false") ||
-         expected(r, "true or false");
+  *out = rd_is_word(r, "true");
+  return rd_take_word(r, "true") || rd_take_word(r, "false") ||
+         rd_expected(r, "true or false");
 }
 
 static bool read_ints(Reader *r, Attr *a) {
   VEC(int64_t) list = {0};
-  if (!want_sign(r, '[')) return false;
-  if (!is_sign(r, ']')) do {
+  if (!rd_want_sign(r, '[')) return false;
+  if (!rd_is_sign(r, ']')) do {
       int64_t i = 0;
-      if (!want_int(r, &i)) return false;
+      if (!rd_want_int(r, &i)) return false;
       vec_push(r->a, &list, i);
-    } while (take_sign(r, ','));
+    } while (rd_take_sign(r, ','));
   a->list = list.data;
   a->list_len = list.len;
-  return want_sign(r, ']');
+  return rd_want_sign(r, ']');
 }
 
 static bool read_attr(Reader *r, AttrKind kind, Attr *a) {
   a->present = true;
   switch (kind) {
-  case ATTR_INT: return want_int(r, &a->i);
-  case ATTR_FLOAT: return want_float(r, &a->f);
+  case ATTR_INT: return rd_want_int(r, &a->i);
+  case ATTR_FLOAT: return rd_want_float(r, &a->f);
   case ATTR_BOOL: return read_bool(r, &a->i);
   case ATTR_STR:
-  case ATTR_MAP: return want_string(r, &a->s);
+  case ATTR_MAP: return rd_want_string(r, &a->s);
   case ATTR_INTS: return read_ints(r, a);
   }
   return false;
@@ -451,32 +147,32 @@ static bool read_attrs(Reader *r, Node *n) {
   int count = op_attrs(n->op, &specs);
   for (int i = 0; i < count; i++)
     names[i] = specs[i].name;
-  if (!take_sign(r, '{')) return true;
+  if (!rd_take_sign(r, '{')) return true;
   do {
     size_t i;
     Span at = r->t.span;
-    if (!want_one_of(r, "attribute", names, (size_t)count, &i)) return false;
+    if (!rd_want_one_of(r, "attribute", names, (size_t)count, &i)) return false;
     if (n->attrs[i].present)
-      return fail(r, at, "attribute '%s' is given twice", names[i]);
-    if (!want_sign(r, '=') || !read_attr(r, specs[i].kind, &n->attrs[i]))
+      return rd_fail(r, at, "attribute '%s' is given twice", names[i]);
+    if (!rd_want_sign(r, '=') || !read_attr(r, specs[i].kind, &n->attrs[i]))
       return false;
-  } while (take_sign(r, ','));
-  return want_sign(r, '}');
+  } while (rd_take_sign(r, ','));
+  return rd_want_sign(r, '}');
 }
 
 /* {a=1, b=2}: all of `names`, in order. */
 static bool read_sizes(Reader *r, const char *const *names, int64_t *out,
                        size_t n) {
-  if (!want_sign(r, '{')) return false;
+  if (!rd_want_sign(r, '{')) return false;
   for (size_t i = 0; i < n; i++) {
-    if (i && !want_sign(r, ',')) return false;
-    if (!want_word(r, names[i]) || !want_sign(r, '=')) return false;
+    if (i && !rd_want_sign(r, ',')) return false;
+    if (!rd_want_word(r, names[i]) || !rd_want_sign(r, '=')) return false;
     Span at = r->t.span;
-    if (!want_int(r, &out[i])) return false;
+    if (!rd_want_int(r, &out[i])) return false;
     if (out[i] < 0)
-      return fail(r, at, "%s=%lld is negative", names[i], (long long)out[i]);
+      return rd_fail(r, at, "%s=%lld is negative", names[i], (long long)out[i]);
   }
-  return want_sign(r, '}');
+  return rd_want_sign(r, '}');
 }
 
 /* ---- values ------------------------------------------------------------- */
@@ -485,7 +181,7 @@ static bool read_sizes(Reader *r, const char *const *names, int64_t *out,
 static bool define(Reader *r, Sym name, Span span, Region *region, Value *v) {
   const Def *old = map_get(&r->defs, name);
   if (old) {
-    fail(r, span, "%%%s is defined twice", name);
+    rd_fail(r, span, "%%%s is defined twice", name);
     diag_note(r->cx, old->span, "first defined here");
     return false;
   }
@@ -500,14 +196,14 @@ static bool define(Reader *r, Sym name, Span span, Region *region, Value *v) {
 static bool read_use(Reader *r, const Region *region, Value **out) {
   Span at = r->t.span;
   Sym name = NULL;
-  if (!want_text(r, T_VALUE, "a value", &name)) return false;
+  if (!rd_want_text(r, T_VALUE, "a value", &name)) return false;
   const Def *d = map_get(&r->defs, name);
-  if (!d) return fail(r, at, "%%%s is not defined before this use", name);
+  if (!d) return rd_fail(r, at, "%%%s is not defined before this use", name);
   if (d->region != region) {
-    fail(r, at,
-         "%%%s belongs to another region; a body sees only its own "
-         "parameters and values",
-         name);
+    rd_fail(r, at,
+            "%%%s belongs to another region; a body sees only its own "
+            "parameters and values",
+            name);
     diag_note(r->cx, d->span, "%%%s is defined here", name);
     return false;
   }
@@ -519,10 +215,10 @@ static bool read_uses(Reader *r, const Region *region, ValueVec *out) {
   bool ok = true;
   do {
     Value *v = NULL;
-    if (r->t.kind != T_VALUE) return expected(r, "a value");
+    if (r->t.kind != T_VALUE) return rd_expected(r, "a value");
     if (!read_use(r, region, &v)) ok = false; /* the rest may be wrong too */
     vec_push(r->a, out, v);
-  } while (take_sign(r, ','));
+  } while (rd_take_sign(r, ','));
   return ok;
 }
 
@@ -533,8 +229,8 @@ static bool read_param(Reader *r, Region *region, Value **out) {
   Type type;
   Placement placement;
   Place place;
-  if (!want_text(r, T_VALUE, "a parameter", &name)) return false;
-  if (!want_sign(r, ':') || !read_type(r, &type, &placement) ||
+  if (!rd_want_text(r, T_VALUE, "a parameter", &name)) return false;
+  if (!rd_want_sign(r, ':') || !read_type(r, &type, &placement) ||
       !read_place(r, &place)) {
     define(r, name, at, region, NULL);
     return false;
@@ -565,18 +261,20 @@ typedef struct Statement {
 
 static bool read_flag(Reader *r, Node *n) {
   int64_t group = 0;
-  if (take_word(r, "backward")) return n->backward = true;
-  if (take_word(r, "layer"))
-    return want_sign(r, '(') && want_string(r, &n->layer) && want_sign(r, ')');
-  if (take_word(r, "loc"))
-    return want_sign(r, '(') && want_string(r, &n->loc) && want_sign(r, ')');
-  if (!take_word(r, "remat")) return expected(r, "the end of the line");
+  if (rd_take_word(r, "backward")) return n->backward = true;
+  if (rd_take_word(r, "layer"))
+    return rd_want_sign(r, '(') && rd_want_string(r, &n->layer) &&
+           rd_want_sign(r, ')');
+  if (rd_take_word(r, "loc"))
+    return rd_want_sign(r, '(') && rd_want_string(r, &n->loc) &&
+           rd_want_sign(r, ')');
+  if (!rd_take_word(r, "remat")) return rd_expected(r, "the end of the line");
   Span at = r->t.span;
-  if (!want_sign(r, '(') || !want_int(r, &group) || !want_sign(r, ')'))
+  if (!rd_want_sign(r, '(') || !rd_want_int(r, &group) || !rd_want_sign(r, ')'))
     return false;
   if (group < 1 || group > UINT32_MAX)
-    return fail(r, at, "remat group %lld is not in 1 to %lld", (long long)group,
-                (long long)UINT32_MAX);
+    return rd_fail(r, at, "remat group %lld is not in 1 to %lld",
+                   (long long)group, (long long)UINT32_MAX);
   n->remat = (uint32_t)group;
   return true;
 }
@@ -584,7 +282,7 @@ static bool read_flag(Reader *r, Node *n) {
 static bool read_region(Reader *r, Node *n);
 
 static bool read_results(Reader *r, Statement *s) {
-  if (!take_sign(r, ':')) return true;
+  if (!rd_take_sign(r, ':')) return true;
   do {
     Type t;
     Placement at;
@@ -593,7 +291,7 @@ static bool read_results(Reader *r, Statement *s) {
     vec_push(r->a, &s->types, t);
     vec_push(r->a, &s->placements, at);
     vec_push(r->a, &s->places, p);
-  } while (take_sign(r, ','));
+  } while (rd_take_sign(r, ','));
   return true;
 }
 
@@ -603,7 +301,7 @@ static bool read_op(Reader *r, Node *n) {
   for (OpKind op = 0; op < OP_COUNT; op++)
     names[op] = op_info[op].name;
   n->span = r->t.span;
-  if (!want_one_of(r, "op", names, OP_COUNT, &i)) return false;
+  if (!rd_want_one_of(r, "op", names, OP_COUNT, &i)) return false;
   n->op = (OpKind)i;
   return true;
 }
@@ -627,20 +325,20 @@ static bool check_results(Reader *r, Statement *s) {
   const char *op = op_info[n->op].name;
   TypeVec types = {0};
   if (s->types.len != s->names.len)
-    return fail(r, n->span, "%s: %u named, but %u typed of its results", op,
-                s->names.len, s->types.len);
+    return rd_fail(r, n->span, "%s: %u named, but %u typed of its results", op,
+                   s->names.len, s->types.len);
   if (op_is(n->op, TRAIT_TYPED))
     for (uint32_t i = 0; i < s->types.len; i++)
       ir_add_result(r->cx, n, s->types.data[i]);
   if (!ir_infer_types(r->cx, n, &types)) return false;
   if (types.len != s->names.len)
-    return fail(r, n->span, "%s: %u named of its %u results", op, s->names.len,
-                types.len);
+    return rd_fail(r, n->span, "%s: %u named of its %u results", op,
+                   s->names.len, types.len);
   for (uint32_t i = 0; i < types.len; i++) {
     if (!type_equal(&types.data[i], &s->types.data[i]))
-      return fail(r, n->span, "%s: result %u is %s, but %s is written", op, i,
-                  type_text(r->cx, &types.data[i]),
-                  type_text(r->cx, &s->types.data[i]));
+      return rd_fail(r, n->span, "%s: result %u is %s, but %s is written", op,
+                     i, type_text(r->cx, &types.data[i]),
+                     type_text(r->cx, &s->types.data[i]));
     if (i == n->outs.len) ir_add_result(r->cx, n, types.data[i]);
     n->outs.data[i]->placement = s->placements.data[i];
     n->outs.data[i]->place = s->places.data[i];
@@ -653,8 +351,8 @@ static bool check_results(Reader *r, Statement *s) {
 static void recover(Reader *r, int braces) {
   while (r->t.kind != T_END) {
     if (r->braces < braces) return;
-    if (r->braces == braces && (r->t.first || is_sign(r, '}'))) return;
-    next(r);
+    if (r->braces == braces && (r->t.first || rd_is_sign(r, '}'))) return;
+    rd_next(r);
   }
 }
 
@@ -666,10 +364,10 @@ static bool read_statement(Reader *r, Region *region) {
   if (r->t.kind == T_VALUE) {
     do {
       Name name = {NULL, r->t.span};
-      ok = want_text(r, T_VALUE, "the name of a result", &name.text);
+      ok = rd_want_text(r, T_VALUE, "the name of a result", &name.text);
       if (ok) vec_push(r->a, &s.names, name);
-    } while (ok && take_sign(r, ','));
-    ok = ok && want_sign(r, '=');
+    } while (ok && rd_take_sign(r, ','));
+    ok = ok && rd_want_sign(r, '=');
   }
   ok = ok && read_rest(r, &s) && check_results(r, &s);
   if (!ok) {
@@ -690,34 +388,34 @@ static bool read_statement(Reader *r, Region *region) {
  * *ok becomes false when a statement failed. */
 static bool read_statements(Reader *r, Region *region, const char *last,
                             bool *ok) {
-  while (!is_word(r, last)) {
+  while (!rd_is_word(r, last)) {
     if (r->cx->errors >= MOST_ERRORS) return false;
-    if (r->t.kind == T_END || is_sign(r, '}')) return expected(r, last);
+    if (r->t.kind == T_END || rd_is_sign(r, '}')) return rd_expected(r, last);
     uint32_t at = r->t.span.lo;
     if (!read_statement(r, region)) *ok = false;
-    if (r->t.span.lo == at) next(r); /* a stray brace, say */
+    if (r->t.span.lo == at) rd_next(r); /* a stray brace, say */
   }
-  return take_word(r, last);
+  return rd_take_word(r, last);
 }
 
 static bool read_body(Reader *r, Region *body) {
-  if (!want_sign(r, '(')) return false;
+  if (!rd_want_sign(r, '(')) return false;
   bool ok = true;
-  if (!is_sign(r, ')')) do {
+  if (!rd_is_sign(r, ')')) do {
       Value *v;
       if (!read_param(r, body, &v)) return false;
-    } while (take_sign(r, ','));
-  if (!want_sign(r, ')') || !want_sign(r, '{') ||
+    } while (rd_take_sign(r, ','));
+  if (!rd_want_sign(r, ')') || !rd_want_sign(r, '{') ||
       !read_statements(r, body, "yield", &ok))
     return false;
   if (r->t.kind == T_VALUE && !read_uses(r, body, &body->results)) ok = false;
-  return want_sign(r, '}') && ok;
+  return rd_want_sign(r, '}') && ok;
 }
 
 static bool read_region(Reader *r, Node *n) {
   Region *body = ir_region(r->cx, r->entry, n);
   if (r->depth == DEEPEST)
-    return fail(r, n->span, "regions nested deeper than %d", DEEPEST);
+    return rd_fail(r, n->span, "regions nested deeper than %d", DEEPEST);
   r->depth++;
   bool ok = read_body(r, body);
   r->depth--;
@@ -733,58 +431,59 @@ static bool read_binding(Reader *r, bool in, Binding *out) {
       [BIND_PROBE] = "probe"};
   Span at = r->t.span;
   size_t kind;
-  if (!want_one_of(r, "binding", names, COUNT_OF(names), &kind)) return false;
+  if (!rd_want_one_of(r, "binding", names, COUNT_OF(names), &kind))
+    return false;
   *out = (Binding){.kind = (BindKind)kind};
   bool result = kind == BIND_REPORT || kind == BIND_PROBE;
   if (kind != BIND_SLOT && result == in)
-    return fail(r, at, "'%s' binds a %s", names[kind],
-                result ? "result" : "parameter");
+    return rd_fail(r, at, "'%s' binds a %s", names[kind],
+                   result ? "result" : "parameter");
   if (kind == BIND_STEP || kind == BIND_SEED) return true;
-  return want_string(r, kind == BIND_INPUT ? &out->source : &out->name);
+  return rd_want_string(r, kind == BIND_INPUT ? &out->source : &out->name);
 }
 
 static bool read_entry_param(Reader *r) {
   Value *v;
   Binding b;
   Span at = r->t.span;
-  if (!read_param(r, r->entry->region, &v) || !want_sign(r, '=') ||
+  if (!read_param(r, r->entry->region, &v) || !rd_want_sign(r, '=') ||
       !read_binding(r, true, &b))
     return false;
   if (b.kind == BIND_INPUT && !v->name)
-    return fail(r, at, "an input needs a name that is not a number");
+    return rd_fail(r, at, "an input needs a name that is not a number");
   if (b.kind == BIND_INPUT) b.name = v->name;
   vec_push(r->a, &r->entry->ins, b);
   return true;
 }
 
 static bool read_entry_params(Reader *r) {
-  if (!want_sign(r, '(')) return false;
-  if (!is_sign(r, ')')) do {
+  if (!rd_want_sign(r, '(')) return false;
+  if (!rd_is_sign(r, ')')) do {
       if (!read_entry_param(r)) return false;
-    } while (take_sign(r, ','));
-  return want_sign(r, ')');
+    } while (rd_take_sign(r, ','));
+  return rd_want_sign(r, ')');
 }
 
 static bool read_return(Reader *r) {
   Region *region = r->entry->region;
   bool ok = true;
-  if (is_sign(r, '}')) return true;
+  if (rd_is_sign(r, '}')) return true;
   do {
     Binding b;
     Value *v = NULL;
-    if (!read_binding(r, false, &b) || !want_sign(r, '=')) return false;
-    if (r->t.kind != T_VALUE) return expected(r, "a value");
+    if (!read_binding(r, false, &b) || !rd_want_sign(r, '=')) return false;
+    if (r->t.kind != T_VALUE) return rd_expected(r, "a value");
     if (!read_use(r, region, &v)) ok = false;
     vec_push(r->a, &r->entry->outs, b);
     vec_push(r->a, &region->results, v);
-  } while (take_sign(r, ','));
+  } while (rd_take_sign(r, ','));
   return ok;
 }
 
 static bool read_plan(Reader *r, Entry *e) {
   static const char *const names[] = {"arena", "input", "report"};
   int64_t bytes[3];
-  if (!take_word(r, "plan")) return true;
+  if (!rd_take_word(r, "plan")) return true;
   if (!read_sizes(r, names, bytes, 3)) return false;
   e->arena_bytes = bytes[0];
   e->input_bytes = bytes[1];
@@ -795,30 +494,30 @@ static bool read_plan(Reader *r, Entry *e) {
 static bool read_entry(Reader *r) {
   Sym name = NULL;
   Span at = r->t.span;
-  if (!want_text(r, T_ENTRY, "an entry's name", &name)) return false;
+  if (!rd_want_text(r, T_ENTRY, "an entry's name", &name)) return false;
   r->entry = ir_entry_new(r->m, name, at);
   r->defs = (Map){0};
   bool ok = true;
   if (!read_entry_params(r) || !read_plan(r, r->entry)) return false;
-  return want_sign(r, '{') &&
+  return rd_want_sign(r, '{') &&
          read_statements(r, r->entry->region, "return", &ok) &&
-         read_return(r) && want_sign(r, '}') && ok;
+         read_return(r) && rd_want_sign(r, '}') && ok;
 }
 
 /* ---- the module --------------------------------------------------------- */
 
 static bool read_mesh(Reader *r) {
-  if (!want_sign(r, '{')) return false;
+  if (!rd_want_sign(r, '{')) return false;
   do {
     MeshAxis axis = {.span = r->t.span};
     if (r->m->mesh.len == MAX_AXES)
-      return fail(r, r->t.span, "more than %d mesh axes", MAX_AXES);
-    if (!want_text(r, T_WORD, "a mesh axis", &axis.name) ||
-        !want_sign(r, '=') || !want_int(r, &axis.size))
+      return rd_fail(r, r->t.span, "more than %d mesh axes", MAX_AXES);
+    if (!rd_want_text(r, T_WORD, "a mesh axis", &axis.name) ||
+        !rd_want_sign(r, '=') || !rd_want_int(r, &axis.size))
       return false;
     vec_push(r->a, &r->m->mesh, axis);
-  } while (take_sign(r, ','));
-  return want_sign(r, '}');
+  } while (rd_take_sign(r, ','));
+  return rd_want_sign(r, '}');
 }
 
 static bool read_slabs(Reader *r) {
@@ -828,8 +527,8 @@ static bool read_slabs(Reader *r) {
 
 static bool read_option(Reader *r) {
   Option o = {.span = r->t.span};
-  if (!want_text(r, T_WORD, "an option's name", &o.name) ||
-      !want_sign(r, '=') || !want_float(r, &o.value))
+  if (!rd_want_text(r, T_WORD, "an option's name", &o.name) ||
+      !rd_want_sign(r, '=') || !rd_want_float(r, &o.value))
     return false;
   vec_push(r->a, &r->m->options, o);
   return true;
@@ -841,8 +540,8 @@ static bool read_slot(Reader *r) {
   Slot *s = NEW(r->a, Slot);
   size_t kind;
   s->span = r->t.span;
-  if (!want_string(r, &s->path) ||
-      !want_one_of(r, "slot kind", names, COUNT_OF(names), &kind) ||
+  if (!rd_want_string(r, &s->path) ||
+      !rd_want_one_of(r, "slot kind", names, COUNT_OF(names), &kind) ||
       !read_type(r, &s->type, &s->placement) || !read_place(r, &s->place))
     return false;
   s->kind = (SlotKind)kind;
@@ -853,12 +552,12 @@ static bool read_slot(Reader *r) {
 static bool read_header(Reader *r) {
   int64_t version = 0;
   Span at = r->t.span;
-  if (!take_word(r, "moec-ir"))
-    return fail(r, at, "expected 'moec-ir 1' at the start of an IR file");
+  if (!rd_take_word(r, "moec-ir"))
+    return rd_fail(r, at, "expected 'moec-ir 1' at the start of an IR file");
   at = r->t.span;
-  if (!want_int(r, &version)) return false;
-  return version == 1 || fail(r, at, "IR version %lld is not known, only 1",
-                              (long long)version);
+  if (!rd_want_int(r, &version)) return false;
+  return version == 1 || rd_fail(r, at, "IR version %lld is not known, only 1",
+                                 (long long)version);
 }
 
 static bool read_item(Reader *r) {
@@ -867,7 +566,7 @@ static bool read_item(Reader *r) {
   static bool (*const read[])(Reader *) = {read_mesh, read_slabs, read_option,
                                            read_slot, read_entry};
   size_t i;
-  return want_one_of(r, "item", names, COUNT_OF(names), &i) && read[i](r);
+  return rd_want_one_of(r, "item", names, COUNT_OF(names), &i) && read[i](r);
 }
 
 /* At the start of an item, or at the end. Within braces "slot" and "option"
@@ -877,8 +576,8 @@ static bool at_item(const Reader *r) {
   if (r->t.kind == T_END) return true;
   if (!r->t.first) return false;
   for (size_t i = 0; r->braces <= 0 && i < COUNT_OF(names); i++)
-    if (is_word(r, names[i])) return true;
-  return is_word(r, "entry");
+    if (rd_is_word(r, names[i])) return true;
+  return rd_is_word(r, "entry");
 }
 
 static void read_module(Reader *r) {
@@ -887,13 +586,13 @@ static void read_module(Reader *r) {
     uint32_t at = r->t.span.lo;
     if (read_item(r)) {
       if (!r->t.first && r->t.kind != T_END)
-        expected(r, "the end of the line");
+        rd_expected(r, "the end of the line");
       else
         continue;
     }
-    if (r->t.span.lo == at) next(r);
+    if (r->t.span.lo == at) rd_next(r);
     while (!at_item(r))
-      next(r);
+      rd_next(r);
     r->braces = 0;
   }
 }
@@ -907,7 +606,7 @@ Module *ir_read(Ctx *cx, uint32_t file) {
               .len = (uint32_t)src->len,
               .m = ir_module_new(cx)};
   uint32_t errors = cx->errors;
-  next(&r);
+  rd_next(&r);
   read_module(&r);
   if (cx->errors > errors) return NULL;
   return ir_verify(r.m, false) ? r.m : NULL;

@@ -203,7 +203,8 @@ static void file_case(const char *path) {
 }
 
 /* `fmt` is the body of an entry with inputs %x f32[A, B, C] and
- * %k i32[A, B, 3]; in it, A, B and C stand for the sizes, D for 2 A, E for 3 B, F for C + 8. */
+ * %k i32[A, B, 3]; in it, A, B and C stand for the sizes, D for 2 A, E for 3 B,
+ * F for C + 8. */
 static void shape_case(const char *name, const char *fmt, const int *sizes) {
   Buf text = {0};
   buf_add(&text, "moec-ir 1\nentry @f(%x: f32[A, B, C] = input \"x\", "
