@@ -7,7 +7,9 @@
  * fits and out of one what is there, until all has gone and come: large
  * messages flow through in portions, in both directions at once. Each message
  * starts with its length, so that ranks that do not run the same program are
- * told so.
+ * told so. What lies side by side and is long does not go through the ring: the
+ * message has its address, and the reader fetches it from the other process
+ * itself, where the system lets it.
  *
  * A rank that can do nothing looks again for a while, then sleeps until its
  * bell rings. When it wakes up for nothing, it looks for what went wrong: a
@@ -25,6 +27,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,6 +37,8 @@ enum {
   PORTION = 64 << 10,   /* bytes copied before the next partner's turn */
   LOOKS = 2000,         /* for news, before going to sleep */
   NAP_MS = 20,          /* the longest without looking for what is wrong */
+  DIRECT = 128 << 10,   /* bytes that are worth a system call */
+  FETCH = 1 << 20,      /* bytes fetched before the next partner's turn */
   GRACE_MS = 300,       /* for the launcher to say how a process ended */
   WHAT = 160, TEXT = 1024
 };
@@ -48,6 +53,7 @@ typedef struct Seat {
   atomic_uint asleep;
   _Alignas(CACHE_LINE) atomic_int state, pid;
   atomic_ullong exchanges; /* begun so far */
+  atomic_int fetches;      /* 1: from all others; 2: it may not */
   atomic_bool waiting;     /* in one now */
   char what[WHAT];
 } Seat;
@@ -55,6 +61,7 @@ typedef struct Seat {
 typedef struct Ring {
   _Alignas(CACHE_LINE) atomic_ullong head; /* bytes written */
   _Alignas(CACHE_LINE) atomic_ullong tail; /* bytes read */
+  atomic_ullong fetched; /* messages that did not go through the ring */
 } Ring;
 
 typedef struct Shared {
@@ -73,11 +80,18 @@ struct MoertLocal {
   char *data;  /* of the rings, in the same order */
 };
 
-/* A message on its way: where it is in a ring's header and in its bytes. */
+/* What goes ahead of a message. */
+typedef struct Head {
+  uint64_t length, address; /* 0: the bytes follow in the ring */
+} Head;
+enum { HEAD = sizeof(Head) };
+
+/* A message on its way: where it is in its head and in its bytes. */
 typedef struct Message {
-  uint64_t left; /* bytes still to go */
-  int header;    /* bytes of the length that have gone */
-  uint64_t length;
+  Head head;
+  int head_done;    /* bytes of it that have gone */
+  uint64_t left;    /* bytes still to go */
+  uint64_t fetched; /* of the ring, when it has been fetched; 0: it is not */
 } Message;
 
 typedef struct Local {
@@ -87,6 +101,7 @@ typedef struct Local {
   RtExchange **queue;
   int n_queue, cap_queue;
   int looks;
+  bool direct; /* every rank may read every other */
 } Local;
 
 static double now(void) {
@@ -217,9 +232,16 @@ static int find_dead(const MoertComm *c) {
   return -1;
 }
 
-static bool is_open(const Local *t, int place) {
-  return t->in[place].left || t->in[place].header < 8 || t->out[place].left ||
-         t->out[place].header < 8;
+static Ring *ring_of(const Local *t, int from, int to) {
+  return &t->l->rings[(size_t)from * (size_t)t->l->shared->ranks + (size_t)to];
+}
+
+/* Whether anything is still to go to a rank, or to come from it. */
+static bool is_open(const Local *t, const RtExchange *x, int place) {
+  const Message *in = &t->in[place], *out = &t->out[place];
+  const Ring *ring = ring_of(t, x->ranks[x->me], x->ranks[place]);
+  return in->left || in->head_done < HEAD || out->left ||
+         out->head_done < HEAD || atomic_load(&ring->fetched) < out->fetched;
 }
 
 /* Whom to blame: of the group, who has begun the fewest exchanges; among
@@ -234,7 +256,7 @@ static int find_slowest(const MoertComm *c, const RtExchange *x) {
     if (i == x->me) continue;
     unsigned long long rank_of = atomic_load(&s->exchanges) * 4 +
                                  (atomic_load(&s->waiting) ? 2 : 0) +
-                                 (is_open(t, i) ? 0 : 1);
+                                 (is_open(t, x, i) ? 0 : 1);
     if (slowest < 0 || rank_of < best) {
       slowest = x->ranks[i];
       best = rank_of;
@@ -298,17 +320,17 @@ static uint64_t side_by_side(uint64_t at, uint64_t n, uint64_t size) {
 static bool push(const Local *t, int from, int to, Message *m, RtStream *s) {
   const Shared *sh = t->l->shared;
   size_t i = (size_t)from * (size_t)sh->ranks + (size_t)to;
-  Ring *ring = &t->l->rings[i];
+  Ring *ring = ring_of(t, from, to);
   char *data = t->l->data + i * sh->ring_bytes;
   uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
   uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
   uint64_t room = sh->ring_bytes - (head - tail), moved = 0;
-  while (m->header < 8 && room > moved) {
+  while (m->head_done < HEAD && room > moved) {
     data[(head + moved++) & (sh->ring_bytes - 1)] =
-        ((const char *)&m->length)[m->header++];
+        ((const char *)&m->head)[m->head_done++];
   }
   uint64_t limit = moved + PORTION < room ? moved + PORTION : room;
-  while (m->header == 8 && m->left && moved < limit) {
+  while (m->head_done == HEAD && m->left && moved < limit) {
     uint64_t at = head + moved;
     uint64_t n = side_by_side(at, limit - moved, sh->ring_bytes);
     n = (uint64_t)rt_stream_read(s, data + (at & (sh->ring_bytes - 1)),
@@ -321,20 +343,46 @@ static bool push(const Local *t, int from, int to, Message *m, RtStream *s) {
   return moved > 0;
 }
 
+/* Reads the next bytes of a message where the other process has them. */
+static bool fetch(const Local *t, int from, Ring *ring, Message *m,
+                  RtStream *s) {
+  enum { MOST = 64 };
+  struct iovec to[MOST];
+  int n = 0;
+  uint64_t bytes = 0;
+  char *at;
+  while (n < MOST && bytes < FETCH) {
+    int64_t part = rt_stream_take(s, &at, (int64_t)(FETCH - bytes));
+    if (part == 0) break;
+    to[n++] = (struct iovec){at, (size_t)part};
+    bytes += (uint64_t)part;
+  }
+  uint64_t done = m->head.length - m->left;
+  struct iovec there = {(void *)(uintptr_t)(m->head.address + done), bytes};
+  pid_t pid = atomic_load(&t->l->shared->seats[from].pid);
+  if (process_vm_readv(pid, to, (unsigned long)n, &there, 1, 0) !=
+      (ssize_t)bytes)
+    return false; /* it is no more: seen to by whoever waits */
+  m->left -= bytes;
+  if (m->left == 0) atomic_fetch_add(&ring->fetched, 1);
+  return true;
+}
+
 static bool pull(const Local *t, int from, int to, Message *m, RtStream *s) {
   const Shared *sh = t->l->shared;
   size_t i = (size_t)from * (size_t)sh->ranks + (size_t)to;
-  Ring *ring = &t->l->rings[i];
+  Ring *ring = ring_of(t, from, to);
   const char *data = t->l->data + i * sh->ring_bytes;
   uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
   uint64_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
   uint64_t there = head - tail, moved = 0;
-  while (m->header < 8 && there > moved)
-    ((char *)&m->length)[m->header++] =
+  while (m->head_done < HEAD && there > moved)
+    ((char *)&m->head)[m->head_done++] =
         data[(tail + moved++) & (sh->ring_bytes - 1)];
   uint64_t limit = moved + PORTION < there ? moved + PORTION : there;
-  bool as_expected = m->length == (uint64_t)s->total;
-  while (m->header == 8 && as_expected && m->left && moved < limit) {
+  bool as_expected = m->head.length == (uint64_t)s->total;
+  bool here = as_expected && !m->head.address;
+  while (m->head_done == HEAD && here && m->left && moved < limit) {
     uint64_t at = tail + moved;
     uint64_t n = side_by_side(at, limit - moved, sh->ring_bytes);
     n = (uint64_t)rt_stream_write(s, data + (at & (sh->ring_bytes - 1)),
@@ -344,19 +392,20 @@ static bool pull(const Local *t, int from, int to, Message *m, RtStream *s) {
   }
   if (moved)
     atomic_store_explicit(&ring->tail, tail + moved, memory_order_release);
-  return moved > 0;
+  bool there_too = as_expected && m->head_done == HEAD && m->head.address;
+  return (there_too && m->left && fetch(t, from, ring, m, s)) || moved > 0;
 }
 
 static MoertStatus check_length(const MoertComm *c, const RtExchange *x,
                                 int place) {
   const Local *t = c->state;
   const Message *m = &t->in[place];
-  if (m->header < 8 || m->length == (uint64_t)x->recv[place].total)
+  if (m->head_done < HEAD || m->head.length == (uint64_t)x->recv[place].total)
     return MOERT_OK;
   note_failure(t->l->shared, c->rank,
                "rank %d sends %llu bytes where rank %d expects %lld: they do "
                "not run the same program",
-               x->ranks[place], (unsigned long long)m->length, c->rank,
+               x->ranks[place], (unsigned long long)m->head.length, c->rank,
                (long long)x->recv[place].total);
   return lost(t->l->shared, x->what);
 }
@@ -379,7 +428,7 @@ static MoertStatus go_round(MoertComm *c, RtExchange *x, bool *moved,
     RT_TRY(check_length(c, x, from));
   }
   for (int i = 0; i < x->n; i++)
-    if (i != x->me && is_open(t, i)) *open = true;
+    if (i != x->me && is_open(t, x, i)) *open = true;
   return MOERT_OK;
 }
 
@@ -387,13 +436,14 @@ static MoertStatus run(MoertComm *c, RtExchange *x) {
   Local *t = c->state;
   Seat *me = &t->l->shared->seats[c->rank];
   Watch w = {0};
-  bool moved, open;
+  bool moved, open, slept = false;
   for (int looks = 0;; looks++) {
     unsigned bell = atomic_load(&me->bell);
     RT_TRY(go_round(c, x, &moved, &open));
     if (!open) return MOERT_OK;
     if (moved) {
       w = (Watch){0};
+      slept = false;
       looks = 0;
       continue;
     }
@@ -401,8 +451,9 @@ static MoertStatus run(MoertComm *c, RtExchange *x) {
       __builtin_ia32_pause();
       continue;
     }
+    if (slept) RT_TRY(look_for_trouble(c, x, &w));
     sleep_until(me, bell);
-    RT_TRY(look_for_trouble(c, x, &w));
+    slept = true; /* what has come is taken before anything is wrong */
   }
 }
 
@@ -410,9 +461,18 @@ static void begin(const MoertComm *c, const RtExchange *x) {
   Local *t = c->state;
   Seat *me = &t->l->shared->seats[c->rank];
   for (int i = 0; i < x->n; i++) {
-    uint64_t out = (uint64_t)x->send[i].total;
-    t->out[i] = (Message){.left = out, .length = out};
+    const RtStream *s = &x->send[i];
+    Message *m = &t->out[i];
+    *m = (Message){.head.length = (uint64_t)s->total};
     t->in[i] = (Message){.left = (uint64_t)x->recv[i].total};
+    bool plain = s->n == 1 && s->runs[0].count == 1;
+    if (t->direct && plain && s->total >= DIRECT) {
+      m->head.address = (uint64_t)(uintptr_t)s->runs[0].data;
+      m->fetched =
+          atomic_load(&ring_of(t, c->rank, x->ranks[i])->fetched) + 1;
+    } else {
+      m->left = (uint64_t)s->total;
+    }
   }
   snprintf(me->what, sizeof me->what, "%s", x->what);
   atomic_store(&me->waiting, true);
@@ -475,21 +535,42 @@ static const RtTransport transport = {local_start, local_wait, local_fail,
 
 /* ---- joining ------------------------------------------------------------- */
 
-static MoertStatus wait_for_all(MoertComm *c) {
+/* Waits for a rank to set a word of its seat. */
+static MoertStatus wait_for(MoertComm *c, int r, atomic_int *word) {
   Shared *s = ((Local *)c->state)->l->shared;
   Seat *me = &s->seats[c->rank];
   double start = now();
-  for (int r = 0; r < c->size; r++)
-    while (atomic_load(&s->seats[r].state) == SEAT_EMPTY) {
-      if (has_failed(s)) return lost(s, "joining");
-      if (now() - start > c->timeout) {
-        note_failure(s, r, "rank %d has not started within %g s", r,
-                     c->timeout);
-        return lost(s, "joining");
-      }
-      unsigned bell = atomic_load(&me->bell);
-      if (atomic_load(&s->seats[r].state) == SEAT_EMPTY) sleep_until(me, bell);
+  for (;;) {
+    unsigned bell = atomic_load(&me->bell);
+    if (atomic_load(word)) return MOERT_OK;
+    if (has_failed(s)) return lost(s, "joining");
+    if (now() - start > c->timeout) {
+      note_failure(s, r, "rank %d has not started within %g s", r, c->timeout);
+      return lost(s, "joining");
     }
+    sleep_until(me, bell);
+  }
+}
+
+/* Whether this rank may read the memory of all others; all must. The shared
+ * memory is at the same address in each. */
+static MoertStatus agree_on_fetching(MoertComm *c) {
+  Local *t = c->state;
+  Shared *s = t->l->shared;
+  bool may = true;
+  for (int r = 0; r < c->size && may; r++) {
+    int ranks = 0;
+    struct iovec to = {&ranks, sizeof ranks}, from = {&s->ranks, sizeof ranks};
+    may = process_vm_readv(atomic_load(&s->seats[r].pid), &to, 1, &from, 1,
+                           0) == (ssize_t)sizeof ranks;
+  }
+  atomic_store(&s->seats[c->rank].fetches, may ? 1 : 2);
+  ring_all(s);
+  t->direct = true;
+  for (int r = 0; r < c->size; r++) {
+    RT_TRY(wait_for(c, r, &s->seats[r].fetches));
+    t->direct = t->direct && atomic_load(&s->seats[r].fetches) == 1;
+  }
   return MOERT_OK;
 }
 
@@ -507,12 +588,13 @@ static MoertStatus take_seat(MoertComm *c) {
   if (!atomic_compare_exchange_strong(&me->state, &empty, SEAT_TAKEN))
     return rt_fail(MOERT_INVALID, "rank %d has joined before", c->rank);
   ring_all(s);
-  RT_TRY(wait_for_all(c));
+  for (int r = 0; r < c->size; r++)
+    RT_TRY(wait_for(c, r, &s->seats[r].state));
   for (int r = 0; r < c->size; r++) /* -1 where the system has no such thing */
     if (r != c->rank)
       t->pidfd[r] = (int)syscall(SYS_pidfd_open,
                                  atomic_load(&s->seats[r].pid), 0);
-  return MOERT_OK;
+  return agree_on_fetching(c);
 }
 
 MoertStatus moert_local_join(MoertLocal *l, int rank, double timeout,

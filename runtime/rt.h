@@ -281,6 +281,9 @@ void rt_stream_rewind(RtStream *s);
 int64_t rt_stream_read(RtStream *s, char *to, int64_t bytes);
 int64_t rt_stream_write(RtStream *s, const char *from, int64_t bytes);
 int64_t rt_stream_copy(RtStream *to, RtStream *from);
+/* The bytes at the position that lie side by side, at most `limit`; moves
+ * behind them. 0 at the end. */
+int64_t rt_stream_take(RtStream *s, char **out, int64_t limit);
 
 /* to[i] = the elements i of n pieces, `stride` bytes apart, combined. */
 void rt_combine(int dtype, MoertCombine op, char *to, const char *pieces,

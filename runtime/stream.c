@@ -61,9 +61,7 @@ void rt_stream_rewind(RtStream *s) {
   s->run = s->byte = 0;
 }
 
-/* The bytes at the position that lie side by side, at most `limit`; moves
- * behind them. */
-static int64_t take(RtStream *s, char **out, int64_t limit) {
+int64_t rt_stream_take(RtStream *s, char **out, int64_t limit) {
   if (s->at == s->n) return 0;
   const RtRuns *r = &s->runs[s->at];
   int64_t n = r->bytes - s->byte < limit ? r->bytes - s->byte : limit;
@@ -80,7 +78,8 @@ static int64_t take(RtStream *s, char **out, int64_t limit) {
 int64_t rt_stream_read(RtStream *s, char *to, int64_t bytes) {
   int64_t done = 0;
   char *from;
-  for (int64_t n; done < bytes && (n = take(s, &from, bytes - done)); done += n)
+  for (int64_t n;
+       done < bytes && (n = rt_stream_take(s, &from, bytes - done)); done += n)
     memcpy(to + done, from, (size_t)n);
   return done;
 }
@@ -88,7 +87,8 @@ int64_t rt_stream_read(RtStream *s, char *to, int64_t bytes) {
 int64_t rt_stream_write(RtStream *s, const char *from, int64_t bytes) {
   int64_t done = 0;
   char *to;
-  for (int64_t n; done < bytes && (n = take(s, &to, bytes - done)); done += n)
+  for (int64_t n; done < bytes && (n = rt_stream_take(s, &to, bytes - done));
+       done += n)
     memcpy(to, from + done, (size_t)n);
   return done;
 }
@@ -96,7 +96,7 @@ int64_t rt_stream_write(RtStream *s, const char *from, int64_t bytes) {
 int64_t rt_stream_copy(RtStream *to, RtStream *from) {
   int64_t done = 0;
   char *p;
-  for (int64_t n; (n = take(from, &p, INT64_MAX)); done += n)
+  for (int64_t n; (n = rt_stream_take(from, &p, INT64_MAX)); done += n)
     rt_stream_write(to, p, n);
   return done;
 }
