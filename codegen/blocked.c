@@ -11,7 +11,6 @@ enum {
   COL_BLOCK = 256, /* columns of an item, at most */
   DEPTH = 256,     /* k of a packed panel */
   REST_ROWS = 4,   /* rows of the kernel for what is left of a block */
-  SUM_ROWS = ROW_BLOCK + REST_ROWS,
   AHEAD = 8, /* rows that packing asks for ahead of time */
   MAX_LANES = 16
 };
@@ -135,7 +134,7 @@ static void pack_left(Gen *g) {
   KBuild *b = g->at.b;
   bool flat = g->at.p->m.stride[CT_LEFT] == 1;
   KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, 1), *k = kb_iv(b, loop);
-  KVal *to = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, k, g->at.k_lo), ROW_BLOCK);
+  KVal *to = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, k, g->at.k_lo), g->at.rows);
   KVal *count = kb_alu(b, A_SUB, g->at.m_end, g->at.m_lo);
   KVal *whole = kb_alu_c(b, A_DIV, count, g->lanes);
   KVal *ends[3] = {g->at.m_lo, g->at.m_lo, g->at.m_end};
@@ -155,7 +154,8 @@ static void pack_left(Gen *g) {
 /* Where the item's sums for the panel from n on are. */
 static KVal *sums_at(Gen *g, KVal *n) {
   KBuild *b = g->at.b;
-  return kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, n, g->at.n_lo), SUM_ROWS);
+  return kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, n, g->at.n_lo),
+                  g->at.rows + REST_ROWS);
 }
 
 /* What a vector of sums starts from: zeros, or what the depth blocks before
@@ -194,7 +194,7 @@ static void micro(Gen *g, KVal *m, int rows, KVal *n) {
       acc[i][v] = kb_acc(b, loop, init[i][v]);
   KVal *depth = kb_alu(b, A_SUB, k, g->at.k_lo);
   KVal *at = ct_at(b, panel, depth, g->width);
-  KVal *packed = kb_alu_c(b, A_MUL, depth, ROW_BLOCK);
+  KVal *packed = kb_alu_c(b, A_MUL, depth, g->at.rows);
   KVal *right[VECTORS];
   for (int v = 0; v < VECTORS; v++)
     right[v] = kb_load(b, g->right,
@@ -232,17 +232,18 @@ static void block(CtItem *t) {
   Gen *g = (Gen *)t;
   KBuild *b = t->b;
   g->right = kb_scratch(b, g->sum, DEPTH * t->cols);
-  g->sums = kb_scratch(b, g->sum, SUM_ROWS * t->cols);
+  int64_t sum_rows = t->rows + REST_ROWS;
+  g->sums = kb_scratch(b, g->sum, sum_rows * t->cols);
   g->packs_left = t->p->k.stride[CT_LEFT] != 1 && t->p->k.size > 1;
   if (g->packs_left) {
-    g->left = kb_scratch(b, g->sum, (int64_t)DEPTH * ROW_BLOCK);
+    g->left = kb_scratch(b, g->sum, DEPTH * t->rows);
     pack_left(g);
   }
   pack_right(g);
   KVal *loop = kb_for(b, t->n_lo, t->n_end, g->width);
   panel_rows(g, kb_iv(b, loop));
   kb_end(b);
-  ct_finish(t, &(CtSums){g->sums, g->width, SUM_ROWS * g->width});
+  ct_finish(t, &(CtSums){g->sums, g->width, sum_rows * g->width});
 }
 
 Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes) {

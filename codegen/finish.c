@@ -276,6 +276,17 @@ static bool is_aligned(const CtFinish *f, uint32_t i, const Type *t) {
          p->batch.stride[CT_OUT] % lanes == 0;
 }
 
+/* Whether result number i takes an operand's place, whose lines are near. */
+static bool is_in_place(const CtFinish *f, uint32_t i) {
+  const Node *n = f->task->n;
+  const Place *to = &n->outs.data[i]->place;
+  for (uint32_t k = 0; k < n->ins.len; k++) {
+    const Place *from = &n->ins.data[k]->place;
+    if (from->slab == to->slab && from->offset == to->offset) return true;
+  }
+  return false;
+}
+
 CtFinish *ct_finish_new(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
   const Node *n = task->n;
   CtFinish *f = NEW(&cx->scratch, CtFinish);
@@ -292,9 +303,10 @@ CtFinish *ct_finish_new(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
         .to = kb_arg((int)(n->ins.len + i), v->type.dtype),
         .total = total,
         .streams = type_bytes(&v->type) >= STREAMED &&
-                   is_aligned(f, i, &v->type)};
+                   is_aligned(f, i, &v->type) && !is_in_place(f, i)};
   }
   f->flat = is_flat(task);
+  f->l->flat = f->flat;
   if (f->flat) flatten_all(f);
   return f;
 }

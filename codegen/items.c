@@ -10,6 +10,12 @@
  * Every element of the result is summed by one item in one order. */
 #include "codegen.h"
 
+enum {
+  SHALLOW = 64, /* depth that takes less time than the memory of the result */
+  RUN = 2048,   /* columns of an item, at most, whose rows are whole */
+  STEP = 32     /* a multiple of what kernels do at once */
+};
+
 KVal *ct_offset(KBuild *b, int arg, KVal *e) {
   return kb_from_i32(b, kb_load(b, kb_arg(arg, DT_i32), e, 1));
 }
@@ -206,7 +212,21 @@ static void plain_rows(CtItem *t) {
   kb_end(b);
 }
 
+/* Where an expert's few rows make much result, time goes into the memory of
+ * that: an item then is whole rows of it, one behind the other. */
+static void choose_shape(CtItem *t) {
+  const CtProduct *p = t->p;
+  if (!p->ragged_k || p->rows / p->groups > SHALLOW || p->n.size > RUN ||
+      p->m.stride[CT_OUT] != p->n.size)
+    return;
+  int64_t area = t->rows * t->cols / 2, most = t->rows;
+  t->cols = blocks(p->n.size, STEP) * STEP;
+  t->rows = blocks(area / t->cols, STEP) * STEP;
+  if (t->rows > most) t->rows = most;
+}
+
 Kernel *ct_items(CtItem *t) {
+  choose_shape(t);
   if (t->p->groups && !t->p->ragged_k)
     ragged_rows(t);
   else
