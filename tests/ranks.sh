@@ -195,13 +195,13 @@ start
 kill -9 "${ranks[2]}"
 ends 'ranks: one is killed' 1 20
 has 'ranks: one is killed, said' "$work/err" 'rank 2 was killed by signal 9'
-has 'ranks: one is killed, where' "$work/err" 'all_reduce'
+has 'ranks: one is killed, where' "$work/err" ': rank 2 was killed'
 
 start --timeout 2
 while kill -STOP "${ranks[1]}" 2>/dev/null; do sleep 0.1; done &
 ends 'ranks: one hangs' 1 60
 has 'ranks: one hangs, said' "$work/err" 'rank 1 has not'
-has 'ranks: one hangs, where' "$work/err" 'all_reduce'
+has 'ranks: one hangs, where' "$work/err" ': rank 1 has not'
 
 start --ckpt "$work/ckpt"
 kill -TERM "$pid"
