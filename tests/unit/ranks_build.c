@@ -1,6 +1,6 @@
 /* ranks_build.c: compiled exchanges by real ranks against virtual ones: the
  * same text, the same operands, processes over shared memory on one side and
- * the interpreter on the other. What has no products in it agrees bit for bit. */
+ * the interpreter on the other. What has no products agrees bit for bit. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
