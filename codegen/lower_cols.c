@@ -1,9 +1,9 @@
 /* lower_cols.c: fused nodes of kind `cols`: sums over rows, then the little
  * that is left to do with them.
  *
- * The column reductions of the body (its reductions over the `rows` leading
- * dims, none of which reads another's result) run over rows in a number of
- * chunks that follows from the shapes alone. Each chunk leaves its partial sums
+ * The column reductions of the body (reductions over the `rows` leading dims,
+ * all of the same rows, none of which reads another's result) run over rows in
+ * a number of chunks that follows from the shapes alone. Each chunk leaves its partial sums
  * in the workspace; the second stage adds them up in order of the chunks and
  * computes the results from them. The number of threads changes nothing. */
 #include "codegen.h"
@@ -17,16 +17,20 @@ enum {
   PARALLEL_COLUMNS = 4096 /* sums worth adding up in parallel */
 };
 
+static int64_t product(const int64_t *dims, int n) {
+  int64_t p = 1;
+  for (int i = 0; i < n; i++)
+    p *= dims[i];
+  return p;
+}
+
+static int64_t size_of(const LwValue *v) {
+  return product(v->dims, v->rank);
+}
+
 /* The reductions' operand, whose leading dims are the rows. */
 static const LwValue *summed(const Lower *l, const Node *n) {
   return lw_value(l, n->ins.data[0]);
-}
-
-static bool reads_column(const Lower *l, const Node *n, const Map *after) {
-  for (uint32_t i = 0; i < n->ins.len; i++)
-    if (map_get(after, n->ins.data[i]) || lw_value(l, n->ins.data[i])->column)
-      return true;
-  return false;
 }
 
 /* Drops its `rows` leading letters. */
@@ -46,24 +50,41 @@ static bool same_rows(const LwValue *x, const LwValue *y, int rows) {
   return memcmp(x->dims, y->dims, sizeof(int64_t) * (size_t)rows) == 0;
 }
 
-void lw_mark_columns(Lower *l) {
+static bool reads_any(const Node *n, const Map *of) {
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    if (map_get(of, n->ins.data[i])) return true;
+  return false;
+}
+
+/* The sums over rows that need no other such sum. */
+static const Node **candidates(const Lower *l, int *out_n) {
   const Region *body = l->n->body;
-  const LwValue *first = NULL;
-  Map after = {0}; /* what depends on a column */
-  for (uint32_t i = 0; i < body->nodes.len; i++) {
+  const Node **sums = NEW_ARRAY(l->arena, const Node *, body->nodes.len);
+  Map after = {0}; /* sums, and what depends on them */
+  for (uint32_t i = *out_n = 0; i < body->nodes.len; i++) {
     Node *n = body->nodes.data[i];
-    LwValue *out = lw_value(l, n->outs.data[0]);
-    if (reads_column(l, n, &after)) {
-      for (uint32_t j = 0; j < n->outs.len; j++)
-        map_put(l->arena, &after, n->outs.data[j], n);
-    } else if (sums_rows(l, n) &&
-               (!first || same_rows(first, summed(l, n), l->rows))) {
-      out->column = true;
-      if (!first) first = summed(l, n);
-    }
+    bool late = reads_any(n, &after), sum = sums_rows(l, n);
+    if (sum && !late) sums[(*out_n)++] = n;
+    for (uint32_t j = 0; (sum || late) && j < n->outs.len; j++)
+      map_put(l->arena, &after, n->outs.data[j], n);
   }
-  assert(first && "a `cols` node without a column");
-  lw_flatten(l, first);
+  return sums;
+}
+
+/* The columns are those that share the rows of the largest: others, small ones
+ * beside it, are left to the second stage. */
+void lw_mark_columns(Lower *l) {
+  int n;
+  const Node **sums = candidates(l, &n);
+  assert(n && "a `cols` node without a column");
+  const LwValue *largest = summed(l, sums[0]);
+  for (int i = 1; i < n; i++)
+    if (size_of(summed(l, sums[i])) > size_of(largest))
+      largest = summed(l, sums[i]);
+  for (int i = 0; i < n; i++)
+    if (same_rows(largest, summed(l, sums[i]), l->rows))
+      lw_value(l, sums[i]->outs.data[0])->column = true;
+  lw_flatten(l, largest);
 }
 
 /* ---- stage 1 ------------------------------------------------------------- */
@@ -75,19 +96,8 @@ typedef struct Cols {
   int64_t rows, chunks, per_chunk;
 } Cols;
 
-static int64_t product(const int64_t *dims, int n) {
-  int64_t p = 1;
-  for (int i = 0; i < n; i++)
-    p *= dims[i];
-  return p;
-}
-
 static LwValue *column(const Cols *c, int i) {
   return lw_value(c->l, c->nodes[i]->outs.data[0]);
-}
-
-static int64_t size_of(const LwValue *v) {
-  return product(v->dims, v->rank);
 }
 
 static void find_columns(Cols *c) {
