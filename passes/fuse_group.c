@@ -16,7 +16,8 @@ enum {
   MAX_ROW = 1 << 16,   /* elements of a row that may have to be kept */
   MAX_TABLE = 1 << 14, /* sums over rows that are kept for each chunk */
   CHEAP = 8,           /* scalar ops less than a store and a load are worth */
-  MANY_SUMS = 12       /* in a launch: more take long to compile */
+  MANY_SUMS = 12,      /* in a launch: more take long to compile */
+  LARGE_TOTAL = 1 << 10 /* elements of a tensor whose total is worth a launch */
 };
 
 /* ---- who needs whom ------------------------------------------------------ */
@@ -141,6 +142,28 @@ static bool is_column(const Node *n) {
          type_elements(&n->outs.data[0]->type) <= MAX_TABLE;
 }
 
+/* Whether the node sums all of a tensor that is not tiny. */
+static bool is_total(const Node *n) {
+  return n->op == OP_reduce_sum && !n->outs.data[0]->type.rank &&
+         elements_of(n) > LARGE_TOTAL;
+}
+
+/* Whether computing the operands of both loads one tensor. */
+static bool share_load(const Fuse *f, const Node *a, const Node *b) {
+  const FuseValue *x = fuse_value(f, a->ins.data[0]);
+  const FuseValue *y = fuse_value(f, b->ins.data[0]);
+  for (int i = 0; i < x->n_loads && i < FUSE_LOADS; i++)
+    for (int j = 0; j < y->n_loads && j < FUSE_LOADS; j++)
+      if (x->loads[i] == y->loads[j]) return true;
+  return false;
+}
+
+/* Totals of different tensors gain nothing in one launch, and apart those of
+ * equal shape, as in layers that repeat, are one kernel. */
+static bool totals_agree(const Fuse *f, const FuseGroup *g, const Node *n) {
+  return !is_total(n) || !g->total || share_load(f, n, g->total);
+}
+
 /* ---- rows ---------------------------------------------------------------- */
 
 /* Whether `g` works with `rows` rows and values of up to `widest` elements. */
@@ -253,6 +276,7 @@ bool fuse_fits(const Fuse *f, const FuseGroup *g, const Node *n, FuseRead r) {
   if (n->op == OP_const || n->op == OP_iota) return true;
   if (f->options->opt_level == 0) return false;
   if (k == LOWER_REDUCE && g->sums >= MANY_SUMS) return false;
+  if (!totals_agree(f, g, n)) return false;
   if (is_column(n)) return may_sum(g, n, r);
   if (r.parts & FUSE_ROWS) {
     if ((r.parts & FUSE_REST) &&
@@ -313,6 +337,7 @@ void fuse_take(Fuse *f, FuseGroup *g, Node *n, FuseRead r) {
   bool column = is_column(n) && may_sum(g, n, r);
   if (column && !g->column_rows) become_columns(g, n);
   g->sums += k == LOWER_REDUCE;
+  if (is_total(n)) g->total = n;
   if (!column && !(r.parts & FUSE_ROWS)) {
     g->rows = rows_with(g, n, r);
     int64_t e = elements_of(n);
@@ -420,7 +445,8 @@ static void move_nodes(Fuse *f, FuseGroup *g, FuseGroup *h) {
 
 bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h) {
   if (g->fixed || h->fixed || g->product || h->product || fuse_needs(g, h) ||
-      fuse_needs(h, g) || g->sums + h->sums > MANY_SUMS)
+      fuse_needs(h, g) || g->sums + h->sums > MANY_SUMS ||
+      (h->total && !totals_agree(f, g, h->total)))
     return false;
   FuseGroup saved = *g;
   if (!merged_shape(g, h)) {
@@ -429,6 +455,7 @@ bool fuse_merge(Fuse *f, FuseGroup *g, FuseGroup *h) {
   }
   move_nodes(f, g, h);
   g->sums += h->sums;
+  if (h->total) g->total = h->total;
   h->merged = g;
   uint32_t words = f->all.len / 64 + 1;
   for (uint32_t w = 0; w < words; w++)

@@ -303,6 +303,8 @@ struct FuseGroup {
   bool uneven;            /* has results of several shapes */
   int column_rows;        /* `cols`: dims that are summed over; else 0 */
   int sums;               /* of any kind */
+  const Node *total;      /* the last sum over all of a tensor, a tiny one's
+                             aside */
   int64_t column_dims[MAX_RANK];
   Node *product;          /* `product`: the contraction, once it is certain */
   bool emitted;
