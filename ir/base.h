@@ -57,6 +57,7 @@ typedef struct Buf {
   size_t len, cap;
 } Buf;
 
+void buf_int(Buf *b, int64_t x); /* in decimal */
 void buf_add(Buf *b, const char *text);
 void buf_add_n(Buf *b, const char *text, size_t len);
 void buf_fmt(Buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -781,7 +781,8 @@ bool ir_infer_types(Ctx *cx, const Node *n, TypeVec *out) {
 }
 
 bool ir_infer(Ctx *cx, Node *n) {
-  TypeVec types = {0};
+  Type few[4];
+  TypeVec types = {.data = few, .cap = COUNT_OF(few)};
   if (!ir_infer_types(cx, n, &types)) return false;
   if (n->outs.len && n->outs.len != types.len) {
     diag_error(cx, n->span, "%s: has %u results, not %u", op_info[n->op].name,

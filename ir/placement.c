@@ -100,10 +100,12 @@ Type placement_local(const Module *m, const Type *t, const Placement *p) {
 
 void placement_text(const Module *m, const Type *t, const Placement *p,
                     Buf *out) {
-  buf_fmt(out, "%s[", dtype_info[t->dtype].name);
+  buf_add(out, dtype_info[t->dtype].name);
+  buf_add(out, "[");
   for (int d = 0; d < t->rank; d++) {
-    buf_fmt(out, "%s%s%lld", d ? ", " : "", t->dims[d].ragged ? "r<=" : "",
-            (long long)t->dims[d].size);
+    if (d) buf_add(out, ", ");
+    if (t->dims[d].ragged) buf_add(out, "r<=");
+    buf_int(out, t->dims[d].size);
     axes_text(m, p->dims[d], out);
     if (p->closed >> d & 1) buf_add(out, " @_");
   }

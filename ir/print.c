@@ -14,10 +14,18 @@ enum { WIDTH = 80 }; /* headers and returns longer than this are wrapped */
 
 /* ---- names of values ---------------------------------------------------- */
 
+/* Of a value: its own, or for one without a name its number. */
+typedef struct Name {
+  const Value *v; /* NULL: none yet */
+  Sym text;       /* NULL: the number */
+  uint32_t number;
+} Name;
+
 typedef struct Names {
   Ctx *cx;
   Arena arena;
-  Map of;      /* value -> its printed name */
+  Name *of;    /* by value id */
+  uint32_t count;
   Map taken;   /* name -> not NULL */
   Map numbers; /* name without number -> last number given + 1 */
   uint32_t unnamed;
@@ -49,14 +57,15 @@ static Sym free_name(Names *s, Sym wish) {
 
 static void set_name(Names *s, const Value *v, Sym name) {
   map_put(&s->arena, &s->taken, name, s);
-  map_put(&s->arena, &s->of, v, (void *)(uintptr_t)name);
+  s->of[v->id] = (Name){.v = v, .text = name};
 }
 
 static void give_name(Names *s, const Value *v) {
-  if (map_get(&s->of, v)) return;
-  set_name(s, v,
-           v->name ? free_name(s, v->name)
-                   : sym_fmt(s->cx, "%u", s->unnamed++));
+  if (s->of[v->id].v) return;
+  if (v->name)
+    set_name(s, v, free_name(s, v->name));
+  else
+    s->of[v->id] = (Name){.v = v, .number = s->unnamed++};
 }
 
 static void name_region(Names *s, const Region *r) {
@@ -71,7 +80,9 @@ static void name_region(Names *s, const Region *r) {
 }
 
 /* Inputs go first: their names are how programs find them. */
-static void name_entry(Names *s, const Entry *e) {
+static void name_entry(Names *s, Entry *e) {
+  s->count = ir_number(e);
+  s->of = NEW_ARRAY(&s->arena, Name, s->count);
   for (uint32_t i = 0; i < e->ins.len; i++)
     if (e->ins.data[i].kind == BIND_INPUT)
       set_name(s, e->region->params.data[i], e->ins.data[i].name);
@@ -96,14 +107,14 @@ static void indent(Printer *p, int depth) {
 /* Bytes of UTF-8 stay as they are. */
 static void print_string(Printer *p, const char *s) {
   buf_add(p->out, "\"");
-  for (; *s; s++) {
-    unsigned char c = (unsigned char)*s;
-    if (c == '"' || c == '\\')
-      buf_fmt(p->out, "\\%c", c);
-    else if (c < 0x20 || c == 0x7f)
-      buf_fmt(p->out, "\\x%02x", c);
-    else
-      buf_add_n(p->out, s, 1);
+  while (*s) {
+    const char *plain = s;
+    while ((unsigned char)*s >= 0x20 && *s != '"' && *s != '\\' && *s != 0x7f)
+      s++;
+    buf_add_n(p->out, plain, (size_t)(s - plain));
+    if (!*s) break;
+    unsigned char c = (unsigned char)*s++;
+    buf_fmt(p->out, c == '"' || c == '\\' ? "\\%c" : "\\x%02x", c);
   }
   buf_add(p->out, "\"");
 }
@@ -115,10 +126,14 @@ static void print_double(Printer *p, double x) {
 }
 
 static void print_value(Printer *p, const Value *v) {
-  const char *name = map_get(&p->names.of, v);
-  if (!name) name = v->name; /* a node outside of its region's list */
+  const Name *name = v->id < p->names.count ? &p->names.of[v->id] : NULL;
   buf_add_n(p->out, "%", 1);
-  buf_add(p->out, name ? name : "?");
+  if (!name || name->v != v) /* a node outside of its region's list */
+    buf_add(p->out, v->name ? v->name : "?");
+  else if (name->text)
+    buf_add(p->out, name->text);
+  else
+    buf_int(p->out, name->number);
 }
 
 static void print_values(Printer *p, const ValueVec *v) {
@@ -136,9 +151,14 @@ static void print_place(Printer *p, Place place) {
   int loops = MAX_LOOPS;
   while (loops && !place.stride[loops - 1])
     loops--;
-  buf_fmt(p->out, " in %s[%lld", names[place.slab], (long long)place.offset);
-  for (int i = 0; i < loops; i++)
-    buf_fmt(p->out, ", %lld", (long long)place.stride[i]);
+  buf_add(p->out, " in ");
+  buf_add(p->out, names[place.slab]);
+  buf_add(p->out, "[");
+  buf_int(p->out, place.offset);
+  for (int i = 0; i < loops; i++) {
+    buf_add(p->out, ", ");
+    buf_int(p->out, place.stride[i]);
+  }
   buf_add(p->out, "]");
 }
 
@@ -148,15 +168,17 @@ static void print_type(Printer *p, const Type *t, const Placement *at) {
 
 static void print_attr(Printer *p, AttrKind kind, const Attr *a) {
   switch (kind) {
-  case ATTR_INT: buf_fmt(p->out, "%lld", (long long)a->i); break;
+  case ATTR_INT: buf_int(p->out, a->i); break;
   case ATTR_FLOAT: print_double(p, a->f); break;
   case ATTR_BOOL: buf_add(p->out, a->i ? "true" : "false"); break;
   case ATTR_STR:
   case ATTR_MAP: print_string(p, a->s); break;
   case ATTR_INTS:
     buf_add(p->out, "[");
-    for (uint32_t i = 0; i < a->list_len; i++)
-      buf_fmt(p->out, "%s%lld", i ? ", " : "", (long long)a->list[i]);
+    for (uint32_t i = 0; i < a->list_len; i++) {
+      if (i) buf_add(p->out, ", ");
+      buf_int(p->out, a->list[i]);
+    }
     buf_add(p->out, "]");
     break;
   }
@@ -168,7 +190,9 @@ static void print_attrs(Printer *p, const Node *n) {
   const char *before = " {";
   for (int i = 0; i < count; i++) {
     if (!n->attrs[i].present) continue;
-    buf_fmt(p->out, "%s%s=", before, specs[i].name);
+    buf_add(p->out, before);
+    buf_add(p->out, specs[i].name);
+    buf_add(p->out, "=");
     print_attr(p, specs[i].kind, &n->attrs[i]);
     before = ", ";
   }

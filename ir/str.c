@@ -71,6 +71,17 @@ void buf_add(Buf *b, const char *text) {
   buf_add_n(b, text, strlen(text));
 }
 
+void buf_int(Buf *b, int64_t x) {
+  char text[24], *at = text + sizeof text;
+  uint64_t left = x < 0 ? -(uint64_t)x : (uint64_t)x;
+  do {
+    *--at = (char)('0' + left % 10);
+    left /= 10;
+  } while (left);
+  if (x < 0) *--at = '-';
+  buf_add_n(b, at, (size_t)(text + sizeof text - at));
+}
+
 static void buf_vfmt(Buf *b, const char *fmt, va_list args) {
   va_list again;
   va_copy(again, args);

@@ -15,6 +15,7 @@ typedef struct Verify {
   bool expanded;
   Map defined; /* values of e seen so far */
   Map sources; /* ragged ones -> what tells whose their rows are */
+  TypeVec types; /* of the node at hand, as inferred */
   const Node *loops[MAX_LOOPS + 1]; /* scans around, from the outermost */
   int depth;
 } Verify;
@@ -291,19 +292,20 @@ static bool check_owner(Verify *V, const Region *r, const Node *n) {
 /* ---- types -------------------------------------------------------------- */
 
 static bool check_types(Verify *V, const Node *n) {
-  TypeVec types = {0};
+  TypeVec *types = &V->types;
   uint32_t errors = V->cx->errors;
-  if (!ir_infer_types(V->cx, n, &types)) {
+  types->len = 0;
+  if (!ir_infer_types(V->cx, n, types)) {
     assert(V->cx->errors > errors);
     return false;
   }
-  if (types.len != n->outs.len)
-    return fail(V, n->span, "%s: has %u results, not %u", op_name(n), types.len,
-                n->outs.len);
-  for (uint32_t i = 0; i < types.len; i++)
-    if (!type_equal(&types.data[i], &n->outs.data[i]->type))
+  if (types->len != n->outs.len)
+    return fail(V, n->span, "%s: has %u results, not %u", op_name(n),
+                types->len, n->outs.len);
+  for (uint32_t i = 0; i < types->len; i++)
+    if (!type_equal(&types->data[i], &n->outs.data[i]->type))
       return fail(V, n->span, "%s: result %u is %s, not %s", op_name(n), i,
-                  type_text(V->cx, &types.data[i]),
+                  type_text(V->cx, &types->data[i]),
                   type_text(V->cx, &n->outs.data[i]->type));
   return true;
 }

@@ -5,7 +5,8 @@
  * it is needed once a row; it then limits the rows to the dims that lead in it.
  * A group whose values are all small may have no rows at all. A sum over large
  * leading dims joins only a small group and makes it one of columns: a part
- * over the rows and, after it, the rest. */
+ * over the rows and, after it, the rest. Totals of different tensors, unless
+ * tiny, are in groups of their own. */
 #include "pass.h"
 
 #include <string.h>

@@ -101,6 +101,18 @@ static const Node *offender(const Region *r, unsigned facts_wanted) {
   return NULL;
 }
 
+/* The facts that the region does not have. */
+static unsigned ruled_out(const Region *r) {
+  unsigned out = 0, inside = FACT_FUSED | FACT_PLANNED;
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    out |= rules_out(n);
+    if (n->body)
+      out |= ruled_out(n->body) & ~(n->op == OP_fused ? inside : 0);
+  }
+  return out;
+}
+
 static const Node *first_offender(const Module *m, unsigned fact) {
   const Node *n = NULL;
   for (uint32_t i = 0; i < m->entries.len && !n; i++)
@@ -111,9 +123,10 @@ static const Node *first_offender(const Module *m, unsigned fact) {
 unsigned pass_facts(Module *m, unsigned wanted) {
   unsigned holds = 0;
   for (size_t f = 0; f < COUNT_OF(facts); f++)
-    if ((facts[f].fact & wanted) && !first_offender(m, facts[f].fact))
-      holds |= facts[f].fact;
-  return holds;
+    holds |= facts[f].fact;
+  for (uint32_t i = 0; i < m->entries.len; i++)
+    holds &= ~ruled_out(m->entries.data[i]->region);
+  return holds & wanted;
 }
 
 /* Says what keeps pass `i` from running on a module that came from a file. */

@@ -141,4 +141,14 @@ expect 'a draw multiplies' [ "$one" -gt 0 ]
 expect 'draws with other keys share code' [ "$(draws 3)" = "$one" ]
 "$MOEC" "$d/draws.ir" --emit=llvm -o "$d/draws.ll"
 expect 'each has its keys' [ "$(grep -c '^@keys' "$d/draws.ll")" = 3 ]
+# ---- layers that repeat share code ---------------------------------------------
+
+# Functions for a model of $1 layers, but for those that only bring keys.
+functions() {
+  "$MOEC" models/lm_4lstm.dsl -D L="$1" --emit=llvm -o - | grep '^define' |
+    grep -vc '\.keyed'
+}
+few=$(functions 4)
+expect 'layers have functions' [ "$few" -gt 0 ]
+expect 'layers that repeat share them' [ "$(functions 8)" -le "$few" ]
 exit $status

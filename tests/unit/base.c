@@ -80,6 +80,14 @@ static void test_buf(void) {
   CHECK("a buffer grows", b.len == 293 && !strcmp(b.data + 284, "98,99,end"),
         "its length is %zu", b.len);
   buf_free(&b);
+  for (int64_t x = -1; x <= 10; x += 11)
+    buf_int(&b, x);
+  buf_int(&b, INT64_MIN);
+  buf_int(&b, INT64_MAX);
+  CHECK("integers are text",
+        !strcmp(b.data, "-110-92233720368547758089223372036854775807"),
+        "they are %s", b.data);
+  buf_free(&b);
   CHECK("a buffer is empty when freed", !b.data && !b.len, "it is not");
 }
 
