@@ -1,11 +1,11 @@
 /* precision.c: chooses the dtype that floats are computed in.
  *
  * What bf16 does is in precision_bf16.c. `--precision=f64` computes what the
- * model says in double precision, for checking: every f32 becomes f64, slots,
- * inputs and options included, so that parameters and checkpoints of such a
- * program are f64 too. With f32 there is nothing to do. Method: types are
- * rewritten in place; casts that now go from f64 to f64 are left to `simplify`.
- * Runs before `expand`, whose bit patterns depend on the dtype.
+ * model says in double precision, for checking: every f32 and bf16 becomes f64,
+ * slots, inputs and options included, so that parameters and checkpoints of
+ * such a program are f64 too. With f32 there is nothing to do. Method: types
+ * are rewritten in place; casts that now go from f64 to f64 are left to
+ * `simplify`. Runs before `expand`, whose bit patterns depend on the dtype.
  *
  *   %y = tanh %x : f32[4]
  *
@@ -16,7 +16,7 @@
 #include "pass.h"
 
 static void widen_type(Type *t) {
-  if (t->dtype == DT_f32) t->dtype = DT_f64;
+  if (dtype_info[t->dtype].kind == DK_FLOAT) t->dtype = DT_f64;
 }
 
 static void widen_all(const ValueVec *values) {
