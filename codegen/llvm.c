@@ -373,7 +373,8 @@ static LLVMValueRef zip(Body *e, const KVal *k) {
 
 static LLVMValueRef dot(Body *e, const KVal *k) {
   assert(k->lanes == 16);
-  LLVMTypeRef pairs = cg_llvm_type(e->c, DT_bf16, 2 * k->lanes);
+  LLVMTypeRef pairs =
+      LLVMVectorType(LLVMBFloatTypeInContext(e->c), 2 * (unsigned)k->lanes);
   LLVMValueRef a[3] = {value(e, k->a[0]),
                        LLVMBuildBitCast(e->b, value(e, k->a[1]), pairs, ""),
                        LLVMBuildBitCast(e->b, value(e, k->a[2]), pairs, "")};

@@ -4,12 +4,18 @@
  * Every function serves scalars and vectors alike, so a vector body and its
  * tail compute the same bits. Nothing here may be undefined: shifts by too
  * much, division by zero and casts out of range give what ops.def says, and no
- * instruction carries a fast-math flag. */
+ * instruction carries a fast-math flag.
+ *
+ * A bf16 is an i16 to LLVM, which would otherwise call functions to round it.
+ * Every op widens it to f32, which is exact, computes that, and rounds a result
+ * of bf16 once, by integer operations: instructions for it lose subnormals. */
 #include "codegen.h"
 
 #include <llvm-c/Core.h>
 #include <math.h>
 #include <string.h>
+
+enum { MAX_SCALAR_INS = 3 };
 
 typedef struct Emit {
   LLVMBuilderRef b;
@@ -84,7 +90,10 @@ LLVMValueRef cg_llvm_const(LLVMContextRef c, Dtype dtype, int lanes, double x) {
   case DK_BOOL: v = LLVMConstInt(t, x != 0, false); break;
   case DK_INT: v = LLVMConstInt(t, (uint64_t)(int64_t)x, true); break;
   case DK_UINT: v = LLVMConstInt(t, (uint64_t)x, false); break;
-  case DK_FLOAT: v = LLVMConstReal(t, x); break;
+  case DK_FLOAT:
+    v = LLVMConstReal(dtype == DT_bf16 ? LLVMBFloatTypeInContext(c) : t, x);
+    v = LLVMConstBitCast(v, t);
+    break;
   }
   return repeat(v, lanes);
 }
@@ -294,47 +303,27 @@ static LLVMValueRef ll_select(const Emit *e, LLVMValueRef const *a) {
 
 /* ---- casts -------------------------------------------------------------- */
 
-/* bf16 is the upper half of f32; both ways by hand, for machines without the
- * instructions. Rounds to nearest even; a NaN stays one. */
-static LLVMValueRef widen_bf16(const Emit *e, LLVMValueRef x) {
-  LLVMContextRef c = LLVMGetTypeContext(LLVMTypeOf(x));
-  LLVMTypeRef i16 = LLVMInt16TypeInContext(c);
-  int lanes = lanes_of(x);
-  if (lanes > 1) i16 = LLVMVectorType(i16, (unsigned)lanes);
-  LLVMValueRef bits = LLVMBuildBitCast(e->b, x, i16, "");
-  bits = LLVMBuildZExt(e->b, bits, type_like(x, DT_u32), "");
-  bits = LLVMBuildShl(e->b, bits, int_like(bits, 16), "");
-  return LLVMBuildBitCast(e->b, bits, type_like(x, DT_f32), "");
-}
+/* A result of bf16 comes from these as the f32 that is yet to be rounded. */
 
-static LLVMValueRef narrow_bf16(const Emit *e, LLVMValueRef x) {
-  LLVMContextRef c = LLVMGetTypeContext(LLVMTypeOf(x));
-  LLVMTypeRef i16 = LLVMInt16TypeInContext(c);
-  int lanes = lanes_of(x);
-  if (lanes > 1) i16 = LLVMVectorType(i16, (unsigned)lanes);
-  LLVMValueRef bits = LLVMBuildBitCast(e->b, x, type_like(x, DT_u32), "");
-  LLVMValueRef odd = LLVMBuildLShr(e->b, bits, int_like(bits, 16), "");
-  odd = LLVMBuildAnd(e->b, odd, int_like(bits, 1), "");
-  LLVMValueRef up = LLVMBuildAdd(e->b, odd, int_like(bits, 0x7fff), "");
-  up = LLVMBuildAdd(e->b, bits, up, "");
-  LLVMValueRef quiet = LLVMBuildOr(e->b, bits, int_like(bits, 0x400000), "");
-  bits = choose(e, fcmp(e, LLVMRealUNO, x, x), quiet, up);
-  bits = LLVMBuildLShr(e->b, bits, int_like(bits, 16), "");
-  bits = LLVMBuildTrunc(e->b, bits, i16, "");
-  return LLVMBuildBitCast(e->b, bits, type_like(x, DT_bf16), "");
+/* f64 to the f32 next to it whose last bit is 1, or that equals it: rounding
+ * that to fewer bits is rounding once. */
+static LLVMValueRef odd_single(const Emit *e, LLVMValueRef x) {
+  LLVMTypeRef f32 = type_like(x, DT_f32), u32 = type_like(x, DT_u32);
+  LLVMValueRef near = LLVMBuildFPTrunc(e->b, x, f32, "");
+  LLVMValueRef back = LLVMBuildFPExt(e->b, near, LLVMTypeOf(x), "");
+  LLVMValueRef size = same_intrinsic(e, "llvm.fabs", &x, 1);
+  LLVMValueRef back_size = same_intrinsic(e, "llvm.fabs", &back, 1);
+  LLVMValueRef above = fcmp(e, LLVMRealOGT, back_size, size);
+  LLVMValueRef inexact = fcmp(e, LLVMRealONE, back, x);
+  LLVMValueRef bits = LLVMBuildBitCast(e->b, near, u32, "");
+  above = LLVMBuildZExt(e->b, above, u32, "");
+  inexact = LLVMBuildZExt(e->b, inexact, u32, "");
+  bits = LLVMBuildOr(e->b, LLVMBuildSub(e->b, bits, above, ""), inexact, "");
+  return LLVMBuildBitCast(e->b, bits, f32, "");
 }
 
 static LLVMValueRef float_to_float(const Emit *e, LLVMValueRef x) {
-  if (e->in == DT_bf16) {
-    x = widen_bf16(e, x);
-    return e->out == DT_f32 ? x
-                            : LLVMBuildFPExt(e->b, x, type_like(x, e->out), "");
-  }
-  if (e->out == DT_bf16) {
-    if (e->in != DT_f32)
-      x = LLVMBuildFPTrunc(e->b, x, type_like(x, DT_f32), "");
-    return narrow_bf16(e, x);
-  }
+  if (e->out == DT_bf16) return e->in == DT_f64 ? odd_single(e, x) : x;
   return LLVMBuildFPCast(e->b, x, type_like(x, e->out), "");
 }
 
@@ -365,10 +354,10 @@ static LLVMValueRef from_int(const Emit *e, LLVMValueRef x) {
                         : LLVMBuildZExtOrBitCast(e->b, x, to, "");
   case DK_FLOAT: break;
   }
-  if (e->out == DT_bf16) to = type_like(x, DT_f32);
+  if (e->out == DT_bf16) to = type_like(x, DT_f64); /* exact */
   LLVMValueRef r = is_signed(e) ? LLVMBuildSIToFP(e->b, x, to, "")
                                 : LLVMBuildUIToFP(e->b, x, to, "");
-  return e->out == DT_bf16 ? narrow_bf16(e, r) : r;
+  return e->out == DT_bf16 ? odd_single(e, r) : r;
 }
 
 static LLVMValueRef ll_cast(const Emit *e, LLVMValueRef const *a) {
@@ -400,9 +389,48 @@ static LlFn *const ll_ops[OP_COUNT] = {
 #undef OP
 };
 
+/* ---- bf16 --------------------------------------------------------------- */
+
+/* bf16 is the upper half of f32. */
+static LLVMValueRef widen_bf16(LLVMBuilderRef b, LLVMValueRef x) {
+  LLVMValueRef bits = LLVMBuildZExt(b, x, type_like(x, DT_u32), "");
+  bits = LLVMBuildShl(b, bits, int_like(bits, 16), "");
+  return LLVMBuildBitCast(b, bits, type_like(x, DT_f32), "");
+}
+
+/* To nearest, ties to even. A NaN stays one: its sign and the upper bits that
+ * it has, and quiet. */
+static LLVMValueRef narrow_bf16(LLVMBuilderRef b, LLVMValueRef x) {
+  LLVMValueRef bits = LLVMBuildBitCast(b, x, type_like(x, DT_u32), "");
+  LLVMValueRef odd = LLVMBuildLShr(b, bits, int_like(bits, 16), "");
+  odd = LLVMBuildAnd(b, odd, int_like(bits, 1), "");
+  LLVMValueRef up = LLVMBuildAdd(b, odd, int_like(bits, 0x7fff), "");
+  up = LLVMBuildAdd(b, bits, up, "");
+  LLVMValueRef quiet = LLVMBuildOr(b, bits, int_like(bits, 0x400000), "");
+  LLVMValueRef is_nan = LLVMBuildFCmp(b, LLVMRealUNO, x, x, "");
+  bits = LLVMBuildSelect(b, is_nan, quiet, up, "");
+  bits = LLVMBuildLShr(b, bits, int_like(bits, 16), "");
+  return LLVMBuildTrunc(b, bits, type_like(x, DT_bf16), "");
+}
+
+/* What leaves the bits of a bf16 as they are. */
+static bool moves(OpKind op, Dtype in, Dtype out) {
+  return op == OP_select || op == OP_bitcast || (op == OP_cast && in == out);
+}
+
 LLVMValueRef cg_llvm_scalar(LLVMBuilderRef b, OpKind op, Dtype in, Dtype out,
                             LLVMValueRef const *a) {
   Emit e = {b, in, out};
+  LLVMValueRef wide[MAX_SCALAR_INS];
   if (!ll_ops[op]) internal_error("'%s' is not a scalar op", op_info[op].name);
-  return ll_ops[op](&e, a);
+  if (moves(op, in, out)) return ll_ops[op](&e, a);
+  if (in == DT_bf16) {
+    assert(op_info[op].max_ins <= MAX_SCALAR_INS);
+    for (int i = 0; i < op_info[op].max_ins; i++)
+      wide[i] = widen_bf16(b, a[i]);
+    e.in = DT_f32;
+    a = wide;
+  }
+  LLVMValueRef r = ll_ops[op](&e, a);
+  return out == DT_bf16 ? narrow_bf16(b, r) : r;
 }

@@ -113,8 +113,12 @@ static Value *pick_rank(Gen *g, Dtype dtype, int rank) {
 }
 
 static Dtype number(Gen *g) {
-  static const Dtype all[] = {DT_f32, DT_f32, DT_f32, DT_i32, DT_u32};
+  static const Dtype all[] = {DT_f32, DT_f32, DT_f32, DT_i32, DT_u32, DT_bf16};
   return all[below(g, COUNT_OF(all))];
+}
+
+static Dtype real(Gen *g) {
+  return chance(g, 85) ? DT_f32 : DT_bf16;
 }
 
 /* A value of type `t`: an existing one, another by cast, or a leaf. */
@@ -152,14 +156,14 @@ static Value *apply(Gen *g, OpKind op, Value *first) {
 }
 
 static Value *family_same(Gen *g, OpKind op) {
-  Dtype d = op == OP_fma   ? DT_f32
+  Dtype d = op == OP_fma   ? real(g)
             : op == OP_rem ? chance(g, 50) ? DT_i32 : DT_u32
                            : number(g);
   return apply(g, op, pick(g, d));
 }
 
 static Value *family_float(Gen *g, OpKind op) {
-  return apply(g, op, pick(g, DT_f32));
+  return apply(g, op, pick(g, real(g)));
 }
 
 static Value *family_compare(Gen *g, OpKind op) {
@@ -180,7 +184,7 @@ static Value *family_select(Gen *g, OpKind op) {
 }
 
 static Value *family_cast(Gen *g, OpKind op) {
-  static const Dtype all[] = {DT_bool, DT_i32, DT_u32, DT_f32};
+  static const Dtype all[] = {DT_bool, DT_i32, DT_u32, DT_f32, DT_bf16};
   (void)op;
   Value *v = pick(g, all[below(g, COUNT_OF(all))]);
   return ir_cast(&g->b, v, all[below(g, COUNT_OF(all))]);
@@ -189,13 +193,13 @@ static Value *family_cast(Gen *g, OpKind op) {
 static Value *family_bitcast(Gen *g, OpKind op) {
   static const Dtype all[] = {DT_i32, DT_u32, DT_f32};
   (void)op;
-  Value *v = pick(g, number(g));
+  Value *v = pick(g, all[below(g, COUNT_OF(all))]);
   return ir_bitcast(&g->b, v, all[below(g, COUNT_OF(all))]);
 }
 
 static Value *family_from_bits(Gen *g, OpKind op) {
   Value *bits = pick(g, DT_u32);
-  Type t = type_with_dtype(bits->type, DT_f32);
+  Type t = type_with_dtype(bits->type, real(g));
   return ir_node(&g->b, op, &t, &bits, 1, NULL)->outs.data[0];
 }
 
