@@ -23,7 +23,7 @@ cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build}
 case $BUILD in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
 export BUILD MOEC=$BUILD/moec MOERUN=$BUILD/moerun BLESS=${BLESS:-}
-export LC_ALL=C TEST_TIMEOUT=${TEST_TIMEOUT:-300}
+export LC_ALL=C TEST_TIMEOUT=${TEST_TIMEOUT:-600}
 
 # ---- one test; its lines go to standard output -------------------------------
 
@@ -99,7 +99,8 @@ golden() {
 
 # A program or a shell test: its own lines, and one more when it ends badly.
 program() {
-  local status
+  local status name=${*: -1}
+  name=${name#"$BUILD/"}
   timeout "$TEST_TIMEOUT" "$@" >"$SCRATCH/$$.lines" 2>"$SCRATCH/$$.err" \
     </dev/null
   status=$?
@@ -107,11 +108,11 @@ program() {
   grep -q '^not ok' "$SCRATCH/$$.lines"
   case $status,$? in
   0,1) grep -qE '^(ok|skip) ' "$SCRATCH/$$.lines" ||
-    echo "not ok $1: it tested nothing" ;;
-  124,*) echo "not ok $1: still running after $TEST_TIMEOUT s" ;;
+    echo "not ok $name: it tested nothing" ;;
+  124,*) echo "not ok $name: still running after $TEST_TIMEOUT s" ;;
   0,0) ;;
   *,0) sed 's/^/    /' "$SCRATCH/$$.err" | tail -20 ;;
-  *) echo "not ok $1: exit status $status"
+  *) echo "not ok $name: exit status $status"
     sed 's/^/    /' "$SCRATCH/$$.err" | tail -20 ;;
   esac
 }
