@@ -37,6 +37,11 @@ static KVal *cast_to(KBuild *b, KVal *v, Dtype dtype) {
   return v->dtype == dtype ? v : kb_scalar(b, OP_cast, dtype, &v, 1);
 }
 
+/* An element of the right operand as the product has it, to be summed. */
+static KVal *right_value(const Gen *g, KVal *v) {
+  return cast_to(g->at.b, cast_to(g->at.b, v, g->at.p->dtype), g->sum);
+}
+
 /* Where row `row` of the left operand or of the result starts. */
 static KVal *row_at(Gen *g, int side, KVal *row) {
   return ct_at(g->at.b, g->at.offset[side], row, g->at.p->m.stride[side]);
@@ -64,7 +69,7 @@ static void pack_along(Gen *g, KVal *n, KVal *k) {
     KVal *count = ct_count(b, kb_alu_c(b, A_ADD, n, v), g->at.n_end, g->lanes);
     KVal *x = kb_load_some(b, g->base[CT_RIGHT], kb_alu_c(b, A_ADD, at, v),
                            count, g->lanes);
-    kb_store(b, g->right, kb_alu_c(b, A_ADD, to, v), cast_to(b, x, g->sum));
+    kb_store(b, g->right, kb_alu_c(b, A_ADD, to, v), right_value(g, x));
   }
 }
 
@@ -79,9 +84,9 @@ static void pack_across(Gen *g, KVal *n, KVal *k) {
     kb_fetch(b, g->base[CT_RIGHT],
              right_at(g, kb_alu_c(b, A_ADD, column, g->lanes), k));
     KVal *count = kb_alu(b, A_MUL, depth, some);
-    v[i] = cast_to(b, kb_load_some(b, g->base[CT_RIGHT], right_at(g, column, k),
-                                   count, g->lanes),
-                   g->sum);
+    KVal *x = kb_load_some(b, g->base[CT_RIGHT], right_at(g, column, k), count,
+                           g->lanes);
+    v[i] = right_value(g, x);
   }
   ct_transpose(b, v, g->lanes, 1);
   KVal *first = ct_at(b, g->at.n_lo,
@@ -99,7 +104,7 @@ static void pack_single(Gen *g, KVal *n, KVal *k) {
   KVal *loop = kb_for(b, n, kb_alu(b, A_MIN, end, g->at.n_end), 1);
   KVal *x = kb_load(b, g->base[CT_RIGHT], right_at(g, kb_iv(b, loop), k), 1);
   KVal *to = plus(b, packed_at(g, n, k), kb_alu(b, A_SUB, kb_iv(b, loop), n));
-  kb_store(b, g->right, to, cast_to(b, x, g->sum));
+  kb_store(b, g->right, to, right_value(g, x));
   kb_end(b);
 }
 
@@ -263,7 +268,7 @@ Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes) {
   g.lanes = lanes * 4 / (int)dtype_info[g.sum].bytes;
   g.width = VECTORS * g.lanes;
   g.rows = lanes >= 16 ? MAX_ROWS : MAX_ROWS / 2;
-  g.base[CT_LEFT] = kb_arg(p->arg[CT_LEFT], p->dtype);
-  g.base[CT_RIGHT] = kb_arg(p->arg[CT_RIGHT], p->dtype);
+  g.base[CT_LEFT] = ct_operand(task, CT_LEFT);
+  g.base[CT_RIGHT] = ct_operand(task, CT_RIGHT);
   return ct_items(&g.at);
 }

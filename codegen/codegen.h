@@ -42,7 +42,8 @@ typedef enum KKind {
   K_STORE,    /* base[a[0]] = a[1]; lanes > 1: consecutive; with a[2], an
                  index: the first a[2] lanes; value 1: past the caches */
   K_FETCH,    /* has the memory around base[a[0]] brought near for a later load;
-                 changes nothing, and may be past the end of what base has */
+                 changes nothing, and may be past the end of what base has;
+                 value 1: not into the first cache */
   K_FOR,      /* for (iv = a[0]; iv < a[1]; iv += number) body, with accs */
   K_ACC,      /* the number-th carried value of loop `loop`; starts as a[0] */
   K_RESULT,   /* the number-th carried value after loop `loop` */
@@ -53,6 +54,9 @@ typedef enum KKind {
                  turn a group of `number` lanes */
   K_DOT,      /* f32 a[0] + products of bf16 pairs: u32 lanes a[1], a[2]; in the
                  order and with the rounding of the instruction */
+  K_NARROW,   /* 32 lanes of f32 a[0] as bf16, to nearest even; what is too
+                 small for a normal number, which products of pairs take for 0,
+                 may become 0 */
   K_TILE_ZERO,  /* tile `number` = 0 */
   K_TILE_LOAD,  /* its row i = base[a[0] + i * a[1]], 64 bytes */
   K_TILE_STORE, /* and back */
@@ -109,7 +113,7 @@ struct KVal {
 };
 
 /* Instructions beyond those of all targets, one bit each. */
-enum { KN_DOT = 1, KN_TILES = 2 };
+enum { KN_DOT = 1, KN_TILES = 2, KN_NARROW = 4 };
 
 typedef struct KStage {
   KVal *iv;    /* the chunk variable */
@@ -180,6 +184,7 @@ void kb_store(KBuild *b, KBase base, KVal *index, KVal *v);
  * than the caches: they do not go there. */
 void kb_stream(KBuild *b, KBase base, KVal *index, KVal *v);
 void kb_fetch(KBuild *b, KBase base, KVal *index);
+void kb_fetch_far(KBuild *b, KBase base, KVal *index); /* no first cache */
 /* Of the first `count` lanes, an index, at most all: those of a load beyond are
  * zeros, and memory is not touched there. */
 KVal *kb_load_some(KBuild *b, KBase base, KVal *index, KVal *count, int lanes);
@@ -187,6 +192,7 @@ void kb_store_some(KBuild *b, KBase base, KVal *index, KVal *count, KVal *v);
 
 KVal *kb_zip(KBuild *b, KVal *x, KVal *y, int group, bool upper);
 KVal *kb_dot(KBuild *b, KVal *sum, KVal *x, KVal *y);
+KVal *kb_narrow(KBuild *b, KVal *x);
 void kb_tile_zero(KBuild *b, int tile);
 /* `step`: elements from row to row. */
 void kb_tile_load(KBuild *b, int tile, KBase base, KVal *index, int64_t step);
@@ -220,9 +226,9 @@ void cg_print_kernel(const Kernel *k, Buf *out);
 void cg_hash_kernel(Arena *a, Kernel *k);
 bool cg_is_key(const KVal *user, int operand);
 
-/* A CPU feature, by LLVM's name, that instructions of `bit` need. */
+/* A CPU feature, by LLVM's name, that instructions of `bits` need. */
 typedef struct CgNeed {
-  unsigned bit;
+  unsigned bits;
   const char *feature;
 } CgNeed;
 enum { CG_NEEDS = 3 };
@@ -411,6 +417,10 @@ typedef struct CtTask {
   CtProduct p;          /* `arg` counts operands of the launch */
   int offsets;          /* where ragged: its operand that says the rows */
 } CtTask;
+
+/* An operand of the task, of the dtype that it is stored in: the product's, or
+ * the one that it is cast from as it is loaded. */
+KBase ct_operand(const CtTask *task, int side);
 
 typedef struct CtFinish CtFinish;
 

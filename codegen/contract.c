@@ -35,8 +35,13 @@ bool cg_gemm(const Node *n, const Isa *isa, MoertGemm *out,
 
 /* The operand of the launch that operand `i` of the contraction is. */
 static int operand_of(const CtTask *t, int i) {
-  const Value *v = t->contract->ins.data[i];
-  return t->n == t->contract ? i : (int)v->index;
+  if (t->n == t->contract) return i;
+  return (int)ir_product_operand(t->contract, i)->index;
+}
+
+KBase ct_operand(const CtTask *task, int side) {
+  int arg = task->p.arg[side];
+  return kb_arg(arg, task->n->ins.data[arg]->type.dtype);
 }
 
 Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa) {

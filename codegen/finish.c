@@ -42,14 +42,23 @@ static Value *sums_of(const CtTask *task) {
 
 /* ---- where elements are -------------------------------------------------- */
 
-/* Whether but for the contraction all is elementwise, or alike everywhere. */
+/* Whether the node casts an operand of the contraction, which is read there. */
+static bool is_operand(const CtTask *task, const Node *n) {
+  const ValueVec *ins = &task->contract->ins;
+  for (uint32_t i = 0; i < ins->len; i++)
+    if (ins->data[i] == n->outs.data[0]) return true;
+  return false;
+}
+
+/* Whether but for the contraction and its operands all is elementwise, or alike
+ * everywhere. */
 static bool is_flat(const CtTask *task) {
   const Region *body = task->n->body;
   for (uint32_t i = 0; body && i < body->nodes.len; i++) {
     const Node *n = body->nodes.data[i];
     const Type *t = &n->outs.data[0]->type;
     bool spread = n->op == OP_broadcast && !n->ins.data[0]->type.rank;
-    if (n == task->contract || !t->rank) continue;
+    if (n == task->contract || is_operand(task, n) || !t->rank) continue;
     if (!op_is(n->op, TRAIT_EW) && n->op != OP_const && !spread) return false;
     if (!type_same_dims(t, &sums_of(task)->type)) return false;
   }

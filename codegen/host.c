@@ -22,7 +22,9 @@ static const char *const v4_features[] = {
     "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"};
 
 const CgNeed cg_needs[CG_NEEDS] = {
-    {KN_DOT, "avx512bf16"}, {KN_TILES, "amx-tile"}, {KN_TILES, "amx-bf16"}};
+    {KN_DOT | KN_NARROW, "avx512bf16"},
+    {KN_TILES, "amx-tile"},
+    {KN_TILES, "amx-bf16"}};
 
 typedef struct Level {
   const char *cpu, *base; /* the base is LLVM's name */
@@ -36,8 +38,8 @@ typedef struct Level {
 
 /* The best first: `native` takes the first that the machine has. */
 static const Level levels[] = {
-    {"x86-64-v4-amx", V4, {16, KN_TILES}},
-    {"x86-64-v4-bf16", V4, {16, KN_DOT}},
+    {"x86-64-v4-amx", V4, {16, KN_TILES | KN_NARROW}},
+    {"x86-64-v4-bf16", V4, {16, KN_DOT | KN_NARROW}},
     {"x86-64-v4", V4, {16, 0}},
     {"x86-64-v3", V3, {8, 0}},
 };
@@ -66,7 +68,7 @@ static const Level *native_level(void) {
     for (size_t f = 0; f < levels[i].n_features; f++)
       all = all && has_feature(host, levels[i].features[f]);
     for (size_t f = 0; f < CG_NEEDS; f++)
-      all = all && (!(levels[i].isa.has & cg_needs[f].bit) ||
+      all = all && (!(levels[i].isa.has & cg_needs[f].bits) ||
                     has_feature(host, cg_needs[f].feature));
     if (all) found = &levels[i];
   }

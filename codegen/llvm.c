@@ -67,7 +67,7 @@ static void declare(Body *e, const Target *t, const char *name, bool keyed) {
 static void add_features(Body *e, unsigned needs) {
   char text[128] = "";
   for (size_t i = 0; i < COUNT_OF(cg_needs); i++)
-    if (needs & cg_needs[i].bit)
+    if (needs & cg_needs[i].bits)
       snprintf(text + strlen(text), sizeof text - strlen(text), "%s+%s",
                text[0] ? "," : "", cg_needs[i].feature);
   if (text[0]) add_text_attribute(e, "target-features", text);
@@ -307,13 +307,14 @@ static void store_some(Body *e, const KVal *k, LLVMValueRef v, LLVMValueRef p) {
   call(e, "llvm.masked.store", types, 2, a, 4);
 }
 
-/* To be read, kept in all caches, data. */
+/* To be read, kept in all caches or all but the first, data. */
 static void fetch(Body *e, const KVal *k) {
   LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
   LLVMTypeRef t = memory_type(e, k->base.dtype, 1);
   LLVMValueRef at = value(e, k->a[0]), p = start_of(e, &k->base);
   LLVMValueRef a[4] = {LLVMBuildGEP2(e->b, t, p, &at, 1, ""),
-                       LLVMConstInt(i32, 0, false), LLVMConstInt(i32, 3, false),
+                       LLVMConstInt(i32, 0, false),
+                       LLVMConstInt(i32, k->value != 0 ? 2 : 3, false),
                        LLVMConstInt(i32, 1, false)};
   call(e, "llvm.prefetch", &e->ptr, 1, a, 4);
 }
@@ -379,6 +380,24 @@ static LLVMValueRef dot(Body *e, const KVal *k) {
                        LLVMBuildBitCast(e->b, value(e, k->a[1]), pairs, ""),
                        LLVMBuildBitCast(e->b, value(e, k->a[2]), pairs, "")};
   return call(e, "llvm.x86.avx512bf16.dpbf16ps.512", NULL, 0, a, 3);
+}
+
+/* Lanes [from, from + n) of a vector. */
+static LLVMValueRef part(Body *e, LLVMValueRef v, int from, int n) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  LLVMValueRef pick[16];
+  assert(n <= (int)COUNT_OF(pick));
+  for (int i = 0; i < n; i++)
+    pick[i] = LLVMConstInt(i32, (uint64_t)(from + i), false);
+  return LLVMBuildShuffleVector(e->b, v, LLVMGetUndef(LLVMTypeOf(v)),
+                                LLVMConstVector(pick, (unsigned)n), "");
+}
+
+static LLVMValueRef narrow(Body *e, const KVal *k) {
+  int half = k->lanes / 2;
+  LLVMValueRef x = value(e, k->a[0]);
+  LLVMValueRef a[2] = {part(e, x, half, half), part(e, x, 0, half)};
+  return call(e, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", NULL, 0, a, 2);
 }
 
 static LLVMValueRef tile_number(Body *e, int64_t number) {
@@ -513,6 +532,7 @@ static LLVMValueRef statement(Body *e, const KVal *k) {
   case K_FOLD: return fold(e, k);
   case K_ZIP: return zip(e, k);
   case K_DOT: return dot(e, k);
+  case K_NARROW: return narrow(e, k);
   case K_TILE_ZERO: tile_zero(e, k); return NULL;
   case K_TILE_LOAD: tile_move(e, k, "llvm.x86.tileloadd64"); return NULL;
   case K_TILE_STORE: tile_move(e, k, "llvm.x86.tilestored64"); return NULL;

@@ -414,11 +414,19 @@ void kb_stream(KBuild *b, KBase base, KVal *index, KVal *v) {
   add_store(b, base, index, v, true);
 }
 
-void kb_fetch(KBuild *b, KBase base, KVal *index) {
+static void fetch(KBuild *b, KBase base, KVal *index, bool far) {
   assert(index->index);
-  KVal p = {.kind = K_FETCH, .base = base, .a = {index}};
+  KVal p = {.kind = K_FETCH, .base = base, .value = far, .a = {index}};
   operands_level(b, &p);
   append(b, p);
+}
+
+void kb_fetch(KBuild *b, KBase base, KVal *index) {
+  fetch(b, base, index, false);
+}
+
+void kb_fetch_far(KBuild *b, KBase base, KVal *index) {
+  fetch(b, base, index, true);
 }
 
 KVal *kb_load_some(KBuild *b, KBase base, KVal *index, KVal *count, int lanes) {
@@ -470,6 +478,13 @@ KVal *kb_dot(KBuild *b, KVal *sum, KVal *x, KVal *y) {
             .dtype = DT_f32,
             .lanes = sum->lanes,
             .a = {sum, kb_splat(b, x, sum->lanes), kb_splat(b, y, sum->lanes)}};
+  return cons(b, p, 0);
+}
+
+KVal *kb_narrow(KBuild *b, KVal *x) {
+  assert(x->dtype == DT_f32 && x->lanes == 32);
+  b->stage.needs |= KN_NARROW;
+  KVal p = {.kind = K_NARROW, .dtype = DT_bf16, .lanes = x->lanes, .a = {x}};
   return cons(b, p, 0);
 }
 

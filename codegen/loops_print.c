@@ -121,6 +121,7 @@ static const char *statement_word(const KVal *v) {
   case K_FOLD: return "fold";
   case K_ZIP: return v->value != 0 ? "zip upper" : "zip lower";
   case K_DOT: return "dot";
+  case K_NARROW: return "narrow";
   case K_TILE_ZERO: return "zero";
   case K_TILE_LOAD: return "load";
   case K_TILE_STORE: return "store";
@@ -191,7 +192,7 @@ static void print_statement(Printer *p, const KVal *v) {
   } else if (is_tile(v)) {
     print_tile(p, v);
   } else if (v->kind == K_FETCH) {
-    buf_add(p->out, "fetch ");
+    buf_add(p->out, v->value != 0 ? "fetch far " : "fetch ");
     print_base(p, v);
     buf_add(p->out, "\n");
   } else if (v->kind == K_STORE) {

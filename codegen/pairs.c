@@ -12,12 +12,14 @@
  *
  * where the depth is filled up with zeros to steps of 32. A pair is one u32; an
  * operand whose depth runs the wrong way is transposed in registers, 16 by 16
- * of them. Blocks are sized for the caches: of depth 256, what 32 rows and a
- * panel take together is 32 KiB, two thirds of the first; all of a left and a
- * right block, 384 KiB, fit the second. An item packs its own blocks, but for
- * operands of large products without experts: these are packed once where many
- * items read them (m_lo, n_lo and k_lo are 0 then), and a left operand in rows
- * of depth is not packed at all.
+ * of them. A right operand that is stored in f32 is cast as it is packed.
+ *
+ * Blocks are sized for the caches: of depth 256, what 32 rows and a panel take
+ * together is 32 KiB, two thirds of the first; all of a left and a right block,
+ * 384 KiB, fit the second. An item packs its own blocks, but for operands of
+ * large products without experts: these are packed once where many items read
+ * them (m_lo, n_lo and k_lo are 0 then), and a left operand in rows of depth is
+ * not packed at all.
  *
  * With tiles the kernel is two by two of them: four sums, 0 to 3, two tiles of
  * the left operand, 4 and 5, two of the right, 6 and 7. With vectors it is 12
@@ -29,9 +31,8 @@
 #include "codegen.h"
 
 enum {
-  ROW_BLOCK = 256,
   COL_BLOCK = 512,
-  DENSE_ROWS = 512, /* the same without experts, where that leaves */
+  DENSE_ROWS = 512, /* without experts, where that leaves */
   DENSE_COLS = 256,
   ENOUGH = 32,      /* items */
   DEPTH = 256,
@@ -39,10 +40,12 @@ enum {
   LARGE = 256, /* each side of a product that no library does as well */
   STEP = 32,   /* rows, columns and depth of packing; columns of a panel */
   TILE = 16,   /* rows, columns, and pairs of depth */
-  LINE = 32,   /* elements of a cache line */
+  LINE_BYTES = 64, /* of a cache */
+  LINE = LINE_BYTES / 2, /* bf16 elements */
   MAX_ROWS = 12,
   REST_ROWS = 4, /* of the kernel of vectors */
-  AHEAD = 16 /* rows that packing asks for ahead of time */
+  AHEAD = 16,  /* rows that packing asks for ahead of time */
+  WIDE_AHEAD = 4 /* the same of what it casts */
 };
 
 /* Where an operand is packed. */
@@ -64,6 +67,7 @@ typedef struct Pairs {
   CtItem at; /* the first member */
   KBase base[CT_OUT];
   Packed in[CT_OUT];
+  bool narrows; /* there is an instruction from f32 to bf16 */
   KBase sums;   /* f32 */
   KBase tail;   /* bf16 [rows][STEP]: what fills no step of the depth of a left
                    operand that is not packed */
@@ -107,8 +111,28 @@ static bool runs_along(const CtLetter *l, int side) {
   return l->size == 1 || l->stride[side] == 1;
 }
 
+/* Asks for what packing will come to: some rows of depth on, or the columns
+ * that follow. What is stored wide is cast out of the second cache, which takes
+ * more requests at a time than the first. */
+static void fetch_ahead(Pairs *g, bool by_depth, KVal *at) {
+  KBuild *b = g->at.b;
+  const CtProduct *p = g->at.p;
+  KBase from = g->base[CT_RIGHT];
+  if (from.dtype == DT_bf16) {
+    if (!by_depth)
+      kb_fetch(b, from, kb_alu_c(b, A_ADD, at, AHEAD * p->k.stride[CT_RIGHT]));
+    return;
+  }
+  int64_t line = LINE_BYTES / dtype_info[from.dtype].bytes;
+  int64_t ahead = by_depth ? TILE * p->n.stride[CT_RIGHT]
+                           : WIDE_AHEAD * p->k.stride[CT_RIGHT];
+  for (int64_t i = 0; i < STEP; i += line)
+    kb_fetch_far(b, from, kb_alu_c(b, A_ADD, at, ahead + i));
+}
+
 /* STEP elements of an operand from depth k and row or column x on, along the
- * depth or along the other; zeros from the ends on. */
+ * depth or along the other; zeros from the ends on. What is stored in f32 is
+ * cast on the way. */
 static KVal *load_row(Pairs *g, int side, bool by_depth, KVal *k, KVal *x) {
   KBuild *b = g->at.b;
   const CtLetter *depth = &g->at.p->k;
@@ -116,15 +140,15 @@ static KVal *load_row(Pairs *g, int side, bool by_depth, KVal *k, KVal *x) {
   KVal *end = side == CT_LEFT ? g->at.m_end : g->at.n_end;
   KVal *at = ct_at(b, g->at.offset[side], k, depth->stride[side]);
   at = ct_at(b, at, x, other->stride[side]);
-  if (side == CT_RIGHT && !by_depth)
-    kb_fetch(b, g->base[side],
-             kb_alu_c(b, A_ADD, at, AHEAD * depth->stride[side]));
+  if (side == CT_RIGHT) fetch_ahead(g, by_depth, at);
   KVal *ks = ct_count(b, k, g->at.k_hi, STEP);
   KVal *xs = ct_count(b, x, end, STEP);
   /* All of the one, or none where the other is past its end. */
   KVal *count =
       kb_alu(b, A_MIN, by_depth ? ks : xs, times(b, by_depth ? xs : ks, STEP));
-  return kb_load_some(b, g->base[side], at, count, STEP);
+  KVal *v = kb_load_some(b, g->base[side], at, count, STEP);
+  if (v->dtype == DT_bf16) return v;
+  return g->narrows ? kb_narrow(b, v) : kb_scalar(b, OP_cast, DT_bf16, &v, 1);
 }
 
 /* Row i of what comes out is column i of groups. Each round takes the groups in
@@ -541,7 +565,7 @@ bool ct_beats_library(const CtProduct *p, const Isa *isa) {
 static int64_t rows_of_item(const CtProduct *p) {
   int64_t rows = round_up(p->m.size, DENSE_ROWS) / DENSE_ROWS;
   int64_t cols = round_up(p->n.size, DENSE_COLS) / DENSE_COLS;
-  return p->groups || rows * cols < ENOUGH ? ROW_BLOCK : DENSE_ROWS;
+  return p->groups || rows * cols < ENOUGH ? CT_ROW_BLOCK : DENSE_ROWS;
 }
 
 Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa) {
@@ -557,9 +581,10 @@ Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa) {
                     .rows = rows_of_item(p),
                     .cols = p->groups ? COL_BLOCK : DENSE_COLS,
                     .depth = DEPTH,
-                    .block = tiles ? block_of_tiles : block_of_vectors}};
-  g.base[CT_LEFT] = kb_arg(p->arg[CT_LEFT], DT_bf16);
-  g.base[CT_RIGHT] = kb_arg(p->arg[CT_RIGHT], DT_bf16);
+                    .block = tiles ? block_of_tiles : block_of_vectors},
+             .narrows = isa->has & KN_NARROW};
+  g.base[CT_LEFT] = ct_operand(task, CT_LEFT);
+  g.base[CT_RIGHT] = ct_operand(task, CT_RIGHT);
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
     g.in[side].where = where_to_pack(&g.at, side, tiles);
     if (g.in[side].where == PACK_AHEAD) pack_ahead(&g, side);

@@ -575,8 +575,14 @@ CtLetter *ir_letter(CtLetters *ls, char c); /* NULL when absent */
 bool ir_product(const Node *n, CtProduct *out);
 /* Whether it is one of plain matrices: what a library is called for. */
 bool ir_product_is_plain(const CtProduct *p);
+/* Rows of one group that a kernel of products takes with one reading of the
+ * right operand. */
+enum { CT_ROW_BLOCK = 256 };
 /* The contraction of a launch of kind `product`; NULL where there is none. */
 Node *ir_product_node(const Node *launch);
+/* The launch's own value that operand i of its contraction is, or is cast
+ * from. */
+Value *ir_product_operand(const Node *contract, int i);
 /* What is wrong with a launch that says it is of that kind; NULL: nothing. */
 const char *ir_product_fault(const Node *launch);
 

@@ -186,6 +186,22 @@ Node *ir_product_node(const Node *launch) {
   return NULL;
 }
 
+Value *ir_product_operand(const Node *contract, int i) {
+  Value *v = contract->ins.data[i];
+  return v->def ? v->def->ins.data[0] : v;
+}
+
+/* Whether value `v` of the body is a cast of the launch's own, from the dtype
+ * that `v` is summed in, and the contraction's right operand. */
+static bool is_cast_operand(const Node *c, const Value *v) {
+  CtProduct p;
+  const Node *n = v->def;
+  return n->op == OP_cast && !n->ins.data[0]->def && ir_product(c, &p) &&
+         c->ins.data[p.arg[CT_RIGHT]] == v &&
+         c->ins.data[p.arg[CT_LEFT]] != v &&
+         n->ins.data[0]->type.dtype == dtype_info[v->type.dtype].sums;
+}
+
 static bool in_vec(const ValueVec *v, const Value *x) {
   for (uint32_t i = 0; i < v->len; i++)
     if (v->data[i] == x) return true;
@@ -205,8 +221,9 @@ static const char *fault_of(const Node *launch, const Node *n, const Node *c,
                             ValueVec *depends, Arena *a) {
   bool follows = n == c;
   for (uint32_t i = 0; i < n->ins.len; i++) {
-    follows |= in_vec(depends, n->ins.data[i]);
-    if (n == c && n->ins.data[i]->def)
+    const Value *v = n->ins.data[i];
+    follows |= in_vec(depends, v);
+    if (n == c && v->def && !is_cast_operand(c, v))
       return "an operand of its contraction is none of its own";
   }
   if (is_total(n, &c->outs.data[0]->type))

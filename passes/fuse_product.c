@@ -24,7 +24,25 @@
  *     %0 = const {value=0} : f32[8, r<=64, 32]
  *     %a = max %h, %0 : f32[8, r<=64, 32]
  *     yield %a
- *   } : f32[8, r<=64, 32] */
+ *   } : f32[8, r<=64, 32]
+ *
+ * A parameter that is cast for products over few rows of each group alone is
+ * cast in them, as they load it, rather than stored once more:
+ *
+ *   %0 = cast %w : bf16[8, 32, 32]
+ *   %h = contract %x, %0 {map="nrd,ndh->nrh"} : f32[8, r<=64, 32]
+ *
+ * becomes
+ *
+ *   %h = fused %x, %w {kind="product", rows=2} (%x, %w) {
+ *     %0 = cast %w : bf16[8, 32, 32]
+ *     %h = contract %x, %0 {map="nrd,ndh->nrh"} : f32[8, r<=64, 32]
+ *     yield %h
+ *   } : f32[8, r<=64, 32]
+ *
+ * Bytes decide. The copy takes a read and a write of each element, and a read
+ * of the narrow one by each product; without it, each product reads the wide
+ * one, for every block of rows that a group has. */
 #include "pass.h"
 
 #include <string.h>
@@ -57,6 +75,47 @@ static bool is_in(const Fuse *f, const FuseGroup *g, const Node *n) {
   const FuseGroupVec *in = map_get(&f->groups, n);
   for (uint32_t i = 0; in && i < in->len; i++)
     if (fuse_now(in->data[i]) == g) return true;
+  return false;
+}
+
+/* ---- a cast in front of it ----------------------------------------------- */
+
+/* Times that ragged product `n` reads its right operand `v`, if by no more than
+ * this bound, for each group's few rows; 0 where it is another product. */
+static double reads_of_right(const Fuse *f, const Node *n, const Value *v) {
+  CtProduct p;
+  if (!is_product(f, n) || !ir_product(n, &p) || !p.groups || p.ragged_k ||
+      n->ins.data[p.arg[CT_RIGHT]] != v || n->ins.data[p.arg[CT_LEFT]] == v)
+    return 0;
+  int64_t blocks = p.rows < p.groups ? p.rows : p.groups;
+  blocks += p.rows / CT_ROW_BLOCK;
+  return (double)blocks / (double)p.groups;
+}
+
+/* Whether `n` is a cast that the products that read it had better do. */
+static bool is_cast_in_products(const Fuse *f, const Node *n) {
+  if (n->op != OP_cast || n->ins.data[0]->def) return false;
+  const Value *v = n->outs.data[0];
+  Dtype from = n->ins.data[0]->type.dtype, to = v->type.dtype;
+  const NodeVec *users = map_get(&f->users, v);
+  if (from != dtype_info[to].sums || !users || map_get(&f->returned, v))
+    return false;
+  double wide = dtype_info[from].bytes, narrow = dtype_info[to].bytes;
+  double copied = wide + narrow, cast = 0;
+  for (uint32_t i = 0; i < users->len; i++) {
+    double times = reads_of_right(f, users->data[i], v);
+    if (times == 0) return false;
+    copied += narrow;
+    cast += wide * times;
+  }
+  return cast < copied;
+}
+
+static bool casts_operand(const Fuse *f, const Node *n) {
+  for (uint32_t i = 0; i < n->ins.len; i++) {
+    const Node *def = n->ins.data[i]->def;
+    if (def && is_cast_in_products(f, def)) return true;
+  }
   return false;
 }
 
@@ -100,16 +159,39 @@ static FuseRead whole(const Node *n) {
                     .times = (double)type_elements(t)};
 }
 
+/* The group that waits for product `c`. */
+static FuseGroup *waiting(Fuse *f, Node *c) {
+  FuseGroup *g = map_get(&f->products, c);
+  if (g) return g;
+  g = fuse_group_new(f, NULL);
+  g->product = c;
+  g->rank = g->rows = type_stored_dims(&c->outs.data[0]->type, g->dims);
+  g->widest = type_elements(&c->outs.data[0]->type);
+  map_put(f->a, &f->products, c, g);
+  return g;
+}
+
 bool fuse_placed_product(Fuse *f, Node *n) {
   if (!is_product(f, n)) return false;
   FuseReaders r = fuse_readers(f, n);
   FuseGroup *g = map_get(&f->products, n);
   for (uint32_t i = 0; i < r.launches.len && !g; i++)
     if (may_join(f, r.launches.data[i], n)) g = r.launches.data[i];
+  if (!g && casts_operand(f, n)) g = waiting(f, n);
   if (!g || !fuse_precedes(g, &r)) return false;
   g->product = n;
   fuse_add(f, g, n, whole(n));
   fuse_store(f, g, n);
+  return true;
+}
+
+/* In all products that read it, or in none. */
+bool fuse_placed_cast(Fuse *f, Node *n) {
+  if (!is_cast_in_products(f, n)) return false;
+  FuseReaders r = fuse_readers(f, n);
+  if (r.fixed.len || !r.launches.len) return false;
+  for (uint32_t i = 0; i < r.launches.len; i++)
+    fuse_add(f, r.launches.data[i], n, whole(n));
   return true;
 }
 
@@ -131,18 +213,6 @@ static bool is_of_product(Fuse *f, const Value *v, Node **c) {
   for (uint32_t i = 0; i < n->ins.len; i++)
     if (!is_of_product(f, n->ins.data[i], c)) return false;
   return true;
-}
-
-/* The group that waits for product `c`. */
-static FuseGroup *waiting(Fuse *f, Node *c) {
-  FuseGroup *g = map_get(&f->products, c);
-  if (g) return g;
-  g = fuse_group_new(f, NULL);
-  g->product = c;
-  g->rank = g->rows = type_stored_dims(&c->outs.data[0]->type, g->dims);
-  g->widest = type_elements(&c->outs.data[0]->type);
-  map_put(f->a, &f->products, c, g);
-  return g;
 }
 
 bool fuse_placed_total(Fuse *f, Node *n) {

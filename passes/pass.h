@@ -355,8 +355,9 @@ void fuse_store(Fuse *f, FuseGroup *g, Node *n);
 /* fuse_product.c: whether a launch may hold the contraction and what is done
  * with it: a product that no library is called for. Also for remake.c. */
 bool fuse_is_product(const Node *n);
-/* Each of the first three true where `n` is in a group now. */
+/* Each of the first four true where `n` is in a group now. */
 bool fuse_placed_product(Fuse *f, Node *n);
+bool fuse_placed_cast(Fuse *f, Node *n);
 bool fuse_placed_total(Fuse *f, Node *n);
 bool fuse_placed_narrow(Fuse *f, Node *n, const FuseReaders *r);
 /* Whether `n` may be computed behind the contraction of `g`. */

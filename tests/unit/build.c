@@ -175,6 +175,25 @@ static const char pairs_text[] =
     " report \"sum2\" = %sum2\n"
     "}\n";
 
+/* A right operand that products cast, forward and back. */
+static const char cast_text[] =
+    "moec-ir 1\n"
+    "mesh {dev=1}\n"
+    "entry @main(%x: bf16[$T, $D] = input \"x\", %ids: i32[$T, $K] ="
+    " input \"ids\", %w: f32[$N, $D, $H] = input \"w\","
+    " %y: bf16[$T, $H] = input \"y\") {\n"
+    "  %o, %slot, %src = route %ids {experts=$N} : i32[$O],"
+    " i32[$T, $K], i32[$R]\n"
+    "  %r = rows_gather %x, %src, %o {choices=$K} : bf16[$N, r<=$R, $D]\n"
+    "  %q = rows_gather %y, %src, %o {choices=$K} : bf16[$N, r<=$R, $H]\n"
+    "  %wn = cast %w : bf16[$N, $D, $H]\n"
+    "  %h = contract %r, %wn {map=\"nrd,ndh->nrh\"} : f32[$N, r<=$R, $H]\n"
+    "  %d = contract %q, %wn {map=\"nrh,ndh->nrd\"} : f32[$N, r<=$R, $D]\n"
+    "  %hs = rows_combine %h, %slot : f32[$T, $H]\n"
+    "  %ds = rows_combine %d, %slot : f32[$T, $D]\n"
+    "  return probe \"h\" = %hs, probe \"d\" = %ds\n"
+    "}\n";
+
 /* Products with something behind them: S is the dtype of the sums. A mask that
  * another launch reads, values that vary along some dims, columns that are two
  * dims, sums over all of what is and of what is not ragged. */
@@ -259,7 +278,8 @@ static void check_experts(const char *text, const Experts *e, const char *dtype,
   launches_bounds = bounds;
   Ctx cx = {0};
   Module *m = read_text(&cx, b.data);
-  const char *from = text == behind_text ? "fuse" : "schedule";
+  bool fused = strstr(text, "fused");
+  const char *from = fused ? "schedule" : "fuse";
   if (m && !run_passes(m, from, 2, DT_f32)) m = NULL;
   check(&cx, name, m, cpu, 11, 1e-3);
   launches_bounds = NULL;
@@ -335,6 +355,7 @@ static void pairs(void) {
       if (rt_cpu_has(features[c])) {
         check_experts(pairs_text, &all[i], "bf16", cpus[c]);
         if (i % 2) check_experts(behind_text, &all[i], "bf16", cpus[c]);
+        if (i % 4 == 0) check_experts(cast_text, &all[i], "bf16", cpus[c]);
       }
   for (size_t c = 0; c < COUNT_OF(cpus); c++)
     if (rt_cpu_has(features[c]))

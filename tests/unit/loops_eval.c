@@ -220,6 +220,19 @@ static void run_zip(Run *r, const KVal *v) {
   c->set = true;
 }
 
+static void run_narrow(Run *r, const KVal *v) {
+  Cell *c = cell(r, v);
+  for (int i = 0; i < v->lanes; i++) {
+    unsigned char bytes[2];
+    double x = lane_of(r, v->a[0], i);
+    Tensor one = {type_scalar(v->dtype), &x};
+    tensor_to_bytes(&one, bytes);
+    tensor_from_bytes(&one, bytes);
+    c->lane[i] = x;
+  }
+  c->set = true;
+}
+
 static float half_of(uint32_t pair, int which) {
   uint32_t bits = which ? pair & 0xffff0000u : pair << 16;
   float x;
@@ -319,6 +332,7 @@ static void run_statement(Run *r, const KVal *v) {
   case K_FOLD: run_fold(r, v); return;
   case K_ZIP: run_zip(r, v); return;
   case K_DOT: run_dot(r, v); return;
+  case K_NARROW: run_narrow(r, v); return;
   case K_FETCH: return; /* changes nothing */
   case K_TILE_ZERO:
   case K_TILE_LOAD:

@@ -239,7 +239,8 @@ static void shape_case(const char *name, const char *fmt, const int *sizes) {
 static const char pairs_text[] =
     "moec-ir 1\n"
     "entry @f(%x: bf16[$T, $D] = input \"x\", %y: bf16[$T, $H] = input \"y\", "
-    "%w: bf16[$N, $D, $H] = input \"w\", %u: u32[$T, $K] = input \"u\") {\n"
+    "%w: bf16[$N, $D, $H] = input \"w\", %u: u32[$T, $K] = input \"u\", "
+    "%f: f32[$N, $D, $H] = input \"f\") {\n"
     "%n = const {value=$N} : u32[$T, $K]\n"
     "%v = rem %u, %n : u32[$T, $K]\n"
     "%ids = cast %v : i32[$T, $K]\n"
@@ -254,7 +255,13 @@ static const char pairs_text[] =
     "%b = contract %x, %w {map=\"td,ndh->nth\"} : f32[$N, $T, $H]\n"
     "%hs = reduce_sum %h {map=\"nrh->h\"} : f32[$H]\n"
     "%ds = reduce_sum %dr {map=\"nrd->d\"} : f32[$D]\n"
+    "%fn = cast %f : bf16[$N, $D, $H]\n"
+    "%hf = contract %r, %fn, %o {map=\"nrd,ndh->nrh\"} : f32[$N, r<=$R, $H]\n"
+    "%df = contract %q, %fn, %o {map=\"nrh,ndh->nrd\"} : f32[$N, r<=$R, $D]\n"
+    "%hfs = reduce_sum %hf {map=\"nrh->h\"} : f32[$H]\n"
+    "%dfs = reduce_sum %df {map=\"nrd->d\"} : f32[$D]\n"
     "return probe \"h\" = %hs, probe \"d\" = %ds, probe \"w\" = %dw, "
+    "probe \"hf\" = %hfs, probe \"df\" = %dfs, "
     "probe \"a\" = %a, probe \"b\" = %b\n"
     "}\n";
 
@@ -293,7 +300,7 @@ static void pairs_cases(void) {
                                   {3, 1, 270, 1, 4},  {2, 1, 2, 2, 530}};
   for (size_t i = 0; i < COUNT_OF(shapes); i++) {
     pairs_case(shapes[i], KN_TILES);
-    pairs_case(shapes[i], KN_DOT);
+    pairs_case(shapes[i], KN_DOT | KN_NARROW);
   }
 }
 
