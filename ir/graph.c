@@ -18,7 +18,8 @@ enum { /* the table's spelling of the traits */
        MAP = TRAIT_MAP,
        REGION = TRAIT_REGION,
        HIGH = TRAIT_HIGH,
-       COMMUTE = TRAIT_COMMUTE
+       COMMUTE = TRAIT_COMMUTE,
+       SUMS = TRAIT_SUMS
 };
 
 const OpInfo op_info[OP_COUNT] = {

@@ -47,7 +47,8 @@ enum { /* traits */
   TRAIT_MAP = 4,
   TRAIT_REGION = 8,
   TRAIT_HIGH = 16,
-  TRAIT_COMMUTE = 32
+  TRAIT_COMMUTE = 32,
+  TRAIT_SUMS = 64
 };
 
 typedef enum LowerKind {

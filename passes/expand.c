@@ -1,5 +1,5 @@
 /* expand.c: transcendental functions, random bits and routing become primitive
- * ops.
+ * ops; sums of bf16 become sums of f32.
  *
  * Goal: one definition of every function for interpreter and generated code, so
  * that elementwise results are equal bit for bit wherever they are computed. No
@@ -95,6 +95,58 @@ Value *expand_stop_gradient(Expand *x, Node *n) {
   return n->ins.data[0];
 }
 
+/* ---- sums of narrow floats ------------------------------------------------ */
+
+/* Whether operand i is of floats that are added up in another dtype. */
+static bool is_narrow(const Node *n, uint32_t i) {
+  Dtype t = n->ins.data[i]->type.dtype;
+  return dtype_info[t].sums != t;
+}
+
+static bool sums_narrow(const Node *n) {
+  bool narrow = false;
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    narrow = narrow || is_narrow(n, i);
+  return narrow && op_is(n->op, TRAIT_SUMS);
+}
+
+/* The same sum of the operands cast to what they are added up in, cast back:
+ * it is rounded once. */
+static void sum_wide(Ctx *cx, Region *r, NodeVec *nodes, Node *n) {
+  Builder b = ir_builder_like(cx, r, nodes, n);
+  Map map = {0};
+  for (uint32_t i = 0; i < n->ins.len; i++) {
+    Value *v = n->ins.data[i];
+    if (is_narrow(n, i))
+      map_put(&cx->perm, &map, v,
+              ir_cast(&b, v, dtype_info[v->type.dtype].sums));
+  }
+  Value *old = n->outs.data[0];
+  Dtype dtype = old->type.dtype;
+  Node *wide = ir_clone(&b, n, &map);
+  wide->outs.data[0]->type.dtype = dtype_info[dtype].sums;
+  Value *by = ir_cast(&b, wide->outs.data[0], dtype);
+  by->name = old->name;
+  ir_replace(old, by);
+}
+
+static void widen_region(Ctx *cx, const PassOptions *o, Region *r) {
+  NodeVec nodes = {0};
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    if (n->body) widen_region(cx, o, n->body);
+    for (uint32_t k = 0; k < n->ins.len; k++)
+      n->ins.data[k] = ir_now(n->ins.data[k]);
+    if (!sums_narrow(n)) {
+      vec_push(&cx->perm, &nodes, n);
+      continue;
+    }
+    sum_wide(cx, r, &nodes, n);
+    pass_tally(o, "sums");
+  }
+  r->nodes = nodes;
+}
+
 /* ---- the pass ------------------------------------------------------------ */
 
 #define RULE_SCALAR(name)
@@ -143,6 +195,7 @@ static void expand_region(Ctx *cx, const PassOptions *o, Region *r) {
 bool pass_expand(Module *m, const PassOptions *o) {
   for (uint32_t i = 0; i < m->entries.len; i++) {
     Entry *e = m->entries.data[i];
+    widen_region(m->cx, o, e->region);
     expand_region(m->cx, o, e->region);
     ir_sweep(e);
   }
