@@ -271,19 +271,6 @@ static bool load(Job *j) {
   return true;
 }
 
-/* The entry whose cost is told: the one that trains, else the first of the
- * model's own. */
-static Entry *main_entry(Module *m) {
-  Entry *first = NULL;
-  for (uint32_t i = 0; i < m->entries.len; i++) {
-    Entry *e = m->entries.data[i];
-    if (strcmp(e->name, "init") == 0 || strcmp(e->name, "reset") == 0) continue;
-    if (strcmp(e->name, "train") == 0) return e;
-    if (!first) first = e;
-  }
-  return first;
-}
-
 static bool run_passes(Job *j) {
   if (j->last < j->first) {
     if (j->first <= pass_count) return true;
@@ -417,7 +404,7 @@ static bool compile(Job *j) {
   if (emits(j, "ast")) return write_emit(j);
   if (!load(j)) return false;
   if (list_has(j->o.report, "cost")) {
-    Entry *e = main_entry(j->m);
+    Entry *e = ir_main_entry(j->m);
     if (!e) {
       diag_error(&j->cx, (Span){0}, "--report=cost: the model has no entry");
       return false;

@@ -467,6 +467,17 @@ Entry *ir_entry(Module *m, const char *name) {
   return NULL;
 }
 
+Entry *ir_main_entry(const Module *m) {
+  Entry *first = NULL;
+  for (uint32_t i = 0; i < m->entries.len; i++) {
+    Entry *e = m->entries.data[i];
+    if (strcmp(e->name, "init") == 0 || strcmp(e->name, "reset") == 0) continue;
+    if (strcmp(e->name, "train") == 0) return e;
+    if (!first) first = e;
+  }
+  return first;
+}
+
 Slot *ir_slot(Module *m, const char *path) {
   for (uint32_t i = 0; i < m->slots.len; i++)
     if (strcmp(m->slots.data[i]->path, path) == 0) return m->slots.data[i];

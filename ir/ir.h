@@ -371,6 +371,9 @@ typedef struct Builder Builder;
 Node *ir_clone(Builder *b, const Node *n, Map *map);
 
 Entry *ir_entry(Module *m, const char *name); /* NULL when absent */
+/* The entry that reports tell of: the one that trains, else the first of the
+ * model's own; NULL when there is none. */
+Entry *ir_main_entry(const Module *m);
 Slot *ir_slot(Module *m, const char *path);   /* NULL when absent */
 Module *ir_module_new(Ctx *cx);
 /* Adds an entry with an empty region; parameters and results get their bindings

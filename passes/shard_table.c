@@ -40,19 +40,6 @@ static void title(Report *r, const char *text) {
   buf_add(r->out, "\n");
 }
 
-/* The entry that is told of: the one that trains, else the first of the
- * model's own. */
-static Entry *main_entry(const Module *m) {
-  Entry *first = NULL;
-  for (uint32_t i = 0; i < m->entries.len; i++) {
-    Entry *e = m->entries.data[i];
-    if (strcmp(e->name, "init") == 0 || strcmp(e->name, "reset") == 0) continue;
-    if (strcmp(e->name, "train") == 0) return e;
-    if (!first) first = e;
-  }
-  return first ? first : m->entries.data[0];
-}
-
 static const char legend[] =
     "\n"
     "Sent: bytes that each device sends; rows of experts as if each had as "
@@ -304,9 +291,9 @@ static void moves(Report *r, const Entry *e) {
 
 void shard_explain(Shard *s, Buf *out) {
   Report r = {s, out};
-  Entry *e = main_entry(s->m);
-  summary(&r, e);
-  moves(&r, e);
+  const Entry *e = ir_main_entry(s->m);
+  if (e) summary(&r, e);
+  if (e) moves(&r, e);
   slots(&r, SLOT_PARAM, "Parameters");
   slots(&r, SLOT_OPTIM, "Optimiser states");
   slots(&r, SLOT_STATE, "States");

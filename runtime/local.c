@@ -343,11 +343,14 @@ static bool push(const Local *t, int from, int to, Message *m, RtStream *s) {
   return moved > 0;
 }
 
-/* Reads the next bytes of a message where the other process has them. */
+/* Reads the next bytes of a message where the other process has them. False,
+ * and the stream as it was, where it can't: a process that is no more is seen
+ * to by whoever waits. */
 static bool fetch(const Local *t, int from, Ring *ring, Message *m,
                   RtStream *s) {
   enum { MOST = 64 };
   struct iovec to[MOST];
+  const RtStream before = *s;
   int n = 0;
   uint64_t bytes = 0;
   char *at;
@@ -361,8 +364,10 @@ static bool fetch(const Local *t, int from, Ring *ring, Message *m,
   struct iovec there = {(void *)(uintptr_t)(m->head.address + done), bytes};
   pid_t pid = atomic_load(&t->l->shared->seats[from].pid);
   if (process_vm_readv(pid, to, (unsigned long)n, &there, 1, 0) !=
-      (ssize_t)bytes)
-    return false; /* it is no more: seen to by whoever waits */
+      (ssize_t)bytes) {
+    *s = before;
+    return false;
+  }
   m->left -= bytes;
   if (m->left == 0) atomic_fetch_add(&ring->fetched, 1);
   return true;

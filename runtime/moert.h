@@ -207,7 +207,7 @@ MOERT_API int64_t moert_text_batch_tokens(const MoertText *t);
 MOERT_API int64_t moert_text_batches(const MoertText *t);
 MOERT_API void moert_text_close(MoertText *t);
 
-/* Bytes this session has allocated for slabs, workspace, scratch and library
+/* Bytes a session has allocated for slabs, workspace, scratch and library
  * scratchpads: what the plan said, exactly. */
 MOERT_API int64_t moert_planned_bytes(const MoertSession *s);
 MOERT_API int moert_threads(const MoertSession *s);
@@ -418,7 +418,7 @@ typedef struct MoertDesc {
 /* ---- for tests and tools: one record at a time --------------------------- */
 
 MOERT_API const MoertDesc *moert_desc(const MoertModel *model);
-/* Address of a ref in this session at given loop indices (NULL: all 0). */
+/* Address of a ref in a session at given loop indices (NULL: all 0). */
 MOERT_API void *moert_address(MoertSession *s, int entry, const MoertRef *ref,
                               const int64_t *loop);
 /* Executes record `index` of an entry alone (not loop records). */

@@ -513,6 +513,28 @@ static void rank_1_fails(MoertComm *c, char *why) {
     fail_with_text(c, why);
 }
 
+/* Rank 1 offers what nobody can read, as one does that dies just then. */
+static void rank_1_is_gone(MoertComm *c, char *why) {
+  enum { BYTES = 1 << 20 };
+  Try t = new_try(MOERT_ALL_GATHER, MOERT_f32);
+  t.k.out_rows = 1;
+  t.k.out_run = t.in = BYTES / 4;
+  t.out = t.in * c->size;
+  RtPending p;
+  prepare(c, &t, &p, why);
+  char *own = p.buffers[0].data;
+  p.buffers[0].data = mmap(NULL, BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
+                           -1, 0);
+  p.x.what = "%g: all_gather";
+  MoertStatus st = rt_comm_start(&p);
+  if (c->rank == 1) mprotect(p.buffers[0].data, BYTES, PROT_NONE);
+  if (st == MOERT_OK) st = rt_comm_wait(&p);
+  snprintf(why, WHY, "%s: %s", moert_status_name(st), moert_error());
+  munmap(p.buffers[0].data, BYTES);
+  p.buffers[0].data = own;
+  drop(&p);
+}
+
 static void ranks_differ(MoertComm *c, char *why) {
   last_what = "another size";
   fail_with_text(c, why);
@@ -544,6 +566,10 @@ static void test_trouble(void) {
   run_ranks(3, 30, rank_1_fails, 0);
   check_texts("local: a rank fails", 3, 5, where,
               "rank 1 has failed: no such file");
+  run_ranks(3, 1, rank_1_is_gone, 0);
+  check_texts("local: a rank is gone while it is read from", 3, 7,
+              "a rank is lost: %g: all_gather: ",
+              "has not answered for 1 s");
   run_ranks(3, 30, ranks_differ, 0);
   check_texts("local: ranks differ", 3, 7, where,
               "they do not run the same program");
