@@ -292,8 +292,12 @@ static void moves(Report *r, const Entry *e) {
 void shard_explain(Shard *s, Buf *out) {
   Report r = {s, out};
   const Entry *e = ir_main_entry(s->m);
-  if (e) summary(&r, e);
-  if (e) moves(&r, e);
+  if (!e) {
+    buf_add(out, "the model has no entry to tell of\n");
+    return;
+  }
+  summary(&r, e);
+  moves(&r, e);
   slots(&r, SLOT_PARAM, "Parameters");
   slots(&r, SLOT_OPTIM, "Optimiser states");
   slots(&r, SLOT_STATE, "States");
