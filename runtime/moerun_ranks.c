@@ -68,7 +68,7 @@ static bool read_launcher(const Launcher *l, Ranks *out) {
   int here;
   bool known = local && read_number(local, &here) && here > 0;
   if (size > 1)
-    *out = (Ranks){RANKS_MPI, size, known ? here : 1};
+    *out = (Ranks){RANKS_MPI, size, known ? here : 1, rank};
   return true;
 }
 
@@ -91,7 +91,7 @@ static void see_binding(Ranks *r) {
 bool ranks_find(int *argc, char ***argv, Ranks *out, int *status) {
   const Launcher *l = find_launcher();
   bool given = *argc > 1 && strcmp((*argv)[1], "-n") == 0;
-  *out = (Ranks){RANKS_NONE, 1, 1};
+  *out = (Ranks){RANKS_NONE, 1, 1, 0};
   *status = EXIT_USAGE;
   if (!given) {
     *status = EXIT_USER;
@@ -106,7 +106,7 @@ bool ranks_find(int *argc, char ***argv, Ranks *out, int *status) {
               *argc < 3 ? "" : ", not ", *argc < 3 ? "" : (*argv)[2]);
     return false;
   }
-  Ranks outer = {RANKS_NONE, 1, 1};
+  Ranks outer = {RANKS_NONE, 1, 1, 0};
   if (l && l->rank[0] != 'S' && read_launcher(l, &outer) && outer.n > 1) {
     run_error("-n and %s: both start ranks, one of them is enough", l->name);
     return false;
@@ -152,6 +152,10 @@ static int run_mpi(const Ranks *r, const RunVerb *verb, RunArgs *a) {
     status = run_error("%d ranks were started, but MPI connects %d: was this "
                        "MPI's own mpirun used, or srun --mpi=pmix?",
                        r->n, moert_comm_size(a->comm));
+  else if (moert_comm_rank(a->comm) != r->rank)
+    status = run_error("this was started as rank %d, but is rank %d of MPI's: "
+                       "were two launchers used?",
+                       r->rank, moert_comm_rank(a->comm));
   else
     status = run_as_rank(verb, a);
   if (status) moert_comm_fail(a->comm, "its command has failed");

@@ -431,6 +431,7 @@ typedef struct Ranks {
   RanksBy by;
   int n;          /* in all */
   int neighbours; /* on this machine, for the cores */
+  int rank;       /* this one's, as its launcher says */
 } Ranks;
 
 /* Takes `-n N` from the front of the command line, or what the environment of

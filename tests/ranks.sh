@@ -6,7 +6,7 @@ status=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export GOMP_SPINCOUNT=0
-unset RANK WORLD_SIZE SLURM_PROCID SLURM_NTASKS
+unset RANK WORLD_SIZE SLURM_PROCID SLURM_NTASKS SLURM_NTASKS_PER_NODE
 
 ok() { echo "ok $1"; }
 not_ok() { echo "not ok $1: $2"; status=1; }
@@ -114,6 +114,34 @@ if [ -e "$BUILD/libmoert-mpi.so" ] && command -v mpirun >/dev/null &&
     "$MOERUN" $(train "$work/four.so" "$work/mpi.log")
   has 'ranks: mpirun, another number, said' "$work/err" \
     'compiled for 4 ranks, mesh {dev=4}, but 2 are running'
+
+  # srun's environment on ranks that mpirun connects.
+  cat >"$work/srun" <<'TEXT'
+#!/bin/bash
+export SLURM_PROCID=$((OMPI_COMM_WORLD_RANK ${SHIFT:-+ 0}))
+export SLURM_NTASKS=$OMPI_COMM_WORLD_SIZE
+export SLURM_NTASKS_PER_NODE=$OMPI_COMM_WORLD_LOCAL_SIZE
+unset OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_SIZE OMPI_COMM_WORLD_LOCAL_SIZE
+exec "$@"
+TEXT
+  chmod +x "$work/srun"
+  # shellcheck disable=SC2046
+  exits 'ranks: srun' 0 mpirun --oversubscribe -n 4 "$work/srun" \
+    "$MOERUN" $(train "$work/four.so" "$work/srun.log")
+  if diff <(losses "$work/four.log") <(losses "$work/srun.log") >"$work/diff"
+  then ok 'ranks: srun as mpirun'; else
+    not_ok 'ranks: srun as mpirun' "$(head -3 "$work/diff")"
+  fi
+  # shellcheck disable=SC2046
+  exits 'ranks: srun, ranks in another order' 1 env SHIFT='^ 1' \
+    mpirun --oversubscribe -n 4 "$work/srun" \
+    "$MOERUN" $(train "$work/four.so" "$work/srun.log")
+  has 'ranks: srun, ranks in another order, said' "$work/err" \
+    'were two launchers used?'
+  exits 'ranks: srun without its MPI' 1 env SLURM_PROCID=0 SLURM_NTASKS=4 \
+    "$MOERUN" train "$work/four.so" --data "$data" --steps 2 --quiet
+  has 'ranks: srun without its MPI, said' "$work/err" \
+    '4 ranks were started, but MPI connects 1'
 else
   echo 'skip ranks: mpirun: no MPI, or under the sanitizers'
 fi
@@ -149,11 +177,23 @@ environment 'a rank too high' 'OMPI_COMM_WORLD_RANK=4 is not a rank' \
   OMPI_COMM_WORLD_RANK=4 OMPI_COMM_WORLD_SIZE=4
 environment 'no number of ranks' 'PMI_SIZE=many is not a number of ranks' \
   PMI_RANK=0 PMI_SIZE=many
+environment 'srun, a rank too high' 'SLURM_PROCID=4 is not a rank' \
+  SLURM_PROCID=4 SLURM_NTASKS=4
+environment 'srun, no rank' 'SLURM_PROCID=-1 is not a rank' \
+  SLURM_PROCID=-1 SLURM_NTASKS=4
+environment 'srun, no number of ranks' \
+  'SLURM_NTASKS=0 is not a number of ranks' SLURM_PROCID=0 SLURM_NTASKS=0
 environment 'a launcher without MPI' 'start them by moerun -n 4' \
   RANK=1 WORLD_SIZE=4
 exits 'ranks: -n under mpirun' 2 env OMPI_COMM_WORLD_RANK=0 \
   OMPI_COMM_WORLD_SIZE=4 "$MOERUN" -n 4 "${try[@]}"
 has 'ranks: -n under mpirun, said' "$work/err" 'one of them is enough'
+exits 'ranks: -n in a job of srun' 0 env SLURM_PROCID=0 SLURM_NTASKS=4 \
+  "$MOERUN" -n 4 "${try[@]}"
+exits 'ranks: srun of one rank' 1 env SLURM_PROCID=0 SLURM_NTASKS=1 \
+  "$MOERUN" "${try[@]}"
+has 'ranks: srun of one rank, said' "$work/err" \
+  'compiled for 4 ranks, mesh {dev=4}, but 1 is running'
 exits 'ranks: a launcher of one rank' 0 env RANK=0 WORLD_SIZE=1 \
   "$MOERUN" -n 4 "${try[@]}"
 
