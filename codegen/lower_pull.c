@@ -169,7 +169,9 @@ static KVal *pull_take(Lower *l, const Node *n, const Ix *at) {
 static KVal *pull_local_slice(Lower *l, const Node *n, const Ix *at) {
   Ix inner[MAX_RANK];
   memcpy(inner, at, sizeof inner);
-  int64_t d = attr_int(n, "dim"), size = n->outs.data[0]->type.dims[d].size;
+  const Type *t = &n->outs.data[0]->type;
+  int64_t dim = attr_int(n, "dim"), size = t->dims[dim].size;
+  int d = stored_dim(t, dim);
   KVal *piece = lw_pull(l, in(n, 1), at);
   Ix start = clamped_id(l, piece, attr_int(n, "parts"));
   inner[d] = lw_add(l, inner[d], lw_mul_c(l, start, size));

@@ -47,11 +47,15 @@ static bool want_i32(Infer *I, uint32_t i, int rank, const int64_t *dims) {
               text(I, got));
 }
 
-/* Attribute `name` is a dim of `t`. */
+/* Attribute `name` is a dim of `t`, of rows one behind them: they stay with
+ * their ranks, which have the same of them. */
 static bool want_dim(Infer *I, Type t, const char *name) {
   int64_t dim = attr_int(I->n, name);
-  return (dim >= 0 && dim < t.rank) ||
-         fail(I, "%s=%lld is no dim of %s", name, (long long)dim, text(I, t));
+  if (dim < 0 || dim >= t.rank)
+    return fail(I, "%s=%lld is no dim of %s", name, (long long)dim, text(I, t));
+  return !type_is_ragged(&t) || dim > 1 ||
+         fail(I, "%s=%lld is one of the rows of %s", name, (long long)dim,
+              text(I, t));
 }
 
 /* That dim of `t`, cut into `parts`. */
@@ -93,7 +97,7 @@ bool infer_rank(Infer *I) {
 
 bool infer_local_slice(Infer *I) {
   Type t = in(I, 0);
-  return want_plain(I, 0) && want_i32(I, 1, 0, NULL) &&
+  return want_i32(I, 1, 0, NULL) &&
          cut(I, &t, "dim", attr_int(I->n, "parts")) && infer_result(I, t);
 }
 
@@ -101,29 +105,27 @@ bool infer_all_reduce(Infer *I) {
   int64_t p;
   if (!group_size(I, &p)) return false;
   for (uint32_t i = 0; i < I->n->ins.len; i++)
-    if (!want_plain(I, i) || !want_combine(I, i) || !infer_result(I, in(I, i)))
-      return false;
+    if (!want_combine(I, i) || !infer_result(I, in(I, i))) return false;
   return true;
 }
 
 bool infer_all_gather(Infer *I) {
   int64_t p;
   Type t = in(I, 0);
-  return group_size(I, &p) && want_plain(I, 0) && join(I, &t, "dim", p) &&
-         infer_result(I, t);
+  return group_size(I, &p) && join(I, &t, "dim", p) && infer_result(I, t);
 }
 
 bool infer_reduce_scatter(Infer *I) {
   int64_t p;
   Type t = in(I, 0);
-  return group_size(I, &p) && want_plain(I, 0) && want_combine(I, 0) &&
-         cut(I, &t, "dim", p) && infer_result(I, t);
+  return group_size(I, &p) && want_combine(I, 0) && cut(I, &t, "dim", p) &&
+         infer_result(I, t);
 }
 
 bool infer_all_to_all(Infer *I) {
   int64_t p;
   Type t = in(I, 0);
-  return group_size(I, &p) && want_plain(I, 0) && cut(I, &t, "split", p) &&
+  return group_size(I, &p) && cut(I, &t, "split", p) &&
          join(I, &t, "concat", p) && infer_result(I, t);
 }
 
@@ -145,6 +147,13 @@ bool infer_permute(Infer *I) {
 
 /* ---- rows ---------------------------------------------------------------- */
 
+/* How many experts there are in all, by the offsets of the rows where the
+ * tokens are; -1: operand 1 is no list of offsets. */
+static int64_t all_experts(const Infer *I) {
+  Type t = in(I, 1);
+  return t.rank == 1 ? t.dims[0].size - 1 : -1;
+}
+
 /* Operands x, mine, got, theirs; `there`: x lies where the experts are. */
 static bool infer_rows(Infer *I, bool there) {
   int64_t p, rows = attr_int(I->n, "rows");
@@ -153,20 +162,20 @@ static bool infer_rows(Infer *I, bool there) {
   if (!type_is_ragged(&t) || t.dtype == DT_bool)
     return fail(I, "operand 0 must be rows [N, r<=R, ..], but is %s",
                 text(I, t));
-  int64_t groups = t.dims[0].size;
-  if (!there && groups % p)
-    return fail(I, "%lld groups of rows do not divide by %lld ranks",
-                (long long)groups, (long long)p);
-  int64_t m = there ? groups : groups / p;
+  int64_t groups = there ? all_experts(I) : t.dims[0].size;
+  int64_t m = there ? t.dims[0].size : (groups + p - 1) / p;
   if (m > (MAX_DIM - 1) / p) return fail(I, "too many groups of rows");
-  int64_t mine = m * p + 1, got[] = {p, m}, theirs = m + 1;
+  if (there && (groups < 1 || (groups + p - 1) / p != m))
+    return fail(I, "%s are not the offsets of %lld ranks with %lld groups each",
+                text(I, in(I, 1)), (long long)p, (long long)m);
+  int64_t mine = groups + 1, got[] = {p, m}, theirs = m + 1;
   if (!want_i32(I, 1, 1, &mine) || !want_i32(I, 2, 2, got) ||
       !want_i32(I, 3, 1, &theirs))
     return false;
   if (rows < 1 || rows > MAX_DIM)
     return fail(I, "rows=%lld is not in 1 to %lld", (long long)rows,
                 (long long)MAX_DIM);
-  t.dims[0].size = there ? m * p : m;
+  t.dims[0].size = there ? groups : m;
   t.dims[1].size = rows;
   return infer_result(I, t);
 }

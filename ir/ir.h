@@ -514,8 +514,9 @@ int64_t node_group(const Node *n);
 int64_t axes_place(const Module *m, Axes a, int64_t rank);
 int64_t axes_member(const Module *m, Axes a, int64_t rank, int64_t place);
 
-/* A plain tensor cut into `parts` along `dim`: piece i is `rows` runs of `run`
- * elements, the first at i * run, each parts * run after the other. */
+/* A tensor cut into `parts` along `dim`, which is not one of rows: piece i is
+ * `rows` runs of `run` elements, the first at i * run, each parts * run after
+ * the other. */
 typedef struct Pieces {
   int64_t rows, run;
 } Pieces;

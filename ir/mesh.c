@@ -77,9 +77,10 @@ int64_t axes_member(const Module *m, Axes a, int64_t rank, int64_t place) {
 /* ---- what is exchanged --------------------------------------------------- */
 
 Pieces pieces_of(const Type *t, int dim, int64_t parts) {
-  assert(!type_is_ragged(t));
+  int first = type_is_ragged(t); /* groups are not stored */
+  assert(dim > first || !first);
   Pieces p = {1, t->dims[dim].size / parts};
-  for (int i = 0; i < dim; i++)
+  for (int i = first; i < dim; i++)
     p.rows *= t->dims[i].size;
   for (int i = dim + 1; i < t->rank; i++)
     p.run *= t->dims[i].size;

@@ -395,8 +395,8 @@ extern const char *const move_names[MOVE_COUNT];
 
 typedef struct MoveStep {
   MoveKind kind;
-  int axis;      /* of the mesh */
-  Axes axes;     /* the same; of an all_reduce those of all that are one */
+  int axis;      /* of the mesh: the first of */
+  Axes axes;     /* several of an all_reduce, and of rows that change hands */
   int from, to;  /* dims, PLACED_PARTIAL, PLACED_NOWHERE */
   int64_t bytes; /* that each device sends */
   Placement after;

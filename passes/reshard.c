@@ -61,21 +61,30 @@ static bool join(Move *out, const Mover *v, MoveKind kind, int axis,
   return true;
 }
 
-static void step(Mover *v, MoveKind kind, int axis, int from, int to) {
-  Move *out = v->out;
-  int64_t before = local_bytes(v->m, v->type, &v->now);
+static void leave(Placement *p, int axis, int from, int to) {
   if (from == PLACED_PARTIAL)
-    v->now.partial = axes_without(v->now.partial, axis);
+    p->partial = axes_without(p->partial, axis);
   else if (from >= 0)
-    v->now.dims[from] = axes_without(v->now.dims[from], axis);
-  if (to >= 0) v->now.dims[to] = axes_add(v->now.dims[to], axis);
-  if (!v->now.partial) v->now.kind = PARTIAL_SUM;
-  if (join(out, v, kind, axis, before)) return;
+    p->dims[from] = axes_without(p->dims[from], axis);
+  if (to >= 0) p->dims[to] = axes_add(p->dims[to], axis);
+  if (!p->partial) p->kind = PARTIAL_SUM;
+}
+
+static void add_step(Mover *v, MoveKind kind, Axes axes, int from, int to,
+                     int64_t local) {
+  Move *out = v->out;
+  int64_t bytes = move_bytes(kind, axes_parts(v->m, axes), local);
   assert(out->n < MAX_MOVES);
-  int64_t bytes = move_bytes(kind, v->m->mesh.data[axis].size, before);
   out->steps[out->n++] = (MoveStep){
-      kind, axis, axes_add(0, axis), from, to, bytes, v->now};
+      kind, axes_at(axes, 0), axes, from, to, bytes, v->now};
   out->bytes += bytes;
+}
+
+static void step(Mover *v, MoveKind kind, int axis, int from, int to) {
+  int64_t before = local_bytes(v->m, v->type, &v->now);
+  leave(&v->now, axis, from, to);
+  if (!join(v->out, v, kind, axis, before))
+    add_step(v, kind, axes_add(0, axis), from, to, before);
 }
 
 /* The dim that gets `axis` next, as its list of axes is so far; -1: none. */
@@ -125,14 +134,64 @@ static bool try_leave(Mover *v, MoveKind kind) {
   return false;
 }
 
+static void try_all(Mover *v) {
+  while (try_slice(v) || try_reduce(v, MOVE_REDUCE_SCATTER) ||
+         try_leave(v, MOVE_ALL_TO_ALL) || try_reduce(v, MOVE_ALL_REDUCE) ||
+         try_leave(v, MOVE_ALL_GATHER))
+    ;
+}
+
+/* ---- rows ---------------------------------------------------------------- */
+
+enum { EXPERTS, ROWS }; /* dims */
+
+/* The axes that leave the end of dim `from` and are next in dim `to`, all of
+ * them at once; 0: there are none. */
+static Axes change_over(const Mover *v, int from, int to) {
+  Axes now = v->now.dims[from], kept = v->to->dims[from];
+  if (!axes_begins(now, kept)) return 0;
+  Axes left = now >> (4 * axes_count(kept)), all = v->now.dims[to];
+  for (int i = 0; i < axes_count(left); i++)
+    all = axes_add(all, axes_at(left, i));
+  return axes_begins(v->to->dims[to], all) ? left : 0;
+}
+
+/* Rows change between tokens and experts in one exchange over all axes that do,
+ * as the groups of each axis would send them several times. */
+static void exchange_rows(Mover *v, Axes axes, int from, int to) {
+  int64_t before = local_bytes(v->m, v->type, &v->now);
+  for (int i = 0; i < axes_count(axes); i++)
+    leave(&v->now, axes_at(axes, i), from, to);
+  add_step(v, MOVE_ALL_TO_ALL, axes, from, to, before);
+}
+
+/* All other steps are done where the tokens are: there each device knows how
+ * many rows it has, at the experts only how many there may be. */
+static void move_rows(Mover *v) {
+  const Placement *to = v->to;
+  Axes back = change_over(v, EXPERTS, ROWS);
+  Axes forth = change_over(v, ROWS, EXPERTS);
+  Placement before = *to;
+  if (back) exchange_rows(v, back, EXPERTS, ROWS);
+  if (forth) {
+    before.dims[EXPERTS] = v->now.dims[EXPERTS];
+    before.dims[ROWS] = v->now.dims[ROWS];
+  }
+  v->to = &before;
+  try_all(v);
+  if (forth) exchange_rows(v, forth, ROWS, EXPERTS);
+  v->to = to;
+  try_all(v);
+}
+
 Move reshard_move(const Module *m, const Type *t, const Placement *from,
                   const Placement *to) {
   Move out = {0};
   Mover v = {.m = m, .type = t, .to = to, .now = *from, .out = &out};
-  while (try_slice(&v) || try_reduce(&v, MOVE_REDUCE_SCATTER) ||
-         try_leave(&v, MOVE_ALL_TO_ALL) || try_reduce(&v, MOVE_ALL_REDUCE) ||
-         try_leave(&v, MOVE_ALL_GATHER))
-    ;
+  if (type_is_ragged(t))
+    move_rows(&v);
+  else
+    try_all(&v);
   return out;
 }
 

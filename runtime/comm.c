@@ -157,12 +157,19 @@ static MoertStatus add_rows(const RtPending *p, RtStream *s, int which,
   return add(s, (RtRuns){b->data + from * bytes, rows * bytes, 1, 0});
 }
 
+/* Where the rows of expert e begin among those of all; where experts do not
+ * divide by ranks, those behind the last have none. */
+static int64_t first_row(const RtPending *p, int64_t e) {
+  int64_t all = p->buffers[MINE].elements - 1;
+  return number(p, MINE, e < all ? e : all);
+}
+
 /* Where the tokens are, rows of a rank's experts lie side by side. */
 static MoertStatus lay_tokens(const RtPending *p, RtStream *all, int which) {
   int64_t experts = p->buffers[THEIRS].elements - 1;
   for (int i = 0; i < p->group.n; i++) {
-    int64_t lo = number(p, MINE, i * experts);
-    int64_t hi = number(p, MINE, (i + 1) * experts);
+    int64_t lo = first_row(p, i * experts);
+    int64_t hi = first_row(p, (i + 1) * experts);
     RT_TRY(add_rows(p, &all[i], which, lo, hi - lo));
   }
   return MOERT_OK;
@@ -193,7 +200,7 @@ static MoertStatus lay_rows(RtPending *p, bool back) {
   int64_t experts = p->buffers[THEIRS].elements - 1;
   RT_TRY(lay_tokens(p, back ? p->x.recv : p->x.send, back ? OUT : X));
   RT_TRY(lay_experts(p, back ? p->x.send : p->x.recv, back ? X : OUT));
-  clear_rest(p, back ? number(p, MINE, experts * p->group.n)
+  clear_rest(p, back ? first_row(p, experts * p->group.n)
                      : number(p, THEIRS, experts));
   return MOERT_OK;
 }

@@ -10,8 +10,8 @@ const B = 64          # sequences per batch, over the whole mesh
 const WARMUP = 1000   # steps until the learning rate is `lr`
 option lr = 1e-3
 
-entry train(x: i32[B @dev @data @expert, T] from text(below = V),
-            y: i32[B @dev @data @expert, T] from text(shift = 1)) {
+entry train(x: i32[B @data @dev @expert, T] from text(below = V),
+            y: i32[B @data @dev @expert, T] from text(shift = 1)) {
   let logits, aux = body(x) as "lm"
   let nll = cross_entropy(logits, y)
   let rate = warmup_rsqrt(lr, WARMUP)
@@ -22,9 +22,9 @@ entry train(x: i32[B @dev @data @expert, T] from text(below = V),
 }
 
 # Every token of a file: sums, so that the masked end of it does not count.
-entry eval(x: i32[B @dev @data @expert, T] from text(below = V),
-           y: i32[B @dev @data @expert, T] from text(shift = 1),
-           counts: f32[B @dev @data @expert, T] from text(mask, shift = 1)) {
+entry eval(x: i32[B @data @dev @expert, T] from text(below = V),
+           y: i32[B @data @dev @expert, T] from text(shift = 1),
+           counts: f32[B @data @dev @expert, T] from text(mask, shift = 1)) {
   let logits, aux = body(x) as "lm"
   report nll = sum(cross_entropy_each(logits, y) * counts)
   report tokens = sum(counts)

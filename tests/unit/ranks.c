@@ -126,6 +126,58 @@ static const Case cases[] = {
      " : f32[4, r<=3, 1]\n%w = rows_combine %z, %s : f32[3, 1]",
      "%w", "1 2 3  2 0 2  100 1000 | 10 20 30  1 2 1  5 7",
      "5 200 15 | 10000 100 30000", NULL},
+    {"experts that do not divide", "dev=2", "f32[3, 1] i32[3, 1]",
+     "%o, %s, %r = route %b {experts=3} : i32[4], i32[3, 1], i32[3]\n"
+     "%x = rows_gather %a, %r, %o {choices=1} : f32[3, r<=3, 1]\n"
+     "%lo = slice %o {dim=0, start=0, size=3} : i32[3]\n"
+     "%hi = slice %o {dim=0, start=1, size=3} : i32[3]\n"
+     "%d = sub %hi, %lo : i32[3]\n"
+     "%n = pad %d {dim=0, lo=0, hi=1} : i32[4]\n"
+     "%m = all_to_all %n {axes=\"dev\", split=0, concat=0} : i32[4]\n"
+     "%g = reshape %m : i32[2, 2]\n"
+     "%c = reduce_sum %g {map=\"pm->m\"} : i32[2]\n"
+     "%e = cumsum %c {exclusive=false, reverse=false} : i32[2]\n"
+     "%t = pad %e {dim=0, lo=1, hi=0} : i32[3]\n" SEND(6)
+     "%z = rows_return %y, %o, %g, %t {axes=\"dev\", rows=3}"
+     " : f32[3, r<=3, 1]\n%w = rows_combine %z, %s : f32[3, 1]",
+     "%t %y %w", TOKENS,
+     "0 1 3  2 10 30 0 0 0  1 2 3 | 0 3 3  1 3 20 0 0 0  10 20 30", NULL},
+    {"more ranks than experts", "dev=3", "f32[2, 1] i32[2, 1]",
+     "%o, %s, %r = route %b {experts=2} : i32[3], i32[2, 1], i32[2]\n"
+     "%x = rows_gather %a, %r, %o {choices=1} : f32[2, r<=2, 1]\n"
+     "%lo = slice %o {dim=0, start=0, size=2} : i32[2]\n"
+     "%hi = slice %o {dim=0, start=1, size=2} : i32[2]\n"
+     "%d = sub %hi, %lo : i32[2]\n"
+     "%n = pad %d {dim=0, lo=0, hi=1} : i32[3]\n"
+     "%m = all_to_all %n {axes=\"dev\", split=0, concat=0} : i32[3]\n"
+     "%g = reshape %m : i32[3, 1]\n"
+     "%c = reduce_sum %g {map=\"pm->m\"} : i32[1]\n"
+     "%t = pad %c {dim=0, lo=1, hi=0} : i32[2]\n"
+     "%y = rows_send %x, %o, %g, %t {axes=\"dev\", rows=6} : f32[1, r<=6, 1]\n"
+     "%z = rows_return %y, %o, %g, %t {axes=\"dev\", rows=2}"
+     " : f32[2, r<=2, 1]\n%w = rows_combine %z, %s : f32[2, 1]",
+     "%t %y %w", "1 2  1 0 | 3 4  1 1 | 5 6  1 0",
+     "0 2  2 6 0 0 0 0  1 2 | 0 4  1 3 4 5 0 0  3 4 | 0 0  0 0 0 0 0 0  5 6",
+     NULL},
+    {"the width of rows", "a=2", "f32[2, 4] i32[2, 1] i32[]",
+     "%o, %s, %r = route %b {experts=2} : i32[3], i32[2, 1], i32[2]\n"
+     "%x = rows_gather %a, %r, %o {choices=1} : f32[2, r<=2, 4]\n"
+     "%i = rank {axes=\"a\"} : i32[]\n"
+     "%l = local_slice %x, %i {dim=2, parts=2} : f32[2, r<=2, 2]\n"
+     "%g = all_gather %l {axes=\"a\", dim=2} : f32[2, r<=2, 4]\n"
+     "%t = all_reduce %g {axes=\"a\", op=\"sum\"} : f32[2, r<=2, 4]\n"
+     "%u = reduce_scatter %t {axes=\"a\", dim=2, op=\"max\"}"
+     " : f32[2, r<=2, 2]\n%w = rows_combine %u, %s : f32[2, 2]",
+     "%l %g %w", "1 2 3 4 5 6 7 8  1 0  0 | 11 12 13 14 15 16 17 18  1 0  0",
+     "5 6 1 2  5 6 17 18 1 2 13 14  2 4 10 12 | "
+     "17 18 13 14  5 6 17 18 1 2 13 14  26 28 34 36", NULL},
+    {"experts of others have no rows here", "dev=2", "f32[3, 1] i32[3, 1]",
+     "%o, %s, %r = route %b {experts=3} : i32[4], i32[3, 1], i32[3]\n"
+     "%own = slice %o {dim=0, start=0, size=3} : i32[3]\n"
+     "%x = rows_gather %a, %r, %own {choices=1} : f32[2, r<=3, 1]\n"
+     "%p = reduce_sum %x {map=\"nrd->nd\"} : f32[2, 1]\n"
+     "%w = rows_combine %x, %s : f32[3, 1]",
+     "%p %w", TOKENS, "2 0  1 2 3 | 0 40  10 20 30", NULL},
     {"more rows than there is room for", "dev=2", "f32[3, 1] i32[3, 1]",
      ROUTE SEND(2), "%y", TOKENS, NULL, "more rows than there is room for"},
 };

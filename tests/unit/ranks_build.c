@@ -95,6 +95,34 @@ static const Case cases[] = {
      "  %dw = contract %there, %a {map=\"nrd,nrh->ndh\"} : f32[2, 6, 5]\n"
      "  return probe \"out\" = %out, probe \"dw\" = %dw, probe \"t\" = %theirs"
      "\n}\n", 1e-5, 8},
+    {"experts that do not divide, in halves", "dev=3, model=2",
+     "(%x: f32[30, 6] = input \"x\", %ids: i32[30, 2] = input \"x\","
+     " %w: f32[2, 6, 4] = input \"x\") {\n"
+     "  %o, %slot, %src = route %ids {experts=4}"
+     " : i32[5], i32[30, 2], i32[60]\n"
+     "  %d = rows_gather %x, %src, %o {choices=2} : f32[4, r<=60, 6]\n"
+     "  %lo = slice %o {dim=0, start=0, size=4} : i32[4]\n"
+     "  %hi = slice %o {dim=0, start=1, size=4} : i32[4]\n"
+     "  %n = sub %hi, %lo : i32[4]\n"
+     "  %n6 = pad %n {dim=0, lo=0, hi=2} : i32[6]\n"
+     "  %m = all_to_all %n6 {axes=\"dev\", split=0, concat=0} : i32[6]\n"
+     "  %got = reshape %m : i32[3, 2]\n"
+     "  %c = reduce_sum %got {map=\"pm->m\"} : i32[2]\n"
+     "  %e = cumsum %c {exclusive=false, reverse=false} : i32[2]\n"
+     "  %theirs = pad %e {dim=0, lo=1, hi=0} : i32[3]\n"
+     "  %there = rows_send %d, %o, %got, %theirs {axes=\"dev\", rows=180}"
+     " : f32[2, r<=180, 6]\n"
+     "  %y = contract %there, %w {map=\"nrd,ndh->nrh\"} : f32[2, r<=180, 4]\n"
+     "  %back = rows_return %y, %o, %got, %theirs {axes=\"dev\", rows=60}"
+     " : f32[4, r<=60, 4]\n"
+     "  %r = rank {axes=\"model\"} : i32[]\n"
+     "  %half = local_slice %back, %r {dim=2, parts=2} : f32[4, r<=60, 2]\n"
+     "  %all = all_gather %half {axes=\"model\", dim=2} : f32[4, r<=60, 4]\n"
+     "  %s = all_reduce %all {axes=\"model\", op=\"sum\"} : f32[4, r<=60, 4]\n"
+     "  %part = reduce_scatter %s {axes=\"model\", dim=2, op=\"max\"}"
+     " : f32[4, r<=60, 2]\n"
+     "  %out = rows_combine %part, %slot : f32[30, 2]\n"
+     "  return probe \"out\" = %out, probe \"t\" = %theirs\n}\n", 1e-5, 4},
 };
 
 /* ---- operands and results ------------------------------------------------ */

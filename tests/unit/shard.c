@@ -63,6 +63,12 @@ static const struct {
      "all_to_all @b 192"},
     {"rows of groups to experts", "f32[8, r<=64 @a @b, 4]",
      "f32[8 @b, r<=64 @a, 4]", "all_to_all @b 96"},
+    {"rows to experts over two axes", "f32[8, r<=64 @a @b, 4]",
+     "f32[8 @a @b, r<=64, 4]", "all_to_all @a @b 112"},
+    {"rows to experts, joined before", "f32[8, r<=64 @b, 4 @a]",
+     "f32[8 @b, r<=64, 4]", "all_gather @a 128, all_to_all @b 192"},
+    {"rows to tokens, summed after", "f32[8 @b, r<=64, 4; sum @a]",
+     "f32[8, r<=64 @b, 4 @a]", "all_to_all @b 192, reduce_scatter @a 128"},
 };
 
 static void add_step(const Module *m, const MoveStep *s, int k, Buf *out) {
