@@ -501,6 +501,22 @@ static LLVMValueRef c_entries(Table *t) {
   return c_array(t, &all);
 }
 
+/* Axes of the mesh that split a dim, from 1, the major one first, then 0. */
+static LLVMValueRef c_split(Table *t, const Placement *p) {
+  static_assert((int)MAX_AXES == (int)MOERT_MAX_MESH, "meshes");
+  LLVMTypeRef i8 = LLVMInt8TypeInContext(t->c);
+  LLVMValueRef dims[MAX_RANK], axes[MAX_AXES];
+  for (int d = 0; d < MAX_RANK; d++) {
+    int n = axes_count(p->dims[d]);
+    for (int i = 0; i < MAX_AXES; i++) {
+      int axis = i < n ? axes_at(p->dims[d], i) + 1 : 0;
+      axes[i] = LLVMConstInt(i8, (uint64_t)axis, false);
+    }
+    dims[d] = LLVMConstArray2(i8, axes, MAX_AXES);
+  }
+  return LLVMConstArray2(LLVMTypeOf(dims[0]), dims, MAX_RANK);
+}
+
 static LLVMValueRef c_slots(Table *t) {
   ConstVec all = {0};
   for (uint32_t i = 0; i < t->ir->slots.len; i++) {
@@ -512,6 +528,7 @@ static LLVMValueRef c_slots(Table *t) {
                         c_i32(t, s->type.dtype),
                         c_i32(t, rank),
                         dims,
+                        c_split(t, &s->placement),
                         c_i64(t, s->place.offset)};
     vec_push(t->a, &all, C_STRUCT(t, MoertSlot, f));
   }

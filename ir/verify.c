@@ -18,6 +18,7 @@ typedef struct Verify {
   TypeVec types; /* of the node at hand, as inferred */
   const Node *loops[MAX_LOOPS + 1]; /* scans around, from the outermost */
   int depth;
+  bool wholes, parts; /* slots are bound so, where that is not the same */
 } Verify;
 
 static bool fail(Verify *V, Span s, const char *fmt, ...) PRINTF_LIKE(3, 4);
@@ -145,8 +146,9 @@ static bool check_slots(Verify *V) {
     if (!check_given(V, s->span, s->path, &s->type, &s->placement))
       return false;
     if (s->place.slab == SLAB_NONE) continue;
+    Type local = placement_local(V->m, &s->type, &s->placement);
     if (s->place.slab != slabs[s->kind] ||
-        !fits(s->place.offset, type_bytes(&s->type),
+        !fits(s->place.offset, type_bytes(&local),
               V->m->slab_bytes[s->place.slab]))
       return fail(V, s->span, "slot \"%s\" lies outside of its slab", s->path);
   }
@@ -166,17 +168,50 @@ static bool want_type(Verify *V, const char *what, Sym name, const Type *want,
               type_text(V->cx, want), type_text(V->cx, got));
 }
 
-static bool check_slot_binding(Verify *V, Sym path, const Type *t) {
-  const Slot *s = ir_slot(V->m, path);
-  if (!s) return fail(V, V->e->span, "there is no slot \"%s\"", path);
-  return want_type(V, "slot", path, &s->type, t);
+/* A slot is bound as the whole tensor up to `shard`, as one device's part from
+ * `partition` on: all entries are at the same stage. */
+static bool check_stage(Verify *V, Sym path, bool whole, bool part) {
+  V->wholes |= whole && !part;
+  V->parts |= part && !whole;
+  return !(V->wholes && V->parts) ||
+         fail(V, V->e->span, "slot \"%s\" is bound as %s, others are as %s",
+              path, whole ? "a whole" : "one device's part",
+              whole ? "one device's parts" : "wholes");
 }
 
-/* What an entry reads lives where the slot does. */
-static bool check_slot_place(Verify *V, const Binding *b, const Value *v) {
-  return placement_equal(&ir_slot(V->m, b->name)->placement, &v->placement) ||
-         fail(V, V->e->span, "slot \"%s\" is placed elsewhere than the "
-              "parameter that it is bound to", b->name);
+static bool check_slot_type(Verify *V, const Slot *s, const Type *t) {
+  Type local = placement_local(V->m, &s->type, &s->placement);
+  bool whole = type_equal(&s->type, t), part = type_equal(&local, t);
+  if (whole || part) return check_stage(V, s->path, whole, part);
+  if (type_equal(&s->type, &local))
+    return want_type(V, "slot", s->path, &s->type, t);
+  Buf all = {0};
+  placement_text(V->m, &s->type, &s->placement, &all);
+  fail(V, V->e->span, "slot \"%s\" is %s, %s on one device, but bound to %s",
+       s->path, all.data, type_text(V->cx, &local), type_text(V->cx, t));
+  buf_free(&all);
+  return false;
+}
+
+/* A whole that an entry reads lives where the slot does; a part has no place
+ * but its device. */
+static bool check_slot_place(Verify *V, const Slot *s, const Value *v) {
+  const Placement *p = &v->placement;
+  Type local = placement_local(V->m, &s->type, &s->placement);
+  bool whole = type_equal(&s->type, &v->type) &&
+               placement_equal(&s->placement, p);
+  bool part = type_equal(&local, &v->type) && placement_is_whole(p);
+  if (whole || part) return check_stage(V, s->path, whole, part);
+  return fail(V, V->e->span, "slot \"%s\" is placed elsewhere than the "
+              "parameter that it is bound to", s->path);
+}
+
+static bool check_slot_binding(Verify *V, Sym path, const Value *v,
+                               bool is_read) {
+  const Slot *s = ir_slot(V->m, path);
+  if (!s) return fail(V, V->e->span, "there is no slot \"%s\"", path);
+  return check_slot_type(V, s, &v->type) &&
+         (!is_read || check_slot_place(V, s, v));
 }
 
 static bool check_option_binding(Verify *V, Sym name, const Type *t) {
@@ -194,8 +229,7 @@ static bool check_parameter(Verify *V, const Binding *b, const Value *v) {
     return fail(V, V->e->span, "a parameter may not be ragged: %s",
                 type_text(V->cx, t));
   switch (b->kind) {
-  case BIND_SLOT:
-    return check_slot_binding(V, b->name, t) && check_slot_place(V, b, v);
+  case BIND_SLOT: return check_slot_binding(V, b->name, v, true);
   case BIND_OPTION: return check_option_binding(V, b->name, t);
   case BIND_STEP: return want_type(V, "value", "step", &i32, t);
   case BIND_SEED: return want_type(V, "value", "seed", &u32, t);
@@ -211,7 +245,7 @@ static bool check_parameter(Verify *V, const Binding *b, const Value *v) {
 static bool check_result(Verify *V, const Binding *b, const Value *v) {
   if (type_is_ragged(&v->type) && b->kind != BIND_PROBE)
     return fail(V, V->e->span, "result \"%s\" may not be ragged", b->name);
-  if (b->kind == BIND_SLOT) return check_slot_binding(V, b->name, &v->type);
+  if (b->kind == BIND_SLOT) return check_slot_binding(V, b->name, v, false);
   return b->kind == BIND_REPORT || b->kind == BIND_PROBE ||
          fail(V, V->e->span, "a result is bound to an input");
 }

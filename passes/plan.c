@@ -636,7 +636,8 @@ static void place_slots(Module *m) {
     Slot *s = m->slots.data[i];
     Slab slab = slab_of[s->kind];
     s->place = (Place){.slab = slab};
-    s->place.offset = take(&m->slab_bytes[slab], &s->type);
+    Type local = placement_local(m, &s->type, &s->placement);
+    s->place.offset = take(&m->slab_bytes[slab], &local);
   }
 }
 

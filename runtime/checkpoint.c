@@ -5,26 +5,26 @@
  *                     state.safetensors    recurrent state
  *                     meta.json            step, cursor, seed, options, and
  *                                          size and XXH64 of each file
- *   DIR/latest                             the name of the newest one
  *
- * A checkpoint is written under another name, synced and renamed, so one that
- * has its name is whole. Before loading changes anything, every file's hash and
- * every tensor's name, dtype and shape have been checked. */
+ * The files hold whole tensors, whatever mesh the model was compiled for. Of
+ * several ranks the first writes: parts come to it portion by portion, in the
+ * order of the files, and it writes each before the next, so no rank needs more
+ * memory than a portion. What several ranks should have alike is compared by
+ * its hash before. When the first cannot write, the portions that are still to
+ * come go nowhere, so that all ranks get out in order, with its message.
+ *
+ * Every rank loads by itself, its parts of each tensor. Before that changes
+ * anything, every file's hash and every tensor's name, dtype and shape have
+ * been checked, on all ranks. */
 #include "rt.h"
 
 #include <cjson/cJSON.h>
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <fnmatch.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-enum { FORMAT = 1, PATH_BYTES = 4096, KINDS = 3 };
-#define ASIDE ".saving-" /* ASIDE<pid>-<name> is not a checkpoint yet */
+enum { FORMAT = 1, KINDS = 3 };
 
 static const char *const file_names[KINDS] = {
     /* ORDER SLOT */
@@ -32,79 +32,6 @@ static const char *const file_names[KINDS] = {
     [MOERT_SLOT_OPTIM] = "optim.safetensors",
     [MOERT_SLOT_STATE] = "state.safetensors",
 };
-
-typedef struct Path {
-  char text[PATH_BYTES];
-} Path;
-
-/* "dir/name"; MOERT_INVALID when it is too long. */
-static MoertStatus join(const char *dir, const char *name, Path *out) {
-  int n = snprintf(out->text, sizeof out->text, "%s/%s", dir, name);
-  if (n > 0 && (size_t)n < sizeof out->text) return MOERT_OK;
-  return rt_fail(MOERT_INVALID, "%s: the path is too long", dir);
-}
-
-/* ---- directories --------------------------------------------------------- */
-
-static MoertStatus sync_dir(const char *path) {
-  int fd = -1;
-  RT_TRY(RT_SYS(fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), path));
-  MoertStatus st = RT_SYS(fsync(fd), path);
-  close(fd);
-  return st;
-}
-
-/* Makes a directory and those above it. */
-static MoertStatus make_dirs(const char *path) {
-  Path p;
-  RT_TRY(join(path, "", &p));
-  for (char *q = p.text + 1; *q; q++) {
-    if (*q != '/') continue;
-    *q = 0;
-    RT_TRY(RT_SYS(mkdir(p.text, 0777) < 0 && errno != EEXIST ? -1 : 0, p.text));
-    *q = '/';
-  }
-  return MOERT_OK;
-}
-
-/* Removes a directory and the files in it, as far as that goes. */
-static void remove_dir(const char *path) {
-  DIR *d = opendir(path);
-  if (!d) return;
-  for (struct dirent *e; (e = readdir(d));)
-    if (e->d_name[0] != '.') unlinkat(dirfd(d), e->d_name, 0);
-  closedir(d);
-  rmdir(path);
-}
-
-/* Removes what processes that are gone have left half written. */
-static void remove_leftovers(const char *dir) {
-  DIR *d = opendir(dir);
-  if (!d) return;
-  for (struct dirent *e; (e = readdir(d));) {
-    if (strncmp(e->d_name, ASIDE, strlen(ASIDE)) != 0) continue;
-    pid_t pid = (pid_t)atol(e->d_name + strlen(ASIDE));
-    Path p;
-    if (pid > 0 && kill(pid, 0) < 0 && errno == ESRCH &&
-        join(dir, e->d_name, &p) == MOERT_OK) {
-      remove_dir(p.text);
-      unlink(p.text);
-    }
-  }
-  closedir(d);
-}
-
-/* Gives a directory its name; what had it before is removed. */
-static MoertStatus put_in_place(const char *aside, const char *name) {
-  if (rename(aside, name) == 0) return MOERT_OK;
-  if (errno != ENOTEMPTY && errno != EEXIST)
-    return rt_fail_errno(errno, name, "rename(aside, name)", __FILE__,
-                         __LINE__);
-  RT_TRY(RT_SYS(renameat2(AT_FDCWD, aside, AT_FDCWD, name, RENAME_EXCHANGE),
-                name));
-  remove_dir(aside);
-  return MOERT_OK;
-}
 
 /* ---- meta.json ----------------------------------------------------------- */
 
@@ -152,7 +79,7 @@ static MoertStatus write_meta(const MoertSession *s, const char *dir,
   cJSON *meta = cJSON_CreateObject();
   char *text = NULL, hash[17];
   MoertStatus st;
-  Path p;
+  RtPath p;
   describe_session(meta, s, cursor);
   cJSON_AddItemToObject(meta, "files", files);
   RT_TRYGOTO(meta_hash(meta, hash), st, done);
@@ -160,11 +87,106 @@ static MoertStatus write_meta(const MoertSession *s, const char *dir,
   text = cJSON_Print(meta);
   RT_TRYGOTO(text ? MOERT_OK : rt_fail(MOERT_NO_MEMORY, "out of memory"), st,
              done);
-  RT_TRYGOTO(join(dir, "meta.json", &p), st, done);
+  RT_TRYGOTO(rt_join(dir, "meta.json", &p), st, done);
   st = rt_write_file(p.text, text, strlen(text));
 done:
   cJSON_free(text);
   cJSON_Delete(meta);
+  return st;
+}
+
+/* ---- slots that are cut over ranks --------------------------------------- */
+
+static bool is_cut(const MoertSession *s, const MoertSlot *slot) {
+  return rt_part(s->desc, slot, s->comm->rank).is_cut;
+}
+
+/* The wholes of all slots that are cut, in the order of the files: where the
+ * next portion starts. */
+typedef struct Wholes {
+  MoertSession *s;
+  RtGather gather;
+  int kind, slot;
+  int64_t from;
+} Wholes;
+
+/* NULL: that was all. */
+static const MoertSlot *next_whole(Wholes *w) {
+  for (; w->kind < KINDS; w->kind++, w->slot = 0)
+    for (; w->slot < w->s->desc->n_slots; w->slot++, w->from = 0) {
+      const MoertSlot *x = &w->s->desc->slots[w->slot];
+      if (x->kind == w->kind && is_cut(w->s, x) &&
+          rt_gather_portion(x, w->from) > 0)
+        return x;
+    }
+  return NULL;
+}
+
+/* Gathers the next portion of the next whole. */
+static MoertStatus gather_next(Wholes *w, int64_t *out_bytes) {
+  const MoertSlot *x = next_whole(w);
+  if (!x) return rt_fail(MOERT_INTERNAL, "nothing is left to gather");
+  int64_t n = rt_gather_portion(x, w->from);
+  *out_bytes = n * rt_dtype[x->dtype].bytes;
+  RT_TRY(rt_gather(&w->gather, x, w->from));
+  w->from += n;
+  return MOERT_OK;
+}
+
+/* What the first rank asks for while it writes a file. */
+static MoertStatus next_portion(void *user, const RtTensor *x,
+                                const void **out_data, size_t *out_bytes) {
+  Wholes *w = user;
+  int64_t bytes = 0;
+  (void)x;
+  MoertStatus st = gather_next(w, &bytes);
+  *out_data = w->gather.buffer;
+  *out_bytes = (size_t)bytes;
+  return st;
+}
+
+static MoertStatus gather_rest(Wholes *w) {
+  int64_t bytes;
+  while (next_whole(w))
+    RT_TRY(gather_next(w, &bytes));
+  return MOERT_OK;
+}
+
+/* ---- what ranks should have alike ---------------------------------------- */
+
+static MoertStatus compare_hashes(const MoertSession *s, const uint64_t *all) {
+  const MoertDesc *d = s->desc;
+  for (int i = 0; i < d->n_slots; i++)
+    for (int r = 0; r < s->comm->size; r++) {
+      int owner = rt_part_owner(d, &d->slots[i], r);
+      if (all[r * d->n_slots + i] != all[owner * d->n_slots + i])
+        return rt_fail(MOERT_BAD_DATA,
+                       "slot '%s': ranks %d and %d should have the same in it, "
+                       "and do not",
+                       d->slots[i].path, owner, r);
+    }
+  return MOERT_OK;
+}
+
+/* Gives all ranks the same answer. */
+static MoertStatus check_alike(const MoertSession *s) {
+  const MoertDesc *d = s->desc;
+  size_t n = (size_t)d->n_slots, of_all = n * (size_t)s->comm->size;
+  uint64_t *own = NULL, *all = NULL;
+  MoertStatus st;
+  if (s->comm->size == 1) return MOERT_OK;
+  RT_TRYGOTO(RT_NEW(&own, n), st, done);
+  RT_TRYGOTO(RT_NEW(&all, of_all), st, done);
+  for (int i = 0; i < d->n_slots; i++) {
+    RtPart p = rt_part(d, &d->slots[i], s->comm->rank);
+    own[i] = rt_part_hash(&d->slots[i], &p, rt_slot_data(s, &d->slots[i]));
+  }
+  RT_TRYGOTO(rt_comm_all(s->comm, "comparing slots", own, n * sizeof *own, all),
+             st, done);
+  st = compare_hashes(s, all);
+done:
+  free(own);
+  free(all);
   return st;
 }
 
@@ -182,8 +204,9 @@ static RtTensor tensor(const char *name, int dtype, int rank,
 }
 
 /* Writes the slots of a kind to a file; its size and hash go to `files`. */
-static MoertStatus write_slots(const MoertSession *s, int kind,
-                               const char *path, cJSON *files) {
+static MoertStatus write_slots(Wholes *w, int kind, const char *path,
+                               cJSON *files) {
+  const MoertSession *s = w->s;
   RtTensor *list;
   int64_t bytes;
   uint64_t hash;
@@ -192,10 +215,11 @@ static MoertStatus write_slots(const MoertSession *s, int kind,
   for (int i = 0; i < s->desc->n_slots; i++) {
     const MoertSlot *x = &s->desc->slots[i];
     if (x->kind == kind)
-      list[n++] =
-          tensor(x->path, x->dtype, x->rank, x->dims, rt_slot_data(s, x));
+      list[n++] = tensor(x->path, x->dtype, x->rank, x->dims,
+                         is_cut(s, x) ? NULL : rt_slot_data(s, x));
   }
-  MoertStatus st = rt_tensors_write(list, n, path, &bytes, &hash);
+  MoertStatus st =
+      rt_tensors_write(list, n, next_portion, w, path, &bytes, &hash);
   free(list);
   RT_TRY(st);
   return describe_file(files, kind, bytes, hash)
@@ -203,64 +227,59 @@ static MoertStatus write_slots(const MoertSession *s, int kind,
              : rt_fail(MOERT_NO_MEMORY, "out of memory");
 }
 
-static MoertStatus write_tensors(const MoertSession *s, const char *dir,
-                                 cJSON *files) {
-  Path p;
+static MoertStatus write_tensors(Wholes *w, const char *dir, cJSON *files) {
+  RtPath p;
   for (int i = 0; i < KINDS; i++) {
-    RT_TRY(join(dir, file_names[i], &p));
-    RT_TRY(write_slots(s, i, p.text, files));
+    RT_TRY(rt_join(dir, file_names[i], &p));
+    RT_TRY(write_slots(w, i, p.text, files));
   }
   return MOERT_OK;
 }
 
-static MoertStatus write_files(const MoertSession *s, const char *dir,
-                               int64_t cursor) {
+static MoertStatus write_files(Wholes *w, const char *dir, int64_t cursor) {
   cJSON *files = cJSON_CreateObject();
-  MoertStatus st = write_tensors(s, dir, files);
+  MoertStatus st = write_tensors(w, dir, files);
   if (st == MOERT_OK)
-    st = write_meta(s, dir, cursor, files);
+    st = write_meta(w->s, dir, cursor, files);
   else
     cJSON_Delete(files);
-  return st == MOERT_OK ? sync_dir(dir) : st;
+  return st == MOERT_OK ? rt_sync_dir(dir) : st;
 }
 
-static MoertStatus point_latest(const char *dir, const char *name) {
-  Path aside, latest;
-  char file[64];
-  snprintf(file, sizeof file, ASIDE "%ld-latest", (long)getpid());
-  RT_TRY(join(dir, file, &aside));
-  RT_TRY(join(dir, "latest", &latest));
-  MoertStatus st = rt_write_file(aside.text, name, strlen(name));
-  if (st == MOERT_OK) st = RT_SYS(rename(aside.text, latest.text), latest.text);
-  if (st != MOERT_OK) unlink(aside.text);
-  return st == MOERT_OK ? sync_dir(dir) : st;
-}
-
-static MoertStatus save(const MoertSession *s, const char *dir,
-                        int64_t cursor) {
-  char name[40], aside_name[80];
-  Path final, aside;
-  snprintf(name, sizeof name, "step-%08lld", (long long)s->steps_done);
-  snprintf(aside_name, sizeof aside_name, ASIDE "%ld-%s", (long)getpid(), name);
-  RT_TRY(make_dirs(dir));
-  remove_leftovers(dir);
-  RT_TRY(join(dir, name, &final));
-  RT_TRY(join(dir, aside_name, &aside));
-  remove_dir(aside.text);
-  RT_TRY(RT_SYS(mkdir(aside.text, 0777), aside.text));
-  MoertStatus st = write_files(s, aside.text, cursor);
-  if (st == MOERT_OK) st = put_in_place(aside.text, final.text);
-  if (st != MOERT_OK) {
-    remove_dir(aside.text);
-    return st;
+/* Of the first rank: writes everything. Of the others: gives it their parts. */
+static MoertStatus save_wholes(Wholes *w, const char *dir, const char *name,
+                               const char *aside, int64_t cursor) {
+  if (w->s->comm->rank != 0) return gather_rest(w);
+  MoertStatus st = write_files(w, aside, cursor);
+  if (st != MOERT_OK && st != MOERT_RANK_LOST) {
+    char text[RT_VERDICT];
+    snprintf(text, sizeof text, "%s", moert_error());
+    MoertStatus rest = gather_rest(w);
+    if (rest != MOERT_OK) return rest;
+    return rt_fail(st, "%s", text);
   }
-  RT_TRY(sync_dir(dir));
-  return point_latest(dir, name);
+  return st == MOERT_OK ? rt_put_in_place(aside, dir, name) : st;
+}
+
+static MoertStatus save(MoertSession *s, const char *dir, int64_t cursor) {
+  char name[40];
+  RtPath aside = {""};
+  Wholes w = {.s = s};
+  bool writes = s->comm->rank == 0;
+  snprintf(name, sizeof name, "step-%08lld", (long long)s->steps_done);
+  MoertStatus st = rt_gather_open(s, false, &w.gather);
+  if (st == MOERT_OK && writes) st = rt_set_aside(dir, name, &aside);
+  RT_TRYGOTO(rt_comm_agree(s->comm, st), st, done);
+  st = rt_comm_agree(s->comm, save_wholes(&w, dir, name, aside.text, cursor));
+done:
+  if (st != MOERT_OK && aside.text[0]) rt_remove_dir(aside.text);
+  rt_gather_close(&w.gather);
+  return st;
 }
 
 MoertStatus moert_save(MoertSession *s, const char *dir, int64_t cursor) {
-  if (s->comm->rank != 0) return MOERT_OK;
-  MoertStatus st = save(s, dir, cursor);
+  MoertStatus st = check_alike(s);
+  if (st == MOERT_OK) st = save(s, dir, cursor);
   return st == MOERT_OK ? st : rt_fail_prefix(st, "checkpoint not saved: ");
 }
 
@@ -280,7 +299,7 @@ static MoertStatus write_reports(MoertSession *s, int entry,
       list[n++] = tensor(b->name, b->dtype, b->rank, b->dims,
                          rt_address(s, entry, &b->ref, NULL));
   }
-  MoertStatus st = rt_tensors_write(list, n, path, &bytes, &hash);
+  MoertStatus st = rt_tensors_write(list, n, NULL, NULL, path, &bytes, &hash);
   free(list);
   return st;
 }
@@ -288,95 +307,15 @@ static MoertStatus write_reports(MoertSession *s, int entry,
 MoertStatus moert_save_reports(MoertSession *s, const char *entry,
                                const char *dir) {
   char name[48];
-  Path p;
+  RtPath p;
   int e = rt_find_entry(s, entry);
   if (e < 0) return MOERT_NOT_FOUND;
   if (s->comm->rank != 0) return MOERT_OK;
   snprintf(name, sizeof name, "step-%08lld.safetensors",
            (long long)s->steps_done);
-  RT_TRY(make_dirs(dir));
-  RT_TRY(join(dir, name, &p));
+  RT_TRY(rt_make_dirs(dir));
+  RT_TRY(rt_join(dir, name, &p));
   return write_reports(s, e, p.text);
-}
-
-/* ---- finding the newest, removing old ones ------------------------------- */
-
-static int is_checkpoint(const struct dirent *e) {
-  return strncmp(e->d_name, "step-", 5) == 0;
-}
-
-static int by_step(const struct dirent **a, const struct dirent **b) {
-  long long x = atoll((*a)->d_name + 5), y = atoll((*b)->d_name + 5);
-  return (x > y) - (x < y);
-}
-
-/* The checkpoint of the latest step, where nothing points at it. */
-static MoertStatus find_latest(const char *dir, char *out, size_t out_bytes) {
-  struct dirent **list;
-  int n;
-  RT_TRY(RT_SYS(n = scandir(dir, &list, is_checkpoint, by_step), dir));
-  if (n) snprintf(out, out_bytes, "%s", list[n - 1]->d_name);
-  for (int i = 0; i < n; i++)
-    free(list[i]);
-  free(list);
-  return n ? MOERT_OK
-           : rt_fail(MOERT_NOT_FOUND, "%s: no checkpoint there", dir);
-}
-
-/* Fills the name that DIR/latest holds. */
-static MoertStatus read_latest(const char *dir, char *out, size_t out_bytes) {
-  Path p;
-  const char *data;
-  size_t bytes;
-  RT_TRY(join(dir, "latest", &p));
-  MoertStatus st = rt_map_file(p.text, &data, &bytes);
-  if (st == MOERT_NOT_FOUND) return find_latest(dir, out, out_bytes);
-  RT_TRY(st);
-  size_t len = 0;
-  while (len < bytes && len + 1 < out_bytes && data[len] > ' ')
-    len++;
-  if (len) memcpy(out, data, len);
-  out[len] = 0;
-  rt_unmap(data, bytes);
-  if (strncmp(out, "step-", 5) == 0 && !strchr(out, '/')) return MOERT_OK;
-  return rt_fail(MOERT_BAD_DATA, "%s: does not name a checkpoint", p.text);
-}
-
-/* The checkpoint's own directory: `dir`, or the newest one in it. */
-static MoertStatus resolve(const char *dir, Path *out) {
-  Path meta;
-  struct stat info;
-  char name[256];
-  RT_TRY(RT_SYS(stat(dir, &info), dir));
-  RT_TRY(join(dir, "meta.json", &meta));
-  if (stat(meta.text, &info) == 0) {
-    snprintf(out->text, sizeof out->text, "%s", dir);
-    return MOERT_OK;
-  }
-  RT_TRY(read_latest(dir, name, sizeof name));
-  return join(dir, name, out);
-}
-
-MoertStatus moert_prune(const char *dir, int keep) {
-  char latest[256];
-  RT_TRY(read_latest(dir, latest, sizeof latest));
-  struct dirent **list;
-  int n;
-  RT_TRY(RT_SYS(n = scandir(dir, &list, is_checkpoint, by_step), dir));
-  for (int i = 0; i < n; i++) {
-    Path p, aside;
-    char name[320];
-    snprintf(name, sizeof name, ASIDE "%ld-%s", (long)getpid(),
-             list[i]->d_name);
-    /* Renamed first: one that is half removed must not look whole. */
-    if (i < n - keep && strcmp(list[i]->d_name, latest) != 0 &&
-        join(dir, list[i]->d_name, &p) == MOERT_OK &&
-        join(dir, name, &aside) == MOERT_OK && rename(p.text, aside.text) == 0)
-      remove_dir(aside.text);
-    free(list[i]);
-  }
-  free(list);
-  return MOERT_OK;
 }
 
 /* ---- loading ------------------------------------------------------------- */
@@ -415,10 +354,10 @@ static MoertStatus check_meta(cJSON *meta, const char *path) {
 }
 
 static MoertStatus read_meta(const char *dir, cJSON **out) {
-  Path p;
+  RtPath p;
   const char *data;
   size_t bytes;
-  RT_TRY(join(dir, "meta.json", &p));
+  RT_TRY(rt_join(dir, "meta.json", &p));
   RT_TRY(rt_map_file(p.text, &data, &bytes));
   *out = cJSON_ParseWithLength(data ? data : "", bytes);
   rt_unmap(data, bytes);
@@ -446,10 +385,10 @@ static MoertStatus check_file(const cJSON *meta, const char *name,
 }
 
 static MoertStatus open_file(Loaded *l, const char *dir, int kind) {
-  Path p;
+  RtPath p;
   const char *data;
   size_t bytes;
-  RT_TRY(join(dir, file_names[kind], &p));
+  RT_TRY(rt_join(dir, file_names[kind], &p));
   RT_TRY(rt_map_file(p.text, &data, &bytes));
   MoertStatus st = check_file(l->meta, file_names[kind], p.text, data, bytes);
   rt_unmap(data, bytes);
@@ -513,13 +452,27 @@ static MoertStatus check_tensors(const MoertSession *s, const Loaded *l,
   return MOERT_OK;
 }
 
+/* Copies the rank's part of a tensor, without keeping the file in memory. */
+static void take_part(const MoertSession *s, const MoertSlot *slot,
+                      const char *data) {
+  RtPart p = rt_part(s->desc, slot, s->comm->rank);
+  int64_t n = rt_elements(slot->rank, slot->dims), step;
+  int64_t bytes = rt_dtype[slot->dtype].bytes;
+  for (int64_t at = 0; at < n; at += step) {
+    step = rt_gather_portion(slot, at);
+    rt_part_take(slot, &p, data + at * bytes, at, at + step,
+                 rt_slot_data(s, slot));
+    rt_drop_mapped(data + at * bytes, (size_t)(step * bytes));
+  }
+}
+
 static void take_tensors(MoertSession *s, const Loaded *l,
                          const char *pattern) {
   for (int i = 0; i < s->desc->n_slots; i++) {
     const MoertSlot *slot = &s->desc->slots[i];
     if (!is_wanted(slot, pattern)) continue;
     const RtTensor *x = rt_tensors_find(&l->tensors[slot->kind], slot->path);
-    rt_copy_mapped(rt_slot_data(s, slot), x->data, (size_t)x->bytes);
+    take_part(s, slot, x->data);
   }
 }
 
@@ -549,24 +502,46 @@ static bool is_file(const char *path) {
   return stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
+static MoertStatus find_and_check(const MoertSession *s, const char *dir,
+                                  const char *pattern, Loaded *l) {
+  if (pattern && is_file(dir)) {
+    RT_TRY(rt_tensors_open(dir, &l->tensors[MOERT_SLOT_PARAM]));
+  } else {
+    RtPath found;
+    RT_TRY(rt_find_checkpoint(dir, &found));
+    MoertStatus st = open_loaded(l, found.text, pattern);
+    if (st == MOERT_NOT_FOUND) st = MOERT_BAD_DATA; /* there, but not whole */
+    RT_TRY(st);
+  }
+  return check_tensors(s, l, pattern);
+}
+
+/* Ranks of several machines may see different directories of one name. */
+static MoertStatus check_same(const MoertSession *s, const Loaded *l) {
+  uint64_t own = 0, *all;
+  char *text = l->meta ? cJSON_PrintUnformatted(l->meta) : NULL;
+  if (text) own = rt_hash(text, strlen(text));
+  cJSON_free(text);
+  RT_TRY(RT_NEW(&all, s->comm->size));
+  MoertStatus st = rt_comm_all(s->comm, "comparing checkpoints", &own,
+                               sizeof own, all);
+  for (int r = 1; st == MOERT_OK && r < s->comm->size; r++)
+    if (all[r] != all[0])
+      st = rt_fail(MOERT_BAD_DATA, "rank %d finds another one there than rank "
+                   "0", r);
+  free(all);
+  return st;
+}
+
 MoertStatus moert_load(MoertSession *s, const char *dir, const char *pattern,
                        int64_t *out_cursor) {
   Loaded l = {0};
-  Path found;
-  MoertStatus st;
   if (out_cursor) *out_cursor = 0;
-  if (pattern && is_file(dir)) {
-    RT_TRYGOTO(rt_tensors_open(dir, &l.tensors[MOERT_SLOT_PARAM]), st, done);
-  } else {
-    RT_TRYGOTO(resolve(dir, &found), st, done);
-    st = open_loaded(&l, found.text, pattern);
-    if (st == MOERT_NOT_FOUND) st = MOERT_BAD_DATA; /* there, but not whole */
-    if (st != MOERT_OK) goto done;
-  }
-  RT_TRYGOTO(check_tensors(s, &l, pattern), st, done);
-  take_tensors(s, &l, pattern);
-  if (!pattern) take_meta(s, l.meta, out_cursor);
-done:
+  MoertStatus st =
+      rt_comm_agree(s->comm, find_and_check(s, dir, pattern, &l));
+  if (st == MOERT_OK) st = check_same(s, &l);
+  if (st == MOERT_OK) take_tensors(s, &l, pattern);
+  if (st == MOERT_OK && !pattern) take_meta(s, l.meta, out_cursor);
   close_loaded(&l);
   return st == MOERT_OK ? st
                         : rt_fail_prefix(st, "checkpoint %s not loaded: ", dir);

@@ -438,18 +438,17 @@ void moert_comm_close(MoertComm *c) {
   if (c) c->transport->close(c);
 }
 
-/* A number from each to each. */
-static MoertStatus give_all(MoertComm *c, const char *what, int32_t x,
-                            int32_t *out) {
-  const MoertAxis all = {"ranks", c->size};
-  const MoertCollective k = {
-      .kind = MOERT_ALL_GATHER, .n_axes = 1, .out_rows = 1, .out_run = 1};
+MoertStatus rt_comm_all(MoertComm *c, const char *what, const void *mine,
+                        size_t bytes, void *all) {
+  const MoertAxis ranks = {"ranks", c->size};
+  const MoertCollective k = {.kind = MOERT_ALL_GATHER, .n_axes = 1,
+                             .out_rows = 1, .out_run = (int64_t)bytes};
   RtPending p;
-  int64_t before = c->bytes;
-  MoertStatus st = rt_pending_new(c, &all, 1, &k, 2, what, NULL, &p);
-  if (st == MOERT_OK) {
-    p.buffers[0] = (RtBuffer){(char *)&x, MOERT_i32, 1};
-    p.buffers[1] = (RtBuffer){(char *)out, MOERT_i32, c->size};
+  int64_t before = c->bytes, n = (int64_t)bytes;
+  MoertStatus st = rt_pending_new(c, &ranks, 1, &k, 2, what, NULL, &p);
+  if (st == MOERT_OK) { /* of a dtype of one byte */
+    p.buffers[0] = (RtBuffer){(char *)(uintptr_t)mine, MOERT_bool, n};
+    p.buffers[1] = (RtBuffer){all, MOERT_bool, n * c->size};
     st = rt_comm_start(&p);
   }
   if (st == MOERT_OK) st = rt_comm_wait(&p);
@@ -458,10 +457,48 @@ static MoertStatus give_all(MoertComm *c, const char *what, int32_t x,
   return st;
 }
 
-static MoertStatus largest(MoertComm *c, const char *what, int *value) {
-  int32_t *all;
+/* How something went on one rank. */
+typedef struct Verdict {
+  int32_t status;
+  char text[RT_VERDICT];
+} Verdict;
+
+/* What failed first, by rank: said as it is where it failed so everywhere. */
+static MoertStatus judge(const Verdict *all, int n) {
+  int first = 0, same = 0;
+  while (first < n && all[first].status == MOERT_OK)
+    first++;
+  if (first == n) return MOERT_OK;
+  const Verdict *v = &all[first];
+  MoertStatus st = (MoertStatus)v->status;
+  for (int r = 0; r < n; r++)
+    same += all[r].status == v->status && strcmp(all[r].text, v->text) == 0;
+  if (same == n) return rt_fail(st, "%s", v->text);
+  if (st == MOERT_NOT_FOUND) st = MOERT_BAD_DATA; /* others have found it */
+  return rt_fail(st, "rank %d: %s", first, v->text);
+}
+
+MoertStatus rt_comm_agree(MoertComm *c, MoertStatus st) {
+  Verdict mine = {.status = (int32_t)st}, *all;
+  if (c->size == 1 || st == MOERT_RANK_LOST) return st;
+  if (st != MOERT_OK)
+    snprintf(mine.text, sizeof mine.text, "%s", moert_error());
   RT_TRY(RT_NEW(&all, c->size));
-  MoertStatus st = give_all(c, what, *value, all);
+  MoertStatus got = rt_comm_all(c, "agreement", &mine, sizeof mine, all);
+  if (got == MOERT_OK) got = judge(all, c->size);
+  free(all);
+  return got;
+}
+
+MoertStatus moert_comm_all(MoertComm *c, const void *mine, size_t bytes,
+                           void *all) {
+  return rt_comm_all(c, "agreement", mine, bytes, all);
+}
+
+static MoertStatus largest(MoertComm *c, const char *what, int *value) {
+  int *all;
+  RT_TRY(RT_NEW(&all, c->size));
+  MoertStatus st = rt_comm_all(c, what, value, sizeof *value, all);
   for (int i = 0; st == MOERT_OK && i < c->size; i++)
     if (all[i] > *value) *value = all[i];
   free(all);

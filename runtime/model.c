@@ -29,10 +29,6 @@ int64_t rt_elements(int rank, const int64_t *dims) {
   return n;
 }
 
-int64_t rt_slot_bytes(const MoertSlot *slot) {
-  return rt_elements(slot->rank, slot->dims) * rt_dtype[slot->dtype].bytes;
-}
-
 /* A float is the upper part of a wider one's pattern: bf16 of f32. */
 double rt_load(int dtype, const void *data) {
   const RtDtype *d = &rt_dtype[dtype];

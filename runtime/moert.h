@@ -79,6 +79,9 @@ MOERT_API int moert_comm_rank(const MoertComm *c);
 MOERT_API int moert_comm_size(const MoertComm *c);
 /* Bytes of tensors that have come in from other ranks so far. */
 MOERT_API int64_t moert_comm_bytes(const MoertComm *c);
+/* What every rank gives, `bytes` of it, for all of them by rank. */
+MOERT_API MoertStatus moert_comm_all(MoertComm *c, const void *mine,
+                                     size_t bytes, void *all);
 /* Returns when all ranks have called it. */
 MOERT_API MoertStatus moert_comm_barrier(MoertComm *c);
 /* The largest value that any rank gives, for all of them. */
@@ -135,8 +138,10 @@ MOERT_API MoertStatus moert_report_data(MoertSession *s, const char *entry,
 MOERT_API MoertStatus moert_save_reports(MoertSession *s, const char *entry,
                                          const char *dir);
 
-/* Copies a slot (parameter, optimiser or recurrent state) by path. `bytes`
- * must be its size. */
+/* Copies a slot (parameter, optimiser or recurrent state) by path: the whole
+ * tensor, whichever ranks have parts of it. `bytes` must be its size. Of
+ * several ranks all must call, for the same slots in the same order; they put
+ * the same. */
 MOERT_API MoertStatus moert_get(MoertSession *s, const char *path, void *data,
                                 size_t bytes);
 MOERT_API MoertStatus moert_put(MoertSession *s, const char *path,
@@ -151,8 +156,10 @@ MOERT_API void moert_set_steps_done(MoertSession *s, int64_t steps);
 
 /* Saves all slots, the step, seed, options and `cursor` (the caller's data
  * position) under a directory `dir`/step-NNNNNNNN, written aside, synced,
- * renamed; then points `dir`/latest at it. Of several ranks the first writes:
- * its slots are taken to be everyone's. */
+ * renamed; then points `dir`/latest at it. Of several ranks all must call, and
+ * all get the same status and text. The first writes whole tensors, so that a
+ * checkpoint can be loaded on any mesh. MOERT_BAD_DATA: ranks that should have
+ * the same in a slot do not. */
 MOERT_API MoertStatus moert_save(MoertSession *s, const char *dir,
                                  int64_t cursor);
 /* Loads a checkpoint directory, or the latest under it. Hashes, names, shapes
@@ -161,7 +168,9 @@ MOERT_API MoertStatus moert_save(MoertSession *s, const char *dir,
  * path matches ('*' any run, '?' any character) are loaded, and step, seed,
  * options and cursor stay; `dir` may then also be a single safetensors file.
  * out_cursor may be NULL. MOERT_NOT_FOUND: there is no checkpoint;
- * MOERT_BAD_DATA: there is, and it is not whole. */
+ * MOERT_BAD_DATA: there is, and it is not whole. Of several ranks all must
+ * call, each reads its parts from the same files, and all get the same status:
+ * where one fails nothing changes anywhere. */
 MOERT_API MoertStatus moert_load(MoertSession *s, const char *dir,
                                  const char *pattern, int64_t *out_cursor);
 /* Removes all but the `keep` newest checkpoints under `dir`; never the one that
@@ -216,7 +225,7 @@ MOERT_API int moert_threads(const MoertSession *s);
 
 /* A compiled model exports `const MoertDesc moert_model`. Everything in it is
  * constant data. Bump the version with any change to a struct below. */
-#define MOERT_ABI_VERSION 3
+#define MOERT_ABI_VERSION 4
 #define MOERT_MAGIC 0x63656f6du /* "moec" */
 #define MOERT_MAX_RANK 8
 #define MOERT_MAX_LOOPS 4
@@ -377,10 +386,16 @@ typedef enum MoertSlotKind { /* ORDER SLOT: ir.h */
   MOERT_SLOT_STATE
 } MoertSlotKind;
 
+/* A dim that an axis of P ranks cuts has parts of its size / P, rounded up, the
+ * first for the first rank along the axis, and so on; further axes cut these
+ * parts. What a slab holds beyond the end of a part is never looked at. What no
+ * axis cuts is the same on all ranks along it. */
 typedef struct MoertSlot {
   const char *path;
   int32_t kind, dtype, rank;
-  int64_t dims[MOERT_MAX_RANK];
+  int64_t dims[MOERT_MAX_RANK]; /* of the whole tensor */
+  /* By dim the axes that cut it, from 1, the major one first, then 0. */
+  int8_t axes[MOERT_MAX_RANK][MOERT_MAX_MESH];
   int64_t offset; /* in the slab of its kind */
 } MoertSlot;
 

@@ -1,6 +1,6 @@
 /* rt.h: what the runtime's files share. Sections in the order of the .c files:
  * status, word, hash, cpuid, model, mem, cpu, gemm, comm, stream, local, mpi,
- * session, step, safetensors;
+ * session, parts, step, safetensors, ckpt_dir;
  * then those of moerun, which stands on moert.h and word.c alone. */
 #ifndef MOEC_RT_H
 #define MOEC_RT_H
@@ -108,8 +108,6 @@ extern const RtDtype rt_dtype[MOERT_DTYPE_COUNT];
 
 /* Product of dims. */
 int64_t rt_elements(int rank, const int64_t *dims);
-/* Bytes of a slot. */
-int64_t rt_slot_bytes(const MoertSlot *slot);
 /* Element 0 of `data` as a double, and back. */
 double rt_load(int dtype, const void *data);
 void rt_store(int dtype, void *data, double value);
@@ -269,6 +267,14 @@ MoertStatus rt_comm_wait(RtPending *p);
 /* The communicator of one rank. */
 extern MoertComm rt_comm_self;
 
+/* What every rank gives, by rank; not counted among the bytes of tensors. */
+MoertStatus rt_comm_all(MoertComm *c, const char *what, const void *mine,
+                        size_t bytes, void *all);
+/* MOERT_OK where all ranks come with that; else the same status and text for
+ * all, of the first rank that does not. */
+enum { RT_VERDICT = 1020 };
+MoertStatus rt_comm_agree(MoertComm *c, MoertStatus st);
+
 /* ---- stream.c ------------------------------------------------------------ */
 
 MoertStatus rt_stream_add(RtStream *s, RtRuns r);
@@ -344,6 +350,62 @@ char *rt_slot_data(const MoertSession *s, const MoertSlot *slot);
 char *rt_address(const MoertSession *s, int entry, const MoertRef *ref,
                  const int64_t *loop);
 
+/* ---- parts.c: slots that are cut over ranks ------------------------------ */
+
+/* Which box of a whole tensor a rank has, and the sizes it is stored with. */
+typedef struct RtPart {
+  int rank; /* number of dims */
+  bool is_cut; /* some dim is, whatever this rank has */
+  int64_t whole[MOERT_MAX_RANK], lo[MOERT_MAX_RANK], n[MOERT_MAX_RANK];
+  int64_t size[MOERT_MAX_RANK];
+} RtPart;
+RtPart rt_part(const MoertDesc *d, const MoertSlot *slot, int rank);
+/* The first of the ranks that have the same part as this one. */
+int rt_part_owner(const MoertDesc *d, const MoertSlot *slot, int rank);
+/* Bytes of the whole tensor, and of a part as it is stored. */
+int64_t rt_slot_bytes(const MoertSlot *slot);
+int64_t rt_part_bytes(const MoertDesc *d, const MoertSlot *slot);
+
+/* n elements that lie side by side from `whole` on in the whole tensor and from
+ * `slab` on in the part. */
+typedef struct RtRun {
+  int64_t whole, slab, n;
+} RtRun;
+typedef struct RtWalk {
+  const RtPart *part;
+  int cut;            /* the innermost dim that is cut, -1: none */
+  int64_t inner, row; /* elements below that dim, and with it */
+  int64_t at, to;
+} RtWalk;
+/* Over what the part has of elements [from, to) of the whole. */
+RtWalk rt_walk(const RtPart *p, int64_t from, int64_t to);
+bool rt_walk_next(RtWalk *w, RtRun *out);
+
+/* Takes the part's share of elements [from, to) of a whole; `whole` has these
+ * alone. */
+void rt_part_take(const MoertSlot *slot, const RtPart *p, const char *whole,
+                  int64_t from, int64_t to, char *slab);
+/* Of the part's elements; what fills it up does not count. */
+uint64_t rt_part_hash(const MoertSlot *slot, const RtPart *p,
+                      const char *slab);
+
+/* Wholes from parts, portion by portion; all ranks gather the same in the same
+ * order. */
+enum { RT_PORTION = 4 << 20 };
+typedef struct RtGather {
+  MoertSession *session;
+  bool to_all;  /* else to rank 0 alone */
+  char *buffer; /* the portion that was gathered last */
+  int *ranks;
+  char what[256]; /* for messages */
+  RtExchange x;
+} RtGather;
+MoertStatus rt_gather_open(MoertSession *s, bool to_all, RtGather *out);
+void rt_gather_close(RtGather *g);
+/* Elements of the portion that starts at `from`. */
+int64_t rt_gather_portion(const MoertSlot *slot, int64_t from);
+MoertStatus rt_gather(RtGather *g, const MoertSlot *slot, int64_t from);
+
 /* ---- step.c -------------------------------------------------------------- */
 
 /* Runs all records of an entry, its scalar inputs written before. */
@@ -351,7 +413,8 @@ MoertStatus rt_run_entry(MoertSession *s, int entry);
 
 /* ---- safetensors.c ------------------------------------------------------- */
 
-/* A tensor in a file: read, `data` points into the mapping. */
+/* A tensor in a file: read, `data` points into the mapping; to write, NULL
+ * where it comes in portions. */
 typedef struct RtTensor {
   const char *name, *dtype;
   int rank;
@@ -369,9 +432,13 @@ typedef struct RtTensors {
   int n;
 } RtTensors;
 
+/* The next portion of a tensor without data. */
+typedef MoertStatus RtNext(void *user, const RtTensor *x, const void **out_data,
+                           size_t *out_bytes);
 /* Writes tensors to a new file and syncs it; its size and hash. */
-MoertStatus rt_tensors_write(const RtTensor *x, int n, const char *path,
-                             int64_t *out_bytes, uint64_t *out_hash);
+MoertStatus rt_tensors_write(const RtTensor *x, int n, RtNext *next, void *user,
+                             const char *path, int64_t *out_bytes,
+                             uint64_t *out_hash);
 /* Maps a file for reading; MOERT_BAD_DATA when it is not whole. */
 MoertStatus rt_tensors_open(const char *path, RtTensors *out);
 const RtTensor *rt_tensors_find(const RtTensors *t, const char *name);
@@ -381,12 +448,34 @@ void rt_tensors_close(RtTensors *t);
 MoertStatus rt_map_file(const char *path, const char **out_data,
                         size_t *out_bytes);
 void rt_unmap(const char *data, size_t bytes);
-/* Reads of a mapping that do not keep it in memory: a checkpoint would else be
- * there a second time. */
+/* Lets go of what has been read of a mapping: a checkpoint would else be in
+ * memory a second time. */
+void rt_drop_mapped(const char *data, size_t bytes);
 uint64_t rt_hash_mapped(const char *data, size_t bytes);
-void rt_copy_mapped(void *to, const char *data, size_t bytes);
 /* Writes a new file and syncs it. */
 MoertStatus rt_write_file(const char *path, const void *data, size_t bytes);
+
+/* ---- ckpt_dir.c: directories of checkpoints ------------------------------ */
+
+enum { RT_PATH = 4096 };
+typedef struct RtPath {
+  char text[RT_PATH];
+} RtPath;
+/* "dir/name"; MOERT_INVALID when it is too long. */
+MoertStatus rt_join(const char *dir, const char *name, RtPath *out);
+MoertStatus rt_sync_dir(const char *path);
+/* Makes a directory and those above it. */
+MoertStatus rt_make_dirs(const char *path);
+/* Removes a directory and the files in it, as far as that goes. */
+void rt_remove_dir(const char *path);
+/* A new directory in `dir`, which is made too: it becomes `dir`/`name` when all
+ * of it has been written. */
+MoertStatus rt_set_aside(const char *dir, const char *name, RtPath *out);
+/* Gives it its name, and points `dir`/latest at it. */
+MoertStatus rt_put_in_place(const char *aside, const char *dir,
+                            const char *name);
+/* The directory of one checkpoint: `dir`, or the newest one in it. */
+MoertStatus rt_find_checkpoint(const char *dir, RtPath *out);
 
 /* ==== moerun ============================================================== */
 

@@ -43,8 +43,7 @@ void rt_unmap(const char *data, size_t bytes) {
 
 enum { PIECE = 4 << 20, PAGE = 4096 };
 
-/* Lets go of the pages of a piece that has been read. */
-static void drop(const char *data, size_t bytes) {
+void rt_drop_mapped(const char *data, size_t bytes) {
   uintptr_t lo = (uintptr_t)data / PAGE * PAGE;
   madvise((void *)lo, (uintptr_t)data + bytes - lo, MADV_DONTNEED);
 }
@@ -55,17 +54,9 @@ uint64_t rt_hash_mapped(const char *data, size_t bytes) {
   for (size_t at = 0; at < bytes; at += PIECE) {
     size_t n = bytes - at < PIECE ? bytes - at : PIECE;
     rt_hash_add(&h, data + at, n);
-    drop(data + at, n);
+    rt_drop_mapped(data + at, n);
   }
   return rt_hash_end(&h);
-}
-
-void rt_copy_mapped(void *to, const char *data, size_t bytes) {
-  for (size_t at = 0; at < bytes; at += PIECE) {
-    size_t n = bytes - at < PIECE ? bytes - at : PIECE;
-    memcpy((char *)to + at, data + at, n);
-    drop(data + at, n);
-  }
 }
 
 static MoertStatus write_all(int fd, const void *data, size_t bytes,
@@ -155,7 +146,19 @@ static MoertStatus put(Writer *w, const void *data, size_t bytes) {
   return write_all(w->fd, data, bytes, w->path);
 }
 
-static MoertStatus write_tensors(const RtTensor *x, int n, Writer *w) {
+static MoertStatus put_portions(const RtTensor *x, RtNext *next, void *user,
+                                Writer *w) {
+  const void *data;
+  size_t n;
+  for (size_t left = (size_t)x->bytes; left > 0; left -= n) {
+    RT_TRY(next(user, x, &data, &n));
+    RT_TRY(put(w, data, n));
+  }
+  return MOERT_OK;
+}
+
+static MoertStatus write_tensors(const RtTensor *x, int n, RtNext *next,
+                                 void *user, Writer *w) {
   size_t bytes = 0;
   char *header = header_text(x, n, &bytes);
   if (!header) return rt_fail(MOERT_NO_MEMORY, "out of memory");
@@ -164,16 +167,18 @@ static MoertStatus write_tensors(const RtTensor *x, int n, Writer *w) {
   if (st == MOERT_OK) st = put(w, header, bytes);
   free(header);
   for (int i = 0; st == MOERT_OK && i < n; i++)
-    st = put(w, x[i].data, (size_t)x[i].bytes);
+    st = x[i].data ? put(w, x[i].data, (size_t)x[i].bytes)
+                   : put_portions(&x[i], next, user, w);
   return st;
 }
 
-MoertStatus rt_tensors_write(const RtTensor *x, int n, const char *path,
-                             int64_t *out_bytes, uint64_t *out_hash) {
+MoertStatus rt_tensors_write(const RtTensor *x, int n, RtNext *next, void *user,
+                             const char *path, int64_t *out_bytes,
+                             uint64_t *out_hash) {
   Writer w = {.fd = -1, .path = path};
   rt_hash_start(&w.hash);
   RT_TRY(open_new(path, &w.fd));
-  RT_TRY(sync_and_close(w.fd, write_tensors(x, n, &w), path));
+  RT_TRY(sync_and_close(w.fd, write_tensors(x, n, next, user, &w), path));
   *out_bytes = (int64_t)w.hash.total;
   *out_hash = rt_hash_end(&w.hash);
   return MOERT_OK;

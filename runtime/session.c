@@ -161,7 +161,22 @@ static MoertStatus check_records(const MoertDesc *d, const MoertEntry *e) {
   return rt_fail(MOERT_BAD_DATA, "entry %s: a loop has no end", e->name);
 }
 
+static bool slot_fits(const MoertDesc *d, const MoertSlot *x) {
+  bool ok = x->kind >= 0 && x->kind < 3 && x->dtype >= 0 &&
+            x->dtype < MOERT_DTYPE_COUNT && x->rank >= 0 &&
+            x->rank <= MOERT_MAX_RANK;
+  for (int k = 0; ok && k < x->rank; k++)
+    for (int i = 0; i < MOERT_MAX_MESH; i++)
+      ok &= x->axes[k][i] >= 0 && x->axes[k][i] <= d->n_axes;
+  return ok && x->offset >= 0 &&
+         x->offset + rt_part_bytes(d, x) <= d->slab_bytes[x->kind];
+}
+
 static MoertStatus check_tables(const MoertDesc *d) {
+  for (int i = 0; i < d->n_slots; i++)
+    if (!slot_fits(d, &d->slots[i]))
+      return rt_fail(MOERT_BAD_DATA, "slot '%s' lies outside of its slab",
+                     d->slots[i].path);
   for (int i = 0; i < d->n_entries; i++) {
     const MoertEntry *e = &d->entries[i];
     RT_TRY(check_bindings(d, e, e->ins, e->n_ins));
@@ -497,10 +512,28 @@ static MoertStatus sized_slot(const MoertSession *s, const char *path,
                  (long long)rt_slot_bytes(*out), bytes);
 }
 
+static MoertStatus get_parts(MoertSession *s, const MoertSlot *slot,
+                             char *data) {
+  RtGather g;
+  int64_t n = rt_elements(slot->rank, slot->dims), step;
+  int64_t bytes = rt_dtype[slot->dtype].bytes;
+  MoertStatus st = rt_gather_open(s, true, &g);
+  for (int64_t at = 0; at < n && st == MOERT_OK; at += step) {
+    step = rt_gather_portion(slot, at);
+    st = rt_gather(&g, slot, at);
+    if (st == MOERT_OK)
+      memcpy(data + at * bytes, g.buffer, (size_t)(step * bytes));
+  }
+  rt_gather_close(&g);
+  return st;
+}
+
 MoertStatus moert_get(MoertSession *s, const char *path, void *data,
                       size_t bytes) {
   const MoertSlot *slot;
   RT_TRY(sized_slot(s, path, bytes, &slot));
+  if (rt_part(s->desc, slot, s->comm->rank).is_cut)
+    return get_parts(s, slot, data);
   memcpy(data, rt_slot_data(s, slot), bytes);
   return MOERT_OK;
 }
@@ -509,7 +542,9 @@ MoertStatus moert_put(MoertSession *s, const char *path, const void *data,
                       size_t bytes) {
   const MoertSlot *slot;
   RT_TRY(sized_slot(s, path, bytes, &slot));
-  memcpy(rt_slot_data(s, slot), data, bytes);
+  RtPart p = rt_part(s->desc, slot, s->comm->rank);
+  rt_part_take(slot, &p, data, 0, rt_elements(slot->rank, slot->dims),
+               rt_slot_data(s, slot));
   return MOERT_OK;
 }
 
@@ -521,7 +556,7 @@ static void restore_others(MoertSession *s, const char *entry) {
     bool own = strncmp(slot->path, entry, len) == 0 && slot->path[len] == '/';
     if (slot->kind == MOERT_SLOT_STATE && !own)
       memcpy(rt_slot_data(s, slot), s->state_kept + slot->offset,
-             (size_t)rt_slot_bytes(slot));
+             (size_t)rt_part_bytes(s->desc, slot));
   }
 }
 

@@ -324,15 +324,17 @@ static const MoertEntry entries[] = {
     ENTRY("eval", eval_ins, eval_outs, eval_records, 0, 1000),
     ENTRY("decode", decode_ins, decode_outs, decode_records, 0, 0)};
 
+#define SLOT(p, k, n, at, ...)                                                 \
+  {.path = (p), .kind = MOERT_SLOT_##k, .dtype = MOERT_f32, .rank = (n),       \
+   .dims = {__VA_ARGS__}, .offset = (at)}
 static const MoertSlot slots[] = {
 #if TINY_ROWS == 1
-    {"lm/w", MOERT_SLOT_PARAM, MOERT_f32, 1, {V}, 0},
+    SLOT("lm/w", PARAM, 1, 0, V),
 #else
-    {"lm/w", MOERT_SLOT_PARAM, MOERT_f32, 2, {TINY_ROWS, V / TINY_ROWS}, 0},
+    SLOT("lm/w", PARAM, 2, 0, TINY_ROWS, V / TINY_ROWS),
 #endif
-    {"train/lm/w/m", MOERT_SLOT_OPTIM, MOERT_f32, 1, {V}, 0},
-    {"train/seen", MOERT_SLOT_STATE, MOERT_f32, 1, {B}, 0},
-    {"eval/seen", MOERT_SLOT_STATE, MOERT_f32, 1, {B}, 4 * B}};
+    SLOT("train/lm/w/m", OPTIM, 1, 0, V), SLOT("train/seen", STATE, 1, 0, B),
+    SLOT("eval/seen", STATE, 1, 4 * B, B)};
 static const MoertOption options[] = {{"lr", 0.5}};
 static const MoertStageText texts[] = {{"frontend", "moec-ir 1\n# first\n"},
                                        {"plan", "moec-ir 1\n# last\n"}};
