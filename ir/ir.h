@@ -514,6 +514,14 @@ int64_t node_group(const Node *n);
 int64_t axes_place(const Module *m, Axes a, int64_t rank);
 int64_t axes_member(const Module *m, Axes a, int64_t rank, int64_t place);
 
+/* What a rank has of a dim of `size` that the axes split: indices from `start`,
+ * `count` of them, which may be 0; behind them padding up to `local`. Each axis
+ * cuts the parts that the one before made. */
+typedef struct DimPart {
+  int64_t start, count, local;
+} DimPart;
+DimPart axes_part(const Module *m, Axes a, int64_t size, int64_t rank);
+
 /* A tensor cut into `parts` along `dim`, which is not one of rows: piece i is
  * `rows` runs of `run` elements, the first at i * run, each parts * run after
  * the other. */

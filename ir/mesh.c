@@ -74,6 +74,20 @@ int64_t axes_member(const Module *m, Axes a, int64_t rank, int64_t place) {
   return rank;
 }
 
+DimPart axes_part(const Module *m, Axes a, int64_t size, int64_t rank) {
+  DimPart p = {0, size, size};
+  for (; a; a >>= 4) {
+    int64_t parts = m->mesh.data[axes_at(a, 0)].size;
+    p.local = (p.local + parts - 1) / parts;
+    int64_t before = along(m, axes_at(a, 0), rank) * p.local;
+    p.start += before;
+    p.count -= before;
+    if (p.count < 0) p.count = 0;
+    if (p.count > p.local) p.count = p.local;
+  }
+  return p;
+}
+
 /* ---- what is exchanged --------------------------------------------------- */
 
 Pieces pieces_of(const Type *t, int dim, int64_t parts) {

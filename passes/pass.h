@@ -42,8 +42,8 @@ typedef struct PassOptions {
 
 typedef bool PassFn(Module *m, const PassOptions *o);
 PassFn pass_simplify, pass_hoist, pass_autodiff, pass_precision,
-    pass_shard, pass_recompute, pass_expand, pass_layout, pass_remake,
-    pass_fuse, pass_schedule, pass_plan;
+    pass_shard, pass_partition, pass_recompute, pass_expand, pass_layout,
+    pass_remake, pass_fuse, pass_schedule, pass_plan;
 
 typedef struct PassInfo {
   const char *name;
@@ -469,6 +469,7 @@ typedef struct ShardFactor {
   FactorKind kind;
   char letter; /* for people */
   bool closed; /* takes no more axes */
+  bool even;   /* its parts have to be of one size */
   ShardLevel forward, backward;
   int64_t size;
   Axes axes;
@@ -568,6 +569,67 @@ void shard_move_text(const Shard *s, const ShardMove *m, const char *indent,
 void shard_explain(Shard *s, Buf *out);
 /* Warnings for what moves or repeats much that nobody asked for. */
 void shard_warn(Shard *s);
+
+/* ---- partition.c, partition_check.c, partition_ops.c, partition_rows.c ----
+ *
+ * Before the walk all values get the type of one rank's part. A rule then
+ * appends to p->b.out what its node becomes, the node itself or others, and
+ * names what stands for each old result (ir_replace, which wants the same local
+ * type). The node's operands are those of before: partition_was tells what they
+ * were, ir_now what to read. */
+
+/* What a value was: the whole tensor's type, and where it lives. */
+typedef struct PartValue {
+  Type type;
+  Placement place;
+} PartValue;
+
+typedef struct Partition {
+  Ctx *cx;
+  Module *m;
+  const PassOptions *o;
+  Arena *a;
+  Map values; /* Value -> PartValue: those that were there before */
+  Builder b;  /* where the node at hand stood */
+} Partition;
+
+const PartValue *partition_was(const Partition *p, const Value *v);
+/* One rank's part. */
+Type partition_local(const Partition *p, const Type *t, const Placement *at);
+/* "data,expert", as attributes name axes. */
+Sym partition_axes(const Partition *p, Axes a);
+/* This rank's place in its group: i32[]. */
+Value *partition_rank(Partition *p, Axes a);
+
+/* This rank's part of a dim of `size` that `axes` split. */
+typedef struct PartRange {
+  Value *start;  /* i32[]: its first index in the tensor; NULL: 0 */
+  Value *count;  /* i32[]: how many of its indices are the tensor's, the others
+                    are padding behind those; NULL: all */
+  int64_t local; /* how many there are */
+} PartRange;
+PartRange partition_range(Partition *p, Axes axes, int64_t size);
+/* Whether dim d has padding on some rank. */
+bool partition_pads(const Partition *p, const PartValue *v, int d);
+/* `v`, with `fill` in the padding of those of `dims` (bit d: dim d) that have
+ * one. */
+Value *partition_mask(Partition *p, Value *v, const PartValue *was,
+                      unsigned dims, double fill);
+/* Plain `v`, a part of a tensor of type `t`, taken from one placement to the
+ * other by exchanges. */
+Value *partition_move(Partition *p, Value *v, const Type *t,
+                      const Placement *from, const Placement *to);
+
+/* Reports what is not where its node wants it; false: something is not. */
+bool partition_check(Module *m);
+/* What becomes of any node but a reshard. */
+void partition_op(Partition *p, Node *n);
+/* The same for dispatch, combine and row_dot, a reshard of a ragged value, and
+ * an iota along groups or rows of a ragged one that is split there. */
+void partition_rows(Partition *p, Node *n);
+/* One rank's part of a ragged value: its dim 1 bounds the rows that it has. */
+Type partition_rows_local(const Partition *p, const Type *t,
+                          const Placement *at);
 
 /* ---- recompute.c, for vjp_scan.c ----------------------------------------- */
 

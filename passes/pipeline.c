@@ -187,38 +187,11 @@ static bool run_one(Pipeline *p, Module *m, int i) {
   return ok;
 }
 
-static bool has_exchange(const Region *r) {
-  for (uint32_t i = 0; i < r->nodes.len; i++) {
-    const Node *n = r->nodes.data[i];
-    if (op_info[n->op].lower == LOWER_COMM) return true;
-    if (n->body && has_exchange(n->body)) return true;
-  }
-  return false;
-}
-
-/* What follows works on one device's part of each tensor, and nothing makes
- * parts yet: better no program than one that computes all on each. Where the
- * text has exchanges it speaks of parts already. */
-static bool check_devices(Module *m, int last) {
-  if (last <= pass_find("shard") || mesh_devices(m) == 1) return true;
-  for (uint32_t i = 0; i < m->entries.len; i++)
-    if (has_exchange(m->entries.data[i]->region)) return true;
-  const MeshAxis *axis = &m->mesh.data[0];
-  diag_error(m->cx, axis->span,
-             "this version cannot make a program for %lld devices yet",
-             (long long)mesh_devices(m));
-  diag_note(m->cx, (Span){0},
-            "--dump=shard shows where every tensor would live, "
-            "--explain=shard says why");
-  return false;
-}
-
 bool pass_run(Pipeline *p, Module *m) {
   int first = p->from ? pass_find(p->from) : 0;
   int last = p->stop_after ? pass_find(p->stop_after) : pass_count - 1;
   assert(first >= 0 && last >= 0);
   if (p->from && !has_needs(m, first)) return false;
-  if (!check_devices(m, last)) return false;
   for (int i = first; i <= last; i++) {
     if (!run_one(p, m, i)) return false;
     if (p->after) p->after(p->user, i + 1, pass_info[i].name, m);

@@ -88,7 +88,8 @@ static int next_axis(const Shard *s, const ShardUnit *u, const ShardFactor *f,
   for (int i = 0; i < u->n_factors; i++)
     if (axes_has(u->factors[i].axes, axis)) return -1;
   int64_t parts = axes_parts(s->m, f->axes) * s->m->mesh.data[axis].size;
-  bool fits = f->size % parts == 0 || f->size == theirs->size;
+  bool fits = f->size % parts == 0 ||
+              (!f->even && f->size == theirs->size);
   return fits ? axis : -1;
 }
 

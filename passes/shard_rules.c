@@ -190,8 +190,17 @@ static void shard_map(ShardRule *r) {
   r->u->linear = r->n->op == OP_transpose;
 }
 
+static int64_t common_divisor(int64_t a, int64_t b) {
+  while (b) {
+    int64_t rest = a % b;
+    a = b;
+    b = rest;
+  }
+  return a;
+}
+
 /* Runs of dims with the same product on both sides; the major dim of each side
- * of a run is cut with that of the other. */
+ * of a run is cut with that of the other, where both can be cut evenly. */
 static void shard_reshape(ShardRule *r) {
   const Type *x = in_type(r, 0), *y = out_type(r);
   int i = 0, j = 0;
@@ -203,7 +212,8 @@ static void shard_reshape(ShardRule *r) {
     while (j + 1 < y->rank && y->dims[j].size == 1)
       j++;
     int64_t a = x->dims[i].size, b = y->dims[j].size;
-    int f = kept(r, j, a < b ? a : b, LEVEL_SAME);
+    int f = kept(r, j, common_divisor(a, b), LEVEL_SAME);
+    r->u->factors[f].even = a != b;
     in(r, 0)->factor[i++] = (int8_t)f;
     out(r, 0)->factor[j++] = (int8_t)f;
     while (a != b) {

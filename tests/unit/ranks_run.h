@@ -1,0 +1,39 @@
+/* ranks_run.h: a placed program by one rank against its partition by virtual
+ * ranks. */
+#ifndef MOEC_RANKS_RUN_H
+#define MOEC_RANKS_RUN_H
+
+#include "../../ir/ir.h"
+
+/* An entry before `partition`, which computes whole tensors, and after. */
+typedef struct RanksRun {
+  Ctx *cx;
+  Entry *whole, *part;
+  EvalMode mode;
+  Arena *a;
+  uint64_t seed; /* of inputs drawn */
+  int64_t below; /* integers drawn are in [0, below) */
+  Tensor **ins;  /* of `whole`, as whole->ins */
+  Tensor **outs; /* its results, set by ranks_run */
+  double worst;  /* largest difference of a result, as ranks_run has it */
+} RanksRun;
+
+/* What a rank has of `t` where it is placed so; padding is NaN, of integers the
+ * largest. */
+Tensor *ranks_part(const Module *m, const Tensor *t, const Placement *p,
+                   int64_t rank, Arena *a);
+/* Operands for r->whole: a slot has what `slots` has under its path, or floats
+ * around 0; options are their defaults, step `step`. */
+typedef struct RanksSlot {
+  Sym path;
+  Tensor *t;
+} RanksSlot;
+typedef VEC(RanksSlot) RanksSlots;
+void ranks_draw(RanksRun *r, const RanksSlots *slots, int64_t step);
+/* Runs both. NULL: every result r->whole makes, each rank of r->part has its
+ * part of, within tol in norm, and 0 where it is 0. Else what is wrong. */
+const char *ranks_run(RanksRun *r, double tol);
+/* Slots as the last run of r->whole left them. */
+void ranks_keep(const RanksRun *r, RanksSlots *slots);
+
+#endif
