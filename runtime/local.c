@@ -216,9 +216,9 @@ static int local_fail(MoertComm *c, const char *text) {
   char whole[TEXT];
   snprintf(whole, sizeof whole, "rank %d has failed: %s", c->rank, text);
   if (note_failure(s, c->rank, "%s", whole)) return 1;
-  const char *colon = strstr(s->text, "failed: ");
-  return !colon || strcmp(colon + strlen("failed: "),
-                          strstr(whole, "failed: ") + strlen("failed: "));
+  /* What only repeats another's failure says nothing new. */
+  const char *other = strstr(s->text, "failed: ");
+  return !other || !strstr(text, other + strlen("failed: "));
 }
 
 /* A process that is no more and has not said good-bye; -1: none. */

@@ -13,6 +13,34 @@ static void type_text(int dtype, int rank, const int64_t *dims, char *out,
   if (used < bytes) snprintf(out + used, bytes - used, "]");
 }
 
+/* "f32[32 @dev, 512]", and how many elements of it a rank has. */
+static int64_t slot_text(const MoertDesc *d, const MoertSlot *s, char *out,
+                         size_t bytes) {
+  int64_t elements = 1;
+  size_t used =
+      (size_t)snprintf(out, bytes, "%s[", run_dtype_name[s->dtype]);
+  for (int k = 0; k < s->rank && used < bytes; k++) {
+    int64_t part = s->dims[k];
+    used += (size_t)snprintf(out + used, bytes - used, "%s%" PRId64,
+                             k ? ", " : "", part);
+    for (int i = 0; i < MOERT_MAX_MESH && s->axes[k][i] && used < bytes; i++) {
+      const MoertAxis *a = &d->mesh[s->axes[k][i] - 1];
+      used += (size_t)snprintf(out + used, bytes - used, " @%s", a->name);
+      part = (part + a->size - 1) / a->size;
+    }
+    elements *= part;
+  }
+  if (used < bytes) snprintf(out + used, bytes - used, "]");
+  return elements;
+}
+
+static bool has_ranks(const MoertDesc *d) {
+  int64_t n = 1;
+  for (int i = 0; i < d->n_axes; i++)
+    n *= d->mesh[i].size;
+  return n > 1;
+}
+
 static void print_model(const RunArgs *a, const MoertDesc *d) {
   printf("model      %s\ncompiler   %s, options: %s\nsource     %s\nneeds     ",
          a->model, d->compiler, d->flags[0] ? d->flags : "none",
@@ -22,7 +50,9 @@ static void print_model(const RunArgs *a, const MoertDesc *d) {
   if (d->n_axes) printf("\nmesh      ");
   for (int i = 0; i < d->n_axes; i++)
     printf(" %s=%" PRId64, d->mesh[i].name, d->mesh[i].size);
-  printf("\nmemory     parameters %s, optimiser state %s, recurrent state %s\n",
+  printf("\nmemory     %sparameters %s, optimiser state %s, recurrent state "
+         "%s\n",
+         has_ranks(d) ? "of each rank: " : "",
          run_bytes_text(d->slab_bytes[MOERT_SLOT_PARAM]),
          run_bytes_text(d->slab_bytes[MOERT_SLOT_OPTIM]),
          run_bytes_text(d->slab_bytes[MOERT_SLOT_STATE]));
@@ -67,27 +97,40 @@ static void print_entry(const MoertEntry *e) {
       print_binding("probe", &e->outs[i], "");
 }
 
+static void print_slot(const MoertDesc *d, const MoertSlot *s, int64_t *total,
+                       int64_t *total_part) {
+  char type[256];
+  int64_t elements = 1, part = slot_text(d, s, type, sizeof type);
+  for (int k = 0; k < s->rank; k++)
+    elements *= s->dims[k];
+  printf("    %-40s %-24s %14s", s->path, type,
+         run_bytes_text(elements * run_dtype_bytes[s->dtype]));
+  if (has_ranks(d))
+    printf(" %14s", run_bytes_text(part * run_dtype_bytes[s->dtype]));
+  printf("\n");
+  *total += elements;
+  *total_part += part;
+}
+
 static void print_slots(const MoertDesc *d) {
   static const char *const titles[] = {[MOERT_SLOT_PARAM] = "parameters",
                                        [MOERT_SLOT_OPTIM] = "optimiser state",
                                        [MOERT_SLOT_STATE] = "recurrent state"};
+  bool ranks = has_ranks(d);
   for (int kind = 0; kind < 3; kind++) {
-    int64_t total = 0;
+    int64_t total = 0, part = 0;
     int n = 0;
     for (int i = 0; i < d->n_slots; i++) {
-      const MoertSlot *s = &d->slots[i];
-      if (s->kind != kind) continue;
-      if (n++ == 0) printf("\n%s\n", titles[kind]);
-      char type[160];
-      int64_t elements = 1;
-      for (int k = 0; k < s->rank; k++)
-        elements *= s->dims[k];
-      type_text(s->dtype, s->rank, s->dims, type, sizeof type);
-      printf("    %-40s %-24s %14s\n", s->path, type,
-             run_bytes_text(elements * run_dtype_bytes[s->dtype]));
-      total += elements;
+      if (d->slots[i].kind != kind) continue;
+      if (n++ == 0 && ranks)
+        printf("\n%-69s %14s %14s\n", titles[kind], "in all", "of each rank");
+      else if (n == 1)
+        printf("\n%s\n", titles[kind]);
+      print_slot(d, &d->slots[i], &total, &part);
     }
-    if (n) printf("    %-40s %39s\n", "all, elements", run_count_text(total));
+    if (n) printf("    %-40s %39s", "all, elements", run_count_text(total));
+    if (n && ranks) printf(" %14s", run_count_text(part));
+    if (n) printf("\n");
   }
 }
 

@@ -19,6 +19,14 @@ void run_speak_as(MoertComm *comm, int rank) {
   speaking_as = rank;
 }
 
+/* "rank 2: ...": what all ranks say alike names the one it is about. */
+static bool names_rank(const char *text) {
+  int end = 0;
+  for (const char *p = text; (p = strstr(p, "rank ")); p++)
+    if (sscanf(p, "rank %*d:%n", &end) == 0 && end > 0) return true;
+  return false;
+}
+
 int run_error(const char *fmt, ...) {
   char text[2048];
   va_list ap;
@@ -26,7 +34,7 @@ int run_error(const char *fmt, ...) {
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
   if (speaking_to && !moert_comm_fail(speaking_to, text)) return EXIT_USER;
-  if (speaking_as)
+  if (speaking_as && !names_rank(text))
     fprintf(stderr, "moerun: rank %d: %s\n", speaking_as, text);
   else
     fprintf(stderr, "moerun: %s\n", text);
