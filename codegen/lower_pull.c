@@ -265,6 +265,7 @@ KVal *lw_compute(Lower *l, const Value *v, const Ix *at) {
   case LOWER_LAUNCH:
   case LOWER_LOOP:
   case LOWER_COMM:
+  case LOWER_WAIT:
   case LOWER_EXPAND:
   case LOWER_NONE: break;
   }

@@ -379,6 +379,7 @@ static LLVMValueRef ll_bitcast(const Emit *e, LLVMValueRef const *a) {
 #define LL_LAUNCH(name)
 #define LL_LOOP(name)
 #define LL_COMM(name)
+#define LL_WAIT(name)
 #define LL_EXPAND(name)
 #define LL_NONE(name)
 static LlFn *const ll_ops[OP_COUNT] = {

@@ -4,8 +4,8 @@
  * built here as LLVM constants, next to the kernels that its records point to.
  * Nodes become records one by one: a contraction that a gemm can do is a GEMM,
  * a reshape is nothing or a COPY, a scan is LOOP, its body's records, END, an
- * exchange between ranks is START and WAIT, and everything else is a LAUNCH of
- * the kernel that cg_lower makes. Kernels with equal text are emitted once;
+ * exchange between ranks is START, and WAIT where its `wait` stands or at once,
+ * and everything else is a LAUNCH of the kernel that cg_lower makes. Kernels with equal text are emitted once;
  * those that differ in the keys of their random draws alone share their
  * code. */
 #include "codegen.h"
@@ -35,6 +35,7 @@ typedef struct Table {
   unsigned needs; /* KN_..., of all of them */
   /* of the entry at hand */
   ConstVec records;
+  Map started; /* exchange -> number of its record + 1 */
   int64_t flops;
 } Table;
 
@@ -387,19 +388,24 @@ static LLVMValueRef c_collective(Table *t, Node *n) {
   return place(t, C_STRUCT(t, MoertCollective, f));
 }
 
-/* One's place in a group needs no waiting; all else is begun, then waited
- * for. */
+/* Ends an exchange, for people by its own name. */
+static void wait_for(Table *t, Node *n) {
+  Record r = record_of(t, MOERT_WAIT, n);
+  add_args(t, &r, n, 0);
+  r.count = (int64_t)(intptr_t)map_get(&t->started, n) - 1;
+  add_record(t, &r);
+}
+
+/* One's place in a group needs no waiting; all else is begun, and waited for at
+ * once where no `wait` stands. */
 static void exchange(Table *t, Node *n) {
   Record r = record_of(t, MOERT_START, n);
   add_args(t, &r, n, n->ins.len);
   r.collective = c_collective(t, n);
   if (n->op != OP_rank) r.n_outs = 0; /* not written yet */
   add_record(t, &r);
-  if (n->op == OP_rank) return;
-  Record wait = record_of(t, MOERT_WAIT, n);
-  add_args(t, &wait, n, 0);
-  wait.count = t->records.len - 1;
-  add_record(t, &wait);
+  map_put(t->a, &t->started, n, (void *)(intptr_t)t->records.len);
+  if (n->op != OP_rank && !ir_wait_of(n)) wait_for(t, n);
 }
 
 /* ---- the rest ------------------------------------------------------------ */
@@ -441,6 +447,8 @@ static void region(Table *t, const Region *r) {
       reshape(t, n);
     else if (op_info[n->op].lower == LOWER_COMM)
       exchange(t, n);
+    else if (n->op == OP_wait)
+      wait_for(t, ir_waited(n));
     else
       launch(t, n);
   }
@@ -476,6 +484,7 @@ static bool entry_trains(const Entry *e) {
 
 static LLVMValueRef c_entry(Table *t, Entry *e) {
   t->records = (ConstVec){0};
+  t->started = (Map){0};
   t->flops = 0;
   ir_number(e);
   region(t, e->region);
@@ -642,7 +651,7 @@ static void kernels_of(Kernels *ks, const Region *r) {
     bool swapped;
     if (n->op == OP_scan) kernels_of(ks, n->body);
     if (n->op == OP_scan || n->op == OP_reshape ||
-        op_info[n->op].lower == LOWER_COMM ||
+        op_info[n->op].lower == LOWER_COMM || n->op == OP_wait ||
         (n->op == OP_contract && cg_gemm(n, ks->isa, &g, &swapped)))
       continue;
     Kernel *k = cg_lower(ks->m->cx, n, ks->isa);

@@ -60,6 +60,7 @@ typedef enum LowerKind {
   LOWER_LAUNCH,   /* its own kernel */
   LOWER_LOOP,     /* loop records around the body's records */
   LOWER_COMM,     /* an exchange between ranks, done by the runtime */
+  LOWER_WAIT,     /* the end of one */
   LOWER_EXPAND,   /* replaced by the expand pass */
   LOWER_NONE      /* gone before codegen */
 } LowerKind;
@@ -533,6 +534,10 @@ Pieces pieces_of(const Type *t, int dim, int64_t parts);
 typedef enum CombineOp { COMBINE_SUM, COMBINE_MAX, COMBINE_MIN } CombineOp;
 bool combine_find(const char *name, CombineOp *out);
 
+/* What a `wait` waits for; of an exchange its `wait`, NULL where it has none. */
+Node *ir_waited(const Node *wait);
+Node *ir_wait_of(const Node *exchange);
+
 /* Bytes that the rank at `place` of its group receives from others in a COMM
  * node; of rows, whose number is not known here, the most that can come. */
 int64_t ir_comm_bytes(const Node *n, int64_t place);
@@ -627,6 +632,7 @@ bool infer_all_to_all(Infer *I);
 bool infer_permute(Infer *I);
 bool infer_rows_send(Infer *I);
 bool infer_rows_return(Infer *I);
+bool infer_wait(Infer *I);
 
 /* ---- verify.c: every invariant, one place ------------------------------- */
 

@@ -112,6 +112,19 @@ bool combine_find(const char *name, CombineOp *out) {
   return false;
 }
 
+Node *ir_waited(const Node *wait) {
+  return wait->ins.data[0]->def;
+}
+
+Node *ir_wait_of(const Node *exchange) {
+  const Region *r = exchange->region;
+  for (uint32_t i = 0; i < r->nodes.len; i++)
+    if (r->nodes.data[i]->op == OP_wait &&
+        ir_waited(r->nodes.data[i]) == exchange)
+      return r->nodes.data[i];
+  return NULL;
+}
+
 /* All pieces of n elements but one's own, then the sums that others made. */
 static int64_t all_reduce_bytes(const Value *v, int64_t p, int64_t place) {
   int64_t n = type_elements(&v->type);

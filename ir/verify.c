@@ -14,6 +14,7 @@ typedef struct Verify {
   Entry *e;
   bool expanded;
   Map defined; /* values of e seen so far */
+  Map waits;   /* exchanges of e -> their waits */
   Map sources; /* ragged ones -> what tells whose their rows are */
   TypeVec types; /* of the node at hand, as inferred */
   const Node *loops[MAX_LOOPS + 1]; /* scans around, from the outermost */
@@ -304,9 +305,45 @@ static bool check_use(Verify *V, const Region *r, const Value *v, Span s,
          fail(V, s, "%s: uses %%%s before its definition", by, name);
 }
 
+/* ---- exchanges ---------------------------------------------------------- */
+
+/* A wait takes all results of one exchange, in order. */
+static bool check_wait(Verify *V, const Node *n) {
+  const Node *x = n->ins.len ? n->ins.data[0]->def : NULL;
+  if (!x || op_info[x->op].lower != LOWER_COMM || x->op == OP_rank)
+    return fail(V, n->span, "wait: operand 0 is no result of an exchange");
+  bool all = x->outs.len == n->ins.len;
+  for (uint32_t i = 0; all && i < n->ins.len; i++)
+    all = n->ins.data[i] == x->outs.data[i];
+  return all || fail(V, n->span, "wait: operands are not all results of one "
+                     "exchange in their order");
+}
+
+/* Notes the exchanges of a region that are waited for. */
+static bool check_waits(Verify *V, const Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    if (n->op != OP_wait) continue;
+    if (!check_wait(V, n)) return false;
+    if (map_get(&V->waits, ir_waited(n)))
+      return fail(V, n->span, "wait: the exchange is waited for twice");
+    map_put(&V->cx->scratch, &V->waits, ir_waited(n), (void *)n);
+  }
+  return true;
+}
+
+/* Nothing reads what is still on its way: `by` may be the wait itself. */
+static bool check_here(Verify *V, const Value *v, const Node *by, Span s) {
+  const Node *wait = v->def ? map_get(&V->waits, v->def) : NULL;
+  return !wait || wait == by ||
+         fail(V, s, "%s: reads a result of %s that is waited for elsewhere",
+              by ? op_name(by) : "result", op_info[v->def->op].name);
+}
+
 static bool check_operands(Verify *V, const Node *n) {
   for (uint32_t i = 0; i < n->ins.len; i++)
-    if (!check_use(V, n->region, n->ins.data[i], n->span, op_name(n)))
+    if (!check_use(V, n->region, n->ins.data[i], n->span, op_name(n)) ||
+        !check_here(V, n->ins.data[i], n, n->span))
       return false;
   return true;
 }
@@ -521,11 +558,12 @@ static bool check_region(Verify *V, Region *r, Span s) {
             V, s, "parameter", &r->params.data[i]->type,
             &r->params.data[i]->placement))
       return false;
-  bool ok = true;
+  bool ok = check_waits(V, r);
   for (uint32_t i = 0; i < r->nodes.len; i++)
     if (!check_node(V, r, r->nodes.data[i])) ok = false;
   for (uint32_t i = 0; ok && i < r->results.len; i++)
-    ok = check_use(V, r, r->results.data[i], s, "result");
+    ok = check_use(V, r, r->results.data[i], s, "result") &&
+         check_here(V, r->results.data[i], NULL, s);
   return ok;
 }
 
@@ -533,7 +571,7 @@ static bool check_entry(Verify *V) {
   Region *r = V->e->region;
   if (V->e->module != V->m || r->entry != V->e || r->owner)
     return fail(V, V->e->span, "the entry's region names another owner");
-  V->defined = V->sources = (Map){0};
+  V->defined = V->sources = V->waits = (Map){0};
   return check_region(V, r, V->e->span) && check_bindings(V);
 }
 

@@ -157,6 +157,7 @@ static void widen_region(Ctx *cx, const PassOptions *o, Region *r) {
 #define RULE_LAUNCH(name)
 #define RULE_LOOP(name)
 #define RULE_COMM(name)
+#define RULE_WAIT(name)
 #define RULE_NONE(name)
 #define RULE_EXPAND(name) [OP_##name] = {#name, expand_##name},
 static const struct {

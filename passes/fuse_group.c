@@ -79,6 +79,7 @@ bool fuse_is_launchable(const Node *n) {
   case LOWER_LAUNCH:
   case LOWER_LOOP:
   case LOWER_COMM:
+  case LOWER_WAIT:
   case LOWER_EXPAND:
   case LOWER_NONE: return false;
   }

@@ -3,7 +3,8 @@
  * Time runs through an entry and its scan bodies in text order; a scan spans
  * the positions of its body. What an operand of a scan holds is needed until
  * the scan's end, since every turn reads it again, unless it is a carry's
- * initial value, which is read once, at its start. */
+ * initial value, which is read once, at its start. What an exchange reads is
+ * needed until the wait for it. */
 #include "pass.h"
 
 typedef struct NodeTime {
@@ -37,6 +38,11 @@ static void walk(Life *l, const Region *r) {
     NodeTime *t = NEW(l->arena, NodeTime);
     map_put(l->arena, &l->times, n, t);
     t->start = l->end++;
+    if (n->op == OP_wait) {
+      const Node *x = ir_waited(n);
+      for (uint32_t a = 0; a < x->ins.len; a++)
+        used_until(l, x->ins.data[a], t->start);
+    }
     if (n->op == OP_scan) {
       for (uint32_t p = 0; p < n->body->params.len; p++)
         used_until(l, n->body->params.data[p], t->start);

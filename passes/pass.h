@@ -646,6 +646,15 @@ void cost_report(Module *m, Entry *e, Buf *out);
 /* A number of bytes in the largest unit that it fills, "1.5 MiB". */
 void bytes_text(int64_t bytes, char out[16]);
 
+/* ---- overlap.c: work behind exchanges, for schedule.c --------------------- */
+
+/* Gives every exchange of the region a wait right behind it, which its readers
+ * read; takes those out again that still stand there. */
+void overlap_begin(Ctx *cx, Region *r);
+void overlap_end(Arena *a, Region *r);
+/* Nodes in another order, which looks `reach` nodes ahead in `from`. */
+NodeVec overlap_order(Arena *a, const NodeVec *from, uint32_t reach);
+
 /* ---- life.c: how long values are needed -------------------------------- */
 
 /* Positions count from 1; entry parameters are there from 0 on. */

@@ -60,6 +60,7 @@ static bool is_launched(const Node *n) {
   case LOWER_LAUNCH:
   case LOWER_CONTRACT:
   case LOWER_COMM:
+  case LOWER_WAIT:
   case LOWER_LOOP: return true;
   case LOWER_SCALAR:
   case LOWER_ACCESS:

@@ -134,6 +134,14 @@ static bool is_view(const Plan *p, const Node *n) {
          !home_of(p, n->outs.data[0]);
 }
 
+/* The value whose bytes `v` is, NULL where it has its own: a wait gives what
+ * its exchange has written. */
+static Value *view_of(const Plan *p, const Value *v) {
+  if (!v->def) return NULL;
+  if (v->def->op == OP_wait) return v->def->ins.data[v->index];
+  return is_view(p, v->def) ? v->def->ins.data[0] : NULL;
+}
+
 /* ---- who reads what ----------------------------------------------------- */
 
 static bool in_vec(const ValueVec *v, const Value *x) {
@@ -142,7 +150,9 @@ static bool in_vec(const ValueVec *v, const Value *x) {
   return false;
 }
 
+/* Until a wait its exchange reads. */
 static bool reads_any(const Node *n, const ValueVec *set) {
+  if (n->op == OP_wait) n = ir_waited(n);
   for (uint32_t i = 0; i < n->ins.len; i++)
     if (in_vec(set, n->ins.data[i])) return true;
   return false;
@@ -154,8 +164,10 @@ static ValueVec views_of(Plan *p, const Region *r, Value *old) {
   vec_push(p->a, &set, old);
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *n = r->nodes.data[i];
-    if (is_view(p, n) && in_vec(&set, n->ins.data[0]))
-      vec_push(p->a, &set, n->outs.data[0]);
+    for (uint32_t j = 0; j < n->outs.len; j++) {
+      const Value *from = view_of(p, n->outs.data[j]);
+      if (from && in_vec(&set, from)) vec_push(p->a, &set, n->outs.data[j]);
+    }
   }
   return set;
 }
@@ -245,7 +257,9 @@ static bool may_replace(Plan *p, const Region *r, Value *old, const Value *v) {
   bool after = false;
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *later = r->nodes.data[i];
-    if (after && !is_view(p, later) && reads_any(later, &views)) return false;
+    bool own = later->op == OP_wait && ir_waited(later) == n;
+    if (after && !own && !is_view(p, later) && reads_any(later, &views))
+      return false;
     after = after || later == n;
   }
   for (uint32_t i = 0; i < views.len; i++)
@@ -280,8 +294,8 @@ static uint32_t node_position(const Region *r, const Node *n) {
 
 /* Whose bytes `v` is. */
 static Value *viewed(const Plan *p, Value *v) {
-  while (v->def && is_view(p, v->def))
-    v = v->def->ins.data[0];
+  for (Value *from; (from = view_of(p, v)); v = from)
+    ;
   return v;
 }
 
@@ -297,7 +311,8 @@ static Value *owned(Plan *p, Region *r, Value *v) {
 
 /* Whether the node that makes `v` can be told where to write it. */
 static bool can_send(const Plan *p, const Value *v) {
-  return v->def && v->def->op != OP_scan && !home_of(p, v);
+  return v->def && v->def->op != OP_scan && v->def->op != OP_wait &&
+         !home_of(p, v);
 }
 
 /* Makes result number i of region `r` be at `h` at its end. `old`: what was
@@ -309,11 +324,9 @@ static void send_result(Plan *p, Region *r, uint32_t i, Home h, Value *old) {
   v = r->results.data[i] = owned(p, r, v);
   /* What it is a view of is better sent: a reshape with a home is a copy. */
   Value *best = NULL;
-  for (Value *from = v;; from = from->def->ins.data[0]) {
+  for (Value *from = v; from; from = view_of(p, from))
     if (can_send(p, from) && (!old || may_replace(p, r, old, from)))
       best = from;
-    if (!from->def || !is_view(p, from->def)) break;
-  }
   if (best) {
     set_home(p, best, h);
     return;
@@ -520,11 +533,25 @@ static void extend(Plan *p, const Value *v, int start) {
   if (last > b->end) b->end = last;
 }
 
-/* A buffer of an operand that ends its life at node `n`, to write result j to:
- * NULL where there is none. */
+/* Whether a node between an exchange and its wait reads from a buffer. */
+static bool read_meanwhile(const Plan *p, const Region *r, const Node *n,
+                           const Node *wait, const Buffer *b) {
+  uint32_t i = node_position(r, n) + 1;
+  for (const Node *at; (at = r->nodes.data[i]) != wait; i++)
+    for (uint32_t k = 0; k < at->ins.len; k++)
+      if (home_of(p, at->ins.data[k]) &&
+          home_of(p, at->ins.data[k])->buffer == b)
+        return true;
+  return false;
+}
+
+/* A buffer of an operand that ends its life at node `n`, with its wait where it
+ * is an exchange, to write result j to: NULL where there is none. */
 static Home *dying_operand(Plan *p, const Region *r, const Node *n,
                            uint32_t j) {
-  int now = life_start(&p->life, n);
+  bool comm = op_info[n->op].lower == LOWER_COMM;
+  const Node *wait = comm ? ir_wait_of(n) : NULL;
+  int now = life_start(&p->life, wait ? wait : n);
   for (uint32_t i = 0; i < n->ins.len; i++) {
     Home *h = home_of(p, n->ins.data[i]);
     if (h->buffer->pinned || h->buffer->region != r || h->buffer->end != now)
@@ -537,6 +564,7 @@ static Home *dying_operand(Plan *p, const Region *r, const Node *n,
       Home *other = home_of(p, n->outs.data[k]);
       taken = taken || (other && other->buffer == h->buffer);
     }
+    if (wait) all = all && !read_meanwhile(p, r, n, wait, h->buffer);
     if (all && !taken) return h;
   }
   return NULL;
@@ -548,7 +576,7 @@ static void place_outs(Plan *p, Region *r, Node *n) {
     if (home_of(p, v)) continue;
     Home *over = dying_operand(p, r, n, j);
     Home h = over ? *over : (Home){0};
-    if (is_view(p, n)) h = *home_of(p, n->ins.data[0]);
+    if (view_of(p, v)) h = *home_of(p, view_of(p, v));
     if (!h.buffer) h.buffer = new_buffer(p, r, type_bytes(&v->type));
     set_home(p, v, h);
   }

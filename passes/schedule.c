@@ -1,4 +1,5 @@
-/* schedule.c: orders the nodes of each region for a small peak of the arena.
+/* schedule.c: orders the nodes of each region for a small peak of the arena,
+ * and puts work behind exchanges between ranks.
  *
  * Values are pure, so any order with definitions before uses is right. Three
  * orders are tried beside the one that is there, and the smallest predicted
@@ -7,9 +8,14 @@
  *          wait until something needs them
  *   eager  in text order, but a node that frees more than it takes goes first
  *   both   eager on top of late
+ * Where there are exchanges, the order so found is changed by overlap.c, which
+ * begins them early and waits for them late; it looks as far ahead as makes the
+ * peak grow by no more than a small part.
+ *
  * The prediction counts bytes alive after each node, as plan will place them:
  * slots, inputs and what is written straight into slots and reports are not in
- * the arena, and a reshape takes nothing.
+ * the arena, a reshape takes nothing, what an exchange reads is kept until the
+ * wait for it, and a sum over ranks may take the place of its operand.
  *
  *   %a = const ...                        %x = fused %p
  *   %x = fused %p            becomes      %a = const ...
@@ -44,8 +50,8 @@ static bool is_slot_result(const Region *r, const Value *v) {
 }
 
 /* The distinct roots that a node reads; returns how many. */
-static uint32_t roots_read(const Sched *s, const Node *n, uint32_t *out) {
-  uint32_t len = 0;
+static uint32_t add_roots(const Sched *s, const Node *n, uint32_t *out,
+                          uint32_t len) {
   for (uint32_t i = 0; i < n->ins.len; i++) {
     uint32_t root = s->root[n->ins.data[i]->id], k = 0;
     while (k < len && out[k] != root)
@@ -55,13 +61,18 @@ static uint32_t roots_read(const Sched *s, const Node *n, uint32_t *out) {
   return len;
 }
 
+static uint32_t roots_read(const Sched *s, const Node *n, uint32_t *out) {
+  uint32_t len = add_roots(s, n, out, 0);
+  return n->op == OP_wait ? add_roots(s, ir_waited(n), out, len) : len;
+}
+
 enum { MAX_OPERANDS = 4096 };
 
 static void count_uses(Sched *s) {
   uint32_t roots[MAX_OPERANDS];
   for (uint32_t i = 0; i < s->r->nodes.len; i++) {
     const Node *n = s->r->nodes.data[i];
-    assert(n->ins.len <= MAX_OPERANDS);
+    assert(n->ins.len <= MAX_OPERANDS / 2);
     uint32_t len = roots_read(s, n, roots);
     for (uint32_t k = 0; k < len; k++)
       s->uses[roots[k]]++;
@@ -70,12 +81,35 @@ static void count_uses(Sched *s) {
     s->uses[s->root[s->r->results.data[i]->id]]++;
 }
 
+/* The value that result j of `n` shares its bytes with: itself for none. Of a
+ * sum over ranks its operand, which nothing else reads. */
+static const Value *shares(const Node *n, uint32_t j, const uint32_t *readers) {
+  const Value *v = n->outs.data[j];
+  if (n->op == OP_wait) return n->ins.data[j];
+  if (n->op == OP_reshape) return n->ins.data[0];
+  if (n->op != OP_all_reduce) return v;
+  const Value *in = n->ins.data[j];
+  bool own = in->def && in->def->op != OP_reshape && in->def->op != OP_wait;
+  return own && readers[in->id] == 1 ? in : v;
+}
+
+static uint32_t *count_readers(Arena *a, const Region *r, uint32_t n_values) {
+  uint32_t *readers = NEW_ARRAY(a, uint32_t, n_values);
+  for (uint32_t i = 0; i < r->nodes.len; i++)
+    for (uint32_t k = 0; k < r->nodes.data[i]->ins.len; k++)
+      readers[r->nodes.data[i]->ins.data[k]->id]++;
+  for (uint32_t i = 0; i < r->results.len; i++)
+    readers[r->results.data[i]->id]++;
+  return readers;
+}
+
 static Sched sched_new(Arena *a, Region *r, uint32_t n_values) {
   Sched s = {.a = a, .r = r, .n_values = n_values};
   s.inside = NEW_ARRAY(a, int64_t, r->nodes.len + 1);
   s.bytes = NEW_ARRAY(a, int64_t, n_values);
   s.root = NEW_ARRAY(a, uint32_t, n_values);
   s.uses = NEW_ARRAY(a, uint32_t, n_values);
+  uint32_t *readers = count_readers(a, r, n_values);
   for (uint32_t i = 0; i < n_values; i++)
     s.root[i] = i;
   for (uint32_t i = 0; i < r->nodes.len; i++) {
@@ -83,9 +117,9 @@ static Sched sched_new(Arena *a, Region *r, uint32_t n_values) {
     map_put(a, &s.node_of, n, (void *)(uintptr_t)(i + 1));
     if (n->op == OP_scan) s.inside[i] = peak_of_region(a, n->body, n_values);
     for (uint32_t j = 0; j < n->outs.len; j++) {
-      const Value *v = n->outs.data[j];
-      if (n->op == OP_reshape)
-        s.root[v->id] = s.root[n->ins.data[0]->id];
+      const Value *v = n->outs.data[j], *from = shares(n, j, readers);
+      if (from != v)
+        s.root[v->id] = s.root[from->id];
       else if (!is_slot_result(r, v))
         s.bytes[v->id] = type_bytes(&v->type);
     }
@@ -220,6 +254,38 @@ static NodeVec eager_order(Sched *s, const NodeVec *from) {
   return out;
 }
 
+/* ---- exchanges ----------------------------------------------------------- */
+
+/* How many nodes overlap.c may look ahead: the first that keeps the peak below
+ * what it is without, and this part of it. */
+static const uint32_t reaches[] = {1024, 256, 64, 16, 4, 0};
+static const double more_peak = 0.05;
+
+static void put_behind_exchanges(Sched *s, int64_t peak) {
+  double most = (double)peak * (1 + more_peak);
+  for (size_t i = 0; i < COUNT_OF(reaches); i++) {
+    NodeVec order = overlap_order(s->a, &s->r->nodes, reaches[i]);
+    if ((double)peak_of(s, &order) > most) continue;
+    memcpy(s->r->nodes.data, order.data, order.len * sizeof *order.data);
+    return;
+  }
+}
+
+/* ---- the pass ----------------------------------------------------------- */
+
+static void begin_waits(Ctx *cx, Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++)
+    if (r->nodes.data[i]->op == OP_scan)
+      begin_waits(cx, r->nodes.data[i]->body);
+  overlap_begin(cx, r);
+}
+
+static bool has_wait(const Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++)
+    if (r->nodes.data[i]->op == OP_wait) return true;
+  return false;
+}
+
 static void schedule_region(Arena *a, Region *r, uint32_t n_values) {
   for (uint32_t i = 0; i < r->nodes.len; i++)
     if (r->nodes.data[i]->op == OP_scan)
@@ -240,12 +306,16 @@ static void schedule_region(Arena *a, Region *r, uint32_t n_values) {
   }
   if (choice)
     memcpy(r->nodes.data, choice->data, choice->len * sizeof *choice->data);
+  if (!has_wait(r)) return;
+  put_behind_exchanges(&s, best);
+  overlap_end(a, r);
 }
 
 bool pass_schedule(Module *m, const PassOptions *o) {
   (void)o;
   for (uint32_t i = 0; i < m->entries.len; i++) {
     Entry *e = m->entries.data[i];
+    begin_waits(m->cx, e->region);
     schedule_region(&m->cx->scratch, e->region, ir_number(e));
   }
   return true;

@@ -264,6 +264,11 @@ static const Case cases[] = {
      "%x = permute %b {axes=\"dev\", to=[0]} : f32[2]",
      "%r %s %t %u %v %w %x", "1 2 3 4 | 5 6",
      "0 | 1 2 | 1 2 3 4 | 5 6 | 5 6 | 1 2 3 4 | 5 6", 0},
+    {"a wait of one rank", "f32[2, 2] f32[2]",
+     "%p, %q = all_reduce %a, %b {axes=\"dev\", op=\"sum\"}"
+     " : f32[2, 2], f32[2]\n"
+     "%x, %y = wait %p, %q : f32[2, 2], f32[2]",
+     "%x %y", "1 2 3 4 | 5 6", "1 2 3 4 | 5 6", 0},
     {"rows of one rank", "f32[2, 1] i32[2, 1] i32[1, 2]",
      "%o, %s, %r = route %b {experts=2} : i32[3], i32[2, 1], i32[2]\n"
      "%d = rows_gather %a, %r, %o {choices=1} : f32[2, r<=2, 1]\n"

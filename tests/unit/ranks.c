@@ -57,6 +57,13 @@ static const Case cases[] = {
     {"all_reduce of several", "dev=2", "f32[2] i32[]",
      "%x, %y = all_reduce %a, %b {axes=\"dev\", op=\"sum\"} : f32[2], i32[]",
      "%x %y", "1 2 3 | 10 20 30", "11 22 33 | 11 22 33", NULL},
+    {"waits in another order", "dev=2", "f32[2] f32[]",
+     "%p, %q = all_reduce %a, %b {axes=\"dev\", op=\"sum\"} : f32[2], f32[]\n"
+     "%g = all_gather %a {axes=\"dev\", dim=0} : f32[4]\n"
+     "%h = wait %g : f32[4]\n%n = neg %a : f32[2]\n"
+     "%x, %y = wait %p, %q : f32[2], f32[]",
+     "%x %y %h %n", "1 2 3 | 10 20 30",
+     "11 22 33 1 2 10 20 -1 -2 | 11 22 33 1 2 10 20 -10 -20", NULL},
     {"all_reduce rounds once", "dev=3", "f32[]",
      "%x = all_reduce %a {axes=\"dev\", op=\"sum\"} : f32[]", "%x",
      "16777216 | 1 | 1", "16777218 | 16777218 | 16777218", NULL},

@@ -70,6 +70,26 @@ static const Case cases[] = {
      "  %w = sub %z, %x : f32[1000]\n"
      "  %v = all_reduce %w {axes=\"dev\", op=\"sum\"} : f32[1000]\n"
      "  return probe \"v\" = %v\n}\n", 0, 0},
+    {"behind work", "dev=3",
+     "(%x: f32[300, 40] = input \"x\", %h: f32[40] = input \"x\") {\n"
+     "  %a = mul %x, %x : f32[300, 40]\n"
+     "  %p = all_reduce %a {axes=\"dev\", op=\"sum\"} : f32[300, 40]\n"
+     "  %n = neg %p : f32[300, 40]\n"
+     "  %b = mul %a, %x : f32[300, 40]\n"
+     "  %q, %r = all_reduce %b, %h {axes=\"dev\", op=\"sum\"}"
+     " : f32[300, 40], f32[40]\n"
+     "  %e, %ys = scan %h, %x {carries=1, scanned=1, length=300,"
+     " reverse=false} (%t: i32[], %hp: f32[40], %xt: f32[40]) {\n"
+     "    %g = all_reduce %xt {axes=\"dev\", op=\"max\"} : f32[40]\n"
+     "    %s = reduce_max %hp {map=\"a->\"} : f32[]\n"
+     "    %k = broadcast %s {map=\"->a\"} : f32[40]\n"
+     "    %m = min %k, %g : f32[40]\n"
+     "    yield %m, %hp\n"
+     "  } : f32[40], f32[300, 40]\n"
+     "  %c = add %q, %n : f32[300, 40]\n"
+     "  %d = sub %c, %ys : f32[300, 40]\n"
+     "  return probe \"d\" = %d, probe \"e\" = %e, probe \"r\" = %r,"
+     " probe \"b\" = %b\n}\n", 0, 0},
     {"experts on other ranks", "dev=4",
      "(%x: f32[30, 6] = input \"x\", %ids: i32[30, 2] = input \"x\","
      " %w: f32[2, 6, 5] = input \"x\", %v: f32[2, 5, 6] = input \"x\") {\n"
