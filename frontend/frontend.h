@@ -20,6 +20,11 @@ typedef struct FeOptions {
  * reported. */
 Module *fe_compile(Ctx *cx, const FeOptions *o);
 
+/* Names of the mesh axes that the model declares, those of one device too.
+ * False: diagnostics were reported. */
+typedef VEC(Sym) SymVec;
+bool fe_axes(Ctx *cx, const FeOptions *o, SymVec *out);
+
 /* The canonical text of the model's own file, imports not followed. False:
  * diagnostics were reported. */
 bool fe_print_ast(Ctx *cx, const FeOptions *o, Buf *out);

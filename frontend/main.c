@@ -6,6 +6,7 @@
  * writes nothing. */
 #include "frontend.h"
 #include "options.h"
+#include "plan_only.h"
 
 #include "../codegen/codegen.h"
 #include "../passes/pass.h"
@@ -42,6 +43,7 @@ typedef struct Job {
   Dtype precision;
   LayerDtype *layers; /* o.layers */
   int64_t reshard_limit; /* bytes; 0 for the default */
+  PlanOnly plan;         /* o.plan_only */
   const char *emit; /* the kind of text that is the result; NULL for none */
   const char *output;
   VEC(Stage) stages;
@@ -170,6 +172,25 @@ static bool check_input(const Job *j) {
   return true;
 }
 
+/* --plan-only makes a report and nothing else. */
+static bool check_plan(Job *j) {
+  const Options *o = &j->o;
+  Sym why;
+  if (!o->plan_only) {
+    if (o->topology || o->grow || o->json)
+      return usage("%s is for --plan-only", o->topology ? "--topology"
+                                            : o->grow   ? "--grow"
+                                                        : "--json");
+    return true;
+  }
+  if (is_ir(j)) return usage("--plan-only is for models, not for IR text");
+  if (o->output || o->emit || o->report || o->explain || o->dump ||
+      o->stop_after)
+    return usage("--plan-only makes nothing else: no -o, --emit, --report, "
+                 "--explain, --dump or --stop-after");
+  return plan_only_read(&j->cx, o, &j->plan, &why) || usage("%s", why);
+}
+
 /* What comes out, and where to. */
 static bool decide_result(Job *j) {
   const Options *o = &j->o;
@@ -212,8 +233,10 @@ static bool decide_stages(Job *j) {
 }
 
 static bool decide(Job *j) {
-  return check_input(j) && read_precision(j) && read_limit(j) &&
-         decide_result(j) && decide_stages(j);
+  if (!check_input(j) || !read_precision(j) || !read_limit(j) ||
+      !check_plan(j))
+    return false;
+  return j->o.plan_only || (decide_result(j) && decide_stages(j));
 }
 
 /* ---- the stages --------------------------------------------------------- */
@@ -271,6 +294,19 @@ static bool load(Job *j) {
   return true;
 }
 
+static PassOptions pass_options(Job *j) {
+  const Options *o = &j->o;
+  return (PassOptions){
+      .opt_level = o->level && strcmp(o->level, "0") == 0 ? 0 : 2,
+      .precision = j->precision,
+      .layers = j->layers,
+      .n_layers = o->layers.len,
+      .reshard_limit = j->reshard_limit,
+      .reshard_errors = o->reshard_errors,
+      .explain = o->explain ? &j->explained : NULL,
+      .explain_all = o->explain && strcmp(o->explain, "shard-all") == 0};
+}
+
 static bool run_passes(Job *j) {
   if (j->last < j->first) {
     if (j->first <= pass_count) return true;
@@ -281,16 +317,7 @@ static bool run_passes(Job *j) {
     return false;
   }
   Pipeline p = {
-      .options = {.opt_level =
-                      j->o.level && strcmp(j->o.level, "0") == 0 ? 0 : 2,
-                  .precision = j->precision,
-                  .layers = j->layers,
-                  .n_layers = j->o.layers.len,
-                  .reshard_limit = j->reshard_limit,
-                  .reshard_errors = j->o.reshard_errors,
-                  .explain = j->o.explain ? &j->explained : NULL,
-                  .explain_all =
-                      j->o.explain && strcmp(j->o.explain, "shard-all") == 0},
+      .options = pass_options(j),
       .from = is_ir(j) ? pass_info[j->first - 1].name : NULL,
       .stop_after = pass_info[j->last - 1].name,
       .time_passes = j->o.time_passes,
@@ -402,6 +429,11 @@ static void write_explained(Job *j) {
 
 static bool compile(Job *j) {
   if (emits(j, "ast")) return write_emit(j);
+  if (j->o.plan_only) {
+    FeOptions fe = fe_options(j);
+    PassOptions passes = pass_options(j);
+    return plan_only_run(&j->cx, &j->plan, &fe, &passes, &j->out);
+  }
   if (!load(j)) return false;
   if (list_has(j->o.report, "cost")) {
     Entry *e = ir_main_entry(j->m);

@@ -9,6 +9,7 @@ typedef enum OptionKind {
   O_HEADING, /* a line of --help */
   O_FLAG,    /* bool field */
   O_TEXT,    /* one argument; the last one given counts */
+  O_MAYBE,   /* the same, but behind "=" or not at all */
   O_LIST     /* one argument each time; all count */
 } OptionKind;
 
@@ -41,6 +42,18 @@ static const OptionRow rows[] = {
     {O_TEXT, "--explain", "WHAT", "shard|shard-all", FIELD(explain), 0,
      "where every tensor lives on the mesh and why, what moves and what it "
      "costs; shard-all tells of values without a name, too"},
+
+    {O_HEADING, NULL, NULL, NULL, 0, 0, "Planning ahead"},
+    {O_MAYBE, "--plan-only", "DEVICES", NULL, FIELD(plan_only), 0,
+     "compile nothing: memory, exchanges and time of a step on each device of "
+     "--mesh; with numbers, as =16,64 or =16..2048, how that scales as the "
+     "first axis of --mesh grows"},
+    {O_TEXT, "--topology", "NAME", NULL, FIELD(topology), 0,
+     "what a device and its links can do: one of models/topologies (default "
+     "cpu), or a file like them"},
+    {O_TEXT, "--grow", "CONSTS", NULL, FIELD(grow), 0,
+     "consts, each with a -D, that grow as the number of devices does: B,N"},
+    {O_FLAG, "--json", NULL, NULL, FIELD(json), 0, "the plan as JSON"},
 
     {O_HEADING, NULL, NULL, NULL, 0, 0, "The model"},
     {O_LIST, "-D", "NAME=VALUE", NULL, FIELD(defines), 1,
@@ -217,6 +230,7 @@ static bool set(Ctx *cx, Options *o, const OptionRow *row, const char *value) {
   case O_LIST:
     vec_push(&cx->perm, (TextVec *)field, value);
     return check_pair(row, value);
+  case O_MAYBE: *(const char **)field = value ? value : ""; return true;
   case O_TEXT:
     *(const char **)field = value;
     return !row->words || check_words(cx, row, value);
@@ -244,7 +258,8 @@ bool options_parse(Ctx *cx, int argc, char **argv, Options *out) {
       fprintf(stderr, "moec: %s takes no argument\n", row->name);
       return false;
     }
-    if (row->arg && !value && !(value = argv[++i])) {
+    bool needed = row->kind != O_MAYBE;
+    if (row->arg && needed && !value && !(value = argv[++i])) {
       fprintf(stderr, "moec: %s needs an argument: %s\n", row->name, row->arg);
       return false;
     }
@@ -288,12 +303,13 @@ void options_help(FILE *to) {
     int column = fprintf(to, "  %s", row->name);
     if (row->arg)
       column +=
-          fprintf(to, "%s%s",
+          fprintf(to, "%s%s%s", row->kind == O_MAYBE ? "[" : "",
                   is_long(row) && row->kind != O_LIST ? "="
                   : strcmp(row->name, "-O") == 0      ? ""
                                                       : " ",
                   row->words && strcmp(row->words, STAGES) != 0 ? row->words
                                                                 : row->arg);
+    if (row->kind == O_MAYBE) column += fprintf(to, "]");
     if (column >= HELP_INDENT) fputc('\n', to), column = 0;
     wrap(to, row->doc, column);
   }

@@ -11,10 +11,12 @@ typedef VEC(const char *) TextVec;
 typedef struct Options {
   const char *input;
   const char *output, *emit, *report, *explain, *reshard_limit;
+  const char *plan_only; /* "" without an argument */
+  const char *topology, *grow;
   TextVec defines, includes, mesh, layers;
   const char *mcpu, *level, *precision;
   const char *dump, *dump_dir, *from, *stop_after;
-  bool reshard_errors, time_passes, loc, ops, version, help;
+  bool json, reshard_errors, time_passes, loc, ops, version, help;
 } Options;
 
 /* Reads the command line; lists live in cx->perm. False: a message for stderr

@@ -269,7 +269,8 @@ static bool open_model(Ctx *cx, const FeOptions *o, uint32_t *file) {
   return false;
 }
 
-Module *fe_compile(Ctx *cx, const FeOptions *o) {
+/* The model with all that it imports, parsed. NULL: diagnostics were reported. */
+static Sema *load_model(Ctx *cx, const FeOptions *o) {
   Sema *S = NEW(&cx->perm, Sema);
   char real[PATH_MAX];
   uint32_t file, before = cx->errors;
@@ -283,7 +284,13 @@ Module *fe_compile(Ctx *cx, const FeOptions *o) {
     map_put(&cx->perm, &S->files, sym(cx, real), S);
   load(S, file);
   fe_flush(S);
-  if (cx->errors != before) return NULL;
+  return cx->errors == before ? S : NULL;
+}
+
+Module *fe_compile(Ctx *cx, const FeOptions *o) {
+  uint32_t before = cx->errors;
+  Sema *S = load_model(cx, o);
+  if (!S) return NULL;
   S->m = ir_module_new(cx);
   compile(S);
   if (cx->errors != before) return NULL;
@@ -292,6 +299,13 @@ Module *fe_compile(Ctx *cx, const FeOptions *o) {
     internal_error("the frontend made a module that does not verify");
   }
   return S->m;
+}
+
+bool fe_axes(Ctx *cx, const FeOptions *o, SymVec *out) {
+  Sema *S = load_model(cx, o);
+  for (uint32_t i = 0; S && i < S->axes.len; i++)
+    vec_push(&cx->perm, out, S->axes.data[i]->name.text);
+  return S != NULL;
 }
 
 bool fe_print_ast(Ctx *cx, const FeOptions *o, Buf *out) {

@@ -588,16 +588,19 @@ static int64_t bytes_read_in(const Value *v, const Region *r) {
   return bytes;
 }
 
+int64_t ir_bytes_read(const Node *n, uint32_t operand) {
+  const Value *v = n->ins.data[operand];
+  int64_t all = type_bytes(&v->type);
+  int64_t read = n->op == OP_fused
+                     ? bytes_read_in(n->body->params.data[operand], n->body)
+                     : bytes_read(v, n);
+  return read < all ? read : all;
+}
+
 int64_t ir_bytes(const Node *n) {
   int64_t bytes = 0;
-  for (uint32_t i = 0; i < n->ins.len; i++) {
-    const Value *v = n->ins.data[i];
-    int64_t all = type_bytes(&v->type);
-    int64_t read = n->op == OP_fused
-                       ? bytes_read_in(n->body->params.data[i], n->body)
-                       : bytes_read(v, n);
-    bytes += read < all ? read : all;
-  }
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    bytes += ir_bytes_read(n, i);
   for (uint32_t i = 0; i < n->outs.len; i++)
     bytes += type_bytes(&n->outs.data[i]->type);
   return bytes;

@@ -348,6 +348,7 @@ int64_t ir_macs(const Node *n);
 /* Bytes that one execution of a node moves at least: each operand read once, or
  * only the rows and slices taken of it, and each result written once. */
 int64_t ir_bytes(const Node *n);
+int64_t ir_bytes_read(const Node *n, uint32_t operand); /* one operand's part */
 
 /* The value that says which rows of a ragged value belong to whom: `ids`
  * before expand, `offsets` after. It is an operand of a dispatch or rows_gather

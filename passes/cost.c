@@ -187,17 +187,23 @@ static void add_total(Layer *total, const Layer *l) {
   total->moved += l->moved;
 }
 
+static void sum_layers(const Cost *c, Layer *all, Layer *core) {
+  for (uint32_t i = 0; i < c->layers.len; i++) {
+    const Layer *l = &c->layers.data[i];
+    add_total(all, l);
+    if (!has_component(l->path, "embed") && !has_component(l->path, "softmax"))
+      add_total(core, l);
+  }
+}
+
 static void add_table(Cost *c, Buf *out) {
   Layer all = {.path = "all layers"};
   Layer core = {.path = "without embedding and softmax"};
   int width = (int)strlen(core.path);
-  for (uint32_t i = 0; i < c->layers.len; i++) {
-    const Layer *l = &c->layers.data[i];
-    if ((int)strlen(l->path) > width) width = (int)strlen(l->path);
-    add_total(&all, l);
-    if (!has_component(l->path, "embed") && !has_component(l->path, "softmax"))
-      add_total(&core, l);
-  }
+  for (uint32_t i = 0; i < c->layers.len; i++)
+    if ((int)strlen(c->layers.data[i].path) > width)
+      width = (int)strlen(c->layers.data[i].path);
+  sum_layers(c, &all, &core);
   buf_fmt(out, "%-*s  %14s  %12s  %11s  %11s\n", width, "layer", "parameters",
           "operations", "their bytes", "moved");
   for (uint32_t i = 0; i < c->layers.len; i++)
@@ -208,10 +214,23 @@ static void add_table(Cost *c, Buf *out) {
           (long long)c->biases);
 }
 
-void cost_report(Module *m, Entry *e, Buf *out) {
+static Cost cost_of(Module *m, const Entry *e) {
   Cost c = {.cx = m->cx, .tokens = count_tokens(e)};
   count_params(&c, m, e);
   count_products(&c, e->region, 1);
+  return c;
+}
+
+CostTotals cost_totals(Module *m, Entry *e) {
+  Cost c = cost_of(m, e);
+  Layer all = {0}, core = {0};
+  sum_layers(&c, &all, &core);
+  return (CostTotals){all.params,  all.macs, core.params,
+                      core.macs,   c.biases, c.tokens};
+}
+
+void cost_report(Module *m, Entry *e, Buf *out) {
+  Cost c = cost_of(m, e);
   buf_fmt(out,
           "cost of %s: forward, %lld tokens a step; operations are "
           "multiply-adds a token;\nmoved are the bytes that products read and "

@@ -639,6 +639,13 @@ Map recompute_generated(Arena *a, const Region *r);
 
 /* ---- cost.c: what a model costs ---------------------------------------- */
 
+/* Of the forward part of an entry before autodiff: parameters in products and
+ * tables, multiply-adds a step; `core` without embedding and softmax. */
+typedef struct CostTotals {
+  int64_t params, macs, core_params, core_macs, biases, tokens;
+} CostTotals;
+CostTotals cost_totals(Module *m, Entry *e);
+
 /* The table of parameters, operations and bytes by layer, for the forward part
  * of `e`, before autodiff. Operations are multiply-adds a token; what has no
  * part in a product or a gather, biases for one, is on a line of its own. */
