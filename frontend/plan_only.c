@@ -227,8 +227,13 @@ static bool suggest_axis(Ctx *cx, Asked a, const AxisVec *mesh, Sym axis,
     const char *text = mesh_with(cx, mesh, axis, size);
     a.fe.mesh = &text;
     a.fe.n_mesh = 1;
-    if (!plan_one(&a, &p) || (double)p.memory > 0.99 * (double)before)
+    if (!plan_one(&a, &p)) {
+      diag_note(cx, (Span){0}, "the model has sizes that --mesh %s does not "
+                               "divide",
+                text);
       return false;
+    }
+    if ((double)p.memory > 0.99 * (double)before) return false;
     before = p.memory;
     if ((double)p.memory > memory) continue;
     note_fit(cx, sym_fmt(cx, "--mesh %s", text), &p);
@@ -318,7 +323,12 @@ static bool point_of(Ctx *cx, const PlanOnly *p, Asked a, int i,
   a.fe.defines = defines.data;
   a.fe.n_defines = defines.len;
   if (i) a.passes.reshard_limit = INT64_MAX; /* warned already */
-  return plan_one(&a, out);
+  if (plan_one(&a, out)) return true;
+  diag_error(cx, (Span){0}, "there is no plan for %lld devices%s",
+             (long long)n,
+             p->o->grow || !i ? ""
+                              : "; with --grow=CONSTS the batch can grow, too");
+  return false;
 }
 
 static bool plan_list(Ctx *cx, const PlanOnly *p, const Asked *a,

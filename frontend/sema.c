@@ -269,7 +269,8 @@ static bool open_model(Ctx *cx, const FeOptions *o, uint32_t *file) {
   return false;
 }
 
-/* The model with all that it imports, parsed. NULL: diagnostics were reported. */
+/* The model with all that it imports, parsed. NULL: diagnostics were
+ * reported. */
 static Sema *load_model(Ctx *cx, const FeOptions *o) {
   Sema *S = NEW(&cx->perm, Sema);
   char real[PATH_MAX];

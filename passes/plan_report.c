@@ -32,22 +32,22 @@ static void add_bytes(Buf *out, double bytes, int width) {
 
 static void add_memory_row(Buf *out, const char *what, int64_t bytes) {
   if (!bytes) return;
-  buf_fmt(out, "  %-34s", what);
+  buf_fmt(out, "  %-38s", what);
   add_bytes(out, (double)bytes, 12);
   buf_add(out, "\n");
 }
 
 static void add_memory(const PlanPoint *p, const Topology *t, Buf *out) {
-  buf_fmt(out, "\n  %-34s%12s\n", "memory", "a device");
+  buf_fmt(out, "\n  %-38s%12s\n", "memory", "a device");
   add_memory_row(out, "parameters", p->params);
   add_memory_row(out, "optimiser", p->optim);
-  add_memory_row(out, "gradients, at the peak", p->gradients);
+  add_memory_row(out, "gradients, when most is alive", p->gradients);
   add_memory_row(out, "activations and all else of a step", p->activations);
   add_memory_row(out, "the largest result of an exchange", p->exchange);
   add_memory_row(out, "states", p->states);
   add_memory_row(out, "inputs and reports", p->ends);
   add_memory_row(out, "together", p->memory);
-  buf_fmt(out, "  %-34s", "of");
+  buf_fmt(out, "  %-38s", "of");
   add_bytes(out, t->memory, 12);
   buf_fmt(out, "   %.0f %%\n", 100 * (double)p->memory / t->memory);
 }
@@ -70,23 +70,23 @@ static void add_traffic(const PlanPoint *p, Buf *out) {
 }
 
 static void add_computing(const PlanPoint *p, Buf *out) {
-  buf_fmt(out, "\n  %-34s%12s%12s\n", "computing", "a step", "ms");
+  buf_fmt(out, "\n  %-38s%12s%12s\n", "computing", "a step", "ms");
   for (int d = 0; d < DTYPE_COUNT; d++)
     if (p->flops[d] > 0)
-      buf_fmt(out, "  GFLOP of products in %-13s%12.3f\n", dtype_info[d].name,
+      buf_fmt(out, "  GFLOP of products in %-17s%12.4g\n", dtype_info[d].name,
               p->flops[d] / 1e9);
-  buf_fmt(out, "  %-34s%12.3f\n", "10^9 elementwise operations",
+  buf_fmt(out, "  %-38s%12.4g\n", "10^9 elementwise operations",
           p->ops / 1e9);
-  buf_fmt(out, "  %-34s%12.3f\n", "GB read and written", p->bytes / 1e9);
-  buf_fmt(out, "  %-34s%12s%12.3f\n", "launches bound by products", "",
+  buf_fmt(out, "  %-38s%12.4g\n", "GB read and written", p->bytes / 1e9);
+  buf_fmt(out, "  %-38s%12s%12.3f\n", "launches bound by products", "",
           p->seconds[BOUND_PRODUCTS] * 1e3);
-  buf_fmt(out, "  %-34s%12s%12.3f\n", "launches bound by elementwise work",
+  buf_fmt(out, "  %-38s%12s%12.3f\n", "launches bound by elementwise work",
           "", p->seconds[BOUND_ELEMENTWISE] * 1e3);
-  buf_fmt(out, "  %-34s%12s%12.3f\n", "launches bound by memory", "",
+  buf_fmt(out, "  %-38s%12s%12.3f\n", "launches bound by memory", "",
           p->seconds[BOUND_MEMORY] * 1e3);
-  buf_fmt(out, "  %-34s%12lld%12.3f\n", "what each launch takes besides",
+  buf_fmt(out, "  %-38s%12lld%12.3f\n", "what each launch takes besides",
           (long long)p->launches, p->launching * 1e3);
-  buf_fmt(out, "  %-34s%12s%12.3f\n", "together", "",
+  buf_fmt(out, "  %-38s%12s%12.3f\n", "together", "",
           plan_computing(p) * 1e3);
 }
 
@@ -100,28 +100,27 @@ static void add_layers(const PlanPoint *p, Buf *out) {
   PlanLayer sorted[MAX_PLAN_LAYERS];
   memcpy(sorted, p->layers, sizeof sorted);
   qsort(sorted, (size_t)p->n_layers, sizeof *sorted, by_seconds);
-  buf_fmt(out, "\n  %-34s%12s%12s%12s\n", "computing, by layer", "GFLOP", "GB",
+  buf_fmt(out, "\n  %-38s%12s%12s%12s\n", "computing, by layer", "GFLOP", "GB",
           "ms");
   double rest = 0;
   for (int i = 0; i < p->n_layers; i++) {
     const PlanLayer *l = &sorted[i];
     if (i >= MOST_LAYERS) rest += l->seconds;
     if (i < MOST_LAYERS)
-      buf_fmt(out, "  %-34s%12.3f%12.3f%12.3f\n", l->name, l->flops / 1e9,
+      buf_fmt(out, "  %-38s%12.4g%12.4g%12.3f\n", l->name, l->flops / 1e9,
               l->bytes / 1e9, l->seconds * 1e3);
   }
   if (p->n_layers > MOST_LAYERS)
-    buf_fmt(out, "  %d more%26s%36.3f\n", p->n_layers - MOST_LAYERS, "",
-            rest * 1e3);
+    buf_fmt(out, "  %-38s%36.3f\n", "the others", rest * 1e3);
 }
 
 static void add_step(const PlanPoint *p, Buf *out) {
   double tokens = (double)p->tokens;
-  buf_fmt(out, "\n  %-34s%12s%12s\n", "a step", "ms", "tokens/s");
-  buf_fmt(out, "  %-34s%12.3f%12.0f\n", "if exchanges overlap with nothing",
+  buf_fmt(out, "\n  %-38s%12s%12s\n", "a step", "ms", "tokens/s");
+  buf_fmt(out, "  %-38s%12.3f%12.0f\n", "if exchanges overlap with nothing",
           exposed(p) * 1e3, tokens / exposed(p));
   if (p->exchanging > 0)
-    buf_fmt(out, "  %-34s%12.3f%12.0f\n", "if all are hidden where they can",
+    buf_fmt(out, "  %-38s%12.3f%12.0f\n", "if all are hidden where they can",
             hidden(p) * 1e3, tokens / hidden(p));
 }
 

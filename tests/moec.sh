@@ -49,7 +49,8 @@ echo 'fn f( { return 1 }' >"$d/bad.dsl"
 
 check 'help' 0 '' --help
 for option in -o -D -I -O --mcpu --precision --layer --mesh --dump --dump-dir \
-  --stop-after --from --time-passes --report --emit --loc --ops --version; do
+  --stop-after --from --time-passes --report --emit --loc --ops --version \
+  --plan-only --topology --grow --json; do
   expect "help tells $option" grep -q -e "^  $option" "$d/out"
 done
 # Stages but the last, codegen.
@@ -88,6 +89,16 @@ check 'a layer in f64' 2 'PATH=f32 or PATH=bf16' --precision=bf16 \
   --layer a=f64 "$d/good.ir"
 check 'a layer that is not there' 1 "in layer 'a'" --precision=bf16 \
   --layer a=f32 "$d/good.ir" -o "$d/out.so"
+check 'a topology for nothing' 2 '--topology is for --plan-only' \
+  --topology=cpu "$d/none.dsl"
+check 'a plan of IR text' 2 'for models, not for IR text' --plan-only \
+  "$d/good.ir"
+check 'a plan and a library' 2 'makes nothing else' --plan-only "$d/none.dsl" \
+  -o "$d/out.so"
+check 'sizes of no mesh' 2 'needs --mesh' --plan-only=2,4 "$d/none.dsl"
+check 'growth without sizes' 2 'needs sizes' --plan-only --grow=B "$d/none.dsl"
+check 'growth of nothing' 2 'says what it is at first' --plan-only=2,4 \
+  --mesh dev=2 --grow=B "$d/none.dsl"
 check 'missing file' 1 "cannot read '$d/none.ir': No such file" "$d/none.ir"
 check 'missing model' 1 'none.dsl' "$d/none.dsl"
 check 'bad text' 1 'bad.ir:5' "$d/bad.ir" --dump=all --dump-dir="$d/dumps" \
