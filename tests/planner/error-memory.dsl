@@ -11,6 +11,7 @@ entry score(x: i32[8 @dev, 4] from tokens) {
 #     1 | # Round numbers.
 #       | ^
 # note: parameters and optimiser 36.0 KiB, gradients 0 B, activations and all else of a step 16.0 KiB
+# note: the model has sizes that --mesh dev=16 does not divide
 # note: --mesh model=4 needs 19.1 KiB a device
 # <<<
 # >>> exit 1
