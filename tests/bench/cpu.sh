@@ -3,6 +3,7 @@
 #
 #   tests/bench/cpu.sh [--only CASE,...] [--peers torch,jax|none] [--quick]
 #                      [--threads N] [--rounds N] [--python PATH] [--report]
+#                      [--dry]
 #
 # Cases: moe-8 moe-32 moe-256 (lm_moe.dsl with so many experts), 4lstm, wide;
 # all at V=10000, D=512, H=1024 (wide: 4096), K=4, T=32, B=64, in f32 and bf16.
@@ -13,7 +14,8 @@
 #
 # One line of JSON a result goes to standard output, tables to standard error.
 # Samples stay in build/bench/: --report tells them again without measuring, and
-# a run of one case leaves those of the others.
+# a run of one case leaves those of the others. --dry takes tiny models, one
+# step and no peers, to see that the script works.
 #
 # The limit of a step (runtime/moerun_profile.c) is the larger of
 #   products  all FLOPs of the step table, forward and backward, each dtype at
@@ -33,7 +35,7 @@ BUILD=${BUILD:-build}
 work=$BUILD/bench
 all_cases='moe-8 moe-32 moe-256 4lstm wide'
 cases=$all_cases peers='torch jax' rounds=3 steps=6 peer_steps=3
-threads=$(nproc) python=$BUILD/peers/venv/bin/python measure=yes
+threads=$(nproc) python=$BUILD/peers/venv/bin/python measure=yes sizes=
 
 usage() {
   echo "cpu.sh: $1" >&2
@@ -50,6 +52,8 @@ while [ $# -gt 0 ]; do
   --python) python=$2 && shift ;;
   --quick) rounds=1 steps=3 peer_steps=2 ;;
   --report) measure= ;;
+  --dry) peers=none rounds=1 steps=1 work=$BUILD/bench-dry
+    sizes='-D V=32 -D D=16 -D T=4 -D B=4' ;;
   --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit ;;
   *) usage "unknown argument '$1'; --help tells more" ;;
   esac
@@ -186,7 +190,7 @@ run_case() {
   local p precision round
   for precision in f32 bf16; do
     # shellcheck disable=SC2046
-    "$BUILD/moec" $(model_of "$1") --precision=$precision \
+    "$BUILD/moec" $(model_of "$1") $sizes --precision=$precision \
       -o "$work/$1-$precision.so"
   done
   : >"$work/$1.samples"

@@ -2,11 +2,13 @@
 # How the cost of a token grows with the number of experts, and how it falls with
 # threads, as tables for tests/bench/RESULTS.md.
 #
-#   tests/bench/sweep.sh [experts] [threads] [--steps N]
+#   tests/bench/sweep.sh [experts] [threads] [--steps N] [--dry]
 #
 #   experts  lm_moe.dsl at H=64 with 4 to 4096 experts: what a token computes is
 #            nearly the same, what a step moves grows with the parameters
 #   threads  lm_moe.dsl with 32 experts by 1 to all threads, f32 and bf16
+#
+# --dry takes tiny models, few of them and one step, to see that it works.
 #
 # The limit is that of tests/bench/cpu.sh. `bound by` is the larger part of it,
 # products or memory, where a step reaches half of it; else the source line that
@@ -14,11 +16,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 BUILD=${BUILD:-build} work=${BUILD:-build}/bench
-steps=5 sweeps=
+steps=5 sweeps= most_experts=4096 most_threads=$(nproc) sizes=
 while [ $# -gt 0 ]; do
   case $1 in
   experts | threads) sweeps+=" $1" ;;
   --steps) steps=${2:?--steps needs a number} && shift ;;
+  --dry) steps=1 work=$BUILD/bench-dry most_experts=4 most_threads=1
+    sizes='-D V=32 -D D=16 -D T=4 -D B=4' ;;
   --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit ;;
   *) echo "sweep.sh: unknown argument '$1'; --help tells more" >&2 && exit 2 ;;
   esac
@@ -60,10 +64,11 @@ sweep_experts() {
   local n precision
   echo "| experts | precision | $columns"
   echo '|---|---|---|---|---|---|---|'
-  for ((n = 4; n <= 4096; n *= 4)); do
+  for ((n = 4; n <= most_experts; n *= 4)); do
     for precision in f32 bf16; do
-      "$BUILD/moec" models/lm_moe.dsl -D H=64 -D N=$n --precision=$precision \
-        -o "$work/sweep.so"
+      # shellcheck disable=SC2086
+      "$BUILD/moec" models/lm_moe.dsl -D H=64 -D N=$n $sizes \
+        --precision=$precision -o "$work/sweep.so"
       row "$n | $precision" "$(nproc)" "$work/sweep.so"
     done
   done
@@ -74,9 +79,10 @@ sweep_threads() {
   echo "| threads | precision | $columns"
   echo '|---|---|---|---|---|---|---|'
   for precision in f32 bf16; do
-    "$BUILD/moec" models/lm_moe.dsl -D V=10000 --precision=$precision \
+    # shellcheck disable=SC2086
+    "$BUILD/moec" models/lm_moe.dsl -D V=10000 $sizes --precision=$precision \
       -o "$work/sweep.so"
-    for ((threads = 1; threads <= $(nproc); threads++)); do
+    for ((threads = 1; threads <= most_threads; threads++)); do
       row "$threads | $precision" "$threads" "$work/sweep.so"
     done
   done

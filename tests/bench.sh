@@ -1,0 +1,34 @@
+#!/bin/bash
+# The scripts of tests/bench that need no Python and no data, at tiny sizes:
+# that they run and print a row for each case. What they measure is not looked at.
+set -u
+d=$(mktemp -d)
+trap 'rm -rf "$d"' EXIT
+status=0
+
+# check NAME ROWS PATTERN ARGUMENTS...: so many lines have the pattern.
+check() {
+  local name=$1 want=$2 pattern=$3 n
+  shift 3
+  if ! bash tests/bench/"$@" >"$d/out" 2>"$d/err"; then
+    echo "not ok $name: it fails"
+    tail -5 "$d/err" >&2
+    status=1
+    return
+  fi
+  n=$(cat "$d/out" "$d/err" | grep -cE "^\| ($pattern) \|.*[0-9]")
+  if [ "$n" = "$want" ]; then
+    echo "ok $name"
+  else
+    echo "not ok $name: $n rows, not $want"
+    status=1
+  fi
+}
+
+check 'speed, without peers' 2 'moe-8 \| (f32|bf16)' cpu.sh --dry --only moe-8
+check 'speed, told again' 2 'moe-8 \| (f32|bf16)' cpu.sh --dry --only moe-8 \
+  --report
+check 'cost against experts' 2 '4 \| (f32|bf16)' sweep.sh experts --dry
+check 'cost against threads' 2 '1 \| (f32|bf16)' sweep.sh threads --dry
+check 'plans against steps' 6 '[a-z0-9-]+ \| (f32|bf16)' plan.sh --dry
+exit $status
