@@ -1,6 +1,6 @@
 #!/bin/bash
 # The scripts of tests/bench that need no Python and no data, at tiny sizes:
-# that they run and print a row for each case. What they measure is not looked at.
+# that they run and print a row for each case. The numbers do not matter.
 set -u
 d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
