@@ -290,7 +290,8 @@ static void experts(const char *cpu) {
   static const Experts all[] = {
       {40, 2, 33, 5, 47, 5},  {7, 1, 3, 4, 5, 4},       {1, 1, 1, 1, 1, 1},
       {300, 2, 40, 6, 64, 1}, {100, 4, 64, 32, 96, 20}, {3, 2, 7, 9, 290, 9},
-      {600, 1, 5, 2, 33, 2},
+      {600, 1, 5, 2, 33, 2},  {300, 2, 40, 12, 64, 1},
+      {6, 1, 1030, 2, 1100, 2}, /* wider and deeper than blocks */
   };
   for (size_t i = 0; i < COUNT_OF(all); i++) {
     check_experts(experts_text, &all[i], "f32", cpu);
