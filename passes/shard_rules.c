@@ -227,11 +227,17 @@ static void shard_reshape(ShardRule *r) {
   }
 }
 
+/* How what is found by ids in parts of a table comes together: zeros but in one
+ * part, there is no sum of bools. */
+static FactorKind found(ShardRule *r) {
+  return out_type(r)->dtype == DT_bool ? FACTOR_MAX : FACTOR_SUM;
+}
+
 /* table[V, D..], ids[S..] -> [S.., D..]: with part of the table, rows of ids
  * outside of it are zero, and the sum over parts is right. */
 static void shard_gather(ShardRule *r) {
   int s = in_type(r, 1)->rank, rank = out_type(r)->rank;
-  int table = shard_factor(r->u, FACTOR_SUM, 'v', in_type(r, 0)->dims[0].size,
+  int table = shard_factor(r->u, found(r), 'v', in_type(r, 0)->dims[0].size,
                            LEVEL_SUM, LEVEL_SUM);
   in(r, 0)->factor[0] = (int8_t)table;
   for (int d = 0; d < rank; d++) {
@@ -268,9 +274,9 @@ static void shard_take(ShardRule *r) {
   int last = in_type(r, 0)->rank - 1;
   for (int d = 0; d < last; d++)
     alike(r, d);
-  in(r, 0)->factor[last] = (int8_t)shard_factor(
-      r->u, FACTOR_SUM, 'n', in_type(r, 0)->dims[last].size, LEVEL_SUM,
-      LEVEL_SUM);
+  in(r, 0)->factor[last] =
+      (int8_t)shard_factor(r->u, found(r), 'n', in_type(r, 0)->dims[last].size,
+                           LEVEL_SUM, LEVEL_SUM);
 }
 
 /* x[S.., K], ids[S.., K] -> [S.., N]: each device the ids of its part. */
@@ -432,7 +438,8 @@ static void region_units(Shard *s, Region *r) {
     shard_node(s, r->nodes.data[i]);
 }
 
-/* Factors for a slot or an input, with what the model says of it. */
+/* Factors for a slot or an input, with what the model says of it. Of an input,
+ * data that is dealt out, there are parts of one size only. */
 static void said(ShardUnit *u, const Type *t, const Placement *p, Span at) {
   for (int d = 0; d < t->rank; d++) {
     int i = shard_factor(u, FACTOR_KEPT, letter_of(d), t->dims[d].size,
@@ -440,6 +447,7 @@ static void said(ShardUnit *u, const Type *t, const Placement *p, Span at) {
     ShardFactor *f = &u->factors[i];
     f->axes = p->dims[d];
     f->closed = p->dims[d] || p->closed >> d & 1;
+    f->even = !u->slot;
     for (int k = 0; k < axes_count(f->axes); k++)
       f->why[k] = (ShardWhy){.level = LEVEL_SAID, .origin = at};
   }

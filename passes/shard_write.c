@@ -108,11 +108,21 @@ static void place_values(Shard *s) {
   }
 }
 
+/* What nodes read, in program order, or what regions yield. */
+static void move_operands(Writer *w, bool yields) {
+  for (uint32_t i = 0; i < w->s->units.len; i++) {
+    const ShardUnit *u = w->s->units.data[i];
+    for (uint32_t k = 0; k < u->ins.len; k++)
+      if (yields == !u->ins.data[k].before) move_operand(w, u, k);
+  }
+}
+
+/* The first reader makes a reshard that later ones share: a region's end, which
+ * a slot's unit may know before its nodes' units are there, comes last. */
 void shard_write(Shard *s) {
   Writer w = {.s = s};
-  for (uint32_t i = 0; i < s->units.len; i++)
-    for (uint32_t k = 0; k < s->units.data[i]->ins.len; k++)
-      move_operand(&w, s->units.data[i], k);
+  move_operands(&w, false);
+  move_operands(&w, true);
   place_values(s);
   for (uint32_t i = 0; i < s->m->entries.len; i++) {
     insert(&w, s->m->entries.data[i]->region);

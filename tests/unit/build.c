@@ -473,6 +473,7 @@ static void random_graphs(int n, int opt_level, Dtype precision, bool wild) {
     RandomGraph o = {.seed = (uint64_t)i + 1,
                      .nodes = 10 + i % 5 * 15,
                      .high = true,
+                     .routing = true,
                      .scans = i % 2,
                      .wild = wild};
     Module *m = random_graph(&cx, &o);

@@ -306,9 +306,12 @@ static bool text_round_trips(Module *m) {
  * turn a comparison over, so one graph in ten may differ. */
 static bool agrees(uint64_t seed, Dtype precision, bool *valid) {
   Ctx cx = {0};
-  Module *m = random_graph(
-      &cx,
-      &(RandomGraph){.seed = seed, .nodes = 60, .high = true, .scans = true});
+  RandomGraph g = {.seed = seed,
+                   .nodes = 60,
+                   .high = true,
+                   .routing = true,
+                   .scans = true};
+  Module *m = random_graph(&cx, &g);
   PassOptions o = {.precision = precision};
   pass_precision(m, &o);
   Entry *e = m->entries.data[0];

@@ -45,6 +45,7 @@ static void test_laws(void) {
     RandomGraph o = {.seed = seed,
                      .nodes = 1 + (int)seed % 60,
                      .high = seed % 3 != 0,
+                     .routing = seed % 3 != 0,
                      .scans = seed % 4 != 0,
                      .wild = seed % 5 == 0};
     const char *broken = broken_law(&cx, random_graph(&cx, &o));

@@ -132,7 +132,8 @@ static void random_case(uint64_t seed, int nodes, int opt_level, int lanes) {
   RandomGraph g = {.seed = seed,
                    .nodes = nodes,
                    .scans = seed % 3 == 0,
-                   .high = seed % 2 == 0};
+                   .high = seed % 2 == 0,
+                   .routing = seed % 2 == 0};
   Module *m = random_graph(&cx, &g);
   PassOptions o = {.opt_level = opt_level,
                    .precision = seed % 7 == 0 ? DT_f64 : DT_f32};

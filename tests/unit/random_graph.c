@@ -556,7 +556,7 @@ static void make_some(Gen *g, int nodes) {
       make_contract,    make_contract,    make_stop_gradient};
   uint32_t goal = g->b.out->len + (uint32_t)nodes;
   for (int tries = 0; tries < 4 * nodes && g->b.out->len < goal; tries++) {
-    if (g->o->high && chance(g, 4))
+    if (g->o->routing && chance(g, 4))
       make_routing(g);
     else if (g->o->scans && chance(g, 4))
       make_scan(g);

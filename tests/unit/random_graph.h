@@ -8,7 +8,8 @@
 typedef struct RandomGraph {
   uint64_t seed; /* equal seeds and options give equal modules */
   int nodes;     /* about how many */
-  bool high;     /* with ops that `expand` replaces, routing among them */
+  bool high;     /* with ops that `expand` replaces */
+  bool routing;  /* with rows of experts */
   bool scans;
   bool wild; /* floats may overflow and become NaN; else they stay small */
 } RandomGraph;

@@ -181,7 +181,11 @@ static void check_model(const Model *model, Dtype precision, int opt_level,
 
 static bool agrees(uint64_t seed, int opt_level, bool show) {
   Ctx cx = {0};
-  RandomGraph o = {.seed = seed, .nodes = 50, .high = true, .scans = true};
+  RandomGraph o = {.seed = seed,
+                   .nodes = 50,
+                   .high = true,
+                   .routing = true,
+                   .scans = true};
   Module *m = random_graph(&cx, &o);
   Check c = {.w = {.cx = &cx, .mode = EVAL_TYPED, .vocabulary = 3},
              .tolerance = 1e-3};
