@@ -197,17 +197,27 @@ typedef struct Run {
   int64_t here, there, n;
 } Run;
 
+/* What the rank at `experts` has of the experts. */
+static DimPart experts_of(const Meeting *m, int64_t experts) {
+  int64_t all = m->c->ins[1]->type.dims[0].size - 1;
+  if (!m->all) return (DimPart){0, all, all};
+  const Module *module = m->c->n->region->entry->module;
+  return axes_part(module, m->axes, all,
+                   axes_member(module, m->axes, m->rank, experts));
+}
+
 /* What the rank at `tokens` has for expert e of the rank at `experts`: none
- * where the experts do not divide and it is behind the last. */
+ * where the experts do not divide and it is none of them. */
 static Run run_of(const Meeting *m, int64_t tokens, int64_t experts,
                   int64_t e) {
-  const Tensor *mine = shown(m, tokens, 1);
+  const double *mine = shown(m, tokens, 1)->data;
   const double *got = shown(m, experts, 2)->data;
   int64_t width = shown(m, experts, 2)->type.dims[1].size;
-  int64_t all = mine->type.dims[0].size - 1, i = experts * width + e;
-  int64_t lo = (int64_t)mine->data[i < all ? i : all];
-  int64_t hi = (int64_t)mine->data[i + 1 < all ? i + 1 : all];
-  Run r = {lo, (int64_t)shown(m, experts, 3)->data[e], hi - lo};
+  DimPart part = experts_of(m, experts);
+  bool there = e < part.count;
+  const double *at = mine + (there ? part.start + e : 0);
+  Run r = {(int64_t)at[0], (int64_t)shown(m, experts, 3)->data[e],
+           there ? (int64_t)at[1] - (int64_t)at[0] : 0};
   for (int64_t p = 0; p < tokens; p++)
     r.there += (int64_t)got[p * width + e];
   if (r.n != (int64_t)got[tokens * width + e]) r.n = -1;

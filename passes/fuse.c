@@ -129,14 +129,22 @@ static void add_group(Fuse *f, FuseGroupVec *v, FuseGroup *g) {
   vec_push(f->a, v, g);
 }
 
+/* What tells of the rows of `n` is read by others without being an operand: it
+ * is stored, and not with them. */
+static bool tells_rows(const Value *v, const Node *n) {
+  int told = ir_rows_operand(n->op);
+  return told >= 0 && n->ins.data[told] == v;
+}
+
 static void readers_of_value(Fuse *f, const Value *v, FuseReaders *r) {
   const NodeVec *users = map_get(&f->users, v);
   if (map_get(&f->returned, v)) r->returned = true;
   for (uint32_t i = 0; users && i < users->len; i++) {
     const FuseGroupVec *in = map_get(&f->groups, users->data[i]);
+    bool apart = tells_rows(v, users->data[i]);
     for (uint32_t j = 0; in && j < in->len; j++) {
       FuseGroup *g = fuse_now(in->data[j]);
-      add_group(f, g->fixed ? &r->fixed : &r->launches, g);
+      add_group(f, g->fixed || apart ? &r->fixed : &r->launches, g);
     }
   }
 }

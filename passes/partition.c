@@ -157,7 +157,7 @@ Value *partition_move(Partition *p, Value *v, const Type *t,
   Move move = reshard_move(p->m, t, from, to);
   PartialKind kind = from->kind;
   for (int i = 0; i < move.n; i++) {
-    Type after = placement_local(p->m, t, &move.steps[i].after);
+    Type after = partition_local(p, t, &move.steps[i].after);
     v = do_step(p, v, &move.steps[i], kind, &after);
     pass_tally(p->o, move_names[move.steps[i].kind]);
   }

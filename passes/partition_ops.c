@@ -86,17 +86,11 @@ static Value *masked(Partition *p, Node *n, uint32_t i) {
 
 /* ---- ids into a split dim ------------------------------------------------ */
 
-/* Ids of this rank's part of a dim, counted from its start; those of others are
- * 0, and not `ours`. */
-typedef struct LocalIds {
-  Value *ids, *ours;
-} LocalIds;
-
-static LocalIds local_ids(Partition *p, Value *ids, Axes axes, int64_t size) {
+PartIds partition_ids(Partition *p, Value *ids, Axes axes, int64_t size) {
   Builder *b = &p->b;
   PartRange r = partition_range(p, axes, size);
   Value *zero = ir_const_like(b, ids, 0);
-  if (!r.start) return (LocalIds){ids, NULL};
+  if (!r.start) return (PartIds){ids, NULL};
   Value *count = r.count ? ir_splat(b, r.count, ids->type)
                          : ir_const_like(b, ids, (double)r.local);
   Value *start = ir_splat(b, r.start, ids->type);
@@ -104,7 +98,7 @@ static LocalIds local_ids(Partition *p, Value *ids, Axes axes, int64_t size) {
   Value *from = ir_binary(b, OP_le, zero, here);
   Value *to = ir_binary(b, OP_lt, here, count);
   Value *ours = ir_binary(b, OP_and, from, to);
-  return (LocalIds){ir_select(b, ours, here, zero), ours};
+  return (PartIds){ir_select(b, ours, here, zero), ours};
 }
 
 /* `v`, whose leading dims are those of `ours`, and 0 where that is false. */
@@ -153,12 +147,13 @@ static void part_new(Partition *p, Node *n) {
   const PartValue *was = out_was(p, n);
   int d = n->op == OP_iota ? (int)attr_int(n, "dim") : 0;
   Axes axes = n->op == OP_iota ? was->place.dims[d] : 0;
-  if (axes_parts(p->m, axes) == 1) {
-    keep(p, n);
+  bool rows = type_is_ragged(&was->type) && d < 2;
+  if (n->op == OP_iota && rows && (axes || was->place.dims[0])) {
+    partition_rows(p, n);
     return;
   }
-  if (type_is_ragged(&was->type) && d < 2) {
-    partition_rows(p, n);
+  if (axes_parts(p->m, axes) == 1) {
+    keep(p, n);
     return;
   }
   Builder *b = &p->b;
@@ -199,9 +194,13 @@ static void part_map(Partition *p, Node *n) {
     if (i >= (uint32_t)m.n_ins) continue;
     for (int d = 0; m.ins[i][d]; d++)
       if (!strchr(m.out, m.ins[i][d])) dims |= 1u << d;
-    if (type_is_ragged(&v->type)) dims &= ~3u; /* no rows are there */
     bool extreme = n->op == OP_reduce_max || n->op == OP_reduce_min;
     double fill = extreme ? neutral(n->op, v->type.dtype) : 0;
+    if (type_is_ragged(&v->type)) {
+      if ((dims & 3u) == 3u)
+        v = partition_rows_mask(p, v, in_was(p, n, i), n->span, fill);
+      dims &= ~3u; /* where there are no experts, there are no rows */
+    }
     ins[i] = partition_mask(p, v, in_was(p, n, i), dims, fill);
   }
   keep_with(p, n, ins);
@@ -211,7 +210,7 @@ static void part_map(Partition *p, Node *n) {
 static void part_gather(Partition *p, Node *n) {
   const PartValue *x = in_was(p, n, 0);
   Value *ids = masked(p, n, 1);
-  LocalIds l = local_ids(p, ids, x->place.dims[0], x->type.dims[0].size);
+  PartIds l = partition_ids(p, ids, x->place.dims[0], x->type.dims[0].size);
   Value *ins[] = {ir_now(n->ins.data[0]), l.ids};
   Value *rows = ir_node(&p->b, n->op, NULL, ins, 2, NULL)->outs.data[0];
   becomes(n, only_ours(p, l.ours, rows));
@@ -222,7 +221,7 @@ static void part_take(Partition *p, Node *n) {
   const PartValue *x = in_was(p, n, 0);
   int d = x->type.rank - 1;
   Value *ids = masked(p, n, 1);
-  LocalIds l = local_ids(p, ids, x->place.dims[d], x->type.dims[d].size);
+  PartIds l = partition_ids(p, ids, x->place.dims[d], x->type.dims[d].size);
   Value *ins[] = {ir_now(n->ins.data[0]), l.ids};
   Value *v = ir_node(&p->b, n->op, NULL, ins, 2, NULL)->outs.data[0];
   becomes(n, only_ours(p, l.ours, v));
@@ -233,7 +232,7 @@ static void part_scatter(Partition *p, Node *n) {
   const PartValue *y = out_was(p, n), *x = in_was(p, n, 1);
   unsigned tokens = (1u << in_was(p, n, 0)->type.rank) - 1;
   Value *v = partition_mask(p, ir_now(n->ins.data[1]), x, tokens, 0);
-  LocalIds l = local_ids(p, masked(p, n, 0), y->place.dims[0],
+  PartIds l = partition_ids(p, masked(p, n, 0), y->place.dims[0],
                          y->type.dims[0].size);
   set_size(n, "rows", n->outs.data[0]->type.dims[0].size);
   keep_with(p, n, (Value *[]){l.ids, only_ours(p, l.ours, v)});
@@ -243,7 +242,7 @@ static void part_scatter(Partition *p, Node *n) {
 static void part_put(Partition *p, Node *n) {
   const PartValue *y = out_was(p, n);
   int d = y->type.rank - 1;
-  LocalIds l = local_ids(p, masked(p, n, 1), y->place.dims[d],
+  PartIds l = partition_ids(p, masked(p, n, 1), y->place.dims[d],
                          y->type.dims[d].size);
   Value *v = only_ours(p, l.ours, ir_now(n->ins.data[0]));
   set_size(n, "size", n->outs.data[0]->type.dims[d].size);

@@ -584,6 +584,13 @@ typedef struct PartValue {
   Placement place;
 } PartValue;
 
+/* Of partition_rows.c: who has which rows, and what went between two. */
+typedef struct PartRows PartRows;
+typedef struct PartSent {
+  const PartRows *from, *to;
+  Value *got; /* i32[P, M]: how many rows came, by rank and expert */
+} PartSent;
+
 typedef struct Partition {
   Ctx *cx;
   Module *m;
@@ -591,6 +598,8 @@ typedef struct Partition {
   Arena *a;
   Map values; /* Value -> PartValue: those that were there before */
   Builder b;  /* where the node at hand stood */
+  VEC(PartRows *) rows; /* partition_rows.c */
+  VEC(PartSent) sent;
 } Partition;
 
 const PartValue *partition_was(const Partition *p, const Value *v);
@@ -615,8 +624,14 @@ bool partition_pads(const Partition *p, const PartValue *v, int d);
  * one. */
 Value *partition_mask(Partition *p, Value *v, const PartValue *was,
                       unsigned dims, double fill);
-/* Plain `v`, a part of a tensor of type `t`, taken from one placement to the
- * other by exchanges. */
+/* Ids into a split dim of `size`: those of this rank's part, counted from its
+ * start, the others 0 and not `ours`; NULL: all are. */
+typedef struct PartIds {
+  Value *ids, *ours;
+} PartIds;
+PartIds partition_ids(Partition *p, Value *ids, Axes axes, int64_t size);
+/* `v`, a part of a tensor of type `t`, taken from one placement to the other by
+ * exchanges; of rows the width. */
 Value *partition_move(Partition *p, Value *v, const Type *t,
                       const Placement *from, const Placement *to);
 
@@ -627,6 +642,10 @@ void partition_op(Partition *p, Node *n);
 /* The same for dispatch, combine and row_dot, a reshard of a ragged value, and
  * an iota along groups or rows of a ragged one that is split there. */
 void partition_rows(Partition *p, Node *n);
+/* Ragged `v`, which was `was`, with `fill` behind the last row: for sums over
+ * all of them. `at`: whom a diagnostic is about. */
+Value *partition_rows_mask(Partition *p, Value *v, const PartValue *was,
+                           Span at, double fill);
 /* One rank's part of a ragged value: its dim 1 bounds the rows that it has. */
 Type partition_rows_local(const Partition *p, const Type *t,
                           const Placement *at);

@@ -35,6 +35,7 @@ MoertStatus rt_group_new(const MoertAxis *mesh, int n_axes,
     int64_t own = rank / axis_step(mesh, n_axes, k->axes[i]) % a->size;
     out->me = (int)(out->me * a->size + own);
     out->n *= (int)a->size;
+    out->sizes[i] = a->size;
   }
   RT_TRY(RT_NEW(&out->ranks, out->n));
   for (int place = 0; place < out->n; place++) {
@@ -157,19 +158,32 @@ static MoertStatus add_rows(const RtPending *p, RtStream *s, int which,
   return add(s, (RtRuns){b->data + from * bytes, rows * bytes, 1, 0});
 }
 
-/* Where the rows of expert e begin among those of all; where experts do not
- * divide by ranks, those behind the last have none. */
-static int64_t first_row(const RtPending *p, int64_t e) {
-  int64_t all = p->buffers[MINE].elements - 1;
-  return number(p, MINE, e < all ? e : all);
+/* The experts of the rank at `place`: each axis of the group cuts the parts
+ * that the one before made, in sizes rounded up. */
+static void experts_of(const RtPending *p, int place, int64_t *first,
+                       int64_t *end) {
+  int64_t part = p->buffers[MINE].elements - 1, count = part;
+  int64_t below = p->group.n;
+  *first = 0;
+  for (int i = 0; i < p->k->n_axes; i++) {
+    int64_t size = p->group.sizes[i];
+    below /= size;
+    part = (part + size - 1) / size;
+    int64_t before = place / below % size * part;
+    *first += before;
+    count = count > before ? count - before : 0;
+    if (count > part) count = part;
+  }
+  *end = *first + count;
+  if (!count) *first = *end = 0;
 }
 
 /* Where the tokens are, rows of a rank's experts lie side by side. */
 static MoertStatus lay_tokens(const RtPending *p, RtStream *all, int which) {
-  int64_t experts = p->buffers[THEIRS].elements - 1;
   for (int i = 0; i < p->group.n; i++) {
-    int64_t lo = first_row(p, i * experts);
-    int64_t hi = first_row(p, (i + 1) * experts);
+    int64_t first, end;
+    experts_of(p, i, &first, &end);
+    int64_t lo = number(p, MINE, first), hi = number(p, MINE, end);
     RT_TRY(add_rows(p, &all[i], which, lo, hi - lo));
   }
   return MOERT_OK;
@@ -200,7 +214,7 @@ static MoertStatus lay_rows(RtPending *p, bool back) {
   int64_t experts = p->buffers[THEIRS].elements - 1;
   RT_TRY(lay_tokens(p, back ? p->x.recv : p->x.send, back ? OUT : X));
   RT_TRY(lay_experts(p, back ? p->x.send : p->x.recv, back ? X : OUT));
-  clear_rest(p, back ? first_row(p, experts * p->group.n)
+  clear_rest(p, back ? number(p, MINE, p->buffers[MINE].elements - 1)
                      : number(p, THEIRS, experts));
   return MOERT_OK;
 }

@@ -221,10 +221,12 @@ struct MoertComm {
   void *state;   /* the transport's */
 };
 
-/* The ranks of a group, and one's own place. */
+/* The ranks of a group, and one's own place; of the axes that it is over, in
+ * their order, the sizes. */
 typedef struct RtGroup {
   int n, me;
   int *ranks;
+  int64_t sizes[MOERT_MAX_MESH];
 } RtGroup;
 MoertStatus rt_group_new(const MoertAxis *mesh, int n_axes,
                          const MoertCollective *k, int rank, RtGroup *out);

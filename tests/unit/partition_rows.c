@@ -1,0 +1,275 @@
+/* partition_rows.c: rows of experts on virtual ranks against the same programs
+ * on one: placements of tokens and experts, experts that do not divide, skewed
+ * ids, and whole models. Run from the top of the project. */
+#include "../../frontend/frontend.h"
+#include "../../passes/pass.h"
+#include "check.h"
+#include "ranks_run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- both sides ---------------------------------------------------------- */
+
+typedef struct Sides {
+  Ctx cx;
+  Module *whole, *part;
+  Arena a;
+  double worst;
+} Sides;
+
+/* The module as it is placed, and partitioned. */
+static bool split(Sides *s, Module *m, const char *from) {
+  Pipeline p = {.options = {.opt_level = 2, .precision = DT_f32},
+                .from = from,
+                .stop_after = "shard"};
+  if (!m || !pass_run(&p, m)) return false;
+  s->whole = ir_module_clone(m);
+  p.from = p.stop_after = "partition";
+  s->part = m;
+  return pass_run(&p, m);
+}
+
+static const char *step(Sides *s, const char *entry, RanksSlots *slots,
+                        int64_t at, EvalMode mode, double tol) {
+  RanksRun r = {.cx = &s->cx,
+                .whole = ir_entry(s->whole, entry),
+                .part = ir_entry(s->part, entry),
+                .mode = mode,
+                .a = &s->a,
+                .seed = 7 + (uint64_t)at,
+                .below = 16};
+  ranks_draw(&r, slots, at);
+  const char *why = ranks_run(&r, tol);
+  if (r.worst > s->worst) s->worst = r.worst;
+  if (!why) ranks_keep(&r, slots);
+  return why;
+}
+
+static void sides_free(Sides *s) {
+  arena_reset(&s->a);
+  ctx_free(&s->cx);
+}
+
+/* ---- layers of experts --------------------------------------------------- */
+
+/* Tokens f32[8, 4, 6] and their ids i32[8, 4, 2], placed; `experts` with their
+ * weights, placed; what is done between "dispatch" and the results. */
+typedef struct Case {
+  const char *name, *mesh, *tokens;
+  int experts;
+  const char *n, *h; /* axes of the experts and of their width */
+  const char *ids;   /* how they follow from a draw %d below 16; NULL: rest */
+  const char *nodes, *results;
+} Case;
+
+/* The layer and its gradients: two products with something in between, gates,
+ * weight gradients, as autodiff makes them. */
+#define LAYER                                                                 \
+  "  %x = dispatch %t, %ids {experts=@N} : f32[@N, r<=64, 6]\n"              \
+  "  %h = contract %x, %w1 {map=\"nrd,ndh->nrh\"} : f32[@N, r<=64, 4]\n"     \
+  "  %a = tanh %h : f32[@N, r<=64, 4]\n"                                     \
+  "  %y = contract %a, %w2 {map=\"nrh,nhd->nrd\"} : f32[@N, r<=64, 6]\n"     \
+  "  %o = combine %y, %ids, %g : f32[8, 4, 6]\n"                             \
+  "  %do = mul %o, %t : f32[8, 4, 6]\n"                                      \
+  "  %dy = dispatch %do, %ids, %g {experts=@N} : f32[@N, r<=64, 6]\n"        \
+  "  %dg = row_dot %y, %do, %ids : f32[8, 4, 2]\n"                           \
+  "  %da = contract %dy, %w2 {map=\"nrd,nhd->nrh\"} : f32[@N, r<=64, 4]\n"   \
+  "  %d2 = contract %a, %dy {map=\"nrh,nrd->nhd\"} : f32[@N, 4, 6]\n"        \
+  "  %dx = contract %da, %w1 {map=\"nrh,ndh->nrd\"} : f32[@N, r<=64, 6]\n"   \
+  "  %d1 = contract %x, %da {map=\"nrd,nrh->ndh\"} : f32[@N, 6, 4]\n"        \
+  "  %dt = combine %dx, %ids : f32[8, 4, 6]\n"
+#define GRADIENTS                                                       \
+  "slot \"w1\" = %d1, slot \"w2\" = %d2, probe \"o\" = %o, "            \
+  "probe \"dg\" = %dg, probe \"dt\" = %dt"
+
+static const Case cases[] = {
+    {"tokens split, all experts on each", "dev=2", "@dev", 4, "", "", NULL,
+     LAYER, GRADIENTS},
+    {"tokens and experts split over one axis", "dev=4", "@dev", 4, "@dev", "",
+     NULL, LAYER, GRADIENTS},
+    {"tokens on each, experts split", "dev=4", "", 4, "@dev", "", NULL, LAYER,
+     GRADIENTS},
+    {"tokens over both axes, experts over one", "data=2, expert=2",
+     "@data @expert", 4, "@expert", "", NULL, LAYER, GRADIENTS},
+    {"tokens over one axis, experts over the other", "data=2, expert=2",
+     "@data", 4, "@expert", "", NULL, LAYER, GRADIENTS},
+    {"tokens and experts over both axes", "a=2, b=2", "@a @b", 4, "@a @b", "",
+     NULL, LAYER, GRADIENTS},
+    {"axes in another order", "a=2, b=2", "@b @a", 4, "@a @b", "", NULL, LAYER,
+     GRADIENTS},
+    {"experts over the major axis", "a=2, b=2", "@a @b", 4, "@a", "", NULL,
+     LAYER, GRADIENTS},
+    {"the width of experts split", "model=2", "", 4, "", "@model", NULL, LAYER,
+     GRADIENTS},
+    {"tokens, experts and their width split", "dev=2, model=2", "@dev", 4,
+     "@dev", "@model", NULL, LAYER, GRADIENTS},
+    {"all there is", "data=2, dev=2, model=2", "@data @dev", 4, "@dev",
+     "@model", NULL, LAYER, GRADIENTS},
+    {"experts that do not divide", "dev=4", "@dev", 5, "@dev", "", NULL, LAYER,
+     GRADIENTS},
+    {"experts that do not divide, tokens on each", "dev=4", "", 5, "@dev", "",
+     NULL, LAYER, GRADIENTS},
+    {"experts that do not divide over two axes", "a=2, b=2", "@a @b", 5,
+     "@a @b", "", NULL, LAYER, GRADIENTS},
+    {"more ranks than experts", "dev=4", "@dev", 2, "@dev", "", NULL, LAYER,
+     GRADIENTS},
+    {"more ranks than experts, two axes", "a=2, b=4", "@a @b", 3, "@a @b", "",
+     NULL, LAYER, GRADIENTS},
+    {"one expert", "dev=4", "@dev", 1, "@dev", "",
+     "const {value=0} : i32[8, 4, 2]", LAYER, GRADIENTS},
+    {"one token a rank", "dev=8", "@dev", 4, "@dev", "", NULL, LAYER,
+     GRADIENTS},
+    {"all tokens to one expert", "dev=4", "@dev", 4, "@dev", "",
+     "const {value=2} : i32[8, 4, 2]", LAYER, GRADIENTS},
+    {"all tokens to the last expert of those that do not divide", "dev=4",
+     "@dev", 5, "@dev", "", "const {value=4} : i32[8, 4, 2]", LAYER,
+     GRADIENTS},
+    {"experts without a token", "dev=4", "@dev", 32, "@dev", "", NULL, LAYER,
+     GRADIENTS},
+    {"sums over rows", "dev=4", "@dev", 5, "@dev", "", NULL,
+     LAYER "  %s1 = reduce_sum %a {map=\"nrd->nd\"} : f32[@N, 4]\n"
+           "  %e = exp %a : f32[@N, r<=64, 4]\n"
+           "  %s2 = reduce_sum %e {map=\"nrd->d\"} : f32[4]\n"
+           "  %s3 = reduce_max %h {map=\"nrd->\"} : f32[]\n"
+           "  %s4 = contract %e, %e {map=\"nrd,nrh->dh\"} : f32[4, 4]\n"
+           "  %s5 = reduce_sum %dx {map=\"nrd->d\"} : f32[6]\n",
+     "probe \"s1\" = %s1, probe \"s2\" = %s2, probe \"s3\" = %s3, "
+     "probe \"s4\" = %s4, probe \"s5\" = %s5"},
+    {"sums over rows, tokens on each", "dev=2", "", 3, "@dev", "", NULL,
+     LAYER "  %e = exp %a : f32[@N, r<=64, 4]\n"
+           "  %s1 = reduce_sum %e {map=\"nrd->nd\"} : f32[@N, 4]\n"
+           "  %s2 = reduce_sum %e {map=\"nrd->d\"} : f32[4]\n"
+           "  %s3 = reduce_min %h {map=\"nrd->d\"} : f32[4]\n",
+     "probe \"s1\" = %s1, probe \"s2\" = %s2, probe \"s3\" = %s3"},
+    {"rows for all to see", "data=2, dev=2", "@data @dev", 5, "@dev", "", NULL,
+     LAYER "  %z = const {value=0} : f32[@N, r<=64, 4]\n"
+           "  %p = lt %z, %h : bool[@N, r<=64, 4]\n",
+     "probe \"x\" = %x, probe \"h\" = %h, probe \"p\" = %p, probe \"y\" = %y, "
+     "probe \"dx\" = %dx"},
+};
+
+/* `text` with @N for the number of experts. */
+static void add_text(Buf *b, const char *text, int experts) {
+  for (const char *p; (p = strstr(text, "@N")); text = p + 2)
+    buf_fmt(b, "%.*s%d", (int)(p - text), text, experts);
+  buf_add(b, text);
+}
+
+static void module_of(const Case *c, Buf *b) {
+  buf_fmt(b,
+          "moec-ir 1\nmesh {%s}\n"
+          "slot \"w1\" param f32[%d %s, 6, 4 %s]\n"
+          "slot \"w2\" param f32[%d %s, 4 %s, 6]\n"
+          "entry @f(%%t: f32[8 %s, 4, 6] = input \"t\", "
+          "%%d: i32[8 %s, 4, 2] = input \"d\", "
+          "%%g: f32[8 %s, 4, 2] = input \"g\", "
+          "%%w1: f32[%d %s, 6, 4 %s] = slot \"w1\", "
+          "%%w2: f32[%d %s, 4 %s, 6] = slot \"w2\") {\n"
+          "  %%n = const {value=%d} : i32[8, 4, 2]\n"
+          "  %%ids = %s\n",
+          c->mesh, c->experts, c->n, c->h, c->experts, c->n, c->h, c->tokens,
+          c->tokens, c->tokens, c->experts, c->n, c->h, c->experts, c->n, c->h,
+          c->experts, c->ids ? c->ids : "rem %d, %n : i32[8, 4, 2]");
+  add_text(b, c->nodes, c->experts);
+  buf_fmt(b, "  return %s\n}\n", c->results);
+}
+
+static void test_case(const Case *c) {
+  Sides s = {0};
+  Buf b = {0};
+  const char *why = "cannot be partitioned";
+  RanksSlots slots = {0};
+  module_of(c, &b);
+  uint32_t file = source_add(&s.cx, c->name, b.data, b.len);
+  if (split(&s, ir_read(&s.cx, file), "shard"))
+    why = step(&s, "f", &slots, 0, EVAL_F64, 1e-13);
+  CHECK(c->name, !why, "%s", why);
+  if (why) diag_print(&s.cx, stdout);
+  if (why && getenv("VERBOSE")) printf("%s\n", b.data);
+  if (why && getenv("VERBOSE") && s.part) {
+    Buf t = {0};
+    ir_print(s.part, (PrintOptions){0}, &t);
+    printf("%s\n", t.data);
+  }
+  buf_free(&b);
+  sides_free(&s);
+}
+
+/* ---- whole models -------------------------------------------------------- */
+
+static const struct {
+  const char *mesh, *experts;
+  bool experts_are_split;
+} models[] = {
+    {"dev=2", "N=4", true},
+    {"dev=4", "N=4", true},
+    {"dev=8", "N=16", true},
+    {"dev=4", "N=6", true},
+    {"dev=8", "N=3", true},
+    {"data=2,expert=4", "N=4", true},
+    {"data=2,expert=2", "N=5", true},
+    {"dev=2,model=2", "N=4", true},
+    {"data=2,model=2", "N=4", false},
+    {"dev=2,data=2,expert=2,model=2", "N=4", true},
+};
+
+static const char *small[] = {"V=16", "D=8", "B=8",      "T=5",
+                              "P=0.25", "H=12", "K=2", NULL};
+
+/* The first step's moments are its gradients; the second starts with weights
+ * that the first has moved. */
+static const char *run_model(Sides *s) {
+  RanksSlots slots = {0};
+  const char *why = step(s, "init", &slots, 0, EVAL_TYPED, 0);
+  for (int i = 0; i < 2 && !why; i++)
+    why = step(s, "train", &slots, i, EVAL_F64, 1e-11);
+  if (!why) why = step(s, "train", &slots, 2, EVAL_TYPED, 1e-5);
+  if (!why) why = step(s, "eval", &slots, 2, EVAL_F64, 1e-12);
+  if (!why) why = step(s, "decode", &slots, 2, EVAL_F64, 1e-12);
+  return why;
+}
+
+/* Exchanges of rows, and of counts, in the entry that trains. */
+static void count_exchanges(Sides *s, Sym name, bool experts_are_split) {
+  int sent = 0, returned = 0, counts = 0, want = experts_are_split;
+  const Region *r = ir_entry(s->part, "train")->region;
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    sent += n->op == OP_rows_send;
+    returned += n->op == OP_rows_return;
+    counts += n->op == OP_all_to_all && n->ins.data[0]->type.dtype == DT_i32;
+  }
+  CHECK(sym_fmt(&s->cx, "%s: exchanges", name),
+        sent == 2 * want && returned == 2 * want && counts == want,
+        "rows go %d times, come back %d times, are counted %d times", sent,
+        returned, counts);
+}
+
+static void test_model(size_t i) {
+  Sides s = {0};
+  small[COUNT_OF(small) - 1] = models[i].experts;
+  FeOptions fe = {.path = "models/lm_moe.dsl",
+                  .mesh = &models[i].mesh,
+                  .n_mesh = 1,
+                  .defines = small,
+                  .n_defines = COUNT_OF(small)};
+  Sym name = sym_fmt(&s.cx, "lm_moe, %s, on %s", models[i].experts,
+                     models[i].mesh);
+  const char *why = "cannot be partitioned";
+  bool ok = split(&s, fe_compile(&s.cx, &fe), NULL);
+  if (ok) why = run_model(&s);
+  CHECK(name, !why, "%s", why);
+  if (ok) count_exchanges(&s, name, models[i].experts_are_split);
+  if (why) diag_print(&s.cx, stdout);
+  if (getenv("VERBOSE")) printf("# %s: %g\n", name, s.worst);
+  sides_free(&s);
+}
+
+int main(void) {
+  for (size_t i = 0; i < COUNT_OF(cases); i++)
+    test_case(&cases[i]);
+  for (size_t i = 0; i < COUNT_OF(models); i++)
+    test_model(i);
+  return failures != 0;
+}
