@@ -356,7 +356,26 @@ static void block(CtItem *t) {
   KVal *loop = kb_for(b, t->n_lo, t->n_end, g->width);
   (g->way == WAY_PANEL ? panel_parts : panel_rows)(g, kb_iv(b, loop));
   kb_end(b);
-  ct_finish(t, &(CtSums){g->sums, g->width, sum_rows * g->width});
+  t->done->sums(t, &(CtSums){g->sums, g->width, sum_rows * g->width});
+}
+
+CtItem *ct_blocked_item(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
+  const CtProduct *p = &task->p;
+  Gen *g = NEW(&cx->scratch, Gen);
+  *g = (Gen){.at = {.b = b,
+                    .task = task,
+                    .p = p,
+                    .rows = ROW_BLOCK,
+                    .cols = COL_BLOCK,
+                    .depth = DEPTH,
+                    .block = block}};
+  g->sum = dtype_info[p->dtype].sums;
+  g->lanes = lanes * 4 / (int)dtype_info[g->sum].bytes;
+  g->width = VECTORS * g->lanes;
+  g->rows = lanes >= 16 ? MAX_ROWS : MAX_ROWS / 2;
+  g->base[CT_LEFT] = ct_operand(task, CT_LEFT);
+  g->base[CT_RIGHT] = ct_operand(task, CT_RIGHT);
+  return &g->at;
 }
 
 static Way way_of(const Gen *g) {
@@ -384,24 +403,12 @@ static void set_few(Gen *g) {
 
 Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes) {
   const Node *n = task->n;
-  const CtProduct *p = &task->p;
   KBuild *b = kb_new(cx, "contract", (int)(n->ins.len + n->outs.len),
                      (int)n->outs.len);
-  Gen g = {.at = {.b = b,
-                  .task = task,
-                  .p = p,
-                  .finish = ct_finish_new(cx, b, task, lanes),
-                  .rows = ROW_BLOCK,
-                  .cols = COL_BLOCK,
-                  .depth = DEPTH,
-                  .block = block}};
-  g.sum = dtype_info[p->dtype].sums;
-  g.lanes = lanes * 4 / (int)dtype_info[g.sum].bytes;
-  g.width = VECTORS * g.lanes;
-  g.rows = lanes >= 16 ? MAX_ROWS : MAX_ROWS / 2;
-  g.base[CT_LEFT] = ct_operand(task, CT_LEFT);
-  g.base[CT_RIGHT] = ct_operand(task, CT_RIGHT);
-  g.way = way_of(&g);
-  if (g.way != WAY_BLOCK) set_few(&g);
-  return ct_items(&g.at);
+  CtItem *t = ct_blocked_item(cx, b, task, lanes);
+  Gen *g = (Gen *)t;
+  ct_finish_of(cx, t, lanes);
+  g->way = way_of(g);
+  if (g->way != WAY_BLOCK) set_few(g);
+  return ct_items(t);
 }

@@ -401,7 +401,7 @@ typedef struct CodegenOptions {
   int n_texts;
 } CodegenOptions;
 
-/* ---- contract.c, items.c, finish.c, blocked.c, pairs.c, nest.c --------------
+/* ---- contract.c, items.c, finish.c, blocked.c, pairs.c, squares.c, nest.c ---
  * Contractions. The product as one library call, when dims collapse to one
  * stride each; false when it needs a generated kernel (ragged, awkward strides,
  * f64) or has a better one. Operand 1 is the left matrix where swapped. */
@@ -422,8 +422,6 @@ typedef struct CtTask {
  * the one that it is cast from as it is loaded. */
 KBase ct_operand(const CtTask *task, int side);
 
-typedef struct CtFinish CtFinish;
-
 /* items.c: a product as blocks of rows, columns and depth. What is below
  * `block` is for it to read; its scratch is of the stage that is open then. */
 typedef struct CtItem CtItem;
@@ -431,7 +429,6 @@ struct CtItem {
   KBuild *b;
   const CtTask *task;
   const CtProduct *p; /* of the task */
-  CtFinish *finish;
   int64_t rows, cols, depth; /* of a block, at most */
   void (*block)(CtItem *t);  /* makes the code for one */
   KVal *number;              /* the expert, or other number of the batch */
@@ -439,8 +436,17 @@ struct CtItem {
   KVal *m_lo, *m_end, *n_lo, *n_end, *k_lo, *k_hi;
   KVal *fresh; /* bool: the first depth block; NULL: there is one only */
   KVal *last;  /* the same for the last */
+  int64_t least; /* groups of fewer rows are left out; rows are k then */
+  const struct CtDone *done;
+  void *sink; /* of those */
 };
 Kernel *ct_items(CtItem *t);
+/* Opens and closes the blocks of depth [k_lo, k_hi) of the item's rows and
+ * columns, with the code of t->block in each. */
+void ct_depths(CtItem *t, KVal *k_lo, KVal *k_hi);
+/* The item is of this expert, or other number of the batch. */
+void ct_batch(CtItem *t, KVal *number);
+KVal *ct_rows(CtItem *t, KVal *e); /* that expert e has */
 /* Offset number `e` of ragged rows, from operand `arg` of the launch. */
 KVal *ct_offset(KBuild *b, int arg, KVal *e);
 KVal *ct_at(KBuild *b, KVal *base, KVal *i, int64_t stride);
@@ -452,20 +458,27 @@ typedef struct CtSums {
   int64_t width, panel;
 } CtSums;
 
-/* finish.c: what becomes of the sums. */
-CtFinish *ct_finish_new(Ctx *cx, KBuild *b, const CtTask *task, int lanes);
-/* In the open stage, at the start of each of its items. */
-void ct_finish_start(CtItem *t, KVal *item, int64_t items);
-/* Behind a depth block: all sums of the item, complete where it is the last. */
-void ct_finish(CtItem *t, const CtSums *sums);
-void ct_finish_end(CtItem *t); /* behind the stage */
+/* What becomes of the sums. */
+typedef struct CtDone {
+  /* In the open stage, at the start of each of its items. */
+  void (*start)(CtItem *t, KVal *item, int64_t items);
+  /* Behind a depth block: all of an item, complete where it is the last. */
+  void (*sums)(CtItem *t, const CtSums *sums);
+  void (*end)(CtItem *t); /* behind the stage */
+} CtDone;
+
+/* finish.c: into the results of the task's node. */
+void ct_finish_of(Ctx *cx, CtItem *t, int lanes);
 
 /* blocked.c: a product by vectors of sums, for any target. */
 Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes);
+/* An item of such a kernel, for whoever makes one; sets `done` himself. */
+CtItem *ct_blocked_item(Ctx *cx, KBuild *b, const CtTask *task, int lanes);
 /* pairs.c: a product of bf16 in pairs, by instructions for them. */
 bool ct_in_pairs(const CtProduct *p, const Isa *isa); /* can do it */
 bool ct_beats_library(const CtProduct *p, const Isa *isa);
 Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa);
+CtItem *ct_pairs_item(Ctx *cx, KBuild *b, const CtTask *task, const Isa *isa);
 /* n vectors, at most 16, of n groups of `group` lanes: rows become columns. */
 void ct_transpose(KBuild *b, KVal **v, int n, int group);
 /* How many of `most` from `x` on are in front of `end`. */
@@ -475,6 +488,8 @@ KVal *ct_count(KBuild *b, KVal *x, KVal *end, int64_t most);
 bool ct_is_panels(const CtLetters *ls, Dtype dtype);
 Kernel *ct_panels(Ctx *cx, const Node *n, const CtLetters *ls, const Isa *isa);
 Kernel *cg_pack(Ctx *cx, const Node *n, const Isa *isa);
+/* squares.c: the sum of the squares of a product. */
+Kernel *cg_squares(Ctx *cx, const Node *n, const Isa *isa);
 /* nest.c: any contraction, as one loop a letter. */
 Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes);
 

@@ -26,7 +26,7 @@ typedef struct Result {
 
 enum { STREAMED = 1 << 23 }; /* bytes of a result that caches do not keep */
 
-struct CtFinish {
+typedef struct CtFinish {
   Lower *l;
   const CtTask *task;
   Result *results;
@@ -34,7 +34,7 @@ struct CtFinish {
   bool flat; /* all is read where the sums are: seen as one long dim */
   int64_t items;
   KVal *item;
-};
+} CtFinish;
 
 static Value *sums_of(const CtTask *task) {
   return task->contract->outs.data[0];
@@ -126,7 +126,7 @@ static void set_sums(CtFinish *f, const Ix *at, KVal *sums) {
  * go on from `totals`. */
 static void finish_at(CtItem *t, KVal *row, KVal *n, int lanes, KBase sums,
                       KVal *from, KVal **totals) {
-  CtFinish *f = t->finish;
+  CtFinish *f = t->sink;
   Ix at[MAX_RANK] = {{0}};
   KVal *to = index_of(f, t, row, lanes > 1 ? lw_ix_lanes(n) : lw_ix(n), at);
   set_sums(f, at, kb_load(t->b, sums, from, lanes));
@@ -173,8 +173,8 @@ static bool has_totals(const CtFinish *f) {
 
 /* ---- the door ------------------------------------------------------------ */
 
-void ct_finish_start(CtItem *t, KVal *item, int64_t items) {
-  CtFinish *f = t->finish;
+static void start_item(CtItem *t, KVal *item, int64_t items) {
+  CtFinish *f = t->sink;
   KBuild *b = t->b;
   f->item = item;
   f->items = items;
@@ -194,7 +194,7 @@ void ct_finish_start(CtItem *t, KVal *item, int64_t items) {
 /* Opens a loop that totals go through, or takes what they are behind it. */
 static KVal *open_totals(CtItem *t, KVal *lo, KVal *hi, int64_t step,
                          KVal *const *from, KVal **in) {
-  const CtFinish *f = t->finish;
+  const CtFinish *f = t->sink;
   KVal *loop = kb_for(t->b, lo, hi, step);
   for (int i = 0; i < f->n; i++)
     if (f->results[i].total) in[i] = kb_acc(t->b, loop, from[i]);
@@ -203,7 +203,7 @@ static KVal *open_totals(CtItem *t, KVal *lo, KVal *hi, int64_t step,
 
 static void close_totals(CtItem *t, KVal *const *in, KVal *const *next,
                          KVal **out) {
-  const CtFinish *f = t->finish;
+  const CtFinish *f = t->sink;
   for (int i = 0; i < f->n; i++)
     if (f->results[i].total) kb_next(t->b, in[i], next[i]);
   kb_end(t->b);
@@ -222,7 +222,7 @@ static KVal *column_at(CtItem *t, const CtSums *s, KVal *row, KVal *n) {
 /* Columns [lo, hi) in steps of `lanes`, all rows of the item. */
 static void finish_part(CtItem *t, const CtSums *s, KVal *lo, KVal *hi,
                         int lanes) {
-  CtFinish *f = t->finish;
+  CtFinish *f = t->sink;
   KBuild *b = t->b;
   size_t room = (size_t)f->n;
   KVal **start = NEW_ARRAY(f->l->arena, KVal *, room);
@@ -245,9 +245,10 @@ static void finish_part(CtItem *t, const CtSums *s, KVal *lo, KVal *hi,
       kb_store(b, part_of(&f->results[i], lanes), part_at(f, b, lanes), now[i]);
 }
 
-void ct_finish(CtItem *t, const CtSums *s) {
+static void finish_item(CtItem *t, const CtSums *s) {
   KBuild *b = t->b;
-  int lanes = t->finish->l->lanes;
+  const CtFinish *f = t->sink;
+  int lanes = f->l->lanes;
   int64_t size = t->p->n.size, whole = size / lanes * lanes;
   if (t->last) kb_if(b, t->last);
   if (whole)
@@ -257,8 +258,8 @@ void ct_finish(CtItem *t, const CtSums *s) {
   if (t->last) kb_end(b);
 }
 
-void ct_finish_end(CtItem *t) {
-  CtFinish *f = t->finish;
+static void add_items(CtItem *t) {
+  CtFinish *f = t->sink;
   KBuild *b = t->b;
   if (!has_totals(f)) return;
   kb_stage(b, 1, 1);
@@ -296,7 +297,8 @@ static bool is_in_place(const CtFinish *f, uint32_t i) {
   return false;
 }
 
-CtFinish *ct_finish_new(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
+static CtFinish *finish_new(Ctx *cx, KBuild *b, const CtTask *task,
+                            int lanes) {
   const Node *n = task->n;
   CtFinish *f = NEW(&cx->scratch, CtFinish);
   const ValueVec *results = n->body ? &n->body->results : &n->outs;
@@ -318,4 +320,10 @@ CtFinish *ct_finish_new(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
   f->l->flat = f->flat;
   if (f->flat) flatten_all(f);
   return f;
+}
+
+void ct_finish_of(Ctx *cx, CtItem *t, int lanes) {
+  static const CtDone done = {start_item, finish_item, add_items};
+  t->sink = finish_new(cx, t->b, t->task, lanes);
+  t->done = &done;
 }

@@ -32,8 +32,7 @@ static int64_t blocks(int64_t n, int64_t block) {
   return (n + block - 1) / block;
 }
 
-/* The item's rows and columns, depth [k_lo, k_hi) block by block. */
-static void depths(CtItem *t, KVal *k_lo, KVal *k_hi) {
+void ct_depths(CtItem *t, KVal *k_lo, KVal *k_hi) {
   KBuild *b = t->b;
   if (k_hi->kind == K_INDEX && k_hi->number <= t->depth) {
     t->k_lo = k_lo;
@@ -53,8 +52,7 @@ static void depths(CtItem *t, KVal *k_lo, KVal *k_hi) {
   kb_end(b);
 }
 
-/* Offsets of the sides at an expert or another number of the batch. */
-static void batch_offsets(CtItem *t, KVal *number) {
+void ct_batch(CtItem *t, KVal *number) {
   t->number = number;
   for (int s = 0; s < CT_SIDES; s++)
     t->offset[s] = kb_alu_c(t->b, A_MUL, number, t->p->batch.stride[s]);
@@ -68,7 +66,7 @@ static void columns_from(CtItem *t, KVal *lo) {
 
 /* ---- who goes first ------------------------------------------------------ */
 
-static KVal *count_of(CtItem *t, KVal *e) {
+KVal *ct_rows(CtItem *t, KVal *e) {
   return kb_alu(t->b, A_SUB, offset(t, e, 1), offset(t, e, 0));
 }
 
@@ -88,7 +86,7 @@ static KVal *list_blocks(CtItem *t, KBase experts, KBase firsts, KVal *from,
   KBuild *b = t->b;
   KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, t->p->groups), 1);
   KVal *at = kb_acc(b, loop, from), *e = kb_iv(b, loop);
-  KVal *rows = count_of(t, e), *full = kb_alu_c(b, A_DIV, rows, t->rows);
+  KVal *rows = ct_rows(t, e), *full = kb_alu_c(b, A_DIV, rows, t->rows);
   KVal *lo = full, *hi = full;
   if (whole)
     lo = kb_index(b, 0);
@@ -130,7 +128,7 @@ static void experts_stage(CtItem *t, KBase experts) {
     KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, t->p->groups), 1);
     KVal *e = kb_iv(b, loop);
     at = kb_acc(b, loop, at);
-    KVal *rows = count_of(t, e);
+    KVal *rows = ct_rows(t, e);
     KVal *is = kb_op2(b, OP_and, kb_alu(b, A_LE, kb_index(b, lo), rows),
                       kb_alu(b, A_LT, rows, kb_index(b, hi)));
     kb_if(b, is);
@@ -160,7 +158,7 @@ static void ragged_rows(CtItem *t) {
   blocks_stage(t, experts, firsts, row_blocks);
   KVal *item = kb_stage(b, row_blocks * col_blocks, 1);
   kb_uneven(b);
-  ct_finish_start(t, item, row_blocks * col_blocks);
+  t->done->start(t, item, row_blocks * col_blocks);
   KVal *block = kb_alu_c(b, A_DIV, item, col_blocks);
   columns_from(
       t, kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, item, col_blocks), t->cols));
@@ -169,8 +167,8 @@ static void ragged_rows(CtItem *t) {
   t->m_lo = listed(b, firsts, block);
   t->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, t->m_lo, t->rows),
                     offset(t, found, 1));
-  batch_offsets(t, found);
-  depths(t, kb_index(b, 0), kb_index(b, p->k.size));
+  ct_batch(t, found);
+  ct_depths(t, kb_index(b, 0), kb_index(b, p->k.size));
   kb_end(b);
   kb_end(b);
 }
@@ -192,9 +190,11 @@ static void plain_rows(CtItem *t) {
   }
   KVal *item = kb_stage(b, p->batch.size * per_group, 1);
   kb_uneven(b);
-  ct_finish_start(t, item, p->batch.size * per_group);
+  t->done->start(t, item, p->batch.size * per_group);
   KVal *group = kb_alu_c(b, A_DIV, item, per_group);
   if (sorts) group = listed(b, experts, group);
+  if (t->least) kb_if(b, kb_alu(b, A_LE, kb_index(b, t->least),
+                                ct_rows(t, group)));
   KVal *rest = kb_alu_c(b, A_REM, item, per_group);
   KVal *outer = kb_alu_c(b, A_DIV, rest, inner);
   rest = kb_alu_c(b, A_REM, rest, inner);
@@ -202,13 +202,14 @@ static void plain_rows(CtItem *t) {
   columns_from(t, kb_alu_c(b, A_MUL, columns_last ? rest : outer, t->cols));
   t->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, t->m_lo, t->rows),
                     kb_index(b, p->m.size));
-  batch_offsets(t, group);
+  ct_batch(t, group);
   KVal *lo = kb_index(b, 0), *hi = kb_index(b, p->k.size);
   if (p->groups) {
     lo = offset(t, group, 0);
     hi = offset(t, group, 1);
   }
-  depths(t, lo, hi);
+  ct_depths(t, lo, hi);
+  if (t->least) kb_end(b);
   kb_end(b);
 }
 
@@ -231,6 +232,6 @@ Kernel *ct_items(CtItem *t) {
     ragged_rows(t);
   else
     plain_rows(t);
-  ct_finish_end(t);
+  t->done->end(t);
   return kb_finish(t->b);
 }

@@ -595,6 +595,7 @@ Kernel *cg_lower(Ctx *cx, const Node *n, const Isa *isa) {
   switch ((int)n->op) {
   case OP_fused: return lower_fused(cx, n, isa);
   case OP_contract: return cg_contract(cx, n, isa);
+  case OP_square_sum: return cg_squares(cx, n, isa);
   case OP_route: return cg_route(cx, n, lanes);
   case OP_pack: return cg_pack(cx, n, isa);
   case OP_scatter_add: return cg_scatter_add(cx, n, lanes);

@@ -539,7 +539,7 @@ static void block_of(CtItem *t, bool tiles) {
   KVal *loop = kb_for(b, t->n_lo, t->n_end, STEP);
   panel(g, kb_iv(b, loop), tiles);
   kb_end(b);
-  ct_finish(t, &(CtSums){g->sums, STEP, sum_rows(g) * STEP});
+  t->done->sums(t, &(CtSums){g->sums, STEP, sum_rows(g) * STEP});
 }
 
 static void block_of_tiles(CtItem *t) {
@@ -568,26 +568,33 @@ static int64_t rows_of_item(const CtProduct *p) {
   return p->groups || rows * cols < ENOUGH ? CT_ROW_BLOCK : DENSE_ROWS;
 }
 
+CtItem *ct_pairs_item(Ctx *cx, KBuild *b, const CtTask *task, const Isa *isa) {
+  bool tiles = isa->has & KN_TILES;
+  const CtProduct *p = &task->p;
+  Pairs *g = NEW(&cx->scratch, Pairs);
+  *g = (Pairs){.at = {.b = b,
+                      .task = task,
+                      .p = p,
+                      .rows = rows_of_item(p),
+                      .cols = p->groups ? COL_BLOCK : DENSE_COLS,
+                      .depth = DEPTH,
+                      .block = tiles ? block_of_tiles : block_of_vectors},
+               .narrows = isa->has & KN_NARROW};
+  g->base[CT_LEFT] = ct_operand(task, CT_LEFT);
+  g->base[CT_RIGHT] = ct_operand(task, CT_RIGHT);
+  return &g->at;
+}
+
 Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa) {
   bool tiles = isa->has & KN_TILES;
   const Node *n = task->n;
-  const CtProduct *p = &task->p;
   KBuild *b = kb_new(cx, tiles ? "contract.tiles" : "contract.pairs",
                      (int)(n->ins.len + n->outs.len), (int)n->outs.len);
-  Pairs g = {.at = {.b = b,
-                    .task = task,
-                    .p = p,
-                    .finish = ct_finish_new(cx, b, task, isa->lanes),
-                    .rows = rows_of_item(p),
-                    .cols = p->groups ? COL_BLOCK : DENSE_COLS,
-                    .depth = DEPTH,
-                    .block = tiles ? block_of_tiles : block_of_vectors},
-             .narrows = isa->has & KN_NARROW};
-  g.base[CT_LEFT] = ct_operand(task, CT_LEFT);
-  g.base[CT_RIGHT] = ct_operand(task, CT_RIGHT);
+  Pairs *g = (Pairs *)ct_pairs_item(cx, b, task, isa);
+  ct_finish_of(cx, &g->at, isa->lanes);
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
-    g.in[side].where = where_to_pack(&g.at, side, tiles);
-    if (g.in[side].where == PACK_AHEAD) pack_ahead(&g, side);
+    g->in[side].where = where_to_pack(&g->at, side, tiles);
+    if (g->in[side].where == PACK_AHEAD) pack_ahead(g, side);
   }
-  return ct_items(&g.at);
+  return ct_items(&g->at);
 }

@@ -235,3 +235,18 @@ void eval_contract(EvalCall *c) {
   fill(c->outs[0], 0);
   run_map(c, inner_multiply_add);
 }
+
+void eval_square_sum(EvalCall *c) {
+  Arena a = {0};
+  EvalCall product = *c;
+  product.n = ir_squared(c->ev->cx, c->n);
+  Tensor *all = tensor_new(&a, product.n->outs.data[0]->type);
+  product.outs = &all;
+  eval_contract(&product);
+  double sum = 0;
+  for (int64_t i = 0, n = type_elements(&all->type); i < n; i++)
+    sum += all->data[i] * all->data[i];
+  c->outs[0]->data[0] = sum;
+  c->failed = product.failed;
+  arena_reset(&a);
+}

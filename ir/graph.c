@@ -19,7 +19,8 @@ enum { /* the table's spelling of the traits */
        REGION = TRAIT_REGION,
        HIGH = TRAIT_HIGH,
        COMMUTE = TRAIT_COMMUTE,
-       SUMS = TRAIT_SUMS
+       SUMS = TRAIT_SUMS,
+       OFFSETS = TRAIT_OFFSETS
 };
 
 const OpInfo op_info[OP_COUNT] = {

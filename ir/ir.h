@@ -48,7 +48,8 @@ enum { /* traits */
   TRAIT_REGION = 8,
   TRAIT_HIGH = 16,
   TRAIT_COMMUTE = 32,
-  TRAIT_SUMS = 64
+  TRAIT_SUMS = 64,
+  TRAIT_OFFSETS = 128
 };
 
 typedef enum LowerKind {
@@ -592,6 +593,13 @@ CtLetters ir_letters(const Node *n);
 CtLetter *ir_letter(CtLetters *ls, char c); /* NULL when absent */
 /* The product that contraction `n` is; false where it is none. */
 bool ir_product(const Node *n, CtProduct *out);
+/* Rows of a group up to which the squares of the product's elements are summed
+ * by pairs of rows, see codegen/squares.c, in less time than the product takes:
+ * then two Gram matrices of a row's two sides are smaller. 0: never. */
+int64_t ir_product_pairs(const CtProduct *p);
+/* The contraction whose squares a `square_sum` adds up, in no region. NULL: a
+ * diagnostic says what is wrong with it. */
+Node *ir_squared(Ctx *cx, const Node *n);
 /* Whether it is one of plain matrices: what a library is called for. */
 bool ir_product_is_plain(const CtProduct *p);
 /* Rows of one group that a kernel of products takes with one reading of the
@@ -634,6 +642,7 @@ bool infer_permute(Infer *I);
 bool infer_rows_send(Infer *I);
 bool infer_rows_return(Infer *I);
 bool infer_wait(Infer *I);
+bool infer_square_sum(Infer *I); /* product.c */
 
 /* ---- verify.c: every invariant, one place ------------------------------- */
 

@@ -157,6 +157,39 @@ bool ir_product(const Node *n, CtProduct *p) {
   return true;
 }
 
+/* ---- sums of squares ----------------------------------------------------- */
+
+Node *ir_squared(Ctx *cx, const Node *n) {
+  Node *c = NEW(&cx->perm, Node);
+  *c = *n;
+  c->op = OP_contract;
+  c->outs = (ValueVec){0};
+  return ir_infer(cx, c) ? c : NULL;
+}
+
+bool infer_square_sum(Infer *I) {
+  Node *c = ir_squared(I->cx, I->n);
+  CtProduct p;
+  if (!c) return false;
+  if (!ir_product(c, &p))
+    return infer_fail(I, sym_fmt(I->cx, "map \"%s\" is no product of matrices",
+                                 attr_sym(I->n, "map")));
+  return infer_result(I, type_scalar(c->outs.data[0]->type.dtype));
+}
+
+static bool runs_along(const CtLetter *l, int side) {
+  return l->size == 1 || l->stride[side] == 1;
+}
+
+int64_t ir_product_pairs(const CtProduct *p) {
+  int64_t rows = p->groups ? p->rows : p->k.size;
+  if ((p->groups && !p->ragged_k) || !runs_along(&p->m, CT_LEFT) ||
+      !runs_along(&p->n, CT_RIGHT))
+    return 0;
+  int64_t most = p->m.size * p->n.size / (p->m.size + p->n.size);
+  return most < rows ? most : rows;
+}
+
 /* ---- library calls ------------------------------------------------------ */
 
 /* A matrix whose rows or columns are contiguous, with its batch stride outside

@@ -431,7 +431,7 @@ static Value *rows_by(const Node *n) {
   bool slots = n->op == OP_rows_combine || n->op == OP_rows_dot;
   bool direct = n->op == OP_combine || n->op == OP_row_dot ||
                 n->op == OP_rows_send || n->op == OP_rows_return ||
-                (n->op == OP_contract && n->ins.len > 2);
+                (op_is(n->op, TRAIT_OFFSETS) && n->ins.len > 2);
   if (!slots && !direct) return NULL;
   Value *by = ir_outermost(n->ins.data[at]);
   if (direct) return by;

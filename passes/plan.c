@@ -96,12 +96,12 @@ static void unwrap_reshape(Node *n) {
   memset(n->attrs, 0, sizeof n->attrs);
 }
 
-/* A ragged contraction reads the offsets of the rows; in a launch, they are one
- * more operand of that. */
+/* What multiplies ragged values reads the offsets of the rows; in a launch, they
+ * are one operand more of that. */
 static void name_offsets(Plan *p, Node *n) {
   for (uint32_t i = 0; n->op == OP_fused && i < n->body->nodes.len; i++)
     name_offsets(p, n->body->nodes.data[i]);
-  if (n->op != OP_contract || n->ins.len == 3) return;
+  if (!op_is(n->op, TRAIT_OFFSETS) || n->ins.len == 3) return;
   Value *source = NULL;
   for (uint32_t i = 0; i < 2 && !source; i++)
     if (type_is_ragged(&n->ins.data[i]->type))

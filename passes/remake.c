@@ -3,14 +3,15 @@
  * A gradient is read twice: for the norm over all gradients, and by the update
  * of its parameter, which waits for that norm, since a step whose norm is not
  * finite must change nothing. In between all gradients are in memory. Where one
- * is a product of little depth, it takes less time to compute it twice than to
- * write and read it: once behind its sum of squares, once behind its update,
- * each of which `fuse` then makes one launch with the product.
+ * is a product of little depth, it takes less time to compute it behind its
+ * update alone, where `fuse` makes one launch of both. Its sum of squares is
+ * had without it: by pairs of rows where there are few.
  *
- * Method: a contraction is computed again for the elementwise nodes that lead
- * from it to results of the entry alone, if all else that reads it leads to
- * whole sums, some of which those nodes wait for. Time is compared by a table
- * of what a machine does in a second.
+ * Method: where a contraction leads to results of the entry by elementwise
+ * nodes, and all else that reads it leads to whole sums, some of which those
+ * nodes wait for, sums of its squares become `square_sum`. If it leads to other
+ * sums as well, it is computed again instead for the nodes that lead to
+ * results. Time is compared by a table of what a machine does in a second.
  *
  *   %g = contract %x, %d {map="nrd,nrh->ndh"} : f32[256, 512, 1024]
  *   %s = mul %g, %g : f32[256, 512, 1024]
@@ -21,12 +22,21 @@
  * becomes
  *
  *   %g = contract %x, %d {map="nrd,nrh->ndh"} : f32[256, 512, 1024]
- *   %s = mul %g, %g : f32[256, 512, 1024]
+ *   %norm = square_sum %x, %d {map="nrd,nrh->ndh"} : f32[]
+ *   ...
+ *   %step = mul %g, %rate : f32[256, 512, 1024]
+ *
+ * and with `abs` in place of `mul %g, %g`
+ *
+ *   %g = contract %x, %d {map="nrd,nrh->ndh"} : f32[256, 512, 1024]
+ *   %s = abs %g : f32[256, 512, 1024]
  *   %norm = reduce_sum %s {map="ndh->"} : f32[]
  *   ...
  *   %g.1 = contract %x, %d {map="nrd,nrh->ndh"} : f32[256, 512, 1024]
  *   %step = mul %g.1, %rate : f32[256, 512, 1024]
- */
+ *
+ * The sum of the squares of any other product becomes a `square_sum` where that
+ * takes less time than reading it. */
 #include "pass.h"
 
 /* ---- what a machine does in a second ------------------------------------- */
@@ -40,14 +50,44 @@ static const double byte_rate = 80e9;
 
 enum {
   CACHED = 1 << 20, /* bytes: what is smaller may not reach memory at all */
-  TRIPS = 3         /* a store reads its line and writes it; the update reads */
+  TRIPS = 2,        /* to memory, past the caches, and from there to the update */
+  BAND = 32         /* rows by which pairs are worked off */
 };
 
-static bool is_worth_it(const Node *n) {
-  double bytes = (double)type_bytes(&n->outs.data[0]->type);
-  double rate = flop_rate[n->ins.data[0]->type.dtype];
-  return bytes >= CACHED && rate > 0 &&
-         2 * (double)ir_macs(n) / rate <= TRIPS * bytes / byte_rate;
+static double bytes_of(const Node *n) {
+  return (double)type_bytes(&n->outs.data[0]->type);
+}
+
+/* Seconds for so many multiply-adds of such a product. */
+static double seconds_of(const Node *n, double macs) {
+  return 2 * macs / flop_rate[n->ins.data[0]->type.dtype];
+}
+
+static double product_seconds(const Node *n) {
+  return seconds_of(n, (double)ir_macs(n));
+}
+
+/* The same for the sum of its squares; all groups are taken to have as many
+ * rows. Each row is packed, and read again, for few multiply-adds. */
+static double square_seconds(const Node *n) {
+  CtProduct p;
+  double all = product_seconds(n);
+  if (!ir_product(n, &p)) return all;
+  double groups = (double)p.batch.size;
+  double rows = p.groups ? (double)p.rows / groups : (double)p.k.size;
+  if (rows > (double)ir_product_pairs(&p)) return all;
+  double sides = (double)(p.m.size + p.n.size);
+  double macs = groups * rows * (rows + BAND) / 2 * sides;
+  double bytes = groups * rows * sides * dtype_info[p.dtype].bytes;
+  double pairs = seconds_of(n, macs) + 2 * bytes / byte_rate;
+  return pairs < all ? pairs : all;
+}
+
+/* Whether so many seconds more are less than the product's way, in `trips`, to
+ * or from memory. */
+static bool is_worth_it(const Node *n, double seconds, int trips) {
+  return bytes_of(n) >= CACHED && flop_rate[n->ins.data[0]->type.dtype] > 0 &&
+         seconds <= trips * bytes_of(n) / byte_rate;
 }
 
 /* ---- who reads the product ----------------------------------------------- */
@@ -185,18 +225,80 @@ static void remake(Remake *r, Node *product, const Cone *c) {
   pass_tally(r->options, "product computed again");
 }
 
+/* ---- sums of squares ----------------------------------------------------- */
+
+static bool is_square(const Node *n, const Value *v) {
+  return n->op == OP_mul && n->ins.data[0] == v && n->ins.data[1] == v;
+}
+
+/* Whether `n` is the sum of the squares of `v`. */
+static bool sums_squares(const Node *n, const Value *v) {
+  const Node *square = is_whole_sum(n) ? n->ins.data[0]->def : NULL;
+  return square && is_square(square, v);
+}
+
+/* Whether all sums that the product leads to are of its squares. */
+static bool leads_to_squares(const Cone *c, const Value *v) {
+  for (uint32_t i = 0; i < c->nodes.len; i++) {
+    const Node *n = c->nodes.data[i];
+    if ((leads(c, n->outs.data[0]) & TO_SUM) && !is_square(n, v)) return false;
+  }
+  return true;
+}
+
+/* Makes each sum of the product's squares one without it; true: some were. */
+static bool square_sums(Remake *r, Node *product) {
+  NodeVec out = {0};
+  Value *v = product->outs.data[0];
+  bool any = false;
+  for (uint32_t i = 0; i < r->region->nodes.len; i++) {
+    Node *n = r->region->nodes.data[i];
+    if (!sums_squares(n, v)) {
+      vec_push(&r->cx->perm, &out, n);
+      continue;
+    }
+    Builder b = ir_builder_like(r->cx, r->region, &out, n);
+    Node *sum = ir_node(&b, OP_square_sum, NULL, product->ins.data,
+                        product->ins.len, "map", attr_sym(product, "map"),
+                        NULL);
+    sum->outs.data[0]->name = n->outs.data[0]->name;
+    ir_replace(n->outs.data[0], sum->outs.data[0]);
+    pass_tally(r->options, "squares summed without their product");
+    any = true;
+  }
+  r->region->nodes = out;
+  return any;
+}
+
+/* Whether the product is better computed behind its update alone; makes it so.
+ */
+static bool moved_to_update(Remake *r, Node *n) {
+  if (!fuse_is_product(n)) return false;
+  Cone c = cone_of(r, n);
+  Value *v = n->outs.data[0];
+  if (leads(&c, v) != (TO_SUM | TO_RESULT) || !waits_for_sum(r, &c))
+    return false;
+  bool squares = leads_to_squares(&c, v);
+  double seconds = squares ? square_seconds(n) : product_seconds(n);
+  if (!is_worth_it(n, seconds, TRIPS)) return false;
+  if (squares) return square_sums(r, n);
+  remake(r, n, &c);
+  return true;
+}
+
+/* Products of a library are stored, and read for their squares. */
+static bool summed_apart(Remake *r, Node *n) {
+  CtProduct p;
+  return ir_product(n, &p) && !fuse_is_product(n) &&
+         is_worth_it(n, square_seconds(n), 1) && square_sums(r, n);
+}
+
 static bool run_once(Remake *r) {
   study(r);
   for (uint32_t i = 0; i < r->region->nodes.len; i++) {
     Node *n = r->region->nodes.data[i];
-    if (!fuse_is_product(n) || !is_worth_it(n))
-      continue;
-    Cone c = cone_of(r, n);
-    if (leads(&c, n->outs.data[0]) != (TO_SUM | TO_RESULT) ||
-        !waits_for_sum(r, &c))
-      continue;
-    remake(r, n, &c);
-    return true;
+    if (n->op == OP_contract && (moved_to_update(r, n) || summed_apart(r, n)))
+      return true;
   }
   return false;
 }
@@ -210,6 +312,7 @@ bool pass_remake(Module *m, const PassOptions *o) {
                   .options = o,
                   .region = m->entries.data[i]->region};
       again = run_once(&r);
+      if (again) ir_sweep(m->entries.data[i]);
     }
   }
   return true;

@@ -247,6 +247,13 @@ static const Case cases[] = {
      "%x = contract %d, %c {map=\"nrd,ndh->nrh\"} : f32[3, r<=6, 2]",
      "%x", "1 2 3 | 2 0 0 2 0 2 | 1 10 5 5 2 20",
      "1 10 2 20 3 30 2 20 4 40 6 60", 0},
+    {"sum of squares of a contraction", "f32[2, 1] i32[2, 1] f32[3, 2]",
+     "%o, %s, %r = route %b {experts=2} : i32[3], i32[2, 1], i32[2]\n"
+     "%d = rows_gather %a, %r, %o {choices=1} : f32[2, r<=2, 1]\n"
+     "%x = square_sum %d, %d {map=\"nrd,nrh->ndh\"} : f32[]\n"
+     "%y = square_sum %d, %d, %o {map=\"nrd,nrh->ndh\"} : f32[]\n"
+     "%z = square_sum %c, %c {map=\"ka,kb->ab\"} : f32[]",
+     "%x %y %z", "2 3 | 0 0 | 1 2 3 4 5 6", "169 | 169 | 8233", 0},
     {"ragged contraction with its offsets", "f32[2, 1] i32[2, 1] f32[2, 1, 1]",
      "%o, %s, %r = route %b {experts=2} : i32[3], i32[2, 1], i32[2]\n"
      "%d = rows_gather %a, %r, %o {choices=1} : f32[2, r<=2, 1]\n"

@@ -89,7 +89,8 @@ static bool lacks_offsets(const Node *n) {
 static void check_node(void *user, const Node *n, const Tensor *const *ins,
                        Tensor *const *outs) {
   Lowering *l = user;
-  bool contracts = n->op == OP_contract && l->isa.has;
+  bool contracts =
+      (n->op == OP_contract && l->isa.has) || n->op == OP_square_sum;
   if ((n->op != OP_fused && !contracts) || l->why.len || lacks_offsets(n))
     return;
   l->launches++;
@@ -327,6 +328,70 @@ static void dense_cases(void) {
   }
 }
 
+/* Sums of squares of products, by pairs of rows where groups have few: of T
+ * tokens, D and H wide, for which N experts of K choices are drawn, each the
+ * expert 0 but for every $E-th; of all rows; of N numbers of a batch; and of
+ * one with the rows in its result. F is f32 or bf16. */
+static const char squares_text[] =
+    "moec-ir 1\n"
+    "entry @f(%x0: f32[$T, $D] = input \"x\", %y0: f32[$T, $H] = input \"y\", "
+    "%v0: f32[$N, $T, $D] = input \"v\", %w0: f32[$N, $T, $H] = input \"w\", "
+    "%u: u32[$T, $K] = input \"u\") {\n"
+    "%x = cast %x0 : $F[$T, $D]\n"
+    "%y = cast %y0 : $F[$T, $H]\n"
+    "%v = cast %v0 : $F[$N, $T, $D]\n"
+    "%w = cast %w0 : $F[$N, $T, $H]\n"
+    "%n = const {value=$N} : u32[$T, $K]\n"
+    "%e = const {value=$E} : u32[$T, $K]\n"
+    "%one = rem %u, %n : u32[$T, $K]\n"
+    "%other = rem %u, %e : u32[$T, $K]\n"
+    "%zero = const {value=0} : u32[$T, $K]\n"
+    "%is = eq %other, %zero : bool[$T, $K]\n"
+    "%id = select %is, %one, %zero : u32[$T, $K]\n"
+    "%ids = cast %id : i32[$T, $K]\n"
+    "%o, %slot, %src = route %ids {experts=$N} : i32[$O], i32[$T, $K], "
+    "i32[$R]\n"
+    "%r = rows_gather %x, %src, %o {choices=$K} : $F[$N, r<=$R, $D]\n"
+    "%q = rows_gather %y, %src, %o {choices=$K} : $F[$N, r<=$R, $H]\n"
+    "%a = square_sum %r, %q, %o {map=\"nrd,nrh->ndh\"} : f32[]\n"
+    "%b = square_sum %x, %y {map=\"td,th->dh\"} : f32[]\n"
+    "%c = square_sum %v, %w {map=\"ntd,nth->nhd\"} : f32[]\n"
+    "%d = square_sum %r, %v, %o {map=\"nrd,ntd->nrt\"} : f32[]\n"
+    "return probe \"a\" = %a, probe \"b\" = %b, probe \"c\" = %c, "
+    "probe \"d\" = %d\n"
+    "}\n";
+
+/* T, K, D, N, H, E. */
+static void squares_case(const int *s, const char *dtype, Isa isa) {
+  int all[] = {s[0], s[1], s[2], s[3], s[4], s[5], s[0] * s[1], s[3] + 1};
+  char name[128];
+  Buf text = {0};
+  for (const char *c = squares_text; *c; c++)
+    if (c[0] == '$' && c[1] == 'F')
+      buf_add(&text, dtype), c++;
+    else
+      buf_add_n(&text, c, 1);
+  snprintf(name, sizeof name, "squares of %s, %u, %d choices of %d, %d of %d "
+           "to %d, every %d", dtype, isa.has, s[1], s[3], s[0], s[2], s[4],
+           s[5]);
+  text_case(name, text.data, "TKDNHERO", all, isa);
+  buf_free(&text);
+}
+
+static void squares_cases(void) {
+  static const int shapes[][6] = {
+      {1, 1, 1, 1, 1, 1},    {5, 2, 7, 4, 5, 1},   {40, 2, 33, 3, 36, 1},
+      {70, 1, 90, 2, 80, 4}, {70, 2, 20, 5, 30, 3}, {3, 1, 300, 4, 270, 1},
+      {250, 1, 300, 1, 1100, 1}};
+  for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+    squares_case(shapes[i], "f32", (Isa){LANES, 0});
+    squares_case(shapes[i], "f32", (Isa){8, 0});
+    squares_case(shapes[i], "bf16", (Isa){LANES, KN_TILES});
+    squares_case(shapes[i], "bf16", (Isa){LANES, KN_DOT | KN_NARROW});
+    squares_case(shapes[i], "bf16", (Isa){LANES, 0});
+  }
+}
+
 /* Products of M rows, K deep, with P panels of columns that were packed from
  * matrices that lie either way; N = 32 P, H = K / 2. */
 static const char panels_text[] =
@@ -453,6 +518,7 @@ int main(int argc, char **argv) {
   pairs_cases();
   dense_cases();
   panels_cases();
+  squares_cases();
   uint64_t many = getenv("SEEDS") ? strtoull(getenv("SEEDS"), NULL, 10) : 60;
   for (uint64_t seed = 1; seed <= many; seed++) {
     int lanes = seed % 4 == 1 ? 4 : seed % 4 == 2 ? 8 : LANES;
