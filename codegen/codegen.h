@@ -1,8 +1,8 @@
 /* codegen.h: from a planned module to one shared library.
  *
  * Sections in the order of the .c files: loops (the language and its builder),
- * lower (nodes to kernel loops), contract, rows, scalar, llvm, host, table,
- * link. */
+ * lower (nodes to kernel loops), contract, rows, scalar, llvm, host, again,
+ * table, link. */
 #ifndef MOEC_CODEGEN_H
 #define MOEC_CODEGEN_H
 
@@ -553,6 +553,17 @@ void cg_optimise(const Target *t, struct LLVMOpaqueModule *m);
 struct LLVMOpaqueMemoryBuffer *cg_machine_code(const Target *t,
                                                struct LLVMOpaqueModule *m,
                                                bool text);
+
+/* ---- again.c: products that a step computes more than once --------------- */
+
+typedef struct CgAgain {
+  Arena *a;
+  Map hashes; /* Value -> of its expression */
+  Map seen;   /* those of products */
+} CgAgain;
+/* Whether an equal product has been asked for before; zeroed but for `a`, and
+ * for one entry. */
+bool cg_again(CgAgain *s, const Node *contract);
 
 /* ---- table.c: the module as constant data, and its kernels --------------- */
 

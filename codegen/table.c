@@ -36,7 +36,8 @@ typedef struct Table {
   /* of the entry at hand */
   ConstVec records;
   Map started; /* exchange -> number of its record + 1 */
-  int64_t flops;
+  int64_t flops; /* needed */
+  CgAgain again;
 } Table;
 
 /* ---- constants ---------------------------------------------------------- */
@@ -185,7 +186,7 @@ typedef struct Record {
   ConstVec args;
   uint32_t n_outs;
   bool reverse;
-  int64_t count, flops, bytes;
+  int64_t count, flops, needed, bytes;
   Dtype dtype;
   LLVMValueRef kernel, gemm, collective;
 } Record;
@@ -203,6 +204,7 @@ static void add_record(Table *t, Record *r) {
                       r->gemm ? r->gemm : c_null(t),
                       r->collective ? r->collective : c_null(t),
                       c_i64(t, r->flops),
+                      c_i64(t, r->needed),
                       c_i64(t, r->bytes),
                       c_i32(t, r->dtype)};
   vec_push(t->a, &t->records, C_STRUCT(t, MoertRecord, f));
@@ -214,6 +216,13 @@ static int64_t node_flops(const Node *n) {
     for (uint32_t i = 0; i < n->body->nodes.len; i++)
       macs += ir_macs(n->body->nodes.data[i]);
   return 2 * macs;
+}
+
+/* The same without products that a record before has computed. */
+static int64_t needed_flops(Table *t, const Node *n) {
+  const Node *c = n->op == OP_fused ? ir_product_node(n) : n;
+  return c && c->op == OP_contract && cg_again(&t->again, c) ? 0
+                                                             : node_flops(n);
 }
 
 /* The dtype of its largest product's operands. */
@@ -284,6 +293,8 @@ static void launch(Table *t, Node *n) {
     r.args.data[0] = left;
   }
   r.flops = node_flops(n);
+  r.needed = needed_flops(t, n);
+  t->flops += r.needed;
   r.bytes = ir_bytes(n);
   r.dtype = node_dtype(n);
   if (gemm) {
@@ -440,7 +451,6 @@ static void scan(Table *t, const Node *n) {
 static void region(Table *t, const Region *r) {
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
-    t->flops += node_flops(n);
     if (n->op == OP_scan)
       scan(t, n);
     else if (n->op == OP_reshape)
@@ -486,6 +496,7 @@ static LLVMValueRef c_entry(Table *t, Entry *e) {
   t->records = (ConstVec){0};
   t->started = (Map){0};
   t->flops = 0;
+  t->again = (CgAgain){.a = t->a};
   ir_number(e);
   region(t, e->region);
   LLVMValueRef f[] = {c_text(t, e->name),

@@ -342,7 +342,8 @@ typedef struct MoertRecord {
   const MoertKernel *kernel;
   const MoertGemm *gemm;
   const MoertCollective *collective;
-  int64_t flops; /* of the products in one execution */
+  int64_t flops;  /* of the products in one execution */
+  int64_t needed; /* of these, what no record before has computed in the step */
   int64_t bytes; /* that one execution reads and writes at least */
   int32_t dtype; /* of its products' operands, where it has any */
 } MoertRecord;
@@ -377,7 +378,7 @@ typedef struct MoertEntry {
   const MoertBinding *ins, *outs;
   const MoertRecord *records;
   int64_t input_bytes, report_bytes, arena_bytes;
-  int64_t flops; /* of one step */
+  int64_t flops; /* of one step, each product counted once */
 } MoertEntry;
 
 typedef enum MoertSlotKind { /* ORDER SLOT: ir.h */

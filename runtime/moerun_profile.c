@@ -2,8 +2,9 @@
  * the machine can do.
  *
  * The limit of a step is the larger of two times: that of its products at the
- * rate of a large product of the same dtype, and that of the bytes that it must
- * move at the rate of a large copy. It must move each slot that it reads and
+ * rate of a large product of the same dtype, each product counted once however
+ * often it is computed, and that of the bytes that it must move at the rate of a
+ * large copy. It must move each slot that it reads and
  * each that it changes once, and each weight once more for the products of the
  * forward pass, in their dtype. The limit of a record is the same for its
  * products and for the operands and results that it reads and writes; a record
@@ -19,7 +20,7 @@ static const double least_share = 1e-3; /* of a step: lines below it, beyond so
 
 /* ---- what a step does ---------------------------------------------------- */
 
-/* FLOPs of one step by dtype of the operands, loops included. */
+/* FLOPs that a step needs by dtype of the operands, loops included. */
 static void count_flops(const MoertEntry *e, double out[MOERT_DTYPE_COUNT]) {
   double times[MOERT_MAX_LOOPS + 1] = {1};
   int depth = 0;
@@ -29,8 +30,8 @@ static void count_flops(const MoertEntry *e, double out[MOERT_DTYPE_COUNT]) {
       times[depth + 1] = times[depth] * (double)r->count, depth++;
     else if (r->kind == MOERT_END)
       depth--;
-    else if (r->flops > 0)
-      out[r->dtype] += times[depth] * (double)r->flops;
+    else if (r->needed > 0)
+      out[r->dtype] += times[depth] * (double)r->needed;
   }
 }
 

@@ -260,7 +260,7 @@ static const MoertRecord train_records[] = {
     {.kind = MOERT_END, .name = "end", .where = ""},
     {.kind = MOERT_GEMM, .n_args = 3, .n_outs = 1, .name = "dot",
      .where = "tiny.dsl:2:1", .args = a_dot, .gemm = &dot, .flops = 2 * V,
-     .bytes = 8 * V + 4, .dtype = MOERT_f32},
+     .needed = 2 * V, .bytes = 8 * V + 4, .dtype = MOERT_f32},
     {.kind = MOERT_COPY, .n_args = 2, .n_outs = 1, .name = "copy",
      .where = "tiny.dsl:3:1", .args = a_copy},
     LAUNCH(update, a_update, 2),
