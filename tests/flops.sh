@@ -46,7 +46,8 @@ for level in 0 2; do
     -O$level -o "$d/lm.so" || status=1
   "$MOERUN" bench "$d/lm.so" --steps 1 --roofline >"$d/$level.json" || status=1
   tr -d '{}",:' <"$d/$level.json" | tr ' ' '\n' |
-    awk 'last == "products_ms" { ms = $1 } last == "peak_gflops_f32" { rate = $1 }
+    awk 'last == "products_ms" { ms = $1 }
+      last == "peak_gflops_f32" { rate = $1 }
       { last = $1 } END { printf "%.2f\n", ms * rate }' >"$d/$level"
 done
 check 'of the limit, fused or not' 12.07 "$(cat "$d/0")"
