@@ -50,7 +50,7 @@ static const double byte_rate = 80e9;
 
 enum {
   CACHED = 1 << 20, /* bytes: what is smaller may not reach memory at all */
-  TRIPS = 2,        /* to memory past the caches, and from there to the update */
+  TRIPS = 2,        /* to memory past the caches, from there to the update */
   BAND = 32         /* rows by which pairs are worked off */
 };
 

@@ -3,11 +3,12 @@
  *
  * The limit of a step is the larger of two times: that of its products at the
  * rate of a large product of the same dtype, each counted once however often it
- * is computed, and that of the bytes that it must move at the rate of a large
- * copy. It must move each slot that it reads and each that it changes once, and
- * each weight once more for the products of the forward pass, in their dtype. The limit of a record is the same for its
- * products and for the operands and results that it reads and writes; a record
- * whose data stays in a cache may be faster. */
+ * is run, and that of the bytes that it must move at the rate of a large copy.
+ * It must move each slot that it reads and each that it changes once, and each
+ * weight once more for the products of the forward pass, in their dtype. The
+ * limit of a record is the same for its products and for the operands and
+ * results that it reads and writes; a record whose data stays in a cache may be
+ * faster. */
 #include "rt.h"
 
 #include <stdlib.h>
