@@ -223,7 +223,7 @@ static const char *run_model(Sides *s) {
   RanksSlots slots = {0};
   const char *why = step(s, "init", &slots, 0, EVAL_TYPED, 0);
   for (int i = 0; i < 2 && !why; i++)
-    why = step(s, "train", &slots, i, EVAL_F64, 1e-11);
+    why = step(s, "train", &slots, i, EVAL_F64, 1e-12);
   if (!why) why = step(s, "train", &slots, 2, EVAL_TYPED, 1e-5);
   if (!why) why = step(s, "eval", &slots, 2, EVAL_F64, 1e-12);
   if (!why) why = step(s, "decode", &slots, 2, EVAL_F64, 1e-12);

@@ -1,0 +1,111 @@
+#!/bin/bash
+# Experts on ranks that are processes: losses of a small language model on
+# several meshes against those of one rank, by plain descent while the loss
+# falls; and lm_moe with its own optimiser.
+set -u
+status=0
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export GOMP_SPINCOUNT=0
+unset RANK WORLD_SIZE SLURM_PROCID SLURM_NTASKS SLURM_NTASKS_PER_NODE
+
+ok() { echo "ok $1"; }
+not_ok() { echo "not ok $1: $2"; status=1; }
+
+data=$work/data
+cat ir/*.c >"$data"
+
+# learn NAME RANKS STEPS MODEL.so: losses and choices of experts, $work/NAME
+learn() {
+  local ranks=() name=$1 n=$2 steps=$3 so=$4
+  [ "$n" -gt 1 ] && ranks=(-n "$n")
+  if ! "$MOERUN" "${ranks[@]}" train "$so" --data "$data" --steps "$steps" \
+    --threads 1 --quiet --poison --log "$work/log" >"$work/out" 2>"$work/err"
+  then
+    not_ok "experts: $name" "$(head -c 600 "$work/err" | tr '\n' '|')"
+    return 1
+  fi
+  sed -E 's/.*"loss": ([^,]*),.*"routes": ([^,}]*).*/\1 \2/' "$work/log" \
+    >"$work/$name"
+}
+
+# on NAME MESH RANKS DEFINE...: 50 losses on the mesh and on one rank, of which
+# the last is a tenth below the first.
+on() {
+  local name=$1 mesh=$2 n=$3 defines=() so=$work/model.so why
+  shift 3
+  for d in "$@"; do defines+=(-D "$d"); done
+  if ! "$MOEC" tests/models/experts.dsl "${defines[@]}" --mesh "$mesh" \
+    -o "$so" 2>"$work/err" ||
+    ! "$MOEC" tests/models/experts.dsl "${defines[@]}" -o "$work/one.so" \
+      2>>"$work/err"
+  then
+    not_ok "experts: $name" "$(head -c 600 "$work/err" | tr '\n' '|')"
+    return
+  fi
+  learn one 1 50 "$work/one.so" || return
+  learn "$name" "$n" 50 "$so" || return
+  why=$(paste "$work/one" "$work/$name" | awk '
+    { d = ($1 - $3) / $1; if (d < 0) d = -d
+      if (!(d <= 1e-5)) bad = bad " step " NR ": " $1 " and " $3
+      if (NR == 1) first = $1; last = $1; if (d > most) most = d
+      if ($2 != $4) flips++ }
+    END { if (bad) print bad
+          else if (NR != 50 || last > 0.9 * first) print NR " steps to " last
+          printf "# losses within %.1e; other experts in %d steps of %d\n",
+                 most, flips, NR >"/dev/stderr" }')
+  if [ -z "$why" ]; then ok "experts: $name"; else
+    not_ok "experts: $name" "${why:0:300}"
+  fi
+}
+
+on 'split over two ranks' dev=2 2
+on 'split over four ranks, uneven' dev=4 4
+on 'more ranks than experts' dev=8 8 N=3
+on 'data and experts' data=2,expert=2 4
+on 'experts in halves' dev=2,model=2 4
+on 'one sequence a rank' dev=4 4 B=4 N=4
+
+# ---- lm_moe, trained on four ranks and on one, read by either ----------------
+
+small=(-D N=6 -D D=32 -D H=64 -D B=8 -D T=8 -D WARMUP=10)
+head -c 3000 "$data" >"$work/valid"
+
+# run NAME COMMAND...: its last line goes to $work/out
+run() {
+  local name=$1
+  shift
+  if "$@" >"$work/out" 2>"$work/err"; then ok "experts: lm_moe, $name"; else
+    not_ok "experts: lm_moe, $name" "$(head -c 600 "$work/err" | tr '\n' '|')"
+  fi
+}
+
+number() { sed -E "s/.*\"$1\": ([^,}]*).*/\\1/" "$work/out"; }
+
+run 'one rank compiles' "$MOEC" models/lm_moe.dsl "${small[@]}" \
+  -o "$work/lm1.so"
+run 'four ranks compile' "$MOEC" models/lm_moe.dsl "${small[@]}" \
+  --mesh dev=4 -o "$work/lm4.so"
+run 'four ranks train' "$MOERUN" -n 4 train "$work/lm4.so" --data "$data" \
+  --steps 20 --ckpt "$work/ckpt" --valid "$work/valid" --threads 1
+trained=$(number valid_loss)
+run 'four ranks evaluate' "$MOERUN" -n 4 eval "$work/lm4.so" \
+  --data "$work/valid" --ckpt "$work/ckpt" --threads 1
+four=$(number loss)
+run 'one rank evaluates' "$MOERUN" eval "$work/lm1.so" \
+  --data "$work/valid" --ckpt "$work/ckpt" --threads 1
+if awk -v a="$trained" -v b="$four" -v c="$(number loss)" 'BEGIN {
+  d = (b - c) / c; exit !(a == b && d < 1e-6 && d > -1e-6) }'
+then ok 'experts: lm_moe, one loss'; else
+  not_ok 'experts: lm_moe, one loss' "$trained, $four and $(number loss)"
+fi
+run 'four ranks write' "$MOERUN" -n 4 sample "$work/lm4.so" \
+  --ckpt "$work/ckpt" --tokens 20 --threads 1
+cp "$work/out" "$work/written"
+run 'one rank writes' "$MOERUN" sample "$work/lm1.so" --ckpt "$work/ckpt" \
+  --tokens 20 --threads 1
+if cmp -s "$work/out" "$work/written"; then ok 'experts: lm_moe, one text'; else
+  not_ok 'experts: lm_moe, one text' 'they differ'
+fi
+
+exit $status
