@@ -1,10 +1,9 @@
 /* plan_only.c: what a model takes on each device of a mesh, with nothing
  * compiled: --plan-only, for one mesh or for a list of numbers of devices.
  *
- * A point is two runs of the front end: one without the mesh goes through all
- * passes, for the launches and buffers of a step, and one with it through
- * `shard`, for who has what. passes/plan_point.c makes numbers of the two. Each
- * point has a context of its own, freed when it is done. Where memory does not
+ * The model goes through all passes, for any mesh; passes/plan_point.c makes
+ * numbers of what they planned for one rank, and no code is made. Each point
+ * has a context of its own, freed when it is done. Where memory does not
  * suffice, more points tell what would. */
 #include "plan_only.h"
 
@@ -131,28 +130,24 @@ typedef struct Asked {
   bool quiet; /* no warnings, and errors are nobody's */
 } Asked;
 
-static Module *compile(Ctx *cx, const FeOptions *fe, const PassOptions *passes,
+static bool run_passes(const Asked *a, Module *m, const char *first,
                        const char *last) {
-  Module *m = fe_compile(cx, fe);
-  Pipeline p = {.options = *passes, .stop_after = last};
-  return m && pass_run(&p, m) ? m : NULL;
+  Pipeline p = {.options = a->passes, .from = first, .stop_after = last};
+  return pass_run(&p, m);
 }
 
-/* One device needs no mesh. */
 static bool find_point(Ctx *cx, const Asked *a, PlanPoint *out) {
   Topology t;
-  FeOptions one = a->fe;
-  one.n_mesh = 0;
   if (!open_topology(cx, a->o, &t)) return false;
   Module *m = fe_compile(cx, &a->fe);
   Entry *e = m ? ir_main_entry(m) : NULL;
   if (m && !e) diag_error(cx, (Span){0}, "the model has no entry to plan");
   if (!e) return false;
   out->cost = cost_totals(m, e);
-  Pipeline shard = {.options = a->passes, .stop_after = "shard"};
-  if (!pass_run(&shard, m)) return false;
-  Module *whole = compile(cx, &one, &a->passes, "plan");
-  return whole && plan_point(whole, m, &t, out);
+  if (!run_passes(a, m, NULL, "shard")) return false;
+  PlanRows *rows = plan_rows_new(m);
+  return run_passes(a, m, pass_info[pass_find("shard") + 1].name, "plan") &&
+         plan_point(m, rows, &t, out);
 }
 
 static bool plan_one(const Asked *a, PlanPoint *out) {

@@ -1,68 +1,67 @@
-/* plan_point.c: what a step of the main entry takes on each device of a mesh:
- * memory, exchanges, and the time of its launches.
+/* plan_point.c: what a step of the main entry takes on each device: memory,
+ * exchanges, and time, from the planned program of one rank.
  *
- * The launches are those of the program for one device, each with the part of
- * its operands, results and multiply-adds that a device has (plan_match.c). A
- * launch takes the longest of three times: of its products at the rate for
+ * A launch takes the longest of three times: of its products at the rate for
  * their dtype, of its elementwise operations, and of the bytes that it reads
  * and writes at the bandwidth of memory; and what the topology says that any
- * launch takes besides. A loop takes its turns one after the other. Launches
- * follow one another, so a step takes their sum, and that of its exchanges
- * where nothing overlaps. */
+ * launch takes besides. All experts count as having as many rows. Launches
+ * follow one another on one clock, exchanges on another: an exchange begins
+ * where it stands, behind the one before it, and a `wait` ends when it has come.
+ * A loop takes its turns one after the other. */
 #include "planner.h"
 
 #include <string.h>
 
 typedef struct Step {
   const Topology *t;
-  PlanMatch *match;
+  const Module *m;
+  const PlanRows *rows;
   PlanPoint *out;
   bool no_rate[DTYPE_COUNT]; /* products that the topology does not know */
 } Step;
 
-/* What one run of a launch does on one device. */
+/* What one run of a launch does. */
 typedef struct Work {
   double flops[DTYPE_COUNT], ops, bytes;
 } Work;
 
 /* ---- one launch ---------------------------------------------------------- */
 
-static void add_product(Step *s, const Node *n, Work *w) {
-  double macs = (double)ir_macs(n) * plan_macs_share(s->match, n);
-  w->flops[n->ins.data[0]->type.dtype] += 2 * macs;
+/* The rows that come, of those that may. */
+static double share(const Step *s, const Value *v) {
+  return plan_rows_share(s->rows, &v->type);
 }
 
-/* The part that a device has of a launch: that of its largest tensor. */
-static double launch_share(Step *s, const Node *n) {
-  const Value *best = NULL;
+/* Of a node with a ragged operand or result. */
+static double share_of_node(const Step *s, const Node *n) {
+  double least = 1;
   for (uint32_t i = 0; i < n->ins.len + n->outs.len; i++) {
-    const Value *v = i < n->ins.len ? n->ins.data[i]
-                                    : n->outs.data[i - n->ins.len];
-    if (!best || type_elements(&v->type) > type_elements(&best->type)) best = v;
+    double x = share(s, i < n->ins.len ? n->ins.data[i]
+                                       : n->outs.data[i - n->ins.len]);
+    if (x < least) least = x;
   }
-  return best ? plan_share(s->match, best) : 1;
+  return least;
 }
 
-static void add_body(Step *s, const Region *r, double share, Work *w) {
-  for (uint32_t i = 0; i < r->nodes.len; i++) {
-    const Node *n = r->nodes.data[i];
-    if (n->body) add_body(s, n->body, share, w);
-    if (n->op == OP_contract) add_product(s, n, w);
-    if (op_is(n->op, TRAIT_EW))
-      w->ops += share * (double)type_elements(&n->outs.data[0]->type);
-  }
+static void add_work(const Step *s, const Node *n, Work *w) {
+  if (n->op == OP_contract)
+    w->flops[n->ins.data[0]->type.dtype] +=
+        2 * (double)ir_macs(n) * share_of_node(s, n);
+  if (op_is(n->op, TRAIT_EW))
+    w->ops += (double)type_elements(&n->outs.data[0]->type) *
+              share(s, n->outs.data[0]);
+  for (uint32_t i = 0; n->body && i < n->body->nodes.len; i++)
+    add_work(s, n->body->nodes.data[i], w);
 }
 
-static Work work_of(Step *s, const Node *n) {
+static Work work_of(const Step *s, const Node *n) {
   Work w = {0};
-  if (n->op == OP_contract) add_product(s, n, &w);
-  if (n->body) add_body(s, n->body, launch_share(s, n), &w);
+  add_work(s, n, &w);
   for (uint32_t i = 0; i < n->ins.len; i++)
-    w.bytes += (double)ir_bytes_read(n, i) *
-               plan_share(s->match, n->ins.data[i]);
+    w.bytes += (double)ir_bytes_read(n, i) * share(s, n->ins.data[i]);
   for (uint32_t i = 0; i < n->outs.len; i++)
     w.bytes += (double)type_bytes(&n->outs.data[i]->type) *
-               plan_share(s->match, n->outs.data[i]);
+               share(s, n->outs.data[i]);
   return w;
 }
 
@@ -83,8 +82,6 @@ static double seconds_of(Step *s, const Work *w, PlanBound *bound) {
   return most;
 }
 
-/* ---- all launches -------------------------------------------------------- */
-
 /* Two components of the path below the first: "lm/moe/experts". */
 static PlanLayer *layer_row(PlanPoint *p, const char *path) {
   size_t n = 0;
@@ -102,7 +99,8 @@ static PlanLayer *layer_row(PlanPoint *p, const char *path) {
   return l;
 }
 
-static void add_launch(Step *s, const Node *n, double times) {
+/* Returns the seconds of one time. */
+static double add_launch(Step *s, const Node *n, double times) {
   PlanPoint *p = s->out;
   PlanBound bound;
   Work w = work_of(s, n);
@@ -119,23 +117,55 @@ static void add_launch(Step *s, const Node *n, double times) {
   p->seconds[bound] += times * seconds;
   p->launching += times * s->t->launch;
   l->seconds += times * (seconds + s->t->launch);
+  return seconds + s->t->launch;
+}
+
+/* ---- two clocks ---------------------------------------------------------- */
+
+typedef struct Clocks {
+  double now, sent; /* when the launches, the exchanges so far end */
+  Map there;        /* exchange -> double, when it has come */
+} Clocks;
+
+static void exchange(Step *s, Clocks *c, const Node *n, double times) {
+  double seconds =
+      plan_exchange(s->m, s->rows, s->t, n, (int64_t)times, s->out);
+  double *there = NEW(&s->m->cx->scratch, double);
+  *there = (c->sent > c->now ? c->sent : c->now) + seconds;
+  c->sent = *there;
+  map_put(&s->m->cx->scratch, &c->there, n, there);
+  if (!ir_wait_of(n)) c->now = *there;
+}
+
+static void wait_for(Clocks *c, const Node *n) {
+  const double *there = map_get(&c->there, ir_waited(n));
+  if (there && *there > c->now) c->now = *there;
 }
 
 /* A reshape is a launch only where the plan copies. */
 static bool takes_nothing(const Node *n) {
   const Value *from = n->op == OP_reshape ? n->ins.data[0] : NULL;
-  return from && memcmp(&from->place, &n->outs.data[0]->place,
-                        sizeof from->place) == 0;
+  return n->op == OP_rank ||
+         (from && memcmp(&from->place, &n->outs.data[0]->place,
+                         sizeof from->place) == 0);
 }
 
-static void add_region(Step *s, const Region *r, double times) {
+/* Seconds of one run of the region, which is run so many times. */
+static double add_region(Step *s, const Region *r, double times) {
+  Clocks c = {0};
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *n = r->nodes.data[i];
+    double turns = n->op == OP_scan ? (double)attr_int(n, "length") : 1;
     if (n->op == OP_scan)
-      add_region(s, n->body, times * (double)attr_int(n, "length"));
+      c.now += turns * add_region(s, n->body, times * turns);
+    else if (plan_is_exchange(n))
+      exchange(s, &c, n, times);
+    else if (n->op == OP_wait)
+      wait_for(&c, n);
     else if (!takes_nothing(n))
-      add_launch(s, n, times);
+      c.now += add_launch(s, n, times);
   }
+  return c.sent > c.now ? c.sent : c.now;
 }
 
 static bool has_rates(const Step *s, Ctx *cx) {
@@ -159,47 +189,26 @@ double plan_computing(const PlanPoint *p) {
 
 /* ---- memory -------------------------------------------------------------- */
 
-static int64_t local_bytes(const Module *m, const Type *t,
-                           const Placement *p) {
-  Type local = placement_local(m, t, p);
-  return type_bytes(&local);
-}
-
 static void add_slots(const Module *m, PlanPoint *p) {
   for (uint32_t i = 0; i < m->slots.len; i++) {
     const Slot *s = m->slots.data[i];
-    int64_t bytes = local_bytes(m, &s->type, &s->placement);
+    Type local = placement_local(m, &s->type, &s->placement);
     *(s->kind == SLOT_PARAM   ? &p->params
       : s->kind == SLOT_OPTIM ? &p->optim
-                              : &p->states) += bytes;
-  }
-}
-
-static void add_ends(const Module *m, const Entry *e, PlanPoint *p) {
-  for (uint32_t i = 0; i < e->ins.len; i++) {
-    const Value *v = e->region->params.data[i];
-    if (e->ins.data[i].kind == BIND_INPUT)
-      p->ends += local_bytes(m, &v->type, &v->placement);
-  }
-  for (uint32_t i = 0; i < e->outs.len; i++) {
-    const Value *v = e->region->results.data[i];
-    if (e->outs.data[i].kind != BIND_SLOT)
-      p->ends += local_bytes(m, &v->type, &v->placement);
+                              : &p->states) += type_bytes(&local);
   }
 }
 
 /* The largest arena of all entries counts. */
-static void add_arenas(const Module *whole, Module *parts, PlanPoint *p) {
-  Ctx *cx = parts->cx;
-  PlanArena most = {0};
-  for (uint32_t i = 0; i < whole->entries.len; i++) {
-    Entry *e = whole->entries.data[i];
-    PlanMatch *m = plan_match_new(&cx->scratch, whole, e, parts);
-    PlanArena a = plan_arena(cx, whole, e, m);
-    if (a.bytes > most.bytes) most = a;
+static void add_entries(Module *m, PlanPoint *p) {
+  Entry *most = NULL;
+  for (uint32_t i = 0; i < m->entries.len; i++) {
+    Entry *e = m->entries.data[i];
+    p->ends += e->input_bytes + e->report_bytes;
+    if (!most || e->arena_bytes > most->arena_bytes) most = e;
   }
-  p->gradients = most.gradients;
-  p->activations = most.bytes - most.gradients;
+  p->gradients = plan_gradients(m, most);
+  p->activations = most->arena_bytes - p->gradients;
 }
 
 /* ---- all of it ----------------------------------------------------------- */
@@ -214,22 +223,17 @@ static void mesh_text(const Module *m, PlanPoint *p) {
   buf_free(&b);
 }
 
-bool plan_point(const Module *whole, Module *parts, const Topology *t,
+bool plan_point(Module *m, const PlanRows *rows, const Topology *t,
                 PlanPoint *out) {
-  Ctx *cx = parts->cx;
-  Entry *e = ir_main_entry(whole), *twin = ir_main_entry(parts);
-  out->devices = mesh_devices(parts);
+  out->devices = mesh_devices(m);
   out->tokens = out->cost.tokens;
-  mesh_text(parts, out);
-  if (!plan_traffic(parts, twin, t, out)) return false;
-  add_slots(parts, out);
-  for (uint32_t i = 0; i < parts->entries.len; i++)
-    add_ends(parts, parts->entries.data[i], out);
-  add_arenas(whole, parts, out);
+  mesh_text(m, out);
+  if (!plan_links_suffice(m, t)) return false;
+  add_slots(m, out);
+  add_entries(m, out);
   out->memory = out->params + out->optim + out->states + out->ends +
-                out->gradients + out->activations + out->exchange;
-  Step s = {.t = t, .out = out};
-  s.match = plan_match_new(&cx->scratch, whole, e, parts);
-  add_region(&s, e->region, 1);
-  return has_rates(&s, cx);
+                out->gradients + out->activations;
+  Step s = {.t = t, .m = m, .rows = rows, .out = out};
+  out->scheduled = add_region(&s, ir_main_entry(m)->region, 1);
+  return has_rates(&s, m->cx);
 }

@@ -43,7 +43,6 @@ static void add_memory(const PlanPoint *p, const Topology *t, Buf *out) {
   add_memory_row(out, "optimiser", p->optim);
   add_memory_row(out, "gradients, when most is alive", p->gradients);
   add_memory_row(out, "activations and all else of a step", p->activations);
-  add_memory_row(out, "the largest result of an exchange", p->exchange);
   add_memory_row(out, "states", p->states);
   add_memory_row(out, "inputs and reports", p->ends);
   add_memory_row(out, "together", p->memory);
@@ -57,7 +56,7 @@ static void add_traffic(const PlanPoint *p, Buf *out) {
           "a step", "sent", "by", "ms");
   for (int i = 0; i < p->n_traffic; i++) {
     const PlanTraffic *x = &p->traffic[i];
-    buf_fmt(out, "  %-14s  %-20s%8lld", move_names[x->kind], x->axes,
+    buf_fmt(out, "  %-14s  %-20s%8lld", op_info[x->op].name, x->axes,
             (long long)x->times);
     add_bytes(out, (double)x->bytes, 12);
     buf_fmt(out, "  %-12s%12.3f\n", x->link, x->seconds * 1e3);
@@ -119,9 +118,11 @@ static void add_step(const PlanPoint *p, Buf *out) {
   buf_fmt(out, "\n  %-38s%12s%12s\n", "a step", "ms", "tokens/s");
   buf_fmt(out, "  %-38s%12.3f%12.0f\n", "if exchanges overlap with nothing",
           exposed(p) * 1e3, tokens / exposed(p));
-  if (p->exchanging > 0)
-    buf_fmt(out, "  %-38s%12.3f%12.0f\n", "if all are hidden where they can",
-            hidden(p) * 1e3, tokens / hidden(p));
+  if (!(p->exchanging > 0)) return;
+  buf_fmt(out, "  %-38s%12.3f%12.0f\n", "as the program overlaps them",
+          p->scheduled * 1e3, tokens / p->scheduled);
+  buf_fmt(out, "  %-38s%12.3f%12.0f\n", "if all overlap with all launches",
+          hidden(p) * 1e3, tokens / hidden(p));
 }
 
 static void add_title(const char *model, const PlanPoint *p, const Topology *t,
@@ -162,20 +163,20 @@ void plan_table(const char *model, const PlanPoint *p, int n,
           "ms a step", "tokens/s", "a dev.");
   for (int i = 0; i < n; i++) {
     const PlanPoint *x = &p[i];
-    double rate = (double)x->tokens / exposed(x);
-    double first = (double)p->tokens / exposed(p) / (double)p->devices;
+    double rate = (double)x->tokens / x->scheduled;
+    double first = (double)p->tokens / p->scheduled / (double)p->devices;
     buf_fmt(out, "%8lld %9lld %15lld ", (long long)x->devices,
             (long long)x->tokens,
             (long long)(x->cost.params + x->cost.biases));
     add_bytes(out, (double)x->memory, 11);
     add_bytes(out, (double)x->sent, 12);
     buf_fmt(out, " %10.2f %10.2f %10.2f %12.0f %5.0f %%%s\n",
-            plan_computing(x) * 1e3, x->exchanging * 1e3, exposed(x) * 1e3,
+            plan_computing(x) * 1e3, x->exchanging * 1e3, x->scheduled * 1e3,
             rate, 100 * rate / (double)x->devices / first,
             (double)x->memory > t->memory ? "  too little memory" : "");
   }
-  buf_add(out, "\nMemory, sent bytes and times are those of each device, "
-               "exchanges overlap with nothing;\na dev.: tokens/s of a device "
+  buf_add(out, "\nMemory, sent bytes and times are those of each device, a "
+               "step overlaps exchanges as the\nprogram does; a dev.: tokens/s of a device "
                "against the first row. Memory of a device: ");
   add_bytes(out, t->memory, 0);
   buf_add(out, ".\n");
@@ -211,7 +212,7 @@ static void json_traffic(const PlanPoint *p, Buf *out) {
   for (int i = 0; i < p->n_traffic; i++) {
     const PlanTraffic *x = &p->traffic[i];
     buf_fmt(out, "%s{\"kind\": \"%s\", \"axes\": ", i ? ", " : "",
-            move_names[x->kind]);
+            op_info[x->op].name);
     add_text(out, x->axes);
     buf_add(out, ", \"link\": ");
     add_text(out, x->link);
@@ -242,7 +243,6 @@ static void json_point(const char *model, const PlanPoint *p,
   add_int(out, "optimiser_bytes", p->optim);
   add_int(out, "gradient_bytes", p->gradients);
   add_int(out, "activation_bytes", p->activations);
-  add_int(out, "exchange_bytes", p->exchange);
   add_int(out, "state_bytes", p->states);
   add_int(out, "input_bytes", p->ends);
   add_int(out, "memory_bytes", p->memory);
@@ -258,7 +258,8 @@ static void json_point(const char *model, const PlanPoint *p,
   add_double(out, "launch_ms", p->launching * 1e3);
   add_double(out, "computing_ms", plan_computing(p) * 1e3);
   add_double(out, "exchanging_ms", p->exchanging * 1e3);
-  add_double(out, "step_ms", exposed(p) * 1e3);
+  add_double(out, "step_ms", p->scheduled * 1e3);
+  add_double(out, "exposed_step_ms", exposed(p) * 1e3);
   add_double(out, "hidden_step_ms", hidden(p) * 1e3);
   json_traffic(p, out);
   buf_add(out, "}");

@@ -4,8 +4,8 @@
  * neighbours share the inner links. A group of P devices whose places lie `s`
  * apart has m members within D neighbours, the largest divisor of P that is at
  * most D / s. So each level of links joins n = m / (m of the level within)
- * parts of a group, and the bytes that reshard.c counts for each device fall on
- * the levels so that their sum is the same:
+ * parts of a group, and the bytes that each device sends fall on the levels so
+ * that their sum is the same:
  *
  *   all_reduce, reduce_scatter, all_gather: rings within rings. With m members
  *     joined already, a level carries the share (1 - 1/n) / m / (1 - 1/P) of
@@ -46,89 +46,96 @@ static int64_t members(const Module *m, Axes axes, int64_t devices) {
   return n;
 }
 
-double plan_move_seconds(const Module *m, const Topology *t, const MoveStep *s,
+double plan_link_seconds(const Module *m, const Topology *t, MoveKind kind,
+                         Axes axes, double bytes,
                          const TopologyLink **crossed) {
-  int64_t all = axes_parts(m, s->axes), joined = 1;
+  int64_t all = axes_parts(m, axes), joined = 1;
   double seconds = 0;
   for (int i = 0; i < t->n_links && joined < all; i++) {
     const TopologyLink *l = &t->links[i];
-    int64_t now = members(m, s->axes, l->devices);
+    int64_t now = members(m, axes, l->devices);
     if (now <= joined) continue;
     double n = (double)now / (double)joined, p = (double)all, share, messages;
-    if (s->kind == MOVE_ALL_TO_ALL) {
+    if (kind == MOVE_ALL_TO_ALL) {
       messages = (double)(now - joined);
       share = messages / (p - 1);
     } else {
-      messages = (s->kind == MOVE_ALL_REDUCE ? 2 : 1) * (n - 1);
+      messages = (kind == MOVE_ALL_REDUCE ? 2 : 1) * (n - 1);
       share = (1 - 1 / n) / (double)joined / (1 - 1 / p);
     }
-    seconds += share * (double)s->bytes / l->bandwidth + messages * l->latency;
+    seconds += share * bytes / l->bandwidth + messages * l->latency;
     *crossed = l;
     joined = now;
   }
   return seconds;
 }
 
-/* ---- of an entry --------------------------------------------------------- */
+bool plan_links_suffice(const Module *m, const Topology *t) {
+  const TopologyLink *last = t->n_links ? &t->links[t->n_links - 1] : NULL;
+  int64_t devices = mesh_devices(m);
+  if (devices == 1 || (last && (!last->devices || last->devices >= devices)))
+    return true;
+  diag_error(m->cx, last ? last->span : t->span,
+             "the topology joins %lld devices, and the mesh has %lld",
+             (long long)(last ? last->devices : 1), (long long)devices);
+  return false;
+}
 
-static PlanTraffic *traffic_row(PlanPoint *p, MoveKind kind, const char *axes) {
+/* ---- exchanges ----------------------------------------------------------- */
+
+bool plan_is_exchange(const Node *n) {
+  return op_info[n->op].lower == LOWER_COMM && n->op != OP_rank;
+}
+
+static MoveKind kind_of(OpKind op) {
+  return op == OP_all_reduce       ? MOVE_ALL_REDUCE
+         : op == OP_all_gather     ? MOVE_ALL_GATHER
+         : op == OP_reduce_scatter ? MOVE_REDUCE_SCATTER
+                                   : MOVE_ALL_TO_ALL;
+}
+
+/* Bytes that each device sends, counted as reshard.c does. Of rows, those that
+ * the tokens' side has. */
+static int64_t bytes_sent(const Module *m, const PlanRows *rows,
+                          const Node *n) {
+  int64_t devices = axes_parts(m, node_axes(n)), bytes = 0;
+  if (n->op == OP_permute) return type_bytes(&n->ins.data[0]->type);
+  for (uint32_t i = 0; i < n->ins.len; i++) {
+    const Type *t = &(n->op == OP_rows_return ? n->outs : n->ins).data[i]->type;
+    double local = (double)type_bytes(t) * plan_rows_share(rows, t);
+    bytes += move_bytes(kind_of(n->op), devices, (int64_t)(local + 0.5));
+    if (n->op == OP_rows_send || n->op == OP_rows_return) break;
+  }
+  return bytes;
+}
+
+static PlanTraffic *traffic_row(PlanPoint *p, OpKind op, const char *axes) {
   for (int i = 0; i < p->n_traffic; i++)
-    if (p->traffic[i].kind == kind && strcmp(p->traffic[i].axes, axes) == 0)
+    if (p->traffic[i].op == op && strcmp(p->traffic[i].axes, axes) == 0)
       return &p->traffic[i];
   if (p->n_traffic == MAX_TRAFFIC) return &p->traffic[MAX_TRAFFIC - 1];
   PlanTraffic *t = &p->traffic[p->n_traffic++];
-  t->kind = kind;
+  t->op = op;
   snprintf(t->axes, sizeof t->axes, "%s", axes);
   return t;
 }
 
-static void add_step(const Module *m, const Topology *t, const MoveStep *s,
-                     int64_t times, PlanPoint *p) {
+double plan_exchange(const Module *m, const PlanRows *rows, const Topology *t,
+                     const Node *n, int64_t times, PlanPoint *out) {
   Buf axes = {0};
   const TopologyLink *crossed = NULL;
-  axes_text(m, s->axes, &axes);
-  PlanTraffic *row = traffic_row(p, s->kind, axes.data + 1);
+  Axes over = node_axes(n);
+  axes_text(m, over, &axes);
+  PlanTraffic *row = traffic_row(out, n->op, axes.data + 1);
   buf_free(&axes);
-  double seconds = (double)times * plan_move_seconds(m, t, s, &crossed);
+  int64_t bytes = bytes_sent(m, rows, n);
+  double seconds = plan_link_seconds(m, t, kind_of(n->op), over, (double)bytes,
+                                     &crossed);
   row->times += times;
-  row->bytes += times * s->bytes;
-  row->seconds += seconds;
+  row->bytes += times * bytes;
+  row->seconds += (double)times * seconds;
   if (crossed) snprintf(row->link, sizeof row->link, "%s", crossed->name);
-  p->sent += times * s->bytes;
-  p->exchanging += seconds;
-}
-
-/* Also the largest value that an exchange makes beside its operand. */
-static void add_region(const Module *m, const Region *r, const Topology *t,
-                       PlanPoint *p) {
-  for (uint32_t i = 0; i < r->nodes.len; i++) {
-    const Node *n = r->nodes.data[i];
-    if (n->body) add_region(m, n->body, t, p);
-    if (n->op != OP_reshard) continue;
-    const Value *from = n->ins.data[0], *to = n->outs.data[0];
-    Move move =
-        reshard_move(m, &from->type, &from->placement, &to->placement);
-    for (int k = 0; k < move.n; k++) {
-      const MoveStep *s = &move.steps[k];
-      if (s->kind == MOVE_SLICE) continue;
-      add_step(m, t, s, shard_times(r), p);
-      Type local = placement_local(m, &from->type, &s->after);
-      if (s->kind != MOVE_ALL_REDUCE && type_bytes(&local) > p->exchange)
-        p->exchange = type_bytes(&local);
-    }
-  }
-}
-
-bool plan_traffic(Module *m, const Entry *e, const Topology *t,
-                  PlanPoint *out) {
-  const TopologyLink *last = t->n_links ? &t->links[t->n_links - 1] : NULL;
-  int64_t devices = mesh_devices(m);
-  if (devices > 1 && (!last || (last->devices && last->devices < devices))) {
-    diag_error(m->cx, last ? last->span : t->span,
-               "the topology joins %lld devices, and the mesh has %lld",
-               (long long)(last ? last->devices : 1), (long long)devices);
-    return false;
-  }
-  add_region(m, e->region, t, out);
-  return true;
+  out->sent += times * bytes;
+  out->exchanging += (double)times * seconds;
+  return seconds;
 }

@@ -38,10 +38,10 @@ bool topology_read(Ctx *cx, uint32_t file, Topology *out);
 
 enum { PLAN_TEXT = 64, MAX_TRAFFIC = 48, MAX_PLAN_LAYERS = 64 };
 
-/* All exchanges of one kind over the same axes: bytes are those that each
- * device sends in a step. */
+/* All exchanges of one op over the same axes: bytes are those that each device
+ * sends in a step. */
 typedef struct PlanTraffic {
-  MoveKind kind;
+  OpKind op;
   char axes[PLAN_TEXT], link[PLAN_TEXT]; /* the outermost that it crosses */
   int64_t times, bytes;
   double seconds;
@@ -66,8 +66,8 @@ typedef struct PlanPoint {
   char mesh[PLAN_TEXT];
   /* bytes a device */
   int64_t params, optim, states, ends; /* ends: inputs and reports */
-  int64_t gradients, activations, exchange;
-  int64_t memory; /* all of these */
+  int64_t gradients, activations;      /* the arena, as it is at its peak */
+  int64_t memory;                      /* all of these */
   PlanTraffic traffic[MAX_TRAFFIC];
   int n_traffic;
   int64_t sent;      /* bytes by all exchanges of a step */
@@ -76,37 +76,38 @@ typedef struct PlanPoint {
   int64_t launches;
   double seconds[BOUND_COUNT]; /* of the launches by what bounds them */
   double launching;
+  double scheduled; /* of a step in the order that schedule made */
   PlanLayer layers[MAX_PLAN_LAYERS];
   int n_layers;
   CostTotals cost; /* of the whole model, as --report=cost counts */
 } PlanPoint;
 
-/* `whole`: the planned program for one device; `parts`: the same model on the
- * mesh, after shard. False: diagnostics were reported. */
-bool plan_point(const Module *whole, Module *parts, const Topology *t,
+/* plan_rows.c: how many of its rows a ragged value has on a device, when all
+ * experts have as many: its type only has a bound. */
+typedef struct PlanRows PlanRows;
+/* Of a module that shard has placed, before partition; lives in cx->perm. */
+PlanRows *plan_rows_new(const Module *m);
+double plan_rows_share(const PlanRows *r, const Type *t); /* 1: not ragged */
+
+/* plan_point.c: of a planned module. False: diagnostics were reported. */
+bool plan_point(Module *m, const PlanRows *rows, const Topology *t,
                 PlanPoint *out);
 double plan_computing(const PlanPoint *p); /* seconds of all launches */
 
-/* plan_traffic.c: what the entry's reshards send. */
-bool plan_traffic(Module *m, const Entry *e, const Topology *t,
-                  PlanPoint *out);
-/* Seconds of one step of a move; *crossed is the outermost link it takes. */
-double plan_move_seconds(const Module *m, const Topology *t, const MoveStep *s,
+/* plan_traffic.c */
+bool plan_is_exchange(const Node *n);
+/* Adds the node to the traffic; seconds of one time. */
+double plan_exchange(const Module *m, const PlanRows *rows, const Topology *t,
+                     const Node *n, int64_t times, PlanPoint *out);
+/* Seconds in which each device of a group over `axes` sends so many bytes. */
+double plan_link_seconds(const Module *m, const Topology *t, MoveKind kind,
+                         Axes axes, double bytes,
                          const TopologyLink **crossed);
+/* Whether the links join all devices of the mesh. */
+bool plan_links_suffice(const Module *m, const Topology *t);
 
-/* plan_match.c: which part of a value of the planned program a device has. */
-typedef struct PlanMatch PlanMatch;
-PlanMatch *plan_match_new(Arena *a, const Module *whole, const Entry *e,
-                          Module *parts);
-double plan_share(PlanMatch *m, const Value *v);
-/* Of the multiply-adds of a contraction in a launch. */
-double plan_macs_share(PlanMatch *m, const Node *contract);
-
-/* plan_memory.c: the arena of an entry, of parts of its buffers. */
-typedef struct PlanArena {
-  int64_t bytes, gradients; /* those alive at the peak */
-} PlanArena;
-PlanArena plan_arena(Ctx *cx, const Module *whole, Entry *e, PlanMatch *m);
+/* plan_memory.c: bytes of gradients that are alive when most of the arena is. */
+int64_t plan_gradients(Module *m, Entry *e);
 
 /* plan_report.c: `model` is what people call it. Columns are the same for any
  * topology. */
