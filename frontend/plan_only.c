@@ -210,10 +210,11 @@ static void note_fit(Ctx *cx, const char *what, const PlanPoint *p) {
   diag_note(cx, (Span){0}, "%s needs %s a device", what, bytes);
 }
 
-/* Doubles an axis for as long as that saves memory. */
+/* Doubles an axis until that has not saved memory twice. */
 static bool suggest_axis(Ctx *cx, Asked a, const AxisVec *mesh, Sym axis,
                          const PlanPoint *now, double memory) {
-  int64_t size = 1, before = now->memory;
+  int64_t size = 1, least = now->memory;
+  int vain = 0;
   for (uint32_t i = 0; i < mesh->len; i++)
     if (mesh->data[i].name == axis) size = mesh->data[i].size;
   int64_t others = now->devices / (size > 0 ? size : 1);
@@ -228,8 +229,9 @@ static bool suggest_axis(Ctx *cx, Asked a, const AxisVec *mesh, Sym axis,
                 text);
       return false;
     }
-    if ((double)p.memory > 0.99 * (double)before) return false;
-    before = p.memory;
+    vain = (double)p.memory > 0.99 * (double)least ? vain + 1 : 0;
+    if (vain == 2) return false;
+    if (p.memory < least) least = p.memory;
     if ((double)p.memory > memory) continue;
     note_fit(cx, sym_fmt(cx, "--mesh %s", text), &p);
     return true;

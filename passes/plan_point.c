@@ -6,8 +6,8 @@
  * and writes at the bandwidth of memory; and what the topology says that any
  * launch takes besides. All experts count as having as many rows. Launches
  * follow one another on one clock, exchanges on another: an exchange begins
- * where it stands, behind the one before it, and a `wait` ends when it has come.
- * A loop takes its turns one after the other. */
+ * where it stands, behind the one before it, and a `wait` ends when it has
+ * come. A loop takes its turns one after the other. */
 #include "planner.h"
 
 #include <string.h>

@@ -175,9 +175,10 @@ void plan_table(const char *model, const PlanPoint *p, int n,
             rate, 100 * rate / (double)x->devices / first,
             (double)x->memory > t->memory ? "  too little memory" : "");
   }
-  buf_add(out, "\nMemory, sent bytes and times are those of each device, a "
-               "step overlaps exchanges as the\nprogram does; a dev.: tokens/s of a device "
-               "against the first row. Memory of a device: ");
+  buf_add(out, "\nMemory, sent bytes and times are those of each device, "
+               "and a step overlaps exchanges as\nthe program does; a dev.: "
+               "tokens/s of a device against the first row. Memory of a "
+               "device: ");
   add_bytes(out, t->memory, 0);
   buf_add(out, ".\n");
 }

@@ -106,7 +106,8 @@ double plan_link_seconds(const Module *m, const Topology *t, MoveKind kind,
 /* Whether the links join all devices of the mesh. */
 bool plan_links_suffice(const Module *m, const Topology *t);
 
-/* plan_memory.c: bytes of gradients that are alive when most of the arena is. */
+/* plan_memory.c: bytes of gradients that are alive when most of the arena
+ * is. */
 int64_t plan_gradients(Module *m, Entry *e);
 
 /* plan_report.c: `model` is what people call it. Columns are the same for any

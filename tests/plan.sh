@@ -1,8 +1,7 @@
 #!/bin/bash
 # --plan-only on whole models: counts of the 2017 paper, to the digit and beyond
-# 2^31; the same bytes and exchanges as --explain=shard; products divided over
-# the devices without a rest; on one device the arena of the real plan, nearly;
-# every topology that comes along; and a list of 2048 devices.
+# 2^31; products divided over the devices without a rest; the arena of
+# --report=memory; every topology that comes along; and a list of 2048 devices.
 set -u
 d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
@@ -47,46 +46,6 @@ count 'a flat MoE of 131072 experts' \
   models/lm_moe.dsl -D N=131072 -D B=2048 --mesh dev=2048 \
   --reshard-limit=100000
 
-# ---- one truth with --explain=shard ------------------------------------------
-
-# The tables of the text, without what is only in one of them.
-explained() { # MODEL MESH
-  "$MOEC" "$@" --reshard-limit=100000 --explain=shard 2>"$d/err" |
-    awk '$1 == "parameters" || $1 == "optimiser" { print $1, $2, $3 }
-         /^  in / { p = $2 == "train" } /^$/ { p = 0 }
-         p && $1 ~ /^all_|^reduce_/ { n[$1] = $2 }
-         p && $1 == "together" { print "sent", $3, $4 }
-         /^Sent:/ { exit }
-         END { for (k in n) print k, n[k] }' | sort
-}
-planned() {
-  "$MOEC" "$@" --reshard-limit=100000 --plan-only 2>"$d/err" |
-    awk '$1 == "parameters" || $1 == "optimiser" { print $1, $2, $3 }
-         /^  exchanges/ { p = 1 } /^$/ { p = 0 }
-         p && $1 ~ /^all_|^reduce_/ {
-           for (i = 2; $i ~ /^@/; i++) ; n[$1] += $i }
-         p && $1 == "together" { print "sent", $2, $3 }
-         END { for (k in n) print k, n[k] }' | sort
-}
-
-same() { # MODEL --mesh MESH ...
-  local name="$* as explained"
-  explained "$@" >"$d/explained"
-  planned "$@" >"$d/planned"
-  if [ -s "$d/planned" ] && cmp -s "$d/explained" "$d/planned"; then
-    echo "ok $name"
-  else
-    bad "$name" "$(diff "$d/explained" "$d/planned" | tr '\n' ' ')"
-  fi
-}
-
-for mesh in dev=8 data=2,expert=4 data=4,model=2 dev=2,data=2,model=2; do
-  same models/lm_moe.dsl --mesh $mesh
-done
-same models/lm_moe.dsl --mesh dev=4 -D V=10000 --precision=bf16
-same models/lm_4lstm.dsl --mesh data=4,model=2
-same models/lm_wide.dsl --mesh dev=2,model=4
-
 # ---- products ----------------------------------------------------------------
 
 # Devices that divide all sizes share the products without a rest.
@@ -112,28 +71,24 @@ shared 4 models/lm_moe.dsl -D V=10000 --precision=bf16 --mesh dev=4
 shared 16 models/lm_4lstm.dsl --mesh data=4,model=4
 shared 4 models/lm_wide.dsl --mesh dev=2,model=2
 
-# ---- memory of one device ----------------------------------------------------
+# ---- memory ------------------------------------------------------------------
 
 arena() { # moec's arguments...
   local name="memory of $*" real
-  real=$("$MOEC" "$@" --report=memory |
+  real=$("$MOEC" "$@" --report=memory 2>"$d/err" |
     awk '/^  arena, of the largest/ { print $6 }')
   plan "$@" || { bad "$name" "no plan"; return; }
-  if awk -v a="$real" -v b="$(number activation_bytes)" \
-    -v c="$(number gradient_bytes)" \
-    'BEGIN { x = (b + c) / a; exit !(x > 0.95 && x < 1.05) }'; then
+  if [ "$real" ] && [ "$real" = $(($(number activation_bytes) +
+    $(number gradient_bytes))) ]; then
     echo "ok $name"
   else
     bad "$name" "$(number activation_bytes) beside gradients, not $real"
   fi
 }
 
-for precision in f32 bf16; do
-  for model in models/lm_*.dsl; do
-    arena "$model" --precision=$precision
-  done
-  arena models/lm_moe.dsl -D V=10000 -D N=256 --precision=$precision
-done
+arena models/lm_moe.dsl -D V=10000 -D N=256 --precision=bf16
+arena models/lm_moe.dsl --mesh dev=64
+arena models/lm_4lstm.dsl --mesh data=4,model=2
 
 # ---- topologies --------------------------------------------------------------
 

@@ -7,11 +7,11 @@ entry score(x: i32[8 @dev, 4] from tokens) {
 }
 
 # >>> err
-# tests/planner/small.topo:1:1: error: too little memory: a step needs 52.1 KiB a device, and each has 29.3 KiB
+# tests/planner/small.topo:1:1: error: too little memory: a step needs 52.2 KiB a device, and each has 29.3 KiB
 #     1 | # Round numbers.
 #       | ^
 # note: parameters and optimiser 36.0 KiB, gradients 0 B, activations and all else of a step 16.0 KiB
 # note: the model has sizes that --mesh dev=16 does not divide
-# note: --mesh model=4 needs 19.1 KiB a device
+# note: --mesh model=4 needs 29.2 KiB a device
 # <<<
 # >>> exit 1

@@ -15,8 +15,8 @@ entry score(x: i32[8 @dev, 4] from tokens) {
 #   memory                                    a device
 #   parameters                                 2.2 KiB
 #   activations and all else of a step         1.2 KiB
-#   inputs and reports                            36 B
-#   together                                   3.5 KiB
+#   inputs and reports                           256 B
+#   together                                   3.8 KiB
 #   of                                       953.7 MiB   0 %
 #
 #   exchanges       over                  a step        sent  by                    ms
@@ -26,8 +26,8 @@ entry score(x: i32[8 @dev, 4] from tokens) {
 #
 #   computing                                   a step          ms
 #   GFLOP of products in f32                 8.192e-06
-#   10^9 elementwise operations               5.12e-07
-#   GB read and written                       7.46e-06
+#   10^9 elementwise operations               6.17e-07
+#   GB read and written                      7.564e-06
 #   launches bound by products                               0.008
 #   launches bound by elementwise work                       0.000
 #   launches bound by memory                                 0.003
@@ -37,10 +37,11 @@ entry score(x: i32[8 @dev, 4] from tokens) {
 #   computing, by layer                          GFLOP          GB          ms
 #   ffn                                      8.192e-06   4.608e-06       0.010
 #   ffn/a/relu                                       0   2.048e-06       0.003
-#   e/embed                                          0    5.44e-07       0.002
+#   e/embed                                          0    6.48e-07       0.002
 #   (no layer)                                       0     2.6e-07       0.001
 #
 #   a step                                          ms    tokens/s
-#   if exchanges overlap with nothing            0.081      396944
-#   if all are hidden where they can             0.065      495571
+#   if exchanges overlap with nothing            0.081      396432
+#   as the program overlaps them                 0.081      396432
+#   if all overlap with all launches             0.065      495571
 # <<<

@@ -1,10 +1,14 @@
 /* planner.c: how long an exchange takes on a topology, against sums by hand;
- * and that levels of links carry all bytes, whatever the mesh. */
+ * that levels of links carry all bytes, whatever the mesh; and that whole
+ * models send what `shard` explains. */
+#include "../../frontend/frontend.h"
 #include "../../passes/planner.h"
 #include "check.h"
 
 #include <math.h>
 #include <string.h>
+
+/* ---- links --------------------------------------------------------------- */
 
 static Module *mesh_of(Ctx *cx, int n, const int64_t *sizes) {
   static const char *const names[] = {"a", "b", "c"};
@@ -59,11 +63,12 @@ static void test_cases(void) {
                 &t))
     return;
   for (size_t i = 0; i < COUNT_OF(cases); i++) {
-    MoveStep s = {.kind = cases[i].kind, .bytes = 8000000};
     const TopologyLink *crossed = NULL;
+    Axes axes = 0;
     for (int k = 0; k < 2 && cases[i].axes[k] >= 0; k++)
-      s.axes = axes_add(s.axes, cases[i].axes[k]);
-    double us = 1e6 * plan_move_seconds(m, &t, &s, &crossed);
+      axes = axes_add(axes, cases[i].axes[k]);
+    double us = 1e6 * plan_link_seconds(m, &t, cases[i].kind, axes, 8e6,
+                                        &crossed);
     CHECK(cases[i].name, fabs(us - cases[i].us) < 1e-6 * us,
           "%.3f us, not %.3f", us, cases[i].us);
   }
@@ -87,12 +92,12 @@ static void test_all_bytes(void) {
       for (int kind = MOVE_REDUCE_SCATTER; kind < MOVE_COUNT; kind++)
         for (int over = 1; over < 4; over++) {
           Module *m = mesh_of(&cx, 2, (const int64_t[]){a, b});
-          MoveStep s = {.kind = (MoveKind)kind, .bytes = 1000000};
           const TopologyLink *crossed = NULL;
-          if (over & 1) s.axes = axes_add(s.axes, 0);
-          if (over & 2) s.axes = axes_add(s.axes, 1);
-          if (axes_parts(m, s.axes) == 1) continue;
-          double us = 1e6 * plan_move_seconds(m, &t, &s, &crossed);
+          Axes axes = over & 1 ? axes_add(0, 0) : 0;
+          if (over & 2) axes = axes_add(axes, 1);
+          if (axes_parts(m, axes) == 1) continue;
+          double us = 1e6 * plan_link_seconds(m, &t, (MoveKind)kind, axes, 1e6,
+                                              &crossed);
           n++;
           wrong += fabs(us - 1000) > 1e-6;
         }
@@ -101,8 +106,94 @@ static void test_all_bytes(void) {
   ctx_free(&cx);
 }
 
+/* ---- models -------------------------------------------------------------- */
+
+typedef struct Sent {
+  int64_t times[MOVE_COUNT], bytes[MOVE_COUNT];
+} Sent;
+
+/* What the reshards of a placed entry send, as --explain=shard has it. */
+static void add_explained(const Module *m, const Region *r, Sent *out) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    if (n->body) add_explained(m, n->body, out);
+    if (n->op != OP_reshard) continue;
+    const Value *from = n->ins.data[0], *to = n->outs.data[0];
+    Move move = reshard_move(m, &from->type, &from->placement, &to->placement);
+    for (int k = 0; k < move.n; k++) {
+      out->times[move.steps[k].kind] += shard_times(r);
+      out->bytes[move.steps[k].kind] += shard_times(r) * move.steps[k].bytes;
+    }
+  }
+}
+
+/* Rows of experts are one kind with all_to_all. */
+static void add_planned(const PlanPoint *p, Sent *out) {
+  for (int i = 0; i < p->n_traffic; i++) {
+    const PlanTraffic *x = &p->traffic[i];
+    MoveKind kind = x->op == OP_all_reduce       ? MOVE_ALL_REDUCE
+                    : x->op == OP_all_gather     ? MOVE_ALL_GATHER
+                    : x->op == OP_reduce_scatter ? MOVE_REDUCE_SCATTER
+                                                 : MOVE_ALL_TO_ALL;
+    out->times[kind] += x->times;
+    out->bytes[kind] += x->bytes;
+  }
+}
+
+/* Numbers of rows, which go before the rows of a layer, are not explained;
+ * several sums may be one exchange. */
+static bool same_sent(const Sent *a, const Sent *b, int64_t layers) {
+  for (int k = MOVE_REDUCE_SCATTER; k < MOVE_COUNT; k++) {
+    int64_t more = k == MOVE_ALL_TO_ALL ? layers : 0;
+    if (b->times[k] > a->times[k] + more || b->bytes[k] < a->bytes[k] ||
+        b->bytes[k] > a->bytes[k] + more * 4096)
+      return false;
+    if (k != MOVE_ALL_REDUCE && b->times[k] != a->times[k] + more) return false;
+  }
+  return true;
+}
+
+static bool run(Module *m, const char *first, const char *last) {
+  Pipeline p = {.options = {.opt_level = 2, .reshard_limit = INT64_MAX},
+                .from = first,
+                .stop_after = last};
+  return pass_run(&p, m);
+}
+
+static void check_model(const char *path, const char *mesh, int64_t layers) {
+  Ctx cx = {0};
+  Topology t;
+  Sent explained = {0}, planned = {0};
+  PlanPoint *point = NEW(&cx.perm, PlanPoint);
+  FeOptions fe = {.path = path, .mesh = &mesh, .n_mesh = 1};
+  Module *m = fe_compile(&cx, &fe);
+  bool ok = m && topology(&cx, "link x any 1 GB/s 1 us\n", &t) &&
+            run(m, NULL, "shard");
+  PlanRows *rows = ok ? plan_rows_new(m) : NULL;
+  if (ok) add_explained(m, ir_main_entry(m)->region, &explained);
+  ok = ok && run(m, "partition", "plan") && plan_point(m, rows, &t, point);
+  if (!ok) diag_print(&cx, stdout);
+  add_planned(point, &planned);
+  CHECK(sym_fmt(&cx, "%s on %s sends what is explained", path, mesh),
+        ok && point->sent > 0 && same_sent(&explained, &planned, layers),
+        "%lld bytes", (long long)point->sent);
+  ctx_free(&cx);
+}
+
+static void test_models(void) {
+  static const char *const meshes[] = {"dev=8", "data=2,expert=4",
+                                       "data=4,model=2",
+                                       "dev=2,data=2,model=2"};
+  for (size_t i = 0; i < COUNT_OF(meshes); i++) {
+    check_model("models/lm_moe.dsl", meshes[i], i == 2 ? 0 : 1);
+    check_model("models/lm_4lstm.dsl", meshes[i], 0);
+    check_model("models/lm_wide.dsl", meshes[i], 0);
+  }
+}
+
 int main(void) {
   test_cases();
   test_all_bytes();
+  test_models();
   return failures != 0;
 }
