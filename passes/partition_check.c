@@ -17,8 +17,12 @@ static bool fail(const Check *c, const ShardUnit *u, Span at, const char *what,
   Buf now = {0}, then = {0};
   placement_text(c->m, &v->type, &v->placement, &now);
   placement_text(c->m, &v->type, want, &then);
-  diag_error(c->m->cx, at, "%s: %s %u is %s, not %s", u->what, what, i,
-             now.data, then.data);
+  if (u->slot)
+    diag_error(c->m->cx, at, "slot \"%s\": its next value is %s, not %s",
+               u->slot->path, now.data, then.data);
+  else
+    diag_error(c->m->cx, at, "%s: %s %u is %s, not %s", u->what, what, i,
+               now.data, then.data);
   diag_note(c->m->cx, (Span){0},
             "a reshard takes a value from one placement to another");
   buf_free(&now);
@@ -121,9 +125,22 @@ static bool check_reshard(const Check *c, const Node *n) {
   return false;
 }
 
+/* Parts that are put together again, padding included, are in bounds. */
+static bool check_size(const Check *c, Span at, const char *what,
+                       const Value *v) {
+  Type padded = placement_local(c->m, &v->type, &v->placement);
+  for (int d = 0; d < padded.rank; d++)
+    padded.dims[d].size *= axes_parts(c->m, v->placement.dims[d]);
+  return placement_is_whole(&v->placement) ||
+         ir_check_type(c->m->cx, at, what, &padded);
+}
+
 /* ---- the module ---------------------------------------------------------- */
 
 static bool check_node(const Check *c, const Node *n) {
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    if (!check_size(c, n->span, op_info[n->op].name, n->outs.data[i]))
+      return false;
   if (n->op == OP_reshard) return check_reshard(c, n);
   const char *why = NULL;
   if (op_info[n->op].lower == LOWER_COMM || n->op == OP_local_slice)
@@ -169,15 +186,23 @@ static bool check_input(const Check *c, const Binding *b, const Value *v) {
 }
 
 static bool check_entry(const Check *c, const Entry *e) {
-  for (uint32_t i = 0; i < e->ins.len; i++)
-    if (e->ins.data[i].kind == BIND_INPUT &&
-        !check_input(c, &e->ins.data[i], e->region->params.data[i]))
+  for (uint32_t i = 0; i < e->ins.len; i++) {
+    const Value *v = e->region->params.data[i];
+    if (!check_size(c, said_at(v), "parameter", v) ||
+        (e->ins.data[i].kind == BIND_INPUT &&
+         !check_input(c, &e->ins.data[i], v)))
       return false;
+  }
   return check_nodes(c, e->region);
 }
 
 bool partition_check(Module *m) {
   Check c = {.m = m};
+  if (mesh_devices(m) > MAX_RANKS) {
+    diag_error(m->cx, m->mesh.data[0].span,
+               "the mesh has more than %lld ranks", (long long)MAX_RANKS);
+    return false;
+  }
   Shard s = {.cx = m->cx, .m = m, .a = &m->cx->scratch};
   bool ok = true;
   for (uint32_t i = 0; i < m->entries.len; i++)

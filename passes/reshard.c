@@ -17,8 +17,15 @@ const char *const move_names[MOVE_COUNT] = {
 
 /* ---- one step ------------------------------------------------------------ */
 
-static int64_t local_bytes(const Module *m, const Type *t, const Placement *p) {
+/* What each device has of the value; dim `cut` padded to `parts` pieces of one
+ * size where it is going to be cut. */
+static int64_t local_bytes(const Module *m, const Type *t, const Placement *p,
+                           int cut, int64_t parts) {
   Type local = placement_local(m, t, p);
+  if (cut >= 0) {
+    int64_t *size = &local.dims[cut].size;
+    *size = (*size + parts - 1) / parts * parts;
+  }
   return type_bytes(&local);
 }
 
@@ -81,7 +88,8 @@ static void add_step(Mover *v, MoveKind kind, Axes axes, int from, int to,
 }
 
 static void step(Mover *v, MoveKind kind, int axis, int from, int to) {
-  int64_t before = local_bytes(v->m, v->type, &v->now);
+  int64_t parts = v->m->mesh.data[axis].size;
+  int64_t before = local_bytes(v->m, v->type, &v->now, to, parts);
   leave(&v->now, axis, from, to);
   if (!join(v->out, v, kind, axis, before))
     add_step(v, kind, axes_add(0, axis), from, to, before);
@@ -159,7 +167,7 @@ static Axes change_over(const Mover *v, int from, int to) {
 /* Rows change between tokens and experts in one exchange over all axes that do,
  * as the groups of each axis would send them several times. */
 static void exchange_rows(Mover *v, Axes axes, int from, int to) {
-  int64_t before = local_bytes(v->m, v->type, &v->now);
+  int64_t before = local_bytes(v->m, v->type, &v->now, -1, 1);
   for (int i = 0; i < axes_count(axes); i++)
     leave(&v->now, axes_at(axes, i), from, to);
   add_step(v, MOVE_ALL_TO_ALL, axes, from, to, before);

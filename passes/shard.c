@@ -306,9 +306,26 @@ static void delay_sums(Shard *s) {
 
 /* ---- the pass ------------------------------------------------------------ */
 
+static void drop_annotations(Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    if (n->op == OP_annotate) ir_replace(n->outs.data[0], n->ins.data[0]);
+    if (n->body) drop_annotations(n->body);
+  }
+}
+
+/* On one device all is where it is. */
+static bool leave_whole(Module *m) {
+  for (uint32_t i = 0; i < m->entries.len; i++) {
+    drop_annotations(m->entries.data[i]->region);
+    ir_sweep(m->entries.data[i]);
+  }
+  return true;
+}
+
 bool pass_shard(Module *m, const PassOptions *o) {
   uint32_t errors = m->cx->errors;
-  if (mesh_devices(m) == 1) return true;
+  if (mesh_devices(m) == 1) return leave_whole(m);
   PassOptions options = *o;
   if (!options.reshard_limit) options.reshard_limit = RESHARD_LIMIT;
   o = &options;

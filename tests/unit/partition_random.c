@@ -1,11 +1,12 @@
 /* partition_random.c: random programs, meshes and annotations through shard and
- * partition: by virtual ranks they compute what one rank computes without.
+ * partition: by virtual ranks they compute what one rank computes without, and
+ * so they do after all passes that follow.
  *
  *   partition_random [FIRST SEEDS]
  *
  * A program that fails is named by its seed: partition_random SEED 1 is that
- * one alone, and prints it. Sums run in another order by ranks: all is computed
- * in double, and one program in a hundred may differ, where a last bit turned a
+ * one alone, and prints it. Sums run in another order by ranks: all floats are
+ * f64, and one program in a hundred may differ, where a last bit turned a
  * comparison over. */
 #include "../../passes/pass.h"
 #include "check.h"
@@ -137,22 +138,14 @@ static void print(Module *m) {
   buf_free(&text);
 }
 
-/* NULL: the ranks agree; else why not. */
-static const char *check(Ctx *cx, uint64_t seed, bool verbose) {
+/* By all ranks what `whole` computes; NULL: they agree, else why not. */
+static const char *compare(Ctx *cx, Module *whole, Module *part,
+                           uint64_t seed) {
   Arena a = {0};
-  PassOptions o = {.opt_level = 2};
-  Module *m = draw(cx, seed);
-  if (!ir_verify(m, false)) return "the program is not valid";
-  if (!pass_shard(m, &o) || !ir_verify(m, false)) return "is not placed";
-  if (verbose) print(m);
-  Module *part = ir_module_clone(m);
-  if (!pass_partition(part, &o)) return "is not partitioned";
-  if (verbose) print(part);
-  if (!ir_verify(part, false)) return "partitions to what is not valid";
   RanksRun r = {.cx = cx,
-                .whole = m->entries.data[0],
+                .whole = whole->entries.data[0],
                 .part = part->entries.data[0],
-                .mode = EVAL_F64,
+                .mode = EVAL_TYPED,
                 .a = &a,
                 .seed = seed,
                 .below = 40};
@@ -161,6 +154,34 @@ static const char *check(Ctx *cx, uint64_t seed, bool verbose) {
   if (why) why = sym_fmt(cx, "%s", why);
   arena_reset(&a);
   return why;
+}
+
+/* NULL: the ranks agree. Bits of f32 cannot be looked at in f64: programs that
+ * do are none. */
+static const char *check(Ctx *cx, uint64_t seed, bool verbose) {
+  Pipeline p = {.options = {.opt_level = 2, .precision = DT_f64},
+                .from = "precision",
+                .stop_after = "precision"};
+  Module *m = draw(cx, seed);
+  if (!ir_verify(m, false)) return "the program is not valid";
+  if (!pass_run(&p, m)) {
+    cx->errors = 0;
+    return NULL;
+  }
+  p.from = p.stop_after = "shard";
+  if (!pass_run(&p, m)) return "is not placed";
+  if (verbose) print(m);
+  Module *part = ir_module_clone(m);
+  p.from = p.stop_after = "partition";
+  if (!pass_run(&p, part)) return "is not partitioned";
+  if (verbose) print(part);
+  const char *why = compare(cx, m, part, seed);
+  if (why || seed % 2) return why;
+  p.from = "recompute";
+  p.stop_after = NULL;
+  if (!pass_run(&p, part)) return "later passes fail";
+  why = compare(cx, m, part, seed);
+  return why ? sym_fmt(cx, "after all passes %s", why) : NULL;
 }
 
 int main(int argc, char **argv) {
