@@ -5,9 +5,9 @@
  * Nodes become records one by one: a contraction that a gemm can do is a GEMM,
  * a reshape is nothing or a COPY, a scan is LOOP, its body's records, END, an
  * exchange between ranks is START, and WAIT where its `wait` stands or at once,
- * and everything else is a LAUNCH of the kernel that cg_lower makes. Kernels with equal text are emitted once;
- * those that differ in the keys of their random draws alone share their
- * code. */
+ * and everything else is a LAUNCH of the kernel that cg_lower makes. Kernels
+ * with equal text are emitted once; those that differ in the keys of their
+ * random draws alone share their code. */
 #include "codegen.h"
 
 #include <llvm-c/Core.h>

@@ -536,7 +536,8 @@ Pieces pieces_of(const Type *t, int dim, int64_t parts);
 typedef enum CombineOp { COMBINE_SUM, COMBINE_MAX, COMBINE_MIN } CombineOp;
 bool combine_find(const char *name, CombineOp *out);
 
-/* What a `wait` waits for; of an exchange its `wait`, NULL where it has none. */
+/* What a `wait` waits for; of an exchange its `wait`, NULL where there is
+ * none. */
 Node *ir_waited(const Node *wait);
 Node *ir_wait_of(const Node *exchange);
 

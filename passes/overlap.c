@@ -3,8 +3,9 @@
  * First every exchange gets a wait, which its readers read. Then an order is
  * made from one that is there, on two clocks, one of computing and one of the
  * exchanges, which go one after the other: an exchange begins as soon as its
- * operands are there; a node that reads what is still on its way is passed over
- * for later ones until it has come; a wait stands right before the first node
+ * operands are there, and what only exchanges need is computed first, the
+ * nearest to one before others; a node that reads what is still on its way is
+ * passed over for later ones until it has come; a wait stands right before the first node
  * that needs it. How many nodes further on in the old order one may look is
  * `reach`: what is begun early and what is computed meanwhile takes memory, so
  * schedule.c tries less where the peak grows. Costs are guesses, in
@@ -132,10 +133,18 @@ static double exchange_cost(const Node *n) {
 
 /* ---- the order ----------------------------------------------------------- */
 
+/* Whether others than exchanges need what a node makes, or what is made of it;
+ * and how much is still to be computed before the first exchange can begin. */
+typedef struct Feed {
+  bool kept;
+  double near;
+} Feed;
+
 typedef struct Walk {
   Arena *a;
   const NodeVec *from;
   Map done;         /* nodes */
+  Map feeds;        /* Node -> Feed */
   Map arrival;      /* exchanges begun -> double, when they will be there */
   uint32_t first;   /* all before it are done */
   double now, sent; /* the two clocks */
@@ -179,31 +188,72 @@ static double time_of(const Walk *w, const Node *n) {
   return latest;
 }
 
-/* The next node: an exchange that can begin, else the first that need not wait,
- * else the one that need not wait long. Waits come with their readers. */
+/* The note on a node that has readers or is a result. */
+static Feed *feed_of(Walk *w, const Node *n) {
+  Feed *f = map_get(&w->feeds, n);
+  if (f) return f;
+  f = NEW(w->a, Feed);
+  *f = (Feed){.near = 1e300};
+  map_put(w->a, &w->feeds, n, f);
+  return f;
+}
+
+static void find_feeders(Walk *w, const Region *r) {
+  for (uint32_t i = 0; i < r->results.len; i++) {
+    const Node *def = r->results.data[i]->def;
+    if (def) feed_of(w, def)->kept = true;
+  }
+  for (uint32_t i = w->from->len; i-- > 0;) {
+    const Node *n = w->from->data[i];
+    const Feed *own = map_get(&w->feeds, n);
+    bool sends = is_exchange(n), feeds = sends || (own && !own->kept);
+    double near = sends ? 0 : feeds ? own->near + cost_of(n) : 1e300;
+    for (uint32_t k = 0; k < n->ins.len; k++) {
+      if (!n->ins.data[k]->def) continue;
+      Feed *f = feed_of(w, n->ins.data[k]->def);
+      f->kept = f->kept || !feeds;
+      if (near < f->near) f->near = near;
+    }
+  }
+}
+
+/* A choice between nodes: the smallest first, of equal ones the first. */
+typedef struct Best {
+  Node *n;
+  double x;
+} Best;
+
+static void offer(Best *b, Node *n, double x) {
+  if (!b->n || x < b->x) *b = (Best){n, x};
+}
+
+/* The next node: an exchange that can begin; or of what only exchanges need
+ * the node nearest to one; or the first that need not wait; or the one that
+ * need not wait long. Waits come with their readers. */
 static Node *choose(Walk *w, uint32_t reach) {
-  Node *best = NULL;
-  double best_time = 0;
+  Best feeder = {0}, other = {0};
   uint32_t seen = 0;
   for (uint32_t i = w->first; i < w->from->len && seen <= reach; i++) {
     Node *n = w->from->data[i];
     if (n->op == OP_wait || is_done(w, n)) continue;
     seen++;
     double time = time_of(w, n);
+    const Feed *f = map_get(&w->feeds, n);
     if (time < 0) continue;
-    if (time < w->now) time = w->now;
-    if (is_exchange(n) && time == w->now) return n;
-    if (best && time >= best_time) continue;
-    best = n;
-    best_time = time;
+    if (time <= w->now && is_exchange(n)) return n;
+    if (time <= w->now && f && !f->kept) offer(&feeder, n, f->near);
+    offer(&other, n, time > w->now ? time : w->now);
   }
-  if (best && best_time > w->now) w->now = best_time;
-  return best;
+  if (feeder.n) return feeder.n;
+  if (other.n && other.x > w->now) w->now = other.x;
+  return other.n;
 }
 
 /* What nobody reads is waited for at the end. */
-NodeVec overlap_order(Arena *a, const NodeVec *from, uint32_t reach) {
+NodeVec overlap_order(Arena *a, const Region *r, uint32_t reach) {
+  const NodeVec *from = &r->nodes;
   Walk w = {.a = a, .from = from};
+  find_feeders(&w, r);
   for (;;) {
     while (w.first < from->len && (from->data[w.first]->op == OP_wait ||
                                    is_done(&w, from->data[w.first])))

@@ -42,8 +42,8 @@ typedef struct PassOptions {
 
 typedef bool PassFn(Module *m, const PassOptions *o);
 PassFn pass_simplify, pass_hoist, pass_autodiff, pass_precision,
-    pass_shard, pass_partition, pass_recompute, pass_expand, pass_layout,
-    pass_remake, pass_fuse, pass_schedule, pass_plan;
+    pass_shard, pass_partition, pass_bucket, pass_recompute, pass_expand,
+    pass_layout, pass_remake, pass_fuse, pass_schedule, pass_plan;
 
 typedef struct PassInfo {
   const char *name;
@@ -678,8 +678,8 @@ void bytes_text(int64_t bytes, char out[16]);
  * read; takes those out again that still stand there. */
 void overlap_begin(Ctx *cx, Region *r);
 void overlap_end(Arena *a, Region *r);
-/* Nodes in another order, which looks `reach` nodes ahead in `from`. */
-NodeVec overlap_order(Arena *a, const NodeVec *from, uint32_t reach);
+/* The nodes in another order, looking `reach` nodes ahead in this one. */
+NodeVec overlap_order(Arena *a, const Region *r, uint32_t reach);
 
 /* ---- life.c: how long values are needed -------------------------------- */
 

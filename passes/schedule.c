@@ -264,7 +264,7 @@ static const double more_peak = 0.05;
 static void put_behind_exchanges(Sched *s, int64_t peak) {
   double most = (double)peak * (1 + more_peak);
   for (size_t i = 0; i < COUNT_OF(reaches); i++) {
-    NodeVec order = overlap_order(s->a, &s->r->nodes, reaches[i]);
+    NodeVec order = overlap_order(s->a, s->r, reaches[i]);
     if ((double)peak_of(s, &order) > most) continue;
     memcpy(s->r->nodes.data, order.data, order.len * sizeof *order.data);
     return;
