@@ -132,7 +132,10 @@ typedef struct Asked {
 
 static bool run_passes(const Asked *a, Module *m, const char *first,
                        const char *last) {
-  Pipeline p = {.options = a->passes, .from = first, .stop_after = last};
+  Pipeline p = {.options = a->passes,
+                .from = first,
+                .stop_after = last,
+                .time_passes = a->o->time_passes && !a->quiet};
   return pass_run(&p, m);
 }
 

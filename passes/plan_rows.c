@@ -4,7 +4,8 @@
  * for: all rows of all tokens of its group, where rows go between devices. What
  * it has when all experts have as many follows from the placements that `shard`
  * made: so the two are noted for each ragged value there, and found again by
- * the groups and the bound of the planned type.
+ * the groups and the bound of the planned type. Where experts do not divide,
+ * the device that has most of them counts.
  *
  *   f32[32 @dev, r<=8192, 512]         4 devices: 8 groups, 2048 rows
  *   f32[8, r<=8192, 512] in the plan   a share of 1/4 */
@@ -32,8 +33,9 @@ static void note(PlanRows *r, const Module *m, const Value *v) {
   if (!type_is_ragged(&v->type)) return;
   Type local = placement_local(m, &v->type, &v->placement);
   int64_t parts = axes_parts(m, v->placement.dims[1]);
-  Rows x = {local.dims[0].size, (v->type.dims[1].size + parts - 1) / parts,
-            local.dims[1].size};
+  int64_t bound = (v->type.dims[1].size + parts - 1) / parts;
+  int64_t groups = v->type.dims[0].size, here = local.dims[0].size;
+  Rows x = {here, bound, (bound * here + groups - 1) / groups};
   const Rows *old = find(r, x.groups, x.bound);
   if (!old || old->bound != x.bound) vec_push(&m->cx->perm, &r->all, x);
 }

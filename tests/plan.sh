@@ -94,14 +94,14 @@ arena models/lm_4lstm.dsl --mesh data=4,model=2
 
 for file in models/topologies/*.topo; do
   name=$(basename "$file" .topo)
-  if plan models/lm_moe.dsl --mesh dev=8 --topology "$name"; then
+  if plan models/lm_moe.dsl --mesh dev=4 --topology "$name"; then
     cp "$d/json" "$d/named"
-    plan models/lm_moe.dsl --mesh dev=8 --topology "$file" &&
+    plan models/lm_moe.dsl --mesh dev=4 --topology "$file" &&
       cmp -s "$d/json" "$d/named" ||
       bad "topology $name" "its file is another"
     echo "ok topology $name"
   else
-    bad "topology $name" "no plan for eight devices"
+    bad "topology $name" "no plan for four devices"
   fi
 done
 
