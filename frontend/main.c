@@ -220,6 +220,10 @@ static bool decide_stages(Job *j) {
   if (o->explain && (j->last < shard || j->first > shard))
     return usage("--explain=%s is the work of the stage shard, which is not "
                  "run", o->explain);
+  int autodiff = stage_find("autodiff");
+  if (o->keep_grads && (j->last < autodiff || j->first > autodiff))
+    return usage("--keep-grads is the work of the stage autodiff, which is not "
+                 "run");
   if (o->stop_after && j->last < pass_count) {
     if (j->last > 0 && j->last < j->first)
       return usage("--stop-after=%s comes before --from=%s", o->stop_after,
@@ -303,6 +307,7 @@ static PassOptions pass_options(Job *j) {
       .n_layers = o->layers.len,
       .reshard_limit = j->reshard_limit,
       .reshard_errors = o->reshard_errors,
+      .keep_grads = o->keep_grads,
       .explain = o->explain ? &j->explained : NULL,
       .explain_all = o->explain && strcmp(o->explain, "shard-all") == 0};
 }

@@ -83,6 +83,9 @@ static const OptionRow rows[] = {
      "with --precision=bf16: what the products of a layer, and of those within "
      "it, are computed in, f32 or bf16 (default: f32 for a layer with a "
      "product that a top_k chooses from, as a gate's)"},
+    {O_FLAG, "--keep-grads", NULL, NULL, FIELD(keep_grads), 1,
+     "what trains also hands out the gradient of each parameter, as a probe "
+     "grad/PATH, whole on every rank: for moerun verify, and train --probe"},
 
     {O_HEADING, NULL, NULL, NULL, 0, 0, "Looking inside"},
     {O_TEXT, "--dump", "STAGES", STAGES, FIELD(dump), 0,

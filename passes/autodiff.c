@@ -20,8 +20,13 @@
  *   %one = const {value=1} : f32[4]
  *   %yy = mul %y, %y : f32[4] backward
  *   %g = sub %one, %yy : f32[4] backward
+ *
+ * With keep_grads what the entry hands out has the gradients, too: of a %p that
+ * is bound to slot "lm/w", `probe "grad/lm/w" = %g`.
  */
 #include "pass.h"
+
+#include <string.h>
 
 static bool is_float(const Value *v) {
   return dtype_info[v->type.dtype].kind == DK_FLOAT;
@@ -123,13 +128,50 @@ static void replace_grad(Builder *b, Region *r, uint32_t at) {
   }
 }
 
+/* ---- gradients as results ---------------------------------------------- */
+
+static bool has_probe(const Entry *e, Sym name) {
+  for (uint32_t i = 0; i < e->outs.len; i++)
+    if (e->outs.data[i].kind == BIND_PROBE &&
+        strcmp(e->outs.data[i].name, name) == 0)
+      return true;
+  return false;
+}
+
+/* The slot that a value holds, NULL: it is no parameter, or of an input. */
+static Sym slot_path(const Entry *e, const Value *v) {
+  for (uint32_t i = 0; i < e->ins.len; i++)
+    if (e->region->params.data[i] == v && e->ins.data[i].kind == BIND_SLOT)
+      return e->ins.data[i].name;
+  return NULL;
+}
+
+/* Makes results of what a grad op gives for slots. */
+static void keep_grads(Ctx *cx, Entry *e, const Node *g) {
+  for (uint32_t i = 1; i < g->ins.len; i++) {
+    Sym path = slot_path(e, g->ins.data[i]);
+    if (!path) continue;
+    Sym name = sym_fmt(cx, "grad/%s", path);
+    if (has_probe(e, name)) {
+      diag_error(cx, g->span, "@%s has a probe \"%s\" already", e->name, name);
+      continue;
+    }
+    Binding to = {.kind = BIND_PROBE, .name = name};
+    vec_push(&cx->perm, &e->outs, to);
+    vec_push(&cx->perm, &e->region->results, g->outs.data[i - 1]);
+  }
+}
+
+/* ---- the pass ---------------------------------------------------------- */
+
 /* Replaces the first grad op of the entry; false when there is none. */
-static bool expand_first(Ctx *cx, Entry *e) {
+static bool expand_first(Ctx *cx, Entry *e, bool keep) {
   Region *r = e->region;
   uint32_t at = 0;
   while (at < r->nodes.len && r->nodes.data[at]->op != OP_grad)
     at++;
   if (at == r->nodes.len) return false;
+  if (keep) keep_grads(cx, e, r->nodes.data[at]);
   NodeVec nodes = {0};
   for (uint32_t i = 0; i < at; i++)
     vec_push(&cx->perm, &nodes, r->nodes.data[i]);
@@ -155,13 +197,15 @@ static void reject_inner(Ctx *cx, const Region *r) {
 }
 
 bool pass_autodiff(Module *m, const PassOptions *o) {
-  (void)o;
-  uint32_t errors = m->cx->errors;
+  uint32_t errors = m->cx->errors, found = 0;
   for (uint32_t i = 0; i < m->entries.len; i++) {
     Entry *e = m->entries.data[i];
     reject_inner(m->cx, e->region);
-    while (m->cx->errors == errors && expand_first(m->cx, e))
-      ;
+    while (m->cx->errors == errors && expand_first(m->cx, e, o->keep_grads))
+      found++;
   }
+  if (o->keep_grads && !found && m->cx->errors == errors)
+    diag_error(m->cx, (Span){0}, "there are no gradients to keep: no entry "
+               "has a minimize");
   return m->cx->errors == errors;
 }

@@ -37,6 +37,7 @@ typedef struct PassOptions {
   bool explain_all; /* of every value, not only of those with a name */
   int64_t reshard_limit; /* bytes above which shard warns; 0: the default */
   bool reshard_errors;   /* those warnings are errors */
+  bool keep_grads; /* autodiff makes probes of what it computes */
 } PassOptions;
 #define RESHARD_LIMIT (INT64_C(64) << 20)
 

@@ -1,5 +1,5 @@
 /* moerun.c: the driver's entry point. It trains, evaluates, samples from,
- * measures and describes compiled models, on top of moert.h. */
+ * measures, describes and compares compiled models, on top of moert.h. */
 #include "rt.h"
 
 #include <signal.h>
@@ -16,6 +16,8 @@ static const RunVerb verbs[] = {
     {"bench", run_bench, "MODEL.so [--steps N]",
      "measure training; prints one line of JSON"},
     {"info", run_info, "MODEL.so", "what is in a compiled model"},
+    {"verify", run_verify, "A.so B.so --data FILE",
+     "whether two models have the same gradients"},
 };
 enum { N_VERBS = COUNT_OF(verbs) };
 

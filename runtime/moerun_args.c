@@ -12,7 +12,8 @@ enum { /* ORDER VERB: as in moerun.c */
   SAMPLE = 4,
   BENCH = 8,
   INFO = 16,
-  RUNS = TRAIN | EVAL | SAMPLE | BENCH
+  VERIFY = 32,
+  RUNS = TRAIN | EVAL | SAMPLE | BENCH | VERIFY
 };
 
 typedef enum OptionKind {
@@ -35,14 +36,15 @@ typedef struct Option {
 #define AT(field) offsetof(RunArgs, field)
 
 static const Option options[] = {
-    {"--data", "FILE", TRAIN | EVAL | BENCH, OPT_TEXT, AT(data),
+    {"--data", "FILE", TRAIN | EVAL | BENCH | VERIFY, OPT_TEXT, AT(data),
      "the text to read, any bytes (bench: random bytes without it)"},
     {"--valid", "FILE", TRAIN, OPT_TEXT, AT(valid),
      "a text to evaluate on, by the entry eval"},
     {"--valid-every", "N", TRAIN, OPT_COUNT, AT(valid_every),
      "evaluate every N steps, and at the end; default: at the end"},
-    {"--steps", "N", TRAIN | BENCH, OPT_COUNT, AT(steps),
-     "train: up to step N, those of a resumed run included; bench: default 20"},
+    {"--steps", "N", TRAIN | BENCH | VERIFY, OPT_COUNT, AT(steps),
+     "train: up to step N, those of a resumed run included; bench: default\n"
+     "20; verify: of which step to compare the gradients, default 1"},
     {"--set", "NAME=X", RUNS, OPT_SET, AT(sets),
      "set an option of the model, e.g. lr=2e-3; may be given again"},
     {"--seed", "N", RUNS, OPT_COUNT, AT(seed),
@@ -90,7 +92,12 @@ static const Option options[] = {
      "the same, and time by source line, on standard error"},
     {"--ir", "STAGE", INFO, OPT_TEXT, AT(ir),
      "print the embedded IR of a stage, e.g. frontend, plan"},
-    {"--quiet", NULL, TRAIN | EVAL | SAMPLE, OPT_FLAG, AT(quiet),
+    {"--tolerance", "X", VERIFY, OPT_REAL, AT(tolerance),
+     "how far gradients may differ, by norm; default 1e-5, for f64 1e-12"},
+    {"--randomize", "PATTERN", VERIFY, OPT_TEXT, AT(randomize),
+     "draw the parameters whose path matches from -0.1 to 0.1 before the\n"
+     "first step; default: those that are 0 throughout; '' draws none"},
+    {"--quiet", NULL, TRAIN | EVAL | SAMPLE | VERIFY, OPT_FLAG, AT(quiet),
      "no progress on standard error"},
     {"--poison", NULL, RUNS, OPT_FLAG, AT(poison),
      "fill memory with NaN before use: for tests"},
@@ -259,12 +266,16 @@ static bool check_every(const char *name, const RunArgs *a) {
 static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
   int bit = 1 << verb;
   const char *name = verbs[verb].name;
+  if (bit & VERIFY && !a->other)
+    return wrong("%s: which two models? moerun %s A.so B.so", name, name);
   if (!a->model)
     return wrong("%s: which model? moerun %s MODEL.so", name, name);
-  if (bit & (TRAIN | EVAL) && !a->data)
+  if (bit & (TRAIN | EVAL | VERIFY) && !a->data)
     return wrong("%s: --data FILE is missing%s", name, "");
   if (bit & TRAIN && a->steps < 0)
     return wrong("%s: --steps N is missing%s", name, "");
+  if (bit & VERIFY && a->steps == 0)
+    return wrong("%s: --steps 0 has no gradients%s", name, "");
   if (bit & TRAIN && a->resume && strcmp(a->resume, "auto") == 0 && !a->ckpt)
     return wrong("%s: --resume auto looks under --ckpt DIR, which is missing%s",
                  name, "");
@@ -282,15 +293,18 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
 bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,
                RunArgs *out) {
   *out = (RunArgs){.steps = -1, .seed = -1, .keep = 3, .tokens = 200,
-                   .temperature = 1};
+                   .temperature = 1, .tolerance = -1};
   for (int i = 0; i < argc; i++) {
     if (argv[i][0] == '-' && argv[i][1]) {
       if (!parse_option(verbs, verb, argv, argc, &i, out)) return false;
+    } else if (out->model && !out->other && 1 << verb == VERIFY) {
+      out->other = argv[i];
     } else if (out->model) {
       return wrong("one model at a time: '%s' and '%s'", out->model, argv[i]);
     } else {
       out->model = argv[i];
     }
   }
+  if (1 << verb == VERIFY && out->steps < 0) out->steps = 1;
   return check(verbs, verb, out);
 }

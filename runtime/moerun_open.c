@@ -156,6 +156,15 @@ double run_seconds(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* ---- numbers ------------------------------------------------------------- */
+
+double run_uniform(uint64_t *state) {
+  uint64_t x = *state += 0x9E3779B97F4A7C15;
+  x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9;
+  x = (x ^ x >> 27) * 0x94D049BB133111EB;
+  return (double)((x ^ x >> 31) >> 11) * 0x1p-53;
+}
+
 /* ---- numbers as text ----------------------------------------------------- */
 
 const char *const run_dtype_name[MOERT_DTYPE_COUNT] = {

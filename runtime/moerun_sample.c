@@ -20,14 +20,6 @@ typedef struct Sampler {
   uint64_t random;
 } Sampler;
 
-/* Uniform in [0, 1): splitmix64. */
-static double next_uniform(uint64_t *state) {
-  uint64_t x = *state += 0x9E3779B97F4A7C15;
-  x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9;
-  x = (x ^ x >> 27) * 0x94D049BB133111EB;
-  return (double)((x ^ x >> 31) >> 11) * 0x1p-53;
-}
-
 static double logit(const Sampler *s, int64_t i) {
   return s->logits->dtype == MOERT_f64
              ? ((const double *)s->logits_data)[i]
@@ -47,7 +39,7 @@ static int64_t draw(Sampler *s, double temperature) {
   double sum = 0, top = logit(s, best);
   for (int64_t i = 0; i < s->n; i++)
     sum += s->weights[i] = exp((logit(s, i) - top) / temperature);
-  double at = next_uniform(&s->random) * sum;
+  double at = run_uniform(&s->random) * sum;
   for (int64_t i = 0; i < s->n; i++)
     if ((at -= s->weights[i]) < 0) return i;
   return best; /* the sum was rounded */

@@ -483,12 +483,12 @@ MoertStatus rt_find_checkpoint(const char *dir, RtPath *out);
 
 /* The command line. Names are those of the options. */
 typedef struct RunArgs {
-  const char *model, *entry, *data, *valid, *log, *ckpt, *resume, *load;
-  const char *prompt, *ir, *probe;
+  const char *model, *other, *entry, *data, *valid, *log, *ckpt, *resume, *load;
+  const char *prompt, *ir, *probe, *randomize;
   int64_t steps, seed, threads, ckpt_every, valid_every, print_every, keep;
   int64_t probe_every;
   int64_t tokens;
-  double temperature;
+  double temperature, tolerance; /* below 0: by dtype */
   bool quiet, profile, roofline, poison;
   double timeout;
   const char **sets; /* "name=value", n_sets of them */
@@ -568,6 +568,8 @@ extern const int64_t run_dtype_bytes[MOERT_DTYPE_COUNT];
 int64_t run_resident_bytes(void);
 int64_t run_peak_bytes(void);
 double run_seconds(void);
+/* Evenly in [0, 1): splitmix64. */
+double run_uniform(uint64_t *state);
 /* "12.3 MB", "1,234,567", "1:02:03"; static thread-local text, four at a
  * time. */
 const char *run_bytes_text(int64_t bytes);
@@ -638,13 +640,14 @@ int run_print_profile(const Run *r, const MoertEntry *e, int64_t n_steps,
                       const RunPeaks *p);
 
 /* ---- moerun_train.c, moerun_eval.c, moerun_sample.c, moerun_bench.c,
- * moerun_info.c: one verb each --------------------------------------------- */
+ * moerun_info.c, moerun_verify.c: one verb each ---------------------------- */
 
 int run_train(const RunArgs *a);
 int run_eval(const RunArgs *a);
 int run_sample(const RunArgs *a);
 int run_bench(const RunArgs *a);
 int run_info(const RunArgs *a);
+int run_verify(const RunArgs *a);
 
 /* Mean negative log likelihood over every prediction of an open text. */
 MoertStatus run_evaluate(const Run *r, const char *entry, MoertText *text,

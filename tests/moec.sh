@@ -50,7 +50,7 @@ echo 'fn f( { return 1 }' >"$d/bad.dsl"
 check 'help' 0 '' --help
 for option in -o -D -I -O --mcpu --precision --layer --mesh --dump --dump-dir \
   --stop-after --from --time-passes --report --emit --loc --ops --version \
-  --plan-only --topology --grow --json; do
+  --plan-only --topology --grow --json --keep-grads; do
   expect "help tells $option" grep -q -e "^  $option" "$d/out"
 done
 # Stages but the last, codegen.
@@ -58,6 +58,10 @@ stages=$(sed -n '/^Stages/,/^$/p' "$d/out" | tail -n +2 | tr -cd ',' | wc -c)
 check 'version' 0 '' --version
 check 'ops' 0 '' --ops
 expect 'ops tells contract' grep -q '^contract ' "$d/out"
+check 'keep-grads: too late' 2 'the work of the stage autodiff' \
+  "$d/good.ir" --from=expand --keep-grads
+check 'keep-grads: nothing trains' 1 'there are no gradients to keep' \
+  "$d/good.ir" --keep-grads -o "$d/x.so"
 check 'no input' 2 'no input'
 check 'unknown long option' 2 "unknown option '--dmup'; did you mean '--dump'" \
   --dmup=fuse "$d/good.ir"

@@ -50,10 +50,10 @@ train() { # NAME STATUS PATTERN ARGUMENTS...
 check 'no command' 2 'no command given'
 check 'unknown command' 2 "did you mean 'train'"  trian
 check 'help' 0 '' --help
-expect 'help: every command' [ "$(grep -cE '^  moerun (train|eval|sample|bench|info) ' "$d/out")" = 5 ]
-for verb in train eval sample bench info; do
+expect 'help: every command' [ "$(grep -cE '^  moerun (train|eval|sample|bench|info|verify) ' "$d/out")" = 6 ]
+for verb in train eval sample bench info verify; do
   check "help: $verb" 0 '' $verb --help
-  expect "help: $verb: its use" grep -q "^moerun $verb MODEL.so" "$d/out"
+  expect "help: $verb: its use" grep -qE "^moerun $verb (MODEL|A).so" "$d/out"
   check "help: help $verb" 0 '' help $verb
 done
 check 'help: unknown command' 2 'unknown command' help frobnicate
@@ -69,6 +69,10 @@ for what in ckpt valid probe; do
 done
 check 'no model' 2 'which model' info
 check 'two models' 2 'one model at a time' info a.so b.so
+check 'verify: one model' 2 'which two models' verify a.so --data x
+check 'verify: three models' 2 'one model at a time' verify a.so b.so c.so
+check 'verify: no data' 2 '--data FILE is missing' verify a.so b.so
+check 'verify: no steps' 2 'has no gradients' verify a.so b.so --data x --steps 0
 check 'no data' 2 '--data FILE is missing' train "$tiny" --steps 3
 check 'no steps' 2 '--steps N is missing' train "$tiny" --data "$d/text"
 check 'no number' 2 "'many' is not a whole number" train "$tiny" --steps many
