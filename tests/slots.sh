@@ -1,7 +1,7 @@
 #!/bin/bash
 # Slots that ranks have parts of: checkpoints of four ranks resumed by one and
-# back, what `info` tells, and saving that fails. The two models are one program,
-# its parts written into the IR by hand.
+# back, what `info` tells, and saving that fails. The two models are one
+# program, its parts written into the IR by hand.
 set -u
 status=0
 work=$(mktemp -d)
@@ -60,8 +60,8 @@ entry @reset() {
   %h = const {value=0} : f32[$3]
   return slot "train/h" = %h
 }
-entry @train(%x: i32[$3, 8] = input "text${2:+(share=dev)}", %lr: f32[] = option "lr",
-    %v: f32[$4, 3] = slot "lm/v", %w: f32[$3, 64] = slot "lm/w",
+entry @train(%x: i32[$3, 8] = input "text${2:+(share=dev)}",
+    %lr: f32[] = option "lr", %v: f32[$4, 3] = slot "lm/v", %w: f32[$3, 64] = slot "lm/w",
     %b: bf16[3] = slot "lm/b",
     %m: f32[$3, 64] = slot "train/lm/w/m", %h: f32[$3] = slot "train/h") {
   %f = cast %x : f32[$3, 8]
@@ -100,8 +100,8 @@ cat ir/*.c >"$data"
 train() { # RANKS MODEL CKPT STEPS [OPTION...]
   local n=$1 model=$2 ckpt=$3 steps=$4
   shift 4
-  timeout 120 "$MOERUN" -n "$n" train "$work/$model.so" --data "$data" --steps "$steps" \
-    --ckpt "$work/$ckpt" --threads 1 --quiet --poison "$@"
+  timeout 120 "$MOERUN" -n "$n" train "$work/$model.so" --data "$data" \
+    --steps "$steps" --ckpt "$work/$ckpt" --threads 1 --quiet --poison "$@"
 }
 
 # same NAME CKPT CKPT STEP
@@ -130,12 +130,11 @@ same "slots: one from four's, bit for bit" ck1 ck4to1 9
 exits 'slots: parameters alone' 0 train 4 four ckl 1 \
   --load "$work/ck1/step-00000009/params.safetensors"
 
-"$MOERUN" info "$work/four.so" >"$work/out"
+"$MOERUN" info "$work/four.so" | tr -s ' ' >"$work/out"
 has 'slots: info, memory' "$work/out" 'of each rank: parameters'
 for line in \
-  'lm/v                                     f32[5 @dev, 3]' \
-  'lm/b                                     bf16[3]                             6 B            6 B' \
-  'all, elements                                                                530            137'
+  'lm/v f32[5 @dev, 3] 60 B 24 B' 'lm/b bf16[3] 6 B 6 B' \
+  'all, elements 530 137'
 do
   has "slots: info, ${line%% *}" "$work/out" "$line"
 done
