@@ -402,9 +402,17 @@ static void set_source(Verify *V, const Value *v, Value *source) {
     map_put(&V->cx->scratch, &V->sources, v, source);
 }
 
+/* What it is outside of bodies, and before it went to another place. */
+static Value *told_by(Value *v) {
+  v = ir_outermost(v);
+  while (v->def && v->def->op == OP_reshard)
+    v = ir_outermost(v->def->ins.data[0]);
+  return v;
+}
+
 static Value *result_source(const Verify *V, const Node *n, uint32_t index) {
   int told = ir_rows_operand(n->op);
-  if (told >= 0) return ir_outermost(n->ins.data[told]);
+  if (told >= 0) return told_by(n->ins.data[told]);
   if (n->op == OP_fused) return source_of(V, n->body->results.data[index]);
   if (n->op == OP_scan)
     return index < attr_int(n, "carries") ? source_of(V, n->ins.data[index])
@@ -433,7 +441,7 @@ static Value *rows_by(const Node *n) {
                 n->op == OP_rows_send || n->op == OP_rows_return ||
                 (op_is(n->op, TRAIT_OFFSETS) && n->ins.len > 2);
   if (!slots && !direct) return NULL;
-  Value *by = ir_outermost(n->ins.data[at]);
+  Value *by = told_by(n->ins.data[at]);
   if (direct) return by;
   return by->def && by->def->op == OP_route ? by->def->outs.data[0] : NULL;
 }

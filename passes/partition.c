@@ -38,9 +38,25 @@ Type partition_local(const Partition *p, const Type *t, const Placement *at) {
                            : placement_local(p->m, t, at);
 }
 
+/* Axes of one device split nothing. */
+static Axes without_ones(const Module *m, Axes a) {
+  Axes left = 0;
+  for (; a; a >>= 4)
+    if (m->mesh.data[axes_at(a, 0)].size > 1)
+      left = axes_add(left, axes_at(a, 0));
+  return left;
+}
+
+static Placement that_split(const Module *m, const Placement *at) {
+  Placement p = {.partial = without_ones(m, at->partial), .kind = at->kind};
+  for (int d = 0; d < MAX_RANK; d++)
+    p.dims[d] = without_ones(m, at->dims[d]);
+  return p;
+}
+
 static void localise(Partition *p, Value *v) {
   PartValue *was = NEW(p->a, PartValue);
-  *was = (PartValue){v->type, v->placement};
+  *was = (PartValue){v->type, that_split(p->m, &v->placement)};
   map_put(p->a, &p->values, v, was);
   v->type = partition_local(p, &was->type, &was->place);
   v->placement = (Placement){0};
@@ -242,7 +258,6 @@ static void partition_input(Partition *p, Entry *e, uint32_t i, Axes shared,
   if (shared && is_text(&e->ins.data[i])) given.dims[0] = shared;
   if (given.dims[0])
     e->ins.data[i].source = share_source(p, e->ins.data[i].source, shared);
-  to.closed = 0;
   if (placement_equal(&given, &to)) return;
   Value *v = NEW(&p->cx->perm, Value);
   *v = *old;
@@ -256,7 +271,7 @@ static void partition_input(Partition *p, Entry *e, uint32_t i, Axes shared,
 
 static void partition_entry(Partition *p, Entry *e) {
   NodeVec nodes = {0};
-  Axes shared = shared_axes(e);
+  Axes shared = without_ones(p->m, shared_axes(e));
   localise_region(p, e->region);
   for (uint32_t i = 0; i < e->ins.len; i++)
     if (e->ins.data[i].kind == BIND_INPUT)

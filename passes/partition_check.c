@@ -135,6 +135,48 @@ static bool check_size(const Check *c, Span at, const char *what,
          ir_check_type(c->m->cx, at, what, &padded);
 }
 
+/* ---- text of one rank's part --------------------------------------------- */
+
+static bool is_part(const Module *m, const Entry *e, const Binding *b,
+                    const Value *v, bool given) {
+  if (b->kind != BIND_SLOT) return false;
+  const Slot *s = ir_slot((Module *)m, b->name);
+  bool whole = type_equal(&s->type, &v->type) &&
+               (!given || placement_equal(&s->placement, &v->placement));
+  if (!whole)
+    diag_error(m->cx, e->span,
+               "@%s has one rank's part of slot \"%s\" already; "
+               "--from=recompute goes on from there", e->name, s->path);
+  return !whole;
+}
+
+static bool has_exchange(const Module *m, const Region *r) {
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    const Node *n = r->nodes.data[i];
+    if (n->body && has_exchange(m, n->body)) return true;
+    if (op_info[n->op].lower != LOWER_COMM && n->op != OP_local_slice) continue;
+    diag_error(m->cx, n->span,
+               "%s: speaks of one rank's part already; --from=recompute goes "
+               "on from there", op_info[n->op].name);
+    return true;
+  }
+  return false;
+}
+
+bool partition_is_done(const Module *m) {
+  for (uint32_t i = 0; i < m->entries.len; i++) {
+    const Entry *e = m->entries.data[i];
+    const Region *r = e->region;
+    for (uint32_t k = 0; k < e->ins.len; k++)
+      if (is_part(m, e, &e->ins.data[k], r->params.data[k], true)) return true;
+    for (uint32_t k = 0; k < e->outs.len; k++)
+      if (is_part(m, e, &e->outs.data[k], r->results.data[k], false))
+        return true;
+    if (has_exchange(m, r)) return true;
+  }
+  return false;
+}
+
 /* ---- the module ---------------------------------------------------------- */
 
 static bool check_node(const Check *c, const Node *n) {
@@ -142,13 +184,8 @@ static bool check_node(const Check *c, const Node *n) {
     if (!check_size(c, n->span, op_info[n->op].name, n->outs.data[i]))
       return false;
   if (n->op == OP_reshard) return check_reshard(c, n);
-  const char *why = NULL;
-  if (op_info[n->op].lower == LOWER_COMM || n->op == OP_local_slice)
-    why = "speaks of one rank's part already; --from=recompute goes on from "
-          "there";
-  if (n->op == OP_annotate) why = "is what `shard` replaces";
-  if (!why) return true;
-  diag_error(c->m->cx, n->span, "%s: %s", op_info[n->op].name, why);
+  if (n->op != OP_annotate) return true;
+  diag_error(c->m->cx, n->span, "annotate: is what `shard` replaces");
   return false;
 }
 
@@ -204,6 +241,7 @@ bool partition_check(Module *m) {
     return false;
   }
   Shard s = {.cx = m->cx, .m = m, .a = &m->cx->scratch};
+  if (partition_is_done(m)) return false;
   bool ok = true;
   for (uint32_t i = 0; i < m->entries.len; i++)
     if (!check_entry(&c, m->entries.data[i])) ok = false;

@@ -197,9 +197,15 @@ static void combine(Partition *p, Node *n) {
                  ->outs.data[0]);
 }
 
+/* Over a width that is padded, products of what counts. */
 static void row_dot(Partition *p, Node *n) {
-  const PartRows *r = routed_by(p, n, 2, partition_was(p, n->ins.data[0]));
-  Value *ins[] = {own_rows(p, n, r), ir_now(n->ins.data[1]), r->slot};
+  const PartValue *y = partition_was(p, n->ins.data[0]);
+  const PartValue *d = partition_was(p, n->ins.data[1]);
+  const PartRows *r = routed_by(p, n, 2, y);
+  Value *rows = own_rows(p, n, r), *other = ir_now(n->ins.data[1]);
+  rows = partition_mask(p, rows, y, 1u << 2, 0);
+  other = partition_mask(p, other, d, 1u << (d->type.rank - 1), 0);
+  Value *ins[] = {rows, other, r->slot};
   becomes(n, ir_node(&p->b, OP_rows_dot, NULL, ins, 3, NULL)->outs.data[0]);
 }
 
@@ -210,8 +216,9 @@ static void row_dot(Partition *p, Node *n) {
 static Value *counts(Partition *p, Value *offsets, Axes axes) {
   Builder *b = &p->b;
   int64_t ranks = 1, each = offsets->type.dims[0].size - 1;
-  Value *n = ir_binary(b, OP_sub, ir_slice(b, offsets, 0, 1, each),
-                       ir_slice(b, offsets, 0, 0, each));
+  Value *start = ir_slice(b, offsets, 0, 0, each);
+  Value *end = ir_slice(b, offsets, 0, 1, each);
+  Value *n = ir_binary(b, OP_sub, end, start);
   for (Axes rest = axes; rest; rest >>= 4) {
     int64_t parts = axes_parts(p->m, axes_add(0, axes_at(rest, 0)));
     int64_t part = (each + parts - 1) / parts;
@@ -365,6 +372,19 @@ static Value *refuse(Partition *p, const Node *n, const char *why) {
   return ir_const(&p->b, n->outs.data[0]->type, 0);
 }
 
+/* Rows that are numbers go as rows of one. */
+static Value *through_columns(Partition *p, Value *v, PartRows *r,
+                              PartValue from, PartValue to) {
+  Builder *b = &p->b;
+  Type t = v->type;
+  if (from.type.rank == 3) return through_choices(p, v, r, &from, &to);
+  t.dims[t.rank++] = (Dim){.size = 1};
+  from.type.dims[from.type.rank++] = (Dim){.size = 1};
+  v = ir_broadcast(b, v, "nr->nrd", t);
+  v = through_choices(p, v, r, &from, &to);
+  return ir_reduce(b, OP_reduce_sum, v, "nrd->nr");
+}
+
 static Value *move_rows(Partition *p, Node *n, Value *v) {
   const PartValue *from = partition_was(p, n->ins.data[0]);
   const PartValue *to = partition_was(p, n->outs.data[0]);
@@ -372,11 +392,11 @@ static Value *move_rows(Partition *p, Node *n, Value *v) {
   PartRows *r = rows_of(p, v);
   if (!r) return refuse(p, n, "nothing says whose rows they are");
   if (all_keep_rows(&move)) return step_by_step(p, v, from, &move);
-  if (from->type.rank != 3 || partition_was(p, r->ids)->type.rank == MAX_RANK)
-    return refuse(p, n, "only [N, r, D] can change hands like this");
+  if (from->type.rank > 3 || partition_was(p, r->ids)->type.rank == MAX_RANK)
+    return refuse(p, n, "only [N, r] and [N, r, D] change hands like this");
   if (from->place.partial && from->place.kind != PARTIAL_SUM)
     return refuse(p, n, "they are parts of a maximum or minimum");
-  return through_choices(p, v, r, from, to);
+  return through_columns(p, v, r, *from, *to);
 }
 
 /* A constant has its value in all rows, whoever has them. Truths go as

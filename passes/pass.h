@@ -636,6 +636,8 @@ PartIds partition_ids(Partition *p, Value *ids, Axes axes, int64_t size);
 Value *partition_move(Partition *p, Value *v, const Type *t,
                       const Placement *from, const Placement *to);
 
+/* Whether the program is one rank's already, which is reported. */
+bool partition_is_done(const Module *m);
 /* Reports what is not where its node wants it; false: something is not. */
 bool partition_check(Module *m);
 /* What becomes of any node but a reshard. */

@@ -326,6 +326,7 @@ static bool leave_whole(Module *m) {
 bool pass_shard(Module *m, const PassOptions *o) {
   uint32_t errors = m->cx->errors;
   if (mesh_devices(m) == 1) return leave_whole(m);
+  if (partition_is_done(m)) return false;
   PassOptions options = *o;
   if (!options.reshard_limit) options.reshard_limit = RESHARD_LIMIT;
   o = &options;

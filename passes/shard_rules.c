@@ -290,10 +290,13 @@ static void shard_put(ShardRule *r) {
 }
 
 /* The first dim of the tokens goes with the rows of the ragged value: those of
- * one device's tokens are together, in token order. */
+ * one device's tokens are together, in token order. Of tokens that are padding
+ * there would be rows too, so there are none. */
 static int tokens(ShardRule *r, const Type *ids) {
-  return shard_factor(r->u, FACTOR_KEPT, 's', ids->dims[0].size, LEVEL_BATCH,
-                      LEVEL_BATCH);
+  int f = shard_factor(r->u, FACTOR_KEPT, 's', ids->dims[0].size, LEVEL_BATCH,
+                       LEVEL_BATCH);
+  r->u->factors[f].even = true;
+  return f;
 }
 
 /* x[S.., D], ids[S.., K] (, gates[S.., K]) -> [N, r, D] */

@@ -121,6 +121,7 @@ static Module *draw(Ctx *cx, uint64_t seed) {
   RandomGraph o = {.seed = seed,
                    .nodes = 8 + (int)(seed % 5) * 8,
                    .high = seed % 2,
+                   .routing = seed % 2,
                    .scans = seed % 3 == 0};
   Module *m = random_graph(cx, &o);
   Places p = {m, {seed * 7 + 3}};
