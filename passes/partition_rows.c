@@ -36,7 +36,6 @@ struct PartRows {
   Value *offsets; /* i32[experts here + 1] */
   Value *slot;    /* the row of each choice, and the choice of each row, of */
   Value *src;     /* all tokens here; NULL: rows that came from others only */
-  Value *ours;    /* choices that have a row here; NULL: all */
 };
 
 Type partition_rows_local(const Partition *p, const Type *t,
@@ -91,7 +90,6 @@ static void route(Partition *p, PartRows *r, Value *ids) {
   Builder *b = &p->b;
   int64_t groups = local_groups(p, r), all = type_elements(&ids->type);
   PartIds own = partition_ids(p, ids, r->experts, r->groups);
-  r->ours = own.ours;
   if (own.ours)
     ids = ir_select(b, own.ours, own.ids,
                     ir_const_like(b, ids, (double)groups));
@@ -119,7 +117,10 @@ static Value *ids_at(Partition *p, const Value *root, Axes tokens) {
 static PartRows *routed(Partition *p, PartRows like, Value *ids) {
   PartRows *r = find_rows(p, like);
   if (!r) r = new_rows(p, like);
+  uint32_t remat = p->b.remat;
+  p->b.remat = 0; /* no backward pass may have rows told by others */
   if (!r->slot) route(p, r, ids ? ids : ids_at(p, r->ids, r->tokens));
+  p->b.remat = remat;
   return r;
 }
 
@@ -260,7 +261,10 @@ static Value *got_of(Partition *p, const PartRows *from, PartRows *to,
   for (uint32_t i = 0; i < p->sent.len; i++)
     if (p->sent.data[i].from == from && p->sent.data[i].to == to)
       return p->sent.data[i].got;
+  uint32_t remat = p->b.remat;
+  p->b.remat = 0;
   PartSent s = {from, to, exchange_counts(p, from, to, axes)};
+  p->b.remat = remat;
   vec_push(p->a, &p->sent, s);
   return s.got;
 }

@@ -21,7 +21,7 @@ fn two_levels(a, b, k)(x: f32[n, t, d], experts) {
   return gates, take(ids, at), 0.0
 }
 
-entry train(x: i32[2, 3] from text(below = V), y: i32[2, 3] from text(shift = 1)) {
+entry train(x: i32[2 @dev, 3] from text(below = V), y: i32[2 @dev, 3] from text(shift = 1)) {
   let e = embed(x, V, 4)
   let m, _ = moe(e, experts = 12, hidden = 3, gate = two_levels(a = 4, b = 3, k = 2))
   minimize cross_entropy(linear(e + m, V), y) with { "*": adam(lr) }

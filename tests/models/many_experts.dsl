@@ -14,7 +14,7 @@ fn top_gate(k)(x: f32[.., d], experts) {
   return softmax(top), ids, 0.0
 }
 
-entry train(x: i32[2, 3] from text(below = V), y: i32[2, 3] from text(shift = 1)) {
+entry train(x: i32[2 @dev, 3] from text(below = V), y: i32[2 @dev, 3] from text(shift = 1)) {
   let e = embed(x, V, 32)
   let m, _ = moe(e, experts = 64, hidden = 128, gate = top_gate(k = 2))
   minimize cross_entropy(linear(e + m, V), y) with { "moe/*/w2": sgd(lr), "*": adam(lr) }

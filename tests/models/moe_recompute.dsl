@@ -6,7 +6,7 @@ import "../../models/lib/optim.dsl"
 const V = 11
 option lr = 1e-2
 
-entry train(x: i32[2, 3] from text(below = V), y: i32[2, 3] from text(shift = 1)) {
+entry train(x: i32[2 @dev, 3] from text(below = V), y: i32[2 @dev, 3] from text(shift = 1)) {
   let e = embed(x, V, 4)
   recompute {
     let m, aux = moe(e, experts = 3, hidden = 5, gate = noisy_top_k(k = 2))

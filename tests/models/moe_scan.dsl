@@ -13,7 +13,7 @@ fn top_gate(k)(x: f32[.., d], experts) {
   return softmax(top), ids, 0.0
 }
 
-entry train(x: i32[2, 3] from text(below = V), y: i32[2, 3] from text(shift = 1)) {
+entry train(x: i32[2 @dev, 3] from text(below = V), y: i32[2 @dev, 3] from text(shift = 1)) {
   let e = embed(x, V, 4)
   state h0: f32[2, 4] = 0.0
   let ys, hn = scan xt in e along 1 with h = h0 {
