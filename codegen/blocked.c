@@ -24,9 +24,6 @@ enum {
   AHEAD = 8, /* rows that packing asks for ahead of time */
   MAX_LANES = 16,
   LINE = 64, /* bytes of the caches */
-  FEW = 64,        /* rows of an expert, in the mean, or fewer: */
-  FEW_BLOCK = 96,  /* rows of an item, */
-  RUN = 4096,      /* bytes that it reads in one go, at most, */
   PLACE_DEPTH = 32, /* k of a block that is read in place, */
   PANEL_DEPTH = 128 /* and of a panel that is packed alone */
 };
@@ -380,8 +377,7 @@ CtItem *ct_blocked_item(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
 
 static Way way_of(const Gen *g) {
   const CtProduct *p = g->at.p;
-  if (!p->groups || p->ragged_k || p->rows > FEW * p->groups || packs_left(p))
-    return WAY_BLOCK;
+  if (!ct_few_rows(p) || packs_left(p)) return WAY_BLOCK;
   if (!runs_along(p)) return p->k.stride[CT_RIGHT] == 1 ? WAY_PANEL : WAY_BLOCK;
   bool as_is = g->base[CT_RIGHT].dtype == g->sum && p->dtype == g->sum;
   return as_is ? WAY_PLACE : WAY_BLOCK;
@@ -394,11 +390,10 @@ static int64_t at_most(int64_t x, int64_t most) {
 /* The item where experts have few rows. */
 static void set_few(Gen *g) {
   const CtProduct *p = g->at.p;
-  int64_t run = RUN / (int64_t)dtype_info[g->base[CT_RIGHT].dtype].bytes;
   int64_t panels = (p->n.size + g->width - 1) / g->width;
-  g->at.rows = FEW_BLOCK;
-  g->at.cols = at_most(panels * g->width, run);
-  g->at.depth = g->way == WAY_PLACE ? PLACE_DEPTH : at_most(p->k.size, run);
+  g->at.rows = CT_FEW_BLOCK;
+  g->at.cols = at_most(panels * g->width, CT_RUN);
+  g->at.depth = g->way == WAY_PLACE ? PLACE_DEPTH : at_most(p->k.size, CT_RUN);
 }
 
 Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes) {

@@ -470,6 +470,14 @@ typedef struct CtDone {
 /* finish.c: into the results of the task's node. */
 void ct_finish_of(Ctx *cx, CtItem *t, int lanes);
 
+/* Whether rows are m and experts have few, in the mean: then reading their
+ * weights is what takes time, and blocked.c tells how that is done. */
+bool ct_few_rows(const CtProduct *p);
+enum {
+  CT_FEW_BLOCK = 96, /* rows of an item then, */
+  CT_RUN = 1024      /* elements that it reads in one go, at most */
+};
+
 /* blocked.c: a product by vectors of sums, for any target. */
 Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes);
 /* An item of such a kernel, for whoever makes one; sets `done` himself. */

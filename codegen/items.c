@@ -12,6 +12,7 @@
 
 enum {
   SHALLOW = 64, /* depth that takes less time than the memory of the result */
+  FEW = 64,     /* rows of an expert, in the mean */
   RUN = 2048,   /* columns of an item, at most, whose rows are whole */
   STEP = 32     /* a multiple of what kernels do at once */
 };
@@ -224,6 +225,10 @@ static void choose_shape(CtItem *t) {
   t->cols = blocks(p->n.size, STEP) * STEP;
   t->rows = blocks(area / t->cols, STEP) * STEP;
   if (t->rows > most) t->rows = most;
+}
+
+bool ct_few_rows(const CtProduct *p) {
+  return p->groups && !p->ragged_k && p->rows <= FEW * p->groups;
 }
 
 Kernel *ct_items(CtItem *t) {

@@ -19,7 +19,9 @@
  * 384 KiB, fit the second. An item packs its own blocks, but for operands of
  * large products without experts: these are packed once where many items read
  * them (m_lo, n_lo and k_lo are 0 then), and a left operand in rows of depth is
- * not packed at all.
+ * not packed at all. Where experts have few rows each, items read whole rows of
+ * the right operand, or of one that runs along its depth panel by panel: its
+ * memory in order (see blocked.c).
  *
  * With tiles the kernel is two by two of them: four sums, 0 to 3, two tiles of
  * the left operand, 4 and 5, two of the right, 6 and 7. With vectors it is 12
@@ -73,6 +75,8 @@ typedef struct Pairs {
                    operand that is not packed */
   KVal *depth;  /* of this block, in whole steps */
   KVal *n, *to; /* the panel: its first column, and where its sums are */
+  bool few;     /* experts have few rows each */
+  bool whole;   /* all blocks of the right operand are whole steps */
 } Pairs;
 
 static KVal *plus(KBuild *b, KVal *x, KVal *y) {
@@ -111,6 +115,11 @@ static bool runs_along(const CtLetter *l, int side) {
   return l->size == 1 || l->stride[side] == 1;
 }
 
+/* Whether a panel is packed and multiplied, then the next. */
+static bool by_panel(const Pairs *g) {
+  return g->few && !runs_along(&g->at.p->n, CT_RIGHT);
+}
+
 /* Asks for what packing will come to: some rows of depth on, or the columns
  * that follow. What is stored wide is cast out of the second cache, which takes
  * more requests at a time than the first. */
@@ -141,12 +150,17 @@ static KVal *load_row(Pairs *g, int side, bool by_depth, KVal *k, KVal *x) {
   KVal *at = ct_at(b, g->at.offset[side], k, depth->stride[side]);
   at = ct_at(b, at, x, other->stride[side]);
   if (side == CT_RIGHT) fetch_ahead(g, by_depth, at);
-  KVal *ks = ct_count(b, k, g->at.k_hi, STEP);
-  KVal *xs = ct_count(b, x, end, STEP);
-  /* All of the one, or none where the other is past its end. */
-  KVal *count =
-      kb_alu(b, A_MIN, by_depth ? ks : xs, times(b, by_depth ? xs : ks, STEP));
-  KVal *v = kb_load_some(b, g->base[side], at, count, STEP);
+  KVal *v;
+  if (side == CT_RIGHT && g->whole) {
+    v = kb_load(b, g->base[side], at, STEP);
+  } else {
+    KVal *ks = ct_count(b, k, g->at.k_hi, STEP);
+    KVal *xs = ct_count(b, x, end, STEP);
+    /* All of the one, or none where the other is past its end. */
+    KVal *count = kb_alu(b, A_MIN, by_depth ? ks : xs,
+                         times(b, by_depth ? xs : ks, STEP));
+    v = kb_load_some(b, g->base[side], at, count, STEP);
+  }
   if (v->dtype == DT_bf16) return v;
   return g->narrows ? kb_narrow(b, v) : kb_scalar(b, OP_cast, DT_bf16, &v, 1);
 }
@@ -229,13 +243,14 @@ static void pack_right_turned(Pairs *g, KVal *n, KVal *k, KVal *to) {
   }
 }
 
-/* All panels, in the order in which the operand lies in memory. */
-static void pack_right(Pairs *g) {
+/* The panels of columns [lo, hi), in the order in which the operand lies in
+ * memory. */
+static void pack_right(Pairs *g, KVal *lo, KVal *hi) {
   KBuild *b = g->at.b;
   bool rows = runs_along(&g->at.p->n, CT_RIGHT);
   KVal *bounds[2][3] = {
       {kb_index(b, 0), g->depth, kb_index(b, rows ? 2 : STEP)},
-      {g->at.n_lo, g->at.n_end, kb_index(b, STEP)}};
+      {lo, hi, kb_index(b, STEP)}};
   KVal *iv[2];
   for (int level = 0; level < 2; level++) {
     int which = rows ? level : 1 - level;
@@ -256,7 +271,7 @@ static void pack(Pairs *g, int side) {
   if (side == CT_LEFT)
     pack_left(g);
   else
-    pack_right(g);
+    pack_right(g, g->at.n_lo, g->at.n_end);
 }
 
 static void set_depth(Pairs *g) {
@@ -296,13 +311,15 @@ static void pack_ahead(Pairs *g, int side) {
 
 static void pack_in_item(Pairs *g, int side) {
   KBuild *b = g->at.b;
-  int64_t size = side == CT_LEFT ? g->at.rows : g->at.cols;
-  g->in[side] = (Packed){.base = kb_scratch(b, DT_bf16, size * DEPTH),
+  bool left = side == CT_LEFT, alone = !left && by_panel(g);
+  int64_t size = left ? g->at.rows : alone ? STEP : g->at.cols;
+  int64_t step = round_up(g->at.depth, STEP);
+  g->in[side] = (Packed){.base = kb_scratch(b, DT_bf16, size * step),
                          .first = kb_index(b, 0),
-                         .x = side == CT_LEFT ? g->at.m_lo : g->at.n_lo,
+                         .x = left ? g->at.m_lo : g->at.n_lo,
                          .k = g->at.k_lo,
-                         .step = DEPTH};
-  pack(g, side);
+                         .step = step};
+  if (!alone) pack(g, side);
 }
 
 static bool has_tail(const Pairs *g) {
@@ -522,6 +539,11 @@ static void panel(Pairs *g, KVal *n, bool tiles) {
   KVal *column = minus(b, n, g->at.n_lo);
   g->n = n;
   g->to = times(b, column, sum_rows(g));
+  if (by_panel(g)) {
+    g->in[CT_RIGHT].x = n;
+    KVal *end = kb_alu_c(b, A_ADD, n, STEP);
+    pack_right(g, n, kb_alu(b, A_MIN, end, g->at.n_end));
+  }
   if (tiles)
     panel_of_tiles(g);
   else
@@ -585,6 +607,15 @@ CtItem *ct_pairs_item(Ctx *cx, KBuild *b, const CtTask *task, const Isa *isa) {
   return &g->at;
 }
 
+/* The item where experts have few rows. */
+static void set_few(Pairs *g) {
+  const CtProduct *p = g->at.p;
+  g->at.rows = CT_FEW_BLOCK;
+  g->at.cols = round_up(p->n.size, STEP);
+  if (g->at.cols > CT_RUN) g->at.cols = CT_RUN;
+  if (by_panel(g)) g->at.depth = p->k.size < CT_RUN ? p->k.size : CT_RUN;
+}
+
 Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa) {
   bool tiles = isa->has & KN_TILES;
   const Node *n = task->n;
@@ -592,6 +623,10 @@ Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa) {
                      (int)(n->ins.len + n->outs.len), (int)n->outs.len);
   Pairs *g = (Pairs *)ct_pairs_item(cx, b, task, isa);
   ct_finish_of(cx, &g->at, isa->lanes);
+  const CtProduct *p = &task->p;
+  g->few = ct_few_rows(p);
+  g->whole = !p->ragged_k && p->k.size % STEP == 0 && p->n.size % STEP == 0;
+  if (g->few) set_few(g);
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
     g->in[side].where = where_to_pack(&g->at, side, tiles);
     if (g->in[side].where == PACK_AHEAD) pack_ahead(g, side);
