@@ -175,7 +175,7 @@ static void part_along(Partition *p, Node *n) {
 static double neutral(OpKind op, Dtype dtype) {
   bool low = op == OP_reduce_max;
   switch (dtype_info[dtype].kind) {
-  case DK_BOOL: return !low;
+  case DK_BOOL: break; /* have none */
   case DK_INT: return low ? INT32_MIN : INT32_MAX;
   case DK_UINT: return low ? 0 : UINT32_MAX;
   case DK_FLOAT: return low ? -INFINITY : INFINITY;

@@ -100,7 +100,7 @@ static const char *run_model(Sides *s, double *worst) {
   RanksSlots slots = {0};
   const char *why = step(s, "init", &slots, 0, EVAL_TYPED, 0, worst);
   for (int i = 0; i < 2 && !why; i++)
-    why = step(s, "train", &slots, i, EVAL_F64, 1e-11, worst);
+    why = step(s, "train", &slots, i, EVAL_F64, 1e-12, worst);
   if (!why) why = step(s, "train", &slots, 2, EVAL_TYPED, 1e-5, worst);
   if (!why) why = step(s, "eval", &slots, 2, EVAL_F64, 1e-12, worst);
   if (!why) why = step(s, "decode", &slots, 2, EVAL_F64, 1e-12, worst);

@@ -10,15 +10,19 @@
 
 static const double GRADIENTS = 1e-5; /* what still counts as equal */
 
+static const char *const sizes[] = {"V=7", "D=4", "B=4", "T=2", "P=0.25",
+                                    "H=6", "N=4", "K=2"};
+
 static const struct {
   const char *model, *mesh;
+  uint32_t n_sizes; /* the first of those above, that it has */
 } models[] = {
-    {"models/lm_4lstm.dsl", "data=2,model=2"},
-    {"models/lm_wide.dsl", "dev=2,model=2"},
-    {"models/lm_wide.dsl", "model=3"},
+    {"models/lm_4lstm.dsl", "data=2,model=2", 5},
+    {"models/lm_wide.dsl", "dev=2,model=2", 6},
+    {"models/lm_wide.dsl", "model=3", 6},
+    {"models/lm_moe.dsl", "dev=2", 8},
+    {"models/lm_moe.dsl", "data=2,expert=2", 8},
 };
-
-static const char *const sizes[] = {"V=7", "D=4", "B=4", "T=3", "P=0.25"};
 
 /* ---- exchanges ----------------------------------------------------------- */
 
@@ -61,6 +65,8 @@ static Value *alone(Builder *b, const Node *n, uint32_t i) {
   int64_t p = node_group(n);
   const Type *t = &n->outs.data[i]->type;
   switch ((int)n->op) {
+  case OP_rows_send:
+  case OP_rows_return: return ir_const(b, *t, 0);
   case OP_all_gather: return repeated(b, x, (int)attr_int(n, "dim"), p);
   case OP_reduce_scatter: {
     int d = (int)attr_int(n, "dim");
@@ -73,6 +79,18 @@ static Value *alone(Builder *b, const Node *n, uint32_t i) {
   }
   }
   return x; /* all_reduce, permute */
+}
+
+/* All but what is first along dim 0: some results, such as how uneven a load
+ * is, are the same for numbers that are all larger. */
+static Value *rescaled(Builder *b, Value *v) {
+  Value *scale = ir_const_like(b, v, 1.5);
+  if (v->type.rank && v->type.dims[0].size > 1 && !type_is_ragged(&v->type)) {
+    Value *i = ir_iota(b, v->type, 0), *half = ir_const_like(b, v, 0.5);
+    Value *first = ir_binary(b, OP_lt, i, half);
+    scale = ir_select(b, first, ir_const_like(b, v, 1), scale);
+  }
+  return ir_binary(b, OP_mul, v, scale);
 }
 
 /* Puts what the exchange becomes in its place. */
@@ -88,8 +106,7 @@ static void mutate(Ctx *cx, Node *n, bool rescale) {
       Value *old = n->outs.data[k], *by;
       if (rescale) { /* of a copy, as its readers read another value */
         Map map = {0};
-        Value *v = ir_clone(&b, n, &map)->outs.data[k];
-        by = ir_binary(&b, OP_mul, v, ir_const_like(&b, v, 1.5));
+        by = rescaled(&b, ir_clone(&b, n, &map)->outs.data[k]);
       } else {
         by = alone(&b, n, k);
       }
@@ -111,7 +128,7 @@ static bool split(Sides *s, size_t i) {
                   .mesh = &models[i].mesh,
                   .n_mesh = 1,
                   .defines = sizes,
-                  .n_defines = COUNT_OF(sizes)};
+                  .n_defines = models[i].n_sizes};
   Pipeline p = {.options = {.opt_level = 2}, .stop_after = "shard"};
   Module *m = fe_compile(&s->cx, &fe);
   if (!m || !pass_run(&p, m)) return false;
