@@ -21,6 +21,7 @@ typedef struct Bench {
   int64_t steps, tokens; /* tokens of one step */
   double seconds;
   int64_t peak_memory;
+  RunMemory memory;
   bool has_peaks;
   RunPeaks peaks;
 } Bench;
@@ -47,12 +48,11 @@ static void print_json(const Run *r, const MoertEntry *e, const Bench *b) {
   json_number(&j, "tokens_per_s", (double)b->tokens * n / b->seconds);
   json_number(&j, "step_ms", b->seconds * 1e3 / n);
   json_number(&j, "gflops", (double)e->flops * n / b->seconds / 1e9);
-  json_number(&j, "peak_bytes_planned",
-              (double)moert_planned_bytes(r->session));
-  json_number(&j, "peak_bytes_measured",
-              (double)(b->peak_memory - r->resident_before));
+  json_number(&j, "peak_bytes_planned", (double)b->memory.planned);
+  json_number(&j, "peak_bytes_measured", (double)b->memory.measured);
   json_number(&j, "peak_bytes_growth",
               (double)(b->peak_memory - r->peak_before));
+  if (ranks_count(r->args) > 1) json_number(&j, "ranks", ranks_count(r->args));
   json_number(&j, "threads", moert_threads(r->session));
   json_number(&j, "steps", n);
   if (b->has_peaks) json_roofline(&j, r, e, b);
@@ -69,6 +69,7 @@ static MoertStatus measure(Run *r, const MoertEntry *e, Bench *b) {
   if (st == MOERT_OK) st = steps(r, e->name, data, b->steps);
   b->seconds = run_seconds() - start;
   b->peak_memory = run_peak_bytes(); /* before the peaks take theirs */
+  if (st == MOERT_OK) st = run_memory(r, &b->memory);
   moert_text_close(data);
   if (st == MOERT_OK && b->has_peaks) st = run_peaks(r, e, &b->peaks);
   return st;

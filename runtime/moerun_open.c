@@ -156,6 +156,24 @@ double run_seconds(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* ---- of all ranks -------------------------------------------------------- */
+
+MoertStatus run_memory(const Run *r, RunMemory *out) {
+  int n = ranks_count(r->args);
+  *out = (RunMemory){moert_planned_bytes(r->session),
+                     run_peak_bytes() - r->resident_before};
+  if (n == 1) return MOERT_OK;
+  RunMemory *all = calloc((size_t)n, sizeof *all);
+  if (!all) return MOERT_NO_MEMORY;
+  MoertStatus st = moert_comm_all(r->args->comm, out, sizeof *out, all);
+  for (int i = 0; i < n && st == MOERT_OK; i++) {
+    if (all[i].planned > out->planned) out->planned = all[i].planned;
+    if (all[i].measured > out->measured) out->measured = all[i].measured;
+  }
+  free(all);
+  return st;
+}
+
 /* ---- numbers ------------------------------------------------------------- */
 
 double run_uniform(uint64_t *state) {

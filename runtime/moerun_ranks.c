@@ -124,6 +124,10 @@ int ranks_own(const RunArgs *a) {
   return a->comm ? moert_comm_rank(a->comm) : 0;
 }
 
+int ranks_count(const RunArgs *a) {
+  return a->comm ? moert_comm_size(a->comm) : 1;
+}
+
 /* The first rank alone prints and writes. */
 static bool fall_silent(RunArgs *a) {
   a->quiet = true;

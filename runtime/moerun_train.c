@@ -284,8 +284,12 @@ static int train_all(Train *t) {
 static void introduce(Train *t) {
   const MoertDesc *d = t->run.desc;
   int64_t parameters = d->slab_bytes[MOERT_SLOT_PARAM];
-  progress_note(&t->progress, "%s: %s of parameters, %s of memory, %d threads",
-                t->args->model, run_bytes_text(parameters),
+  char ranks[40] = "";
+  if (ranks_count(t->args) > 1)
+    snprintf(ranks, sizeof ranks, "%d ranks, each ", ranks_count(t->args));
+  progress_note(&t->progress,
+                "%s: %s%s of parameters, %s of memory, %d threads",
+                t->args->model, ranks, run_bytes_text(parameters),
                 run_bytes_text(moert_planned_bytes(t->run.session)),
                 moert_threads(t->run.session));
   progress_note(&t->progress, "%s: %s batches of %s tokens a round",
@@ -305,7 +309,8 @@ static void introduce(Train *t) {
                   run_count_text(t->steps));
 }
 
-static void summary_json(const Train *t, double seconds, double tokens) {
+static void summary_json(const Train *t, const RunMemory *memory,
+                         double seconds, double tokens) {
   JsonLine j = json_start(stdout);
   json_number(&j, "step", (double)moert_steps_done(t->run.session));
   json_number(&j, "loss", t->last_loss);
@@ -315,10 +320,10 @@ static void summary_json(const Train *t, double seconds, double tokens) {
   }
   json_number(&j, "seconds", seconds);
   json_number(&j, "tokens_per_s", t->stepping > 0 ? tokens / t->stepping : 0);
-  json_number(&j, "peak_bytes_planned",
-              (double)moert_planned_bytes(t->run.session));
-  json_number(&j, "peak_bytes_measured",
-              (double)(run_peak_bytes() - t->run.resident_before));
+  json_number(&j, "peak_bytes_planned", (double)memory->planned);
+  json_number(&j, "peak_bytes_measured", (double)memory->measured);
+  if (ranks_count(t->args) > 1)
+    json_number(&j, "ranks", ranks_count(t->args));
   if (t->saved_step >= 0) {
     char path[4200];
     snprintf(path, sizeof path, "%s/step-%08lld", t->args->ckpt,
@@ -328,23 +333,28 @@ static void summary_json(const Train *t, double seconds, double tokens) {
   json_end(&j);
 }
 
-static void summarise(Train *t) {
+static int summarise(Train *t) {
+  RunMemory memory;
   double seconds = run_seconds() - t->started;
   int64_t steps = moert_steps_done(t->run.session) - t->first_step;
   double tokens = (double)steps * (double)moert_text_batch_tokens(t->data);
+  MoertStatus st = run_memory(&t->run, &memory);
+  if (st != MOERT_OK) return run_failed(st);
   progress_curve(&t->progress);
   if (steps)
     progress_note(&t->progress, "\n%s steps, %s tokens in %s: %s tokens/s",
                   run_count_text(steps), run_count_text((int64_t)tokens),
                   run_time_text(seconds),
                   run_count_text((int64_t)(tokens / t->stepping)));
-  progress_note(&t->progress, "memory: %s planned, %s at most measured",
-                run_bytes_text(moert_planned_bytes(t->run.session)),
-                run_bytes_text(run_peak_bytes() - t->run.resident_before));
+  progress_note(&t->progress, "memory%s: %s planned, %s at most measured",
+                ranks_count(t->args) > 1 ? " of a rank" : "",
+                run_bytes_text(memory.planned),
+                run_bytes_text(memory.measured));
   if (t->saved_step >= 0)
     progress_note(&t->progress, "checkpoint: %s/step-%08lld", t->args->ckpt,
                   (long long)t->saved_step);
-  summary_json(t, seconds, tokens);
+  summary_json(t, &memory, seconds, tokens);
+  return 0;
 }
 
 static int open_train(Train *t) {
@@ -384,7 +394,7 @@ int run_train(const RunArgs *a) {
     catch_signals();
     t.started = run_seconds();
     status = train_all(&t);
-    if (!status) summarise(&t);
+    if (!status) status = summarise(&t);
   }
   if (t.log && fclose(t.log) != 0 && !status)
     status = run_error("%s: %s", a->log, strerror(errno));

@@ -532,6 +532,8 @@ bool ranks_find(int *argc, char ***argv, Ranks *out, int *status);
 int ranks_run(const Ranks *r, const RunVerb *verb, RunArgs *a);
 /* The rank of this process, 0 where it is alone. */
 int ranks_own(const RunArgs *a);
+/* How many run this program. */
+int ranks_count(const RunArgs *a);
 
 /* ---- moerun_open.c: what all verbs do ------------------------------------ */
 
@@ -559,6 +561,12 @@ typedef struct Run {
  * exit status, 0 when all is well; call run_close in any case. */
 int run_open(const RunArgs *a, const char *from, Run *out);
 void run_close(Run *r);
+/* What the process needs, of several ranks the one that needs most: as planned,
+ * and as measured up to now. All ranks call it. */
+typedef struct RunMemory {
+  int64_t planned, measured; /* bytes */
+} RunMemory;
+MoertStatus run_memory(const Run *r, RunMemory *out);
 /* NULL, with the message printed, when the model has no such entry. */
 const MoertEntry *run_entry(const Run *r, const char *name);
 

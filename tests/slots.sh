@@ -119,6 +119,12 @@ same() {
 
 exits 'slots: one' 0 train 1 one ck1 5 --keep 0
 exits 'slots: four' 0 train 4 four ck4 5 --keep 0
+has 'slots: one line tells of all ranks' "$work/out" '"ranks": 4'
+if [ "$(wc -l <"$work/out")" = 1 ] && [ ! -s "$work/err" ]; then
+  ok 'slots: the first rank alone prints'
+else
+  not_ok 'slots: the first rank alone prints' "$(cat "$work/out" "$work/err")"
+fi
 same 'slots: four save what one saves' ck1 ck4 5
 cp -r "$work/ck1" "$work/ck1to4"
 cp -r "$work/ck4" "$work/ck4to1"

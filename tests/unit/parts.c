@@ -276,10 +276,22 @@ static void want_all(Rank *r, int turn) {
     WRONG(r, "step %lld, not %d", (long long)moert_steps_done(r->s), turn);
 }
 
+/* A rank has memory for its parts, and no more. */
+static void want_planned(Rank *r) {
+  const int64_t *slabs = r->m->desc.slab_bytes;
+  int64_t want = slabs[0] + slabs[1] + 2 * slabs[2], got = 0; /* one is kept */
+  for (int i = 0; i < r->s->mem.n_blocks; i++)
+    got += r->s->mem.blocks[i].bytes;
+  if (got != want || moert_planned_bytes(r->s) != want)
+    WRONG(r, "%lld bytes allocated, %lld planned, not %lld", (long long)got,
+          (long long)moert_planned_bytes(r->s), (long long)want);
+}
+
 static void put_and_get(Rank *r) {
   int64_t before = moert_comm_bytes(r->comm);
   put_all(r, 3);
   want_all(r, 3);
+  want_planned(r);
   if (moert_comm_bytes(r->comm) != before) WRONG(r, "bytes were counted");
 }
 
