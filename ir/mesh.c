@@ -125,11 +125,19 @@ Node *ir_wait_of(const Node *exchange) {
   return NULL;
 }
 
-/* All pieces of n elements but one's own, then the sums that others made. */
-static int64_t all_reduce_bytes(const Value *v, int64_t p, int64_t place) {
-  int64_t n = type_elements(&v->type);
-  int64_t own = n * (place + 1) / p - n * place / p;
-  return ((p - 1) * own + (n - own)) * dtype_info[v->type.dtype].bytes;
+/* All pieces of one's own part of n elements, then the sums that others made.
+ * Operands of one dtype that follow one another are cut up as one. */
+static int64_t all_reduce_bytes(const Node *x, int64_t p, int64_t place) {
+  int64_t bytes = 0;
+  for (uint32_t i = 0; i < x->ins.len;) {
+    Dtype d = x->ins.data[i]->type.dtype;
+    int64_t n = 0;
+    for (; i < x->ins.len && x->ins.data[i]->type.dtype == d; i++)
+      n += type_elements(&x->ins.data[i]->type);
+    int64_t own = n * (place + 1) / p - n * place / p;
+    bytes += ((p - 1) * own + (n - own)) * dtype_info[d].bytes;
+  }
+  return bytes;
 }
 
 static bool moves(const Attr *to, int64_t place) {
@@ -137,13 +145,10 @@ static bool moves(const Attr *to, int64_t place) {
 }
 
 int64_t ir_comm_bytes(const Node *n, int64_t place) {
-  int64_t p = node_group(n), bytes = 0;
+  int64_t p = node_group(n);
   const Type *in = n->ins.len ? &n->ins.data[0]->type : NULL;
   switch ((int)n->op) {
-  case OP_all_reduce:
-    for (uint32_t i = 0; i < n->ins.len; i++)
-      bytes += all_reduce_bytes(n->ins.data[i], p, place);
-    return bytes;
+  case OP_all_reduce: return all_reduce_bytes(n, p, place);
   case OP_all_gather: return (p - 1) * type_bytes(in);
   case OP_reduce_scatter:
   case OP_all_to_all: return (p - 1) * (type_bytes(in) / p);

@@ -5,10 +5,10 @@
  * exchanges, which go one after the other: an exchange begins as soon as its
  * operands are there, and what only exchanges need is computed first, the
  * nearest to one before others; a node that reads what is still on its way is
- * passed over for later ones until it has come; a wait stands right before the first node
- * that needs it. How many nodes further on in the old order one may look is
- * `reach`: what is begun early and what is computed meanwhile takes memory, so
- * schedule.c tries less where the peak grows. Costs are guesses, in
+ * passed over for later ones until it has come; a wait stands right before the
+ * first node that needs it. How many nodes further on in the old order one may
+ * look is `reach`: what is begun early and what is computed meanwhile takes
+ * memory, so schedule.c tries less where the peak grows. Costs are guesses, in
  * microseconds; only how much stands between the two depends on them.
  *
  *   %g = all_reduce %d               %g = all_reduce %d

@@ -58,11 +58,6 @@ void rt_group_free(RtGroup *g) {
 
 /* ---- one rank ------------------------------------------------------------ */
 
-static MoertStatus self_done(MoertComm *c, RtExchange *x) {
-  (void)c, (void)x;
-  return MOERT_OK;
-}
-
 static int self_fail(MoertComm *c, const char *text) {
   (void)c, (void)text;
   return 1;
@@ -72,8 +67,9 @@ static void self_close(MoertComm *c) {
   (void)c;
 }
 
-static const RtTransport self_transport = {self_done, self_done, self_fail,
-                                           self_close};
+/* All its groups are of one: nothing is ever moved. */
+static const RtTransport self_transport = {.fail = self_fail,
+                                           .close = self_close};
 MoertComm rt_comm_self = {.transport = &self_transport, .size = 1};
 
 /* ---- which bytes go where ------------------------------------------------ */
@@ -232,96 +228,137 @@ int64_t rt_staging_bytes(const MoertCollective *k) {
 static const RtBuffer *sum_in(const RtPending *p) {
   return &p->buffers[p->operand];
 }
-static const RtBuffer *sum_out(const RtPending *p) {
-  return &p->buffers[p->operand + p->n];
+
+/* Bytes of an element of what is summed. */
+static int64_t width(const RtPending *p) {
+  return rt_dtype[sum_in(p)->dtype].bytes;
 }
 
-/* Piece i of what is summed, and its length: of an all_reduce n / P elements
- * that lie side by side, some one more than others. */
-static RtRuns sum_piece(const RtPending *p, const RtBuffer *b, int i,
-                        int64_t *elements) {
-  int n = p->group.n;
-  if (p->k->kind == MOERT_REDUCE_SCATTER) {
-    *elements = p->k->in_rows * p->k->in_run;
-    return piece(b, p->k->in_rows, p->k->in_run, n, i);
-  }
-  int64_t lo = b->elements * i / n, hi = b->elements * (i + 1) / n;
-  int64_t bytes = rt_dtype[b->dtype].bytes;
-  *elements = hi - lo;
-  return (RtRuns){b->data + lo * bytes, (hi - lo) * bytes, 1, 0};
+/* The operand behind those that are at work: all of one dtype that follow one
+ * another are summed as if they lay side by side. */
+static int end_of_sum(const RtPending *p) {
+  int end = p->operand + 1;
+  while (end < p->n && p->buffers[end].dtype == sum_in(p)->dtype)
+    end++;
+  return end;
+}
+
+/* Elements before piece i; of an all_reduce some pieces have one more than
+ * others, of a reduce_scatter each counts from 0. */
+static int64_t before_piece(const RtPending *p, int i) {
+  if (p->k->kind == MOERT_REDUCE_SCATTER) return 0;
+  int64_t all = 0;
+  for (int k = p->operand, end = end_of_sum(p); k < end; k++)
+    all += p->buffers[k].elements;
+  return all * i / p->group.n;
+}
+
+static int64_t piece_length(const RtPending *p, int i) {
+  if (p->k->kind == MOERT_REDUCE_SCATTER) return p->k->in_rows * p->k->in_run;
+  return before_piece(p, i + 1) - before_piece(p, i);
 }
 
 /* Elements of a piece that are summed at a time. */
 static int64_t portion(const RtPending *p) {
-  int64_t n = RT_STAGING / (p->group.n * rt_dtype[sum_in(p)->dtype].bytes);
+  int64_t n = RT_STAGING / (p->group.n * width(p));
   return n >= 16 ? n / 16 * 16 : n;
 }
 
-static char *staging(const RtPending *p, int i) {
-  return p->staging + i * portion(p) * rt_dtype[sum_in(p)->dtype].bytes;
+/* Elements [lo, hi) that are at work. */
+typedef struct Span {
+  int64_t lo, hi;
+} Span;
+
+static Span at_work(const RtPending *p, int i) {
+  int64_t left = piece_length(p, i) - p->done, most = portion(p);
+  int64_t lo = before_piece(p, i) + p->done;
+  return (Span){lo, lo + (left < 0 ? 0 : left < most ? left : most)};
 }
 
-/* The part of a piece that is at work. */
-static int64_t at_work(const RtPending *p, int64_t elements) {
-  int64_t left = elements - p->done, most = portion(p);
-  return left < 0 ? 0 : left < most ? left : most;
+/* Those of operand k among them, counted from its first; moves *before behind
+ * the operand. */
+static Span within(const RtPending *p, int k, Span all, int64_t *before) {
+  int64_t n = p->buffers[k].elements, lo = all.lo - *before,
+          hi = all.hi - *before;
+  *before += n;
+  return (Span){lo > 0 ? lo : 0, hi < n ? hi : n};
 }
 
-static MoertStatus add_part(const RtPending *p, RtStream *s, RtRuns r,
-                            int64_t elements) {
-  int64_t bytes = rt_dtype[sum_in(p)->dtype].bytes;
-  return rt_stream_add_part(s, r, p->done * bytes,
-                            (p->done + at_work(p, elements)) * bytes);
+/* Where element `at` of operand k, or of its result, is. */
+static char *element(const RtPending *p, int k, bool result, int64_t at) {
+  return p->buffers[result ? k + p->n : k].data + at * width(p);
+}
+
+static MoertStatus add_span(const RtPending *p, RtStream *s, bool results,
+                            int i) {
+  Span all = at_work(p, i);
+  if (p->k->kind == MOERT_REDUCE_SCATTER)
+    return rt_stream_add_part(
+        s, piece(sum_in(p), p->k->in_rows, p->k->in_run, p->group.n, i),
+        all.lo * width(p), all.hi * width(p));
+  int64_t before = 0;
+  for (int k = p->operand, end = end_of_sum(p); k < end; k++) {
+    Span part = within(p, k, all, &before);
+    if (part.lo < part.hi)
+      RT_TRY(add(s, (RtRuns){element(p, k, results, part.lo),
+                             (part.hi - part.lo) * width(p), 1, 0}));
+  }
+  return MOERT_OK;
 }
 
 /* Every rank gets the others' parts of its own piece. */
 static MoertStatus lay_scatter(RtPending *p) {
-  int64_t own, other, bytes = rt_dtype[sum_in(p)->dtype].bytes;
-  sum_piece(p, sum_in(p), p->group.me, &own);
+  Span own = at_work(p, p->group.me);
   for (int i = 0; i < p->group.n; i++) {
-    RtRuns r = sum_piece(p, sum_in(p), i, &other);
-    RT_TRY(add_part(p, &p->x.send[i], r, other));
+    char *to = p->staging + i * portion(p) * width(p);
+    RT_TRY(add_span(p, &p->x.send[i], false, i));
     RT_TRY(add(&p->x.recv[i],
-               (RtRuns){staging(p, i), at_work(p, own) * bytes, 1, 0}));
+               (RtRuns){to, (own.hi - own.lo) * width(p), 1, 0}));
   }
   return MOERT_OK;
 }
 
 /* Every rank gets the sums that the others have made. */
 static MoertStatus lay_gather(RtPending *p) {
-  int64_t own, other;
-  RtRuns mine = sum_piece(p, sum_out(p), p->group.me, &own);
   for (int i = 0; i < p->group.n; i++) {
-    RtRuns r = sum_piece(p, sum_out(p), i, &other);
     if (i == p->group.me) continue;
-    RT_TRY(add_part(p, &p->x.send[i], mine, own));
-    RT_TRY(add_part(p, &p->x.recv[i], r, other));
+    RT_TRY(add_span(p, &p->x.send[i], true, p->group.me));
+    RT_TRY(add_span(p, &p->x.recv[i], true, i));
   }
   return MOERT_OK;
 }
 
+static void sum_part(const RtPending *p, int k, Span part,
+                     const char *pieces) {
+  rt_combine(sum_in(p)->dtype, (MoertCombine)p->k->combine,
+             element(p, k, true, part.lo), pieces, portion(p) * width(p),
+             p->group.n, part.hi - part.lo);
+}
+
 static void sum_portion(const RtPending *p) {
-  int64_t own, bytes = rt_dtype[sum_in(p)->dtype].bytes;
-  const RtBuffer *out = sum_out(p);
-  RtRuns r = {out->data, 0, 0, 0};
-  if (p->k->kind == MOERT_ALL_REDUCE)
-    r = sum_piece(p, out, p->group.me, &own);
-  else
-    own = out->elements;
-  rt_combine(out->dtype, (MoertCombine)p->k->combine, r.data + p->done * bytes,
-             p->staging, portion(p) * bytes, p->group.n, at_work(p, own));
+  Span own = at_work(p, p->group.me);
+  const char *from = p->staging;
+  if (p->k->kind == MOERT_REDUCE_SCATTER) {
+    sum_part(p, p->operand, own, from);
+    return;
+  }
+  int64_t before = 0;
+  for (int k = p->operand, end = end_of_sum(p); k < end; k++) {
+    Span part = within(p, k, own, &before);
+    if (part.lo >= part.hi) continue;
+    sum_part(p, k, part, from);
+    from += (part.hi - part.lo) * width(p);
+  }
 }
 
 /* Goes on to what is to be summed next; false: all is. All ranks do as many
- * rounds as the longest piece needs. */
+ * rounds as the longest piece, the last, needs. */
 static bool next_portion(RtPending *p) {
-  int64_t longest;
-  sum_piece(p, sum_in(p), p->group.n - 1, &longest);
   p->done += portion(p);
-  while (p->done >= longest) {
+  while (p->done >= piece_length(p, p->group.n - 1)) {
     p->done = 0;
-    if (++p->operand >= p->n) return false;
-    sum_piece(p, sum_in(p), p->group.n - 1, &longest);
+    p->operand = end_of_sum(p);
+    if (p->operand >= p->n) return false;
   }
   return true;
 }
@@ -344,7 +381,7 @@ static MoertStatus lay_out(RtPending *p) {
                  p->k->kind);
 }
 
-/* One's own part is copied at once; counts what will come. */
+/* Counts what will come. One's own part is copied while others fetch theirs. */
 static MoertStatus start_round(RtPending *p) {
   int me = p->group.me;
   for (int i = 0; i < p->group.n; i++) {
@@ -356,16 +393,40 @@ static MoertStatus start_round(RtPending *p) {
     return rt_fail(MOERT_INVALID,
                    "%s: the counts differ from the rows that there are",
                    p->x.what);
-  rt_stream_copy(&p->x.recv[me], &p->x.send[me]);
   for (int i = 0; i < p->group.n; i++)
-    if (i != me) p->comm->bytes += p->x.recv[i].total;
-  if (p->group.n == 1) return MOERT_OK;
-  return p->comm->transport->start(p->comm, &p->x);
+    if (i != me && !p->uncounted) p->comm->bytes += p->x.recv[i].total;
+  if (p->group.n > 1) RT_TRY(p->comm->transport->start(p->comm, &p->x));
+  rt_stream_copy(&p->x.recv[me], &p->x.send[me]);
+  return MOERT_OK;
 }
 
-static MoertStatus end_round(RtPending *p) {
-  if (p->group.n == 1) return MOERT_OK;
-  return p->comm->transport->wait(p->comm, &p->x);
+/* A round is over; what comes next, RT_DONE where nothing does. */
+static RtMoved next_round(RtPending *p) {
+  if (!is_sum(p->k)) return RT_DONE;
+  if (!p->gathering) sum_portion(p);
+  if (p->k->kind == MOERT_ALL_REDUCE) p->gathering = !p->gathering;
+  return p->gathering || next_portion(p) ? RT_MOVED : RT_DONE;
+}
+
+MoertStatus rt_pending_advance(RtPending *p, RtMoved *out) {
+  *out = RT_DONE;
+  if (!p->in_round) RT_TRY(start_round(p));
+  p->in_round = true;
+  if (p->group.n > 1)
+    RT_TRY(p->comm->transport->move(p->comm, &p->x, out));
+  if (*out != RT_DONE) return MOERT_OK;
+  p->in_round = false;
+  *out = next_round(p);
+  return MOERT_OK;
+}
+
+/* Alone in a group there is nothing to wait for. */
+static MoertStatus run_alone(RtPending *p) {
+  RtMoved moved = RT_NOTHING;
+  while (moved != RT_DONE)
+    RT_TRY(rt_pending_advance(p, &moved));
+  p->over = true;
+  return MOERT_OK;
 }
 
 MoertStatus rt_comm_start(RtPending *p) {
@@ -373,29 +434,23 @@ MoertStatus rt_comm_start(RtPending *p) {
     return rt_fail(MOERT_BAD_DATA, "%s: started twice", p->x.what);
   p->operand = 0;
   p->done = 0;
-  p->gathering = false;
+  p->gathering = p->in_round = false;
   p->active = true;
-  return start_round(p);
-}
-
-static MoertStatus finish_sums(RtPending *p) {
-  for (;;) {
-    RT_TRY(end_round(p));
-    bool more = true;
-    if (!p->gathering) sum_portion(p);
-    if (p->k->kind == MOERT_ALL_REDUCE) p->gathering = !p->gathering;
-    if (!p->gathering) more = next_portion(p);
-    if (!more) return MOERT_OK;
-    RT_TRY(start_round(p));
-  }
+  p->over = false;
+  p->status = MOERT_OK;
+  if (p->group.n == 1) return run_alone(p);
+  rt_queue_start(p->comm, p);
+  return MOERT_OK;
 }
 
 MoertStatus rt_comm_wait(RtPending *p) {
   if (!p->active)
     return rt_fail(MOERT_BAD_DATA, "%s: waited for before it was started",
                    p->x.what);
+  if (p->group.n > 1) RT_TRY(rt_queue_wait(p->comm, p));
   p->active = false;
-  return is_sum(p->k) ? finish_sums(p) : end_round(p);
+  if (p->status == MOERT_OK) return MOERT_OK;
+  return rt_fail(p->status, "%s", p->why ? p->why : "out of memory");
 }
 
 /* ---- making ready -------------------------------------------------------- */
@@ -426,10 +481,12 @@ static void free_streams(RtStream *all, int n) {
 }
 
 void rt_pending_free(RtPending *p) {
+  if (p->active && p->group.n > 1) rt_queue_drop(p->comm, p);
   free_streams(p->x.send, p->group.n);
   free_streams(p->x.recv, p->group.n);
   free(p->buffers);
   free(p->what);
+  free(p->why);
   rt_group_free(&p->group);
   *p = (RtPending){0};
 }
@@ -445,11 +502,18 @@ int moert_comm_size(const MoertComm *c) {
 int64_t moert_comm_bytes(const MoertComm *c) {
   return c->bytes;
 }
+void moert_comm_seconds(const MoertComm *c, double *out_busy,
+                        double *out_waited) {
+  *out_busy = c->busy;
+  *out_waited = c->waited;
+}
 int moert_comm_fail(MoertComm *c, const char *text) {
   return c->transport->fail(c, text);
 }
 void moert_comm_close(MoertComm *c) {
-  if (c) c->transport->close(c);
+  if (!c) return;
+  rt_queue_free(c);
+  c->transport->close(c);
 }
 
 MoertStatus rt_comm_all(MoertComm *c, const char *what, const void *mine,
@@ -458,15 +522,15 @@ MoertStatus rt_comm_all(MoertComm *c, const char *what, const void *mine,
   const MoertCollective k = {.kind = MOERT_ALL_GATHER, .n_axes = 1,
                              .out_rows = 1, .out_run = (int64_t)bytes};
   RtPending p;
-  int64_t before = c->bytes, n = (int64_t)bytes;
+  int64_t n = (int64_t)bytes;
   MoertStatus st = rt_pending_new(c, &ranks, 1, &k, 2, what, NULL, &p);
   if (st == MOERT_OK) { /* of a dtype of one byte */
     p.buffers[0] = (RtBuffer){(char *)(uintptr_t)mine, MOERT_bool, n};
     p.buffers[1] = (RtBuffer){all, MOERT_bool, n * c->size};
+    p.uncounted = true;
     st = rt_comm_start(&p);
   }
   if (st == MOERT_OK) st = rt_comm_wait(&p);
-  c->bytes = before;
   rt_pending_free(&p);
   return st;
 }

@@ -11,16 +11,16 @@
  * message has its address, and the reader fetches it from the other process
  * itself, where the system lets it.
  *
- * A rank that can do nothing looks again for a while, then sleeps until its
- * bell rings. When it wakes up for nothing, it looks for what went wrong: a
- * rank that said so, a process that is no more, a partner that has not moved a
- * byte for `timeout` seconds. What was found is written down once, for all. */
+ * A rank that waits and can do nothing looks again for a while, then sleeps
+ * until its bell rings. When it wakes up for nothing, it looks for what went
+ * wrong: a rank that said so, a process that is no more, a partner that has not
+ * moved a byte for `timeout` seconds. What was found is written down once, for
+ * all. */
 #include "rt.h"
 
 #include <errno.h>
 #include <linux/futex.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -38,7 +38,7 @@ enum {
   LOOKS = 2000,         /* for news, before going to sleep */
   NAP_MS = 20,          /* the longest without looking for what is wrong */
   DIRECT = 128 << 10,   /* bytes that are worth a system call */
-  FETCH = 1 << 20,      /* bytes fetched before the next partner's turn */
+  FETCH = 8 << 20,      /* bytes fetched before the next partner's turn */
   GRACE_MS = 300,       /* for the launcher to say how a process ended */
   WHAT = 160, TEXT = 1024
 };
@@ -50,7 +50,7 @@ typedef enum SeatState { SEAT_EMPTY, SEAT_TAKEN, SEAT_LEFT } SeatState;
 /* Of one rank. `what` is for messages: it may be seen half written. */
 typedef struct Seat {
   _Alignas(CACHE_LINE) atomic_uint bell; /* rings when it changes */
-  atomic_uint asleep;
+  atomic_uint asleep; /* threads of it that are */
   _Alignas(CACHE_LINE) atomic_int state, pid;
   atomic_ullong exchanges; /* begun so far */
   atomic_int fetches;      /* 1: from all others; 2: it may not */
@@ -94,13 +94,22 @@ typedef struct Message {
   uint64_t fetched; /* of the ring, when it has been fetched; 0: it is not */
 } Message;
 
+/* A wait without news. What counts is the time that this rank could run: a
+ * machine that stands still makes nobody late. */
+typedef struct Watch {
+  int looks;
+  bool slept;
+  double last;  /* when it woke up; 0: not yet */
+  double waited;
+  double death; /* when a process was seen to be no more; 0: not so */
+} Watch;
+
 typedef struct Local {
   MoertLocal *l;
   Message *out, *in; /* by place, of the exchange at work */
   int *pidfd;        /* by rank, -1 where the system has none */
-  RtExchange **queue;
-  int n_queue, cap_queue;
   int looks;
+  Watch watch;
   bool direct; /* every rank may read every other */
 } Local;
 
@@ -170,10 +179,10 @@ static void ring_all(Shared *s) {
 
 static void sleep_until(Seat *s, unsigned seen) {
   struct timespec nap = {.tv_nsec = NAP_MS * 1000000L};
-  atomic_store(&s->asleep, 1);
+  atomic_fetch_add(&s->asleep, 1);
   if (atomic_load(&s->bell) == seen)
     syscall(SYS_futex, &s->bell, FUTEX_WAIT, seen, &nap, NULL, 0);
-  atomic_store(&s->asleep, 0);
+  atomic_fetch_sub(&s->asleep, 1);
 }
 
 /* ---- what went wrong ----------------------------------------------------- */
@@ -196,13 +205,15 @@ static bool note_failure(Shared *s, int rank, const char *fmt, ...) {
 
 /* Waits for the text where another rank is writing it. */
 static bool has_failed(Shared *s) {
+  const struct timespec nap = {.tv_nsec = 1000000};
   if (atomic_load(&s->failing) == 0) return false;
-  for (int i = 0; i < 1000 && atomic_load(&s->failing) == 1; i++)
-    sched_yield(); /* it may have been killed just then */
+  for (int i = 0; i < GRACE_MS && atomic_load(&s->failing) == 1; i++)
+    nanosleep(&nap, NULL); /* it may have been killed just then */
   return true;
 }
 
 static MoertStatus lost(Shared *s, const char *what) {
+  has_failed(s);
   return rt_fail(MOERT_RANK_LOST, "%s: %s", what,
                  atomic_load(&s->failing) == 2 ? s->text : "a rank is lost");
 }
@@ -279,14 +290,6 @@ static void note_timeout(const MoertComm *c, const RtExchange *x) {
                  what[0] ? "its last exchange was " : "it has had no exchange",
                  what);
 }
-
-/* A wait without news. What counts is the time that this rank could run: a
- * machine that stands still makes nobody late. */
-typedef struct Watch {
-  double last;  /* when it woke up; 0: not yet */
-  double waited;
-  double death; /* when a process was seen to be no more; 0: not so */
-} Watch;
 
 /* After some time without news: whether there will be any. */
 static MoertStatus look_for_trouble(MoertComm *c, const RtExchange *x,
@@ -415,6 +418,14 @@ static MoertStatus check_length(const MoertComm *c, const RtExchange *x,
   return lost(t->l->shared, x->what);
 }
 
+static bool push_to(const MoertComm *c, RtExchange *x, int place) {
+  const Local *t = c->state;
+  int to = x->ranks[place];
+  if (!push(t, c->rank, to, &t->out[place], &x->send[place])) return false;
+  ring_bell(&t->l->shared->seats[to]);
+  return true;
+}
+
 /* One go round all partners. */
 static MoertStatus go_round(MoertComm *c, RtExchange *x, bool *moved,
                             bool *open) {
@@ -422,10 +433,7 @@ static MoertStatus go_round(MoertComm *c, RtExchange *x, bool *moved,
   *moved = *open = false;
   for (int k = 1; k < x->n; k++) {
     int to = (x->me + k) % x->n, from = (x->me + x->n - k) % x->n;
-    if (push(t, c->rank, x->ranks[to], &t->out[to], &x->send[to])) {
-      *moved = true;
-      ring_bell(&t->l->shared->seats[x->ranks[to]]);
-    }
+    if (push_to(c, x, to)) *moved = true;
     if (pull(t, x->ranks[from], c->rank, &t->in[from], &x->recv[from])) {
       *moved = true;
       ring_bell(&t->l->shared->seats[x->ranks[from]]);
@@ -437,32 +445,9 @@ static MoertStatus go_round(MoertComm *c, RtExchange *x, bool *moved,
   return MOERT_OK;
 }
 
-static MoertStatus run(MoertComm *c, RtExchange *x) {
-  Local *t = c->state;
-  Seat *me = &t->l->shared->seats[c->rank];
-  Watch w = {0};
-  bool moved, open, slept = false;
-  for (int looks = 0;; looks++) {
-    unsigned bell = atomic_load(&me->bell);
-    RT_TRY(go_round(c, x, &moved, &open));
-    if (!open) return MOERT_OK;
-    if (moved) {
-      w = (Watch){0};
-      slept = false;
-      looks = 0;
-      continue;
-    }
-    if (looks < t->looks) {
-      __builtin_ia32_pause();
-      continue;
-    }
-    if (slept) RT_TRY(look_for_trouble(c, x, &w));
-    sleep_until(me, bell);
-    slept = true; /* what has come is taken before anything is wrong */
-  }
-}
+/* ---- the transport ------------------------------------------------------- */
 
-static void begin(const MoertComm *c, const RtExchange *x) {
+static MoertStatus local_start(MoertComm *c, RtExchange *x) {
   Local *t = c->state;
   Seat *me = &t->l->shared->seats[c->rank];
   for (int i = 0; i < x->n; i++) {
@@ -482,41 +467,39 @@ static void begin(const MoertComm *c, const RtExchange *x) {
   snprintf(me->what, sizeof me->what, "%s", x->what);
   atomic_store(&me->waiting, true);
   atomic_fetch_add(&me->exchanges, 1);
-}
-
-/* ---- the transport ------------------------------------------------------- */
-
-/* Nothing moves before someone waits: there is no one else to move it. */
-static MoertStatus local_start(MoertComm *c, RtExchange *x) {
-  Local *t = c->state;
-  if (t->n_queue == t->cap_queue) {
-    int cap = t->cap_queue ? 2 * t->cap_queue : 8;
-    RtExchange **more = realloc(t->queue, (size_t)cap * sizeof(*more));
-    if (!more) return rt_fail(MOERT_NO_MEMORY, "out of memory");
-    t->queue = more;
-    t->cap_queue = cap;
-  }
-  t->queue[t->n_queue++] = x;
+  t->watch = (Watch){0};
+  for (int k = 1; k < x->n; k++)
+    push_to(c, x, (x->me + k) % x->n);
   return MOERT_OK;
 }
 
-/* All that were started before go first: the order is everyone's. */
-static MoertStatus local_wait(MoertComm *c, RtExchange *x) {
+static MoertStatus local_move(MoertComm *c, RtExchange *x, RtMoved *out) {
   Local *t = c->state;
   Seat *me = &t->l->shared->seats[c->rank];
-  int last = 0;
-  while (last < t->n_queue && t->queue[last] != x)
-    last++;
-  if (last == t->n_queue) return MOERT_OK; /* with one waited for before */
-  for (int i = 0; i <= last; i++) {
-    begin(c, t->queue[i]);
-    MoertStatus st = run(c, t->queue[i]);
-    atomic_store(&me->waiting, false);
-    RT_TRY(st);
+  bool moved, open;
+  c->news = atomic_load(&me->bell);
+  RT_TRY(go_round(c, x, &moved, &open));
+  if (moved) t->watch = (Watch){0};
+  if (!open) atomic_store(&me->waiting, false);
+  *out = !open ? RT_DONE : moved ? RT_MOVED : RT_NOTHING;
+  return MOERT_OK;
+}
+
+static void local_nap(MoertComm *c, unsigned news) {
+  sleep_until(&((Local *)c->state)->l->shared->seats[c->rank], news);
+}
+
+/* What has come is taken before anything is wrong. */
+static MoertStatus local_rest(MoertComm *c, RtExchange *x) {
+  Local *t = c->state;
+  Watch *w = &t->watch;
+  if (w->looks++ < t->looks) {
+    __builtin_ia32_pause();
+    return MOERT_OK;
   }
-  t->n_queue -= last + 1;
-  memmove(t->queue, t->queue + last + 1,
-          (size_t)t->n_queue * sizeof(*t->queue));
+  if (w->slept) RT_TRY(look_for_trouble(c, x, w));
+  local_nap(c, c->news);
+  w->slept = true;
   return MOERT_OK;
 }
 
@@ -530,13 +513,12 @@ static void local_close(MoertComm *c) {
   free(t->pidfd);
   free(t->in);
   free(t->out);
-  free(t->queue);
   free(t);
   free(c);
 }
 
-static const RtTransport transport = {local_start, local_wait, local_fail,
-                                      local_close};
+static const RtTransport transport = {local_start, local_move, local_rest,
+                                      local_nap, local_fail, local_close};
 
 /* ---- joining ------------------------------------------------------------- */
 
@@ -617,13 +599,15 @@ MoertStatus moert_local_join(MoertLocal *l, int rank, double timeout,
     return st;
   }
   *c = (MoertComm){.transport = &transport, .rank = rank, .size = ranks,
-                   .timeout = timeout > 0 ? timeout : RT_TIMEOUT, .state = t};
+                   .timeout = timeout > 0 ? timeout : RT_TIMEOUT, .state = t,
+                   .may_help = true};
   t->l = l;
   t->looks = ranks <= rt_cpu_cores() ? LOOKS : 0;
-  st = take_seat(c);
+  st = rt_queue_new(c);
+  if (st == MOERT_OK) st = take_seat(c);
   if (st == MOERT_OK)
     *out = c;
   else
-    local_close(c);
+    moert_comm_close(c);
   return st;
 }

@@ -82,6 +82,10 @@ MOERT_API int64_t moert_comm_bytes(const MoertComm *c);
 /* What every rank gives, `bytes` of it, for all of them by rank. */
 MOERT_API MoertStatus moert_comm_all(MoertComm *c, const void *mine,
                                      size_t bytes, void *all);
+/* Seconds in which an exchange of tensors was under way so far, and those of
+ * them in which the program waited for one: the others were spent computing. */
+MOERT_API void moert_comm_seconds(const MoertComm *c, double *out_busy,
+                                  double *out_waited);
 /* Returns when all ranks have called it. */
 MOERT_API MoertStatus moert_comm_barrier(MoertComm *c);
 /* The largest value that any rank gives, for all of them. */

@@ -17,6 +17,8 @@ typedef struct MpiState {
   void *library;
   const RtMpi *mpi;
   bool failed, crowded;
+  int looks; /* without news, and the time of that */
+  double last, waited;
 } MpiState;
 
 static double now(void) {
@@ -36,26 +38,40 @@ static MoertStatus mpi_start(MoertComm *c, RtExchange *x) {
   return mpi->start(x, why) ? MOERT_OK : lost(c, x, why);
 }
 
-static MoertStatus mpi_wait(MoertComm *c, RtExchange *x) {
-  enum { LOOKS = 1000 };
-  const MpiState *s = c->state;
+static MoertStatus mpi_move(MoertComm *c, RtExchange *x, RtMoved *out) {
+  static const RtMoved moved[] = {[RT_MPI_NOTHING] = RT_NOTHING,
+                                  [RT_MPI_MOVED] = RT_MOVED,
+                                  [RT_MPI_DONE] = RT_DONE};
+  MpiState *s = c->state;
   char why[RT_WHY];
-  double last = 0, waited = 0;
-  for (int looks = 0;; looks++) {
-    int got = s->mpi->test(x, why);
-    if (got == RT_MPI_DONE) return MOERT_OK;
-    if (got == RT_MPI_FAILED) return lost(c, x, why);
-    if (got == RT_MPI_MOVED) waited = 0;
-    if (s->crowded) sched_yield();
-    if (looks % LOOKS) continue;
-    double t = now(), step = t - last; /* a machine may stand still */
-    if (last > 0) waited += step < 0.1 ? step : 0.1;
-    last = t;
-    if (waited < c->timeout) continue;
-    snprintf(why, sizeof why, "rank %d has not answered for %g s",
-             x->ranks[s->mpi->missing(x)], c->timeout);
-    return lost(c, x, why);
-  }
+  int got = s->mpi->test(x, why);
+  if (got == RT_MPI_FAILED) return lost(c, x, why);
+  *out = moved[got];
+  if (*out != RT_NOTHING) s->last = s->waited = 0;
+  return MOERT_OK;
+}
+
+/* A machine may stand still: only time that this rank could run counts. */
+static MoertStatus mpi_rest(MoertComm *c, RtExchange *x) {
+  enum { LOOKS = 1000 };
+  MpiState *s = c->state;
+  char why[RT_WHY];
+  if (s->crowded) sched_yield();
+  if (s->looks++ % LOOKS) return MOERT_OK;
+  double t = now(), step = t - s->last;
+  if (s->last > 0) s->waited += step < 0.1 ? step : 0.1;
+  s->last = t;
+  if (s->waited < c->timeout) return MOERT_OK;
+  snprintf(why, sizeof why, "rank %d has not answered for %g s",
+           x->ranks[s->mpi->missing(x)], c->timeout);
+  return lost(c, x, why);
+}
+
+/* MPI has no bell. */
+static void mpi_nap(MoertComm *c, unsigned news) {
+  const struct timespec nap = {.tv_nsec = 200000};
+  (void)c, (void)news;
+  nanosleep(&nap, NULL);
 }
 
 static int mpi_fail(MoertComm *c, const char *text) {
@@ -73,8 +89,8 @@ static void mpi_close(MoertComm *c) {
   free(c);
 }
 
-static const RtTransport transport = {mpi_start, mpi_wait, mpi_fail,
-                                      mpi_close};
+static const RtTransport transport = {mpi_start, mpi_move, mpi_rest,
+                                      mpi_nap, mpi_fail, mpi_close};
 
 /* ---- loading ------------------------------------------------------------- */
 
@@ -111,10 +127,13 @@ MoertStatus moert_mpi_open(double timeout, MoertComm **out) {
   RT_TRY(RT_NEW(&c, 1));
   MoertStatus st = RT_NEW(&s, 1);
   if (st == MOERT_OK) st = load(s);
-  if (st == MOERT_OK && !s->mpi->open(&c->rank, &c->size, &s->crowded, why))
+  if (st == MOERT_OK) st = rt_queue_new(c);
+  if (st == MOERT_OK && !s->mpi->open(&c->rank, &c->size, &s->crowded,
+                                      &c->may_help, why))
     st = rt_fail(MOERT_UNSUPPORTED, "MPI does not start: %s", why);
   if (st != MOERT_OK) {
     free(s);
+    rt_queue_free(c);
     free(c);
     return st;
   }

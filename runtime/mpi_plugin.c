@@ -47,15 +47,17 @@ static bool is_crowded(void) {
   return n > (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
-static bool plugin_open(int *rank, int *size, bool *crowded, char *why) {
+static bool plugin_open(int *rank, int *size, bool *crowded, bool *any_thread,
+                        char *why) {
   int given;
-  if (!ok(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &given), why) ||
+  if (!ok(MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &given), why) ||
       !ok(MPI_Comm_dup(MPI_COMM_WORLD, &world), why) ||
       !ok(MPI_Comm_set_errhandler(world, MPI_ERRORS_RETURN), why))
     return false;
   MPI_Comm_rank(world, rank);
   MPI_Comm_size(world, size);
   *crowded = is_crowded();
+  *any_thread = given >= MPI_THREAD_SERIALIZED;
   return true;
 }
 

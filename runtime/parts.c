@@ -240,6 +240,5 @@ MoertStatus rt_gather(RtGather *g, const MoertSlot *slot, int64_t from) {
   if (c->size == 1 || !own.is_cut) return MOERT_OK;
   snprintf(g->what, sizeof g->what, "gathering '%s'", slot->path);
   RT_TRY(lay_portion(g, slot, from, to));
-  RT_TRY(c->transport->start(c, &g->x));
-  return c->transport->wait(c, &g->x);
+  return rt_exchange(c, &g->x);
 }

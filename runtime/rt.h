@@ -1,12 +1,13 @@
 /* rt.h: what the runtime's files share. Sections in the order of the .c files:
- * status, word, hash, cpuid, model, mem, cpu, gemm, comm, stream, local, mpi,
- * session, parts, step, safetensors, ckpt_dir;
+ * status, word, hash, cpuid, model, mem, cpu, gemm, comm, progress, stream,
+ * local, mpi, session, parts, step, safetensors, ckpt_dir;
  * then those of moerun, which stands on moert.h and word.c alone. */
 #ifndef MOEC_RT_H
 #define MOEC_RT_H
 
 #include "moert.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -203,22 +204,35 @@ typedef struct RtExchange {
   void *requests;   /* the transport's own, from start to wait */
 } RtExchange;
 
+typedef enum RtMoved { RT_NOTHING, RT_MOVED, RT_DONE } RtMoved;
+
 /* How messages travel. A rank does all exchanges of its program in the same
- * order as the others, so those between two ranks need no names. `start` may
- * do nothing; `wait` returns when all has gone and all has come. */
+ * order as the others, one after the other, so those between two ranks need no
+ * names. One thread at a time is in `start`, `move` and `rest`. */
 typedef struct RtTransport {
   MoertStatus (*start)(MoertComm *c, RtExchange *x);
-  MoertStatus (*wait)(MoertComm *c, RtExchange *x);
+  /* What can be done without waiting; RT_DONE: all has gone and all has come.
+   * Leaves in c->news what a nap is told. */
+  MoertStatus (*move)(MoertComm *c, RtExchange *x, RtMoved *out);
+  /* Nothing could be moved: waits a little, and looks for what is wrong. */
+  MoertStatus (*rest)(MoertComm *c, RtExchange *x);
+  /* The same in a thread that may only sleep, until there may be news. */
+  void (*nap)(MoertComm *c, unsigned news);
   int (*fail)(MoertComm *c, const char *text);
   void (*close)(MoertComm *c);
 } RtTransport;
 
+typedef struct RtQueue RtQueue;
 struct MoertComm {
   const RtTransport *transport;
   int rank, size;
   double timeout;
   int64_t bytes; /* payload received */
   void *state;   /* the transport's */
+  RtQueue *queue; /* NULL where there is one rank */
+  bool may_help;  /* any thread may move bytes */
+  unsigned news;
+  double busy, waited; /* see moert_comm_seconds */
 };
 
 /* The ranks of a group, and one's own place; of the axes that it is over, in
@@ -252,7 +266,14 @@ typedef struct RtPending {
   char *staging;     /* RT_STAGING bytes where something is summed */
   int operand;       /* all_reduce: the one at work */
   int64_t done;      /* elements of a piece that are summed */
-  bool gathering, active;
+  bool gathering, active, in_round;
+  bool uncounted;    /* not of tensors */
+  /* progress.c: */
+  struct RtPending *next;
+  double since;      /* when it came to the front; 0: not yet */
+  MoertStatus status;
+  char *why;         /* it has failed, or NULL */
+  atomic_bool over;
 } RtPending;
 
 enum { RT_STAGING = 1 << 20, RT_TIMEOUT = 30 /* seconds */ };
@@ -266,6 +287,9 @@ void rt_pending_free(RtPending *p);
 MoertStatus rt_comm_start(RtPending *p);
 MoertStatus rt_comm_wait(RtPending *p);
 
+/* One step of an exchange that has been started. */
+MoertStatus rt_pending_advance(RtPending *p, RtMoved *out);
+
 /* The communicator of one rank. */
 extern MoertComm rt_comm_self;
 
@@ -276,6 +300,19 @@ MoertStatus rt_comm_all(MoertComm *c, const char *what, const void *mine,
  * all, of the first rank that does not. */
 enum { RT_VERDICT = 1020 };
 MoertStatus rt_comm_agree(MoertComm *c, MoertStatus st);
+
+/* ---- progress.c: exchanges that go on behind computation ----------------- */
+
+/* Of a communicator of several ranks, made and freed with it. */
+MoertStatus rt_queue_new(MoertComm *c);
+void rt_queue_free(MoertComm *c);
+void rt_queue_start(MoertComm *c, RtPending *p);
+MoertStatus rt_queue_wait(MoertComm *c, RtPending *p);
+void rt_queue_drop(MoertComm *c, RtPending *p); /* nobody waits any more */
+/* Runs an exchange that is no collective; none is under way. */
+MoertStatus rt_exchange(MoertComm *c, RtExchange *x);
+/* The program is about to compute: what has been started goes on meanwhile. */
+MoertStatus rt_comm_behind(MoertComm *c);
 
 /* ---- stream.c ------------------------------------------------------------ */
 
@@ -301,12 +338,14 @@ void rt_combine(int dtype, MoertCombine op, char *to, const char *pieces,
 
 /* What libmoert-mpi.so exports as `moert_mpi`. Functions leave a text in `why`
  * and return false where they fail. */
-#define RT_MPI_VERSION 1
+#define RT_MPI_VERSION 2
 enum { RT_WHY = 512 };
 enum { RT_MPI_FAILED = -1, RT_MPI_NOTHING, RT_MPI_MOVED, RT_MPI_DONE };
 typedef struct RtMpi {
   int version;
-  bool (*open)(int *rank, int *size, bool *crowded, char *why);
+  /* any_thread: calls may come from any, one at a time. */
+  bool (*open)(int *rank, int *size, bool *crowded, bool *any_thread,
+               char *why);
   bool (*start)(RtExchange *x, char *why);
   int (*test)(RtExchange *x, char *why); /* RT_MPI_... */
   /* Place of a rank that is still waited for. */

@@ -214,7 +214,8 @@ static Needs count_needs(const MoertDesc *d) {
       const MoertRecord *r = &e->records[k];
       if (r->n_args > n.args) n.args = r->n_args;
       if (r->kind == MOERT_LAUNCH) add_kernel(&n, r->kernel);
-      if (r->kind == MOERT_START) n.staging += rt_staging_bytes(r->collective);
+      if (r->kind == MOERT_START)
+        n.staging = larger(n.staging, rt_staging_bytes(r->collective));
     }
   }
   n.scratch = (n.scratch + 63) / 64 * 64; /* no two threads in a cache line */
@@ -343,8 +344,9 @@ static MoertStatus exchange_name(const MoertRecord *r, char **out) {
   return MOERT_OK;
 }
 
-/* The exchanges of an entry; those that sum share out the staging area. */
-static MoertStatus make_exchanges(MoertSession *s, int entry, char **staging) {
+/* The exchanges of an entry; one at a time is at work, with the one staging
+ * area. */
+static MoertStatus make_exchanges(MoertSession *s, int entry) {
   const MoertDesc *d = s->desc;
   const MoertEntry *e = &d->entries[entry];
   for (int i = 0; i < e->n_records; i++) {
@@ -355,19 +357,16 @@ static MoertStatus make_exchanges(MoertSession *s, int entry, char **staging) {
     RT_TRY(exchange_name(r, &what));
     RtPending *p = &s->entries[entry].pending[i];
     MoertStatus st = rt_pending_new(s->comm, d->mesh, d->n_axes, r->collective,
-                                    r->n_args, what, *staging, p);
+                                    r->n_args, what, s->staging, p);
     free(what);
     RT_TRY(st);
-    int64_t used = rt_staging_bytes(r->collective);
-    if (used) *staging += used;
   }
   return MOERT_OK;
 }
 
 static MoertStatus make_all_exchanges(MoertSession *s) {
-  char *staging = s->staging;
   for (int i = 0; i < s->desc->n_entries; i++)
-    RT_TRY(make_exchanges(s, i, &staging));
+    RT_TRY(make_exchanges(s, i));
   return MOERT_OK;
 }
 

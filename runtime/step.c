@@ -43,7 +43,10 @@ static MoertStatus start(MoertSession *s, int entry, int index) {
   for (int i = 0; i < r->n_args; i++)
     p->buffers[i] =
         (RtBuffer){s->args[i], r->args[i].dtype, r->args[i].elements};
-  return rt_comm_start(p);
+  RT_TRY(rt_comm_start(p));
+  const MoertRecord *next = r + 1; /* a wait, at the latest */
+  bool at_once = next->kind == MOERT_WAIT && next->count == index;
+  return at_once ? MOERT_OK : rt_comm_behind(s->comm);
 }
 
 static MoertStatus run_record(MoertSession *s, int entry, int index,

@@ -312,6 +312,95 @@ static void try_overlap(MoertComm *c, char *why) {
   drop(&b);
 }
 
+/* Ends without anybody waiting, while the program does something else. */
+static void try_behind(MoertComm *c, char *why) {
+  Try sum = new_try(MOERT_ALL_REDUCE, MOERT_f32);
+  sum.in = sum.out = 3000001;
+  RtPending a;
+  prepare(c, &sum, &a, why);
+  for (int round = 0; round < 3 && !why[0]; round++) {
+    const struct timespec nap = {.tv_nsec = 1000000};
+    double start = seconds_now();
+    MoertStatus st = rt_comm_start(&a);
+    if (st == MOERT_OK) st = rt_comm_behind(c);
+    while (st == MOERT_OK && !a.over && seconds_now() - start < 50)
+      nanosleep(&nap, NULL);
+    if (st == MOERT_OK && !a.over) snprintf(why, WHY, "it does not go on");
+    if (st == MOERT_OK) st = rt_comm_wait(&a);
+    if (st == MOERT_OK) st = moert_comm_barrier(c);
+    if (st != MOERT_OK) snprintf(why, WHY, "%s", moert_error());
+    if (!why[0]) compare(&a, &sum, why);
+  }
+  double busy, waited;
+  moert_comm_seconds(c, &busy, &waited);
+  if (!why[0] && (busy <= 0 || waited != 0))
+    snprintf(why, WHY, "%g s, waited %g s", busy, waited);
+  drop(&a);
+}
+
+/* Several behind one another, of all of which only the last is waited for
+ * early; the ranks begin to wait at different times. */
+static void try_many_behind(MoertComm *c, char *why) {
+  enum { MANY = 12 };
+  Try sum = new_try(MOERT_ALL_REDUCE, MOERT_f32);
+  RtPending all[MANY];
+  Try tries[MANY];
+  for (int i = 0; i < MANY; i++) {
+    sum.in = sum.out = i % 3 ? 70001 * i : 5;
+    tries[i] = sum;
+    prepare(c, &tries[i], &all[i], why);
+  }
+  for (int round = 0; round < 5 && !why[0]; round++) {
+    const struct timespec nap = {.tv_nsec = 1000000 * (c->rank + 1)};
+    MoertStatus st = MOERT_OK;
+    for (int i = 0; i < MANY && st == MOERT_OK; i++) {
+      st = rt_comm_start(&all[i]);
+      if (st == MOERT_OK && i % 4 != 3) st = rt_comm_behind(c);
+      if (i % 4 == 0) nanosleep(&nap, NULL);
+    }
+    for (int i = MANY; i-- > 0 && st == MOERT_OK;)
+      st = rt_comm_wait(&all[i]);
+    if (st != MOERT_OK) snprintf(why, WHY, "%s", moert_error());
+    for (int i = 0; i < MANY && !why[0]; i++)
+      compare(&all[i], &tries[i], why);
+  }
+  for (int i = 0; i < MANY; i++)
+    drop(&all[i]);
+}
+
+/* Operands of one dtype are cut as if they were one, others by themselves. */
+static void try_several(MoertComm *c, char *why) {
+  static const struct {
+    int64_t n;
+    int dtype;
+  } all[] = {{3, MOERT_f32},      {1, MOERT_f32}, {400001, MOERT_f32},
+             {100, MOERT_bf16},   {1, MOERT_i32}, {7, MOERT_f64},
+             {300000, MOERT_f64}, {2, MOERT_f64}};
+  enum { N = COUNT_OF(all) };
+  const MoertCollective k = new_try(MOERT_ALL_REDUCE, MOERT_f32).k;
+  RtPending p;
+  if (rt_pending_new(c, layout.mesh, layout.n_axes, &k, 2 * N, "several",
+                     malloc(RT_STAGING), &p) != MOERT_OK)
+    snprintf(why, WHY, "%s", moert_error());
+  for (int i = 0; i < N; i++) {
+    new_buffer(&p.buffers[i], all[i].dtype, all[i].n);
+    new_buffer(&p.buffers[i + N], all[i].dtype, all[i].n);
+    fill(&p.buffers[i], c->rank);
+  }
+  if (rt_comm_start(&p) || rt_comm_wait(&p))
+    snprintf(why, WHY, "%s", moert_error());
+  for (int i = 0; i < N; i++) {
+    Try t = new_try(MOERT_ALL_REDUCE, all[i].dtype);
+    for (int64_t e = 0; e < all[i].n && !why[0]; e++)
+      if (value_at(&p.buffers[i + N], e) != total(&p, &t, e))
+        snprintf(why, WHY, "operand %d, element %lld", i, (long long)e);
+    free(p.buffers[i].data);
+    free(p.buffers[i + N].data);
+  }
+  free(p.staging);
+  rt_pending_free(&p);
+}
+
 static void try_in_place(MoertComm *c, char *why) {
   Try t = new_try(MOERT_ALL_REDUCE, MOERT_f32);
   t.in = t.out = 600001;
@@ -467,6 +556,12 @@ static void test_more(void) {
   layout = (Layout){{{"d", 4}}, 1, 1, {0}};
   run_ranks(4, 60, try_overlap, 0);
   check_ranks("local: two at once", 4);
+  run_ranks(4, 60, try_behind, 0);
+  check_ranks("local: behind other work", 4);
+  run_ranks(4, 60, try_many_behind, 0);
+  check_ranks("local: many behind other work", 4);
+  run_ranks(4, 60, try_several, 0);
+  check_ranks("local: several operands", 4);
   run_ranks(4, 60, try_in_place, 0);
   check_ranks("local: in place", 4);
   run_ranks(4, 60, try_bytes, 0);
@@ -488,6 +583,34 @@ static void fail_with_text(MoertComm *c, char *why) {
   if (st == MOERT_OK) st = rt_comm_wait(&p);
   snprintf(why, WHY, "%s: %s", moert_status_name(st), moert_error());
   drop(&p);
+}
+
+/* The same, going on behind other work when it happens. */
+static void fail_behind(MoertComm *c, char *why) {
+  const struct timespec nap = {.tv_nsec = 200000000};
+  Try t = new_try(MOERT_ALL_REDUCE, MOERT_f32);
+  t.in = t.out = 100000;
+  RtPending p;
+  prepare(c, &t, &p, why);
+  p.x.what = "%g: all_reduce at m.dsl:3:4";
+  MoertStatus st = rt_comm_start(&p);
+  if (st == MOERT_OK) st = rt_comm_behind(c);
+  nanosleep(&nap, NULL);
+  if (st == MOERT_OK) st = rt_comm_wait(&p);
+  snprintf(why, WHY, "%s: %s", moert_status_name(st), moert_error());
+  drop(&p);
+}
+
+static void rank_1_dies_behind(MoertComm *c, char *why) {
+  if (c->rank == 1) raise(SIGKILL);
+  fail_behind(c, why);
+}
+
+static void rank_1_hangs_behind(MoertComm *c, char *why) {
+  if (c->rank == 1 && moert_comm_barrier(c) == MOERT_OK)
+    for (;;)
+      pause();
+  if (moert_comm_barrier(c) == MOERT_OK) fail_behind(c, why);
 }
 
 static void rank_1_dies(MoertComm *c, char *why) {
@@ -513,24 +636,27 @@ static void rank_1_fails(MoertComm *c, char *why) {
     fail_with_text(c, why);
 }
 
-/* Rank 1 offers what nobody can read, as one does that dies just then. */
+/* Rank 1 offers what no other can read, as one does that dies just then. */
 static void rank_1_is_gone(MoertComm *c, char *why) {
   enum { BYTES = 1 << 20 };
-  Try t = new_try(MOERT_ALL_GATHER, MOERT_f32);
-  t.k.out_rows = 1;
-  t.k.out_run = t.in = BYTES / 4;
-  t.out = t.in * c->size;
+  Try t = new_try(MOERT_ALL_TO_ALL, MOERT_f32);
+  t.k.in_rows = t.k.out_rows = 1;
+  t.k.in_run = t.k.out_run = BYTES / 4;
+  t.in = t.out = t.k.in_run * c->size;
   RtPending p;
   prepare(c, &t, &p, why);
   char *own = p.buffers[0].data;
-  p.buffers[0].data = mmap(NULL, BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
-                           -1, 0);
-  p.x.what = "%g: all_gather";
+  size_t all = (size_t)c->size * BYTES;
+  char *data =
+      mmap(NULL, all, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  p.buffers[0].data = data;
+  p.x.what = "%g: all_to_all";
+  for (int r = 0; r < c->size; r++)
+    if (c->rank == 1 && r != 1) mprotect(data + r * BYTES, BYTES, PROT_NONE);
   MoertStatus st = rt_comm_start(&p);
-  if (c->rank == 1) mprotect(p.buffers[0].data, BYTES, PROT_NONE);
   if (st == MOERT_OK) st = rt_comm_wait(&p);
   snprintf(why, WHY, "%s: %s", moert_status_name(st), moert_error());
-  munmap(p.buffers[0].data, BYTES);
+  munmap(data, all);
   p.buffers[0].data = own;
   drop(&p);
 }
@@ -560,6 +686,11 @@ static void test_trouble(void) {
   run_ranks(3, 1, rank_1_hangs, 2);
   check_texts("local: a rank hangs", 3, 5, where,
               "rank 1 has not come for 1 s; its last exchange was barrier");
+  run_ranks(3, 30, rank_1_dies_behind, 0);
+  check_texts("local: a rank dies meanwhile", 3, 5, where, "rank 1 has died");
+  run_ranks(3, 1, rank_1_hangs_behind, 2);
+  check_texts("local: a rank hangs meanwhile", 3, 5, where,
+              "rank 1 has not come for 1 s; its last exchange was barrier");
   run_ranks(3, 30, rank_1_leaves, 0);
   check_texts("local: a rank leaves", 3, 5, where,
               "rank 1 has ended before the others");
@@ -568,7 +699,7 @@ static void test_trouble(void) {
               "rank 1 has failed: no such file");
   run_ranks(3, 1, rank_1_is_gone, 0);
   check_texts("local: a rank is gone while it is read from", 3, 7,
-              "a rank is lost: %g: all_gather: ",
+              "a rank is lost: %g: all_to_all: ",
               "has not answered for 1 s");
   run_ranks(3, 30, ranks_differ, 0);
   check_texts("local: ranks differ", 3, 7, where,
