@@ -7,13 +7,15 @@ import "../../models/lib/optim.dsl"
 
 const N = 6
 const K = 2
+const SKEW = 0   # 1: all rows go to the first expert
 const B = 16
 const T = 16
 option lr = 0.4
 
 # A gate that tells of its choices: a number that differs where one does.
 fn told(gate)(x: f32[.., d], experts) {
-  let gates, ids, aux = gate(x, experts) as "gate"
+  let gates, chosen, aux = gate(x, experts) as "gate"
+  let ids = chosen * (1 - SKEW)
   let place = iota(ids, dim = 0) * T + iota(ids, dim = 1)
   report routes = sum((ids + 1) * (place % 97 + 1))
   return gates, ids, aux
