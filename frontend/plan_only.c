@@ -60,7 +60,8 @@ static bool check_grow(Ctx *cx, const Options *o, Sym *why) {
       const char *d = o->defines.data[i];
       char *end;
       if (strcspn(d, "=") != n || memcmp(d, g, n) != 0) continue;
-      found = strtoll(d + n + 1, &end, 10) > 0 && !*end;
+      long long x = strtoll(d + n + 1, &end, 10);
+      found = x > 0 && x <= MAX_DIM && !*end;
     }
     if (!found) {
       *why = sym_fmt(cx, "--grow=%s: -D %.*s=NUMBER says what it is at first",
@@ -178,6 +179,7 @@ static AxisVec read_mesh(Ctx *cx, const Options *o) {
       size_t n = strcspn(p, ","), eq = strcspn(p, "=");
       Axis x = {sym_n(cx, p, eq < n ? eq : n), 0};
       if (eq < n) x.size = strtoll(p + eq + 1, NULL, 10);
+      if (x.size > MAX_DIM) x.size = (int64_t)MAX_DIM + 1;
       vec_push(&cx->perm, &v, x);
       p += n + (p[n] != '\0');
     }
@@ -308,7 +310,7 @@ static bool point_of(Ctx *cx, const PlanOnly *p, Asked a, int i,
   AxisVec mesh = read_mesh(cx, p->o);
   TextVec defines = {0};
   int64_t n = p->devices[i], others = 1;
-  for (uint32_t k = 1; k < mesh.len; k++)
+  for (uint32_t k = 1; k < mesh.len && others <= n; k++)
     others *= mesh.data[k].size > 0 ? mesh.data[k].size : 1;
   if (n % others) {
     diag_error(cx, (Span){0}, "%lld devices are not a multiple of %lld, those "

@@ -83,6 +83,36 @@ static int64_t sum_of(const PieceVec *v) {
   return sum;
 }
 
+/* The pieces of the entry, in r->pieces; returns those that are alive when most
+ * is, in order of their offsets. */
+static PieceVec find_peak(Report *r, Entry *e, int64_t *peak) {
+  ir_number(e);
+  life_of(e, &r->cx->scratch, &r->life);
+  r->pieces = (PieceVec){0};
+  collect(r, e->region);
+  int peak_at = 0;
+  *peak = -1;
+  for (int t = 0; t <= r->life.end; t++) {
+    PieceVec alive = alive_at(r, t);
+    int64_t sum = sum_of(&alive);
+    if (sum > *peak) {
+      *peak = sum;
+      peak_at = t;
+    }
+  }
+  return alive_at(r, peak_at);
+}
+
+ConstValueVec memory_peak(Ctx *cx, Entry *e) {
+  Report r = {.cx = cx};
+  ConstValueVec out = {0};
+  int64_t peak;
+  PieceVec alive = find_peak(&r, e, &peak);
+  for (uint32_t i = 0; i < alive.len; i++)
+    vec_push(&cx->scratch, &out, alive.data[i].value);
+  return out;
+}
+
 /* A line, unless there is nothing to tell. */
 static void print_bytes(Buf *out, const char *what, int64_t bytes) {
   char text[16];
@@ -151,22 +181,10 @@ static void print_unstored(Report *r, const Region *region) {
 }
 
 static void report_entry(Report *r, Entry *e) {
-  ir_number(e);
-  life_of(e, &r->cx->scratch, &r->life);
-  r->pieces = (PieceVec){0};
-  collect(r, e->region);
-  int peak_at = 0;
-  int64_t peak = -1;
-  for (int t = 0; t <= r->life.end; t++) {
-    PieceVec alive = alive_at(r, t);
-    int64_t sum = sum_of(&alive);
-    if (sum > peak) {
-      peak = sum;
-      peak_at = t;
-    }
-  }
+  int64_t peak;
+  PieceVec alive = find_peak(r, e, &peak);
   if (!r->pieces.len) return; /* init and reset, as a rule */
-  PieceVec alive = alive_at(r, peak_at), all = r->pieces;
+  PieceVec all = r->pieces;
   if (alive.len) qsort(alive.data, alive.len, sizeof *alive.data, by_bytes);
   qsort(all.data, all.len, sizeof *all.data, by_bytes);
   buf_fmt(r->out, "\nentry %s\n", e->name);

@@ -717,5 +717,9 @@ int64_t pack_offsets(PackItem *items, size_t n, Arena *a);
 /* Planned bytes by slab, peak of the arena and who is alive there, biggest
  * buffers. Needs a planned module. */
 void memory_report(Module *m, Buf *out);
+/* The values of the arena that are alive when most of it is in use, those that
+ * lie within others left out; in cx->scratch. */
+typedef VEC(const Value *) ConstValueVec;
+ConstValueVec memory_peak(Ctx *cx, Entry *e);
 
 #endif

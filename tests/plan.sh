@@ -79,7 +79,8 @@ arena() { # moec's arguments...
     awk '/^  arena, of the largest/ { print $6 }')
   plan "$@" || { bad "$name" "no plan"; return; }
   if [ "$real" ] && [ "$real" = $(($(number activation_bytes) +
-    $(number gradient_bytes))) ]; then
+    $(number gradient_bytes))) ] &&
+    [ "$(number gradient_bytes)" -le "$(number parameter_bytes)" ]; then
     echo "ok $name"
   else
     bad "$name" "$(number activation_bytes) beside gradients, not $real"
