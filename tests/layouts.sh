@@ -55,6 +55,16 @@ one() {
     train 1 "$name" || { not_ok "layouts: $name" "$(head -3 "$work/out")"; }
 }
 
+# compare NAME LOG LOG TOLERANCE
+compare() {
+  if paste <(losses "$2") <(losses "$3") | awk -v tol="$4" '
+      { d = ($1 - $2) / $1; if (d < 0) d = -d; if (d > most) most = d
+        if (NR == 1) first = $1; last = $1 }
+      END { printf "# differ by %g, loss %g to %g\n", most, first, last
+            exit !(most <= tol) || NR != 50 || last > 0.9 * first }'
+  then ok "$1"; else not_ok "$1" 'losses differ, or do not fall'; fi
+}
+
 # many NAME RANKS MESH TOLERANCE OPTION...
 many() {
   local of=$1 ranks=$2 mesh=$3 tol=$4 name="layouts: $1 on $3"
@@ -62,17 +72,27 @@ many() {
   "$MOEC" "$work/lstm.dsl" -I models --mesh "$mesh" "$@" -o "$work/many.so" \
     2>"$work/out" && train "$ranks" many ||
     { not_ok "$name" "$(head -5 "$work/out" | tr '\n' '|')"; return; }
-  if paste <(losses "$work/$of.log") <(losses "$work/many.log") |
-    awk -v tol="$tol" '
-      { d = ($1 - $2) / $1; if (d < 0) d = -d; if (d > most) most = d
-        if (NR == 1) first = $1; last = $1 }
-      END { printf "# differ by %g, loss %g to %g\n", most, first, last
-            exit !(most <= tol) || NR != 50 || last > 0.9 * first }'
-  then ok "$name"; else not_ok "$name" 'losses differ, or do not fall'; fi
+  compare "$name" "$work/$of.log" "$work/many.log" "$tol"
+}
+
+# The program that `many` made last, under MPI.
+under_mpi() { # NAME RANKS
+  if [ ! -e "$BUILD/libmoert-mpi.so" ] || ! command -v mpirun >/dev/null ||
+    grep -q __asan_init "$BUILD/moerun"; then
+    echo 'skip layouts: mpirun: no MPI, or under the sanitizers'
+    return
+  fi
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  timeout 120 mpirun --oversubscribe -n "$2" "$MOERUN" train "$work/many.so" \
+    --data "$data" --steps 50 --threads 1 --log "$work/mpi.log" --quiet \
+    >"$work/out" 2>&1 ||
+    { not_ok "layouts: $1 by mpirun" "$(head -3 "$work/out")"; return; }
+  compare "layouts: $1 by mpirun" "$work/many.log" "$work/mpi.log" 0
 }
 
 one f32
 many f32 2 data=2 1e-5
+under_mpi f32 2
 many f32 2 model=2 1e-5
 many f32 4 data=2,model=2 1e-5
 many f32 4 model=4 1e-5
