@@ -49,10 +49,10 @@ static const Builtin builtins[] = {
 };
 
 /* Elementwise ops with attributes or types of their own are reached otherwise:
- * cast by a dtype's name, philox by random_bits. */
+ * cast by a dtype's name, threefry by random_bits. */
 static bool is_callable(OpKind op) {
   return op_is(op, TRAIT_EW) && op != OP_cast && op != OP_bitcast &&
-         op != OP_philox;
+         op != OP_threefry;
 }
 
 bool builtin_find(Sym name, Fn *out) {

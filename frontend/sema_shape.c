@@ -325,7 +325,7 @@ static Value *turn(Sema *S, Span s, ScanState *scan) {
   return before ? fe_binary_op(S, s, OP_add, before, inner) : NULL;
 }
 
-/* philox(seed, position, turn, step, 0): the same bits wherever and whenever
+/* threefry(seed, position, turn, step): the same bits wherever and whenever
  * they are drawn again. */
 Val builtin_random_bits(BuiltinCall *c) {
   Sema *S = c->S;
@@ -344,10 +344,11 @@ Val builtin_random_bits(BuiltinCall *c) {
           ? constant(S, c->span, type_scalar(DT_u32), 0)
           : fe_cast(S, c->span, value_here(S, build_step(S, c->span), c->span),
                     DT_u32);
-  Value *ins[5] = {
-      fe_broadcast(S, c->span, seed, &t), linear_index(S, c->span, t),
-      fe_broadcast(S, c->span, turn(S, c->span, S->scan), &t),
-      fe_broadcast(S, c->span, step, &t), constant(S, c->span, t, 0)};
+  Value *ins[4] = {fe_broadcast(S, c->span, seed, &t),
+                   linear_index(S, c->span, t),
+                   fe_broadcast(S, c->span, turn(S, c->span, S->scan), &t),
+                   fe_broadcast(S, c->span, step, &t)};
   int64_t site = site_of(S);
-  return only(fe_node(S, c->span, OP_philox, NULL, ins, 5, "site", site, NULL));
+  return only(
+      fe_node(S, c->span, OP_threefry, NULL, ins, 4, "site", site, NULL));
 }

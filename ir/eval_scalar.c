@@ -118,30 +118,35 @@ SCALAR(bitcast, dtype_bitcast(a, in, to))
 
 /* ---- random numbers ------------------------------------------------------ */
 
-/* Philox4x32-10 of Salmon et al. 2011, "Parallel random numbers: as easy as 1,
- * 2, 3": word 0 of the block. */
-static uint32_t philox_word(uint32_t k0, uint32_t k1, uint32_t x[4]) {
-  for (int round = 0; round < 10; round++) {
-    uint64_t p0 = (uint64_t)0xd2511f53u * x[0];
-    uint64_t p1 = (uint64_t)0xcd9e8d57u * x[2];
-    x[0] = (uint32_t)(p1 >> 32) ^ x[1] ^ k0;
-    x[1] = (uint32_t)p1;
-    x[2] = (uint32_t)(p0 >> 32) ^ x[3] ^ k1;
-    x[3] = (uint32_t)p0;
-    k0 += 0x9e3779b9u; /* the golden ratio */
-    k1 += 0xbb67ae85u; /* the square root of 3, less 1 */
+/* Threefry2x32 of Salmon et al. 2011, "Parallel random numbers: as easy as 1,
+ * 2, 3", with the 13 rounds that they found to be enough: x under a key. */
+static void threefry(uint32_t k0, uint32_t k1, uint32_t x[2]) {
+  static const int turns[8] = {13, 15, 26, 6, 17, 29, 16, 24};
+  const uint32_t key[3] = {k0, k1, 0x1bd11bdau ^ k0 ^ k1};
+  x[0] += k0;
+  x[1] += k1;
+  for (uint32_t round = 0; round < 13; round++) {
+    int turn = turns[round % 8];
+    x[0] += x[1];
+    x[1] = (x[1] << turn | x[1] >> (32 - turn)) ^ x[0];
+    if (round % 4 != 3) continue;
+    uint32_t nth = round / 4 + 1;
+    x[0] += key[nth % 3];
+    x[1] += key[(nth + 1) % 3] + nth;
   }
-  return x[0];
 }
 
-void eval_philox(EvalCall *c) {
+void eval_threefry(EvalCall *c) {
   uint32_t site = (uint32_t)attr_int(c->n, "site");
   Tensor *out = c->outs[0];
   for (int64_t i = 0, n = type_elements(&out->type); i < n; i++) {
-    uint32_t x[4];
+    uint32_t in[4];
     for (int k = 0; k < 4; k++)
-      x[k] = bits(c->ins[k + 1]->data[i]);
-    out->data[i] = philox_word(bits(c->ins[0]->data[i]), site, x);
+      in[k] = bits(c->ins[k]->data[i]);
+    uint32_t key[2] = {in[2], in[3]}, x[2] = {in[1], 0};
+    threefry(in[0], in[0] ^ site, key);
+    threefry(key[0], key[1], x);
+    out->data[i] = x[0];
   }
 }
 

@@ -217,7 +217,7 @@ static bool infer_from_bits(Infer *I) {
 }
 
 static bool infer_u32(Infer *I) {
-  if (I->n->op == OP_philox && !want_range(I, "site", 0, UINT32_MAX))
+  if (I->n->op == OP_threefry && !want_range(I, "site", 0, UINT32_MAX))
     return false;
   return want_dtype(I, 0, DT_u32) && want_same(I, 0) && result(I, in(I, 0));
 }

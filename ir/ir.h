@@ -460,7 +460,7 @@ void ir_set_attrs(Ctx *cx, Node *n, va_list args);
 Node *ir_node_raw(Builder *b, OpKind op, Value *const *ins, uint32_t n_ins,
                   const Attr *attrs, const Type *outs, uint32_t n_outs);
 
-/* One result, no attributes: any EW op but cast, bitcast and philox. */
+/* One result, no attributes: any EW op but cast, bitcast and threefry. */
 Value *ir_unary(Builder *b, OpKind op, Value *a);
 Value *ir_binary(Builder *b, OpKind op, Value *a, Value *c);
 Value *ir_fma(Builder *b, Value *x, Value *y, Value *z);

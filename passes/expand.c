@@ -23,28 +23,44 @@ static Value *binary_const(Builder *b, OpKind op, Value *x, uint32_t c) {
   return ir_binary(b, op, x, ir_const_like(b, x, c));
 }
 
-/* Philox4x32-10 of Salmon et al. 2011: word 0 of the block. About 85 ops: ten
- * rounds of two products in two halves, four exclusive ors and a key. */
-Value *expand_philox(Expand *x, Node *n) {
-  enum { ROUNDS = 10 };
-  Builder *b = &x->b;
-  Value *key = n->ins.data[0];
-  Value *w[4] = {n->ins.data[1], n->ins.data[2], n->ins.data[3],
-                 n->ins.data[4]};
-  uint32_t site = (uint32_t)attr_int(n, "site");
+static Value *turned(Builder *b, Value *x, uint32_t left) {
+  return ir_binary(b, OP_or, binary_const(b, OP_shl, x, left),
+                   binary_const(b, OP_shr, x, 32 - left));
+}
+
+/* Threefry2x32-13 of Salmon et al. 2011: x under a key. A round is a sum, a
+ * rotation and an exclusive or; the key is added again after each four. */
+static void threefry(Builder *b, Value *const k[2], Value *x[2]) {
+  enum { ROUNDS = 13 };
+  static const uint32_t turns[8] = {13, 15, 26, 6, 17, 29, 16, 24};
+  Value *last = ir_binary(b, OP_xor, k[0], k[1]);
+  Value *key[3] = {k[0], k[1], binary_const(b, OP_xor, last, 0x1bd11bdau)};
+  for (int i = 0; i < 2; i++)
+    x[i] = ir_binary(b, OP_add, x[i], key[i]);
   for (uint32_t round = 0; round < ROUNDS; round++) {
-    uint32_t k0 = round * 0x9e3779b9u, k1 = site + round * 0xbb67ae85u;
-    Value *hi0 = binary_const(b, OP_mulhi, w[0], 0xd2511f53u);
-    Value *lo0 = binary_const(b, OP_mul, w[0], 0xd2511f53u);
-    Value *hi1 = binary_const(b, OP_mulhi, w[2], 0xcd9e8d57u);
-    Value *lo1 = binary_const(b, OP_mul, w[2], 0xcd9e8d57u);
-    Value *key0 = round ? binary_const(b, OP_add, key, k0) : key;
-    w[0] = ir_binary(b, OP_xor, ir_binary(b, OP_xor, hi1, w[1]), key0);
-    w[1] = lo1;
-    w[2] = binary_const(b, OP_xor, ir_binary(b, OP_xor, hi0, w[3]), k1);
-    w[3] = lo0;
+    x[0] = ir_binary(b, OP_add, x[0], x[1]);
+    x[1] = ir_binary(b, OP_xor, turned(b, x[1], turns[round % 8]), x[0]);
+    if (round % 4 != 3) continue;
+    uint32_t nth = round / 4 + 1;
+    x[0] = ir_binary(b, OP_add, x[0], key[nth % 3]);
+    Value *other = binary_const(b, OP_add, key[(nth + 1) % 3], nth);
+    x[1] = ir_binary(b, OP_add, x[1], other);
   }
-  return w[0];
+}
+
+/* Of the draws of one site in one step only the position differs: all but the
+ * last 13 rounds are the same everywhere, and done once. The site is no number
+ * but that of an exclusive or: kernels that differ in it can share code. */
+Value *expand_threefry(Expand *x, Node *n) {
+  Builder *b = &x->b;
+  Value *seed = n->ins.data[0], *at[2] = {n->ins.data[1]};
+  Value *key[2] = {n->ins.data[2], n->ins.data[3]};
+  uint32_t site = (uint32_t)attr_int(n, "site");
+  Value *const first[2] = {seed, binary_const(b, OP_xor, seed, site)};
+  threefry(b, first, key);
+  at[1] = ir_const_like(b, seed, 0);
+  threefry(b, key, at);
+  return at[0];
 }
 
 /* ---- routing ------------------------------------------------------------- */
@@ -95,7 +111,7 @@ Value *expand_stop_gradient(Expand *x, Node *n) {
   return n->ins.data[0];
 }
 
-/* ---- sums of narrow floats ------------------------------------------------ */
+/* ---- sums of narrow floats ----------------------------------------------- */
 
 /* Whether operand i is of floats that are added up in another dtype. */
 static bool is_narrow(const Node *n, uint32_t i) {

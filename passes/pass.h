@@ -218,7 +218,7 @@ typedef struct Expand {
  * each op whose row says EXPAND. */
 typedef Value *ExpandFn(Expand *x, Node *n);
 ExpandFn expand_exp, expand_log, expand_log1p, expand_tanh, expand_erf,
-    expand_sigmoid, expand_normal, expand_uniform, expand_philox,
+    expand_sigmoid, expand_normal, expand_uniform, expand_threefry,
     expand_dispatch, expand_combine, expand_row_dot, expand_stop_gradient;
 
 /* ---- batch.c: an op of a loop's body, for all iterations at once ------- */

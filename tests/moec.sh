@@ -135,7 +135,7 @@ check 'starting where facts are lacking' 1 'cannot start from codegen' \
 check 'times' 0 'simplify .*ms' --time-passes --stop-after=simplify "$d/good.ir"
 # ---- random draws share code ---------------------------------------------------
 
-# Lines that multiply, in the LLVM code of entries that draw so often.
+# Lines of exclusive ors, in the LLVM code of entries that draw so often.
 draws() {
   {
     echo 'moec-ir 1'
@@ -146,17 +146,17 @@ entry @f$i(%s: u32[] = seed) {
   %n = iota {dim=0} : u32[4000]
   %k = broadcast %s {map="->a"} : u32[4000]
   %o = const {value=0} : u32[4000]
-  %r = philox %k, %n, %o, %o, %o {site=$((i * 77777))} : u32[4000]
+  %r = threefry %k, %n, %o, %o {site=$((i * 77777))} : u32[4000]
   %u = uniform %r : f32[4000]
   return probe "u" = %u
 }
 TEXT
     done
   } >"$d/draws.ir"
-  "$MOEC" "$d/draws.ir" --emit=llvm -o - | grep -c ' = mul '
+  "$MOEC" "$d/draws.ir" --emit=llvm -o - | grep -c ' = xor '
 }
 one=$(draws 1)
-expect 'a draw multiplies' [ "$one" -gt 0 ]
+expect 'a draw has exclusive ors' [ "$one" -gt 0 ]
 expect 'draws with other keys share code' [ "$(draws 3)" = "$one" ]
 "$MOEC" "$d/draws.ir" --emit=llvm -o "$d/draws.ll"
 expect 'each has its keys' [ "$(grep -c '^@keys' "$d/draws.ll")" = 3 ]

@@ -62,7 +62,7 @@ run 'memory report' 0 'arena' "$MOEC" models/lm_moe.dsl "${small[@]}" \
   --report=memory
 expect 'memory report: no lines of zeros' [ "$(grep -c ' 0 B$' "$d/out")" = 0 ]
 expect 'memory report: what runs' \
-  [ "$(echo $(grep '^entry' "$d/out"))" = 'entry train entry eval entry decode' ]
+  [ "$(echo $(grep '^entry' "$d/out"))" = 'entry init entry train entry eval entry decode' ]
 
 # ---- training --------------------------------------------------------------------
 

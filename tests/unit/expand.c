@@ -228,7 +228,7 @@ static const char routing[] =
     "    %dxt = combine %dd, %it : f32[5, 2]\n"
     "    %tu = cast %t : u32[]\n"
     "    %z = const {value=0} : u32[]\n"
-    "    %r = philox %s, %tu, %z, %tu, %s {site=7} : u32[]\n"
+    "    %r = threefry %s, %tu, %z, %tu {site=7} : u32[]\n"
     "    yield %next, %dgt, %dxt, %r\n"
     "  } : f32[5, 3], f32[3, 5, 2], f32[3, 5, 2], u32[3]\n"
     "  return report \"h\" = %h, report \"dg\" = %dg, report \"dx\" = %dx, "
@@ -270,7 +270,7 @@ static void test_routing(void) {
     for (int i = 0; i < 4 && seed >= 8; i++)
       same = same && same_data(before[seed - 8][i], after[i]);
   }
-  CHECK("expand routing and philox", same, "results differ");
+  CHECK("expand routing and threefry", same, "results differ");
   CHECK("expand routes once", count_op(e->region, OP_route) == 1, "%d routes",
         count_op(e->region, OP_route));
   CHECK("expand leaves nothing", ir_verify(m, true), "not valid");

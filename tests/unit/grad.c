@@ -295,7 +295,7 @@ static const Case cases[] = {
      "  %i = iota {dim=1} : u32[<A>, <B>]\n"
      "  %k = broadcast %seed {map=\"->ab\"} : u32[<A>, <B>]\n"
      "  %o = const {value=0} : u32[<A>, <B>]\n"
-     "  %p = philox %k, %i, %o, %o, %o {site=3} : u32[<A>, <B>]\n"
+     "  %p = threefry %k, %i, %o, %o {site=3} : u32[<A>, <B>]\n"
      "  %u = uniform %p : f32[<A>, <B>]\n"
      "  %c = const {value=0.5} : f32[<A>, <B>]\n"
      "  %m = lt %c, %u : bool[<A>, <B>]\n"

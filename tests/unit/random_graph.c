@@ -149,7 +149,7 @@ static Value *apply(Gen *g, OpKind op, Value *first) {
   uint32_t n = (uint32_t)op_info[op].min_ins;
   for (uint32_t i = 1; i < n; i++)
     ins[i] = like(g, first->type);
-  if (op == OP_philox)
+  if (op == OP_threefry)
     return ir_node(&g->b, op, NULL, ins, n, "site", below(g, 100), NULL)
         ->outs.data[0];
   return ir_node(&g->b, op, NULL, ins, n, NULL)->outs.data[0];
