@@ -304,6 +304,7 @@ typedef struct Lower {
   int lanes; /* of every vector in this kernel */
   int rows;  /* leading dims that the stage's loop runs over */
   bool flat; /* all values have one dim or none */
+  bool folds; /* what is pulled now is only added up or compared */
   Map values;
 } Lower;
 

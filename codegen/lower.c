@@ -185,11 +185,14 @@ typedef struct Write {
 static void write_element(Write *w) {
   Lower *l = w->l;
   KVal **vals = NEW_ARRAY(l->arena, KVal *, (size_t)w->n);
+  bool before = l->folds;
+  l->folds = false;
   for (int i = 0; i < w->n; i++) {
     const LwTarget *t = &w->targets[i];
     bool fill = t->inner && op_info[t->v->v->def->op].lower != LOWER_ROW;
     vals[i] = fill ? lw_compute(l, t->v->v, w->at) : lw_pull(l, t->v->v, w->at);
   }
+  l->folds = before;
   for (int i = 0; i < w->n; i++) {
     const LwTarget *t = &w->targets[i];
     int from = t->inner ? w->n_lead : 0;

@@ -11,6 +11,7 @@
 
 enum {
   LARGE = 1 << 20, /* bytes of an argument that comes from memory, about */
+  LARGE_ROW = 1 << 18, /* bytes of a row that is near until it is done with */
   AHEAD = 2048     /* bytes in front of a walk through it that are asked for */
 };
 
@@ -301,13 +302,27 @@ static KVal *load_row(Lower *l, const LwValue *lv, const LwRow *row,
   return lw_load(l, row->base, inner, row->level);
 }
 
+/* Asks for memory ahead of a walk through it: for what comes next; or, where
+ * several loops walk through a row, for the next row in one that does more than
+ * a fold, while memory has nothing else to do. */
+static void fetch_ahead(Lower *l, const LwValue *lv, KBase base, Ix from) {
+  int64_t bytes = dtype_info[base.dtype].bytes, row = 1;
+  if (!from.stride || type_bytes(&lv->v->type) < LARGE) return;
+  if (l->flat) {
+    kb_fetch(l->b, base, kb_alu_c(l->b, A_ADD, from.base, AHEAD / bytes));
+    return;
+  }
+  for (int d = l->rows; d < lv->rank; d++)
+    row *= lv->dims[d];
+  if (from.stride == 1 && row * bytes <= LARGE_ROW && !l->folds &&
+      (lv->loops & (lv->loops - 1)))
+    kb_fetch_far(l->b, base, kb_alu_c(l->b, A_ADD, from.base, row));
+}
+
 static KVal *pull_argument(Lower *l, const LwValue *lv, const Ix *at) {
   KBase base = kb_arg(lv->arg, lv->v->type.dtype);
   Ix from = lw_linear(l, lv->dims, lv->rank, at);
-  if (l->flat && from.stride && type_bytes(&lv->v->type) >= LARGE)
-    kb_fetch(l->b, base,
-             kb_alu_c(l->b, A_ADD, from.base,
-                      AHEAD / dtype_info[base.dtype].bytes));
+  fetch_ahead(l, lv, base, from);
   return lw_load(l, base, from, 0);
 }
 

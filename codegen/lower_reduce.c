@@ -114,9 +114,12 @@ static KVal *join(const Reduction *r, const Part *p, KVal *acc, KVal *x) {
 
 /* All parts go on by one element. */
 static void accumulate(Reduction *r, KVal **accs) {
+  bool before = r->l->folds;
+  r->l->folds = !r->n_fills;
   fill_rows(r);
   for (int i = 0; i < r->n_parts; i++)
     accs[i] = join(r, &r->parts[i], accs[i], element(r, &r->parts[i]));
+  r->l->folds = before;
 }
 
 /* ---- loops --------------------------------------------------------------- */
