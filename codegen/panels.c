@@ -20,7 +20,7 @@
 enum {
   TILE = 16,
   STEP = 32, /* depth of a tile */
-  DEPTH = 256, /* of tiles summed at once: what is read twice stays near */
+  DEPTH = 512, /* of tiles summed at once: what is read twice stays near */
   MAX_ROWS = 12,
   REST_ROWS = 4,
   ITEMS = 16 /* at least, where there are rows for it */
