@@ -34,9 +34,10 @@
 
 enum {
   COL_BLOCK = 512,
-  DENSE_ROWS = 512, /* without experts, where that leaves */
+  DENSE_ROWS = 512, /* where that leaves enough items */
   DENSE_COLS = 256,
-  ENOUGH = 32,      /* items */
+  ENOUGH = 32,
+  DEEP = 128,       /* rows of an expert as depth */
   DEPTH = 256,
   PACKED = 128, /* rows or columns of an item that packs for all */
   LARGE = 256, /* each side of a product that no library does as well */
@@ -584,9 +585,14 @@ bool ct_beats_library(const CtProduct *p, const Isa *isa) {
          p->k.size >= LARGE;
 }
 
-static int64_t rows_of_item(const CtProduct *p) {
+/* Items of more rows pack the right operand less often: where there are enough
+ * of them, and of experts if each makes many, of sums that are worth the room. */
+static int64_t rows_of_item(const CtProduct *p, bool tiles) {
   int64_t rows = round_up(p->m.size, DENSE_ROWS) / DENSE_ROWS;
   int64_t cols = round_up(p->n.size, DENSE_COLS) / DENSE_COLS;
+  if (p->ragged_k && tiles && p->rows >= p->groups * DEEP &&
+      p->groups * rows * p->n.size >= ENOUGH * COL_BLOCK)
+    return DENSE_ROWS;
   return p->groups || rows * cols < ENOUGH ? CT_ROW_BLOCK : DENSE_ROWS;
 }
 
@@ -597,7 +603,7 @@ CtItem *ct_pairs_item(Ctx *cx, KBuild *b, const CtTask *task, const Isa *isa) {
   *g = (Pairs){.at = {.b = b,
                       .task = task,
                       .p = p,
-                      .rows = rows_of_item(p),
+                      .rows = rows_of_item(p, tiles),
                       .cols = p->groups ? COL_BLOCK : DENSE_COLS,
                       .depth = DEPTH,
                       .block = tiles ? block_of_tiles : block_of_vectors},
