@@ -174,15 +174,13 @@ static void ragged_rows(CtItem *t) {
   kb_end(b);
 }
 
-/* m and n known when compiling: item (group, block of rows, of columns), or
- * the other way around where there are more columns: items of one time share
- * what they read of the longer side. */
+/* m and n known when compiling: item (group, block of rows, of columns). All
+ * threads go through the same rows, which stay near, and along the columns. */
 static void plain_rows(CtItem *t) {
   KBuild *b = t->b;
   const CtProduct *p = t->p;
-  bool columns_last = p->groups || p->m.size > p->n.size;
   int64_t rows = blocks(p->m.size, t->rows), cols = blocks(p->n.size, t->cols);
-  int64_t inner = columns_last ? cols : rows, per_group = rows * cols;
+  int64_t per_group = rows * cols;
   bool sorts = p->groups > 1;
   KBase experts = {0};
   if (sorts) {
@@ -197,10 +195,8 @@ static void plain_rows(CtItem *t) {
   if (t->least) kb_if(b, kb_alu(b, A_LE, kb_index(b, t->least),
                                 ct_rows(t, group)));
   KVal *rest = kb_alu_c(b, A_REM, item, per_group);
-  KVal *outer = kb_alu_c(b, A_DIV, rest, inner);
-  rest = kb_alu_c(b, A_REM, rest, inner);
-  t->m_lo = kb_alu_c(b, A_MUL, columns_last ? outer : rest, t->rows);
-  columns_from(t, kb_alu_c(b, A_MUL, columns_last ? rest : outer, t->cols));
+  t->m_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, rest, cols), t->rows);
+  columns_from(t, kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, rest, cols), t->cols));
   t->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, t->m_lo, t->rows),
                     kb_index(b, p->m.size));
   ct_batch(t, group);
