@@ -95,13 +95,9 @@ done:
   return st;
 }
 
-/* ---- slots that are cut over ranks --------------------------------------- */
+/* ---- wholes of slots ----------------------------------------------------- */
 
-static bool is_cut(const MoertSession *s, const MoertSlot *slot) {
-  return rt_part(s->desc, slot, s->comm->rank).is_cut;
-}
-
-/* The wholes of all slots that are cut, in the order of the files: where the
+/* Of several ranks all slots are gathered, in the order of the files: where the
  * next portion starts. */
 typedef struct Wholes {
   MoertSession *s;
@@ -115,9 +111,7 @@ static const MoertSlot *next_whole(Wholes *w) {
   for (; w->kind < KINDS; w->kind++, w->slot = 0)
     for (; w->slot < w->s->desc->n_slots; w->slot++, w->from = 0) {
       const MoertSlot *x = &w->s->desc->slots[w->slot];
-      if (x->kind == w->kind && is_cut(w->s, x) &&
-          rt_gather_portion(x, w->from) > 0)
-        return x;
+      if (x->kind == w->kind && rt_gather_portion(x, w->from) > 0) return x;
     }
   return NULL;
 }
@@ -216,7 +210,7 @@ static MoertStatus write_slots(Wholes *w, int kind, const char *path,
     const MoertSlot *x = &s->desc->slots[i];
     if (x->kind == kind)
       list[n++] = tensor(x->path, x->dtype, x->rank, x->dims,
-                         is_cut(s, x) ? NULL : rt_slot_data(s, x));
+                         s->comm->size > 1 ? NULL : rt_slot_data(s, x));
   }
   MoertStatus st =
       rt_tensors_write(list, n, next_portion, w, path, &bytes, &hash);
@@ -251,7 +245,7 @@ static MoertStatus save_wholes(Wholes *w, const char *dir, const char *name,
                                const char *aside, int64_t cursor) {
   if (w->s->comm->rank != 0) return gather_rest(w);
   MoertStatus st = write_files(w, aside, cursor);
-  if (st != MOERT_OK && st != MOERT_RANK_LOST) {
+  if (st != MOERT_OK && st != MOERT_RANK_LOST && w->s->comm->size > 1) {
     char text[RT_VERDICT];
     snprintf(text, sizeof text, "%s", moert_error());
     MoertStatus rest = gather_rest(w);

@@ -12,7 +12,8 @@
  * Files and callers have whole tensors. Between the two a walk goes over
  * elements [from, to) of the whole, in order, and gives what of them is the
  * rank's as runs. A whole is gathered in portions, each one exchange, so that
- * it needs no more memory than a portion. */
+ * it needs no more memory than a portion. What every rank has anyway takes an
+ * exchange, too: the others see that the one that writes gets on. */
 #include "rt.h"
 
 #include <stdlib.h>
@@ -202,6 +203,7 @@ MoertStatus rt_gather_open(MoertSession *s, bool to_all, RtGather *g) {
   int n = s->comm->size;
   *g = (RtGather){.session = s, .to_all = to_all};
   RT_TRY(RT_NEW(&g->ranks, n));
+  RT_TRY(RT_NEW(&g->marks, n));
   for (int r = 0; r < n; r++)
     g->ranks[r] = r;
   g->x = (RtExchange){
@@ -220,6 +222,7 @@ void rt_gather_close(RtGather *g) {
   free(g->x.send);
   free(g->x.recv);
   free(g->ranks);
+  free(g->marks);
   free(g->buffer);
   *g = (RtGather){0};
 }
@@ -237,8 +240,10 @@ MoertStatus rt_gather(RtGather *g, const MoertSlot *slot, int64_t from) {
   RtPart own = rt_part(s->desc, slot, c->rank);
   if (g->to_all || c->rank == 0)
     put(slot, &own, rt_slot_data(s, slot), from, to, g->buffer);
-  if (c->size == 1 || !own.is_cut) return MOERT_OK;
+  if (c->size == 1) return MOERT_OK;
   snprintf(g->what, sizeof g->what, "gathering '%s'", slot->path);
+  if (!own.is_cut)
+    return rt_comm_all(c, g->what, "", sizeof *g->marks, g->marks);
   RT_TRY(lay_portion(g, slot, from, to));
   return rt_exchange(c, &g->x);
 }

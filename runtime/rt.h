@@ -437,6 +437,7 @@ typedef struct RtGather {
   MoertSession *session;
   bool to_all;  /* else to rank 0 alone */
   char *buffer; /* the portion that was gathered last */
+  char *marks;  /* one a rank: for exchanges of nothing */
   int *ranks;
   char what[256]; /* for messages */
   RtExchange x;

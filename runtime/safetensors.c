@@ -134,16 +134,31 @@ static char *header_text(const RtTensor *x, int n, size_t *out_bytes) {
   return out;
 }
 
-/* A file being written, and its hash so far. */
+/* A file being written, and its hash so far. It is synced on the way, so that
+ * nobody waits long for the end. */
 typedef struct Writer {
   int fd;
   const char *path;
   RtHash hash;
+  size_t not_synced;
 } Writer;
+enum { SYNC_BYTES = 256 << 20 };
+
+static MoertStatus put_piece(Writer *w, const void *data, size_t bytes) {
+  rt_hash_add(&w->hash, data, bytes);
+  RT_TRY(write_all(w->fd, data, bytes, w->path));
+  w->not_synced += bytes;
+  if (w->not_synced < SYNC_BYTES) return MOERT_OK;
+  w->not_synced = 0;
+  return RT_SYS(fdatasync(w->fd), w->path);
+}
 
 static MoertStatus put(Writer *w, const void *data, size_t bytes) {
-  rt_hash_add(&w->hash, data, bytes);
-  return write_all(w->fd, data, bytes, w->path);
+  for (size_t at = 0; at < bytes; at += PIECE) {
+    size_t n = bytes - at < PIECE ? bytes - at : PIECE;
+    RT_TRY(put_piece(w, (const char *)data + at, n));
+  }
+  return MOERT_OK;
 }
 
 static MoertStatus put_portions(const RtTensor *x, RtNext *next, void *user,

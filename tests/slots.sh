@@ -126,6 +126,16 @@ else
   not_ok 'slots: the first rank alone prints' "$(cat "$work/out" "$work/err")"
 fi
 same 'slots: four save what one saves' ck1 ck4 5
+if [ -e "$BUILD/libmoert-mpi.so" ] && command -v mpirun >/dev/null &&
+  ! grep -q __asan_init "$BUILD/moerun"; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  exits 'slots: mpirun' 0 timeout 200 mpirun --oversubscribe -n 4 "$MOERUN" \
+    train "$work/four.so" --data "$data" --steps 5 --ckpt "$work/ckm" \
+    --threads 1 --quiet --poison
+  same 'slots: MPI saves what one saves' ck1 ckm 5
+else
+  echo 'skip slots: mpirun: no MPI, or under the sanitizers'
+fi
 cp -r "$work/ck1" "$work/ck1to4"
 cp -r "$work/ck4" "$work/ck4to1"
 exits 'slots: one goes on' 0 train 1 one ck1 9 --resume auto
