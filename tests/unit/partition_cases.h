@@ -33,7 +33,7 @@
    "  %y = mul %v, %k : bf16[300]\n"
    "  %c = const {value=1} : u32[7, 5]\n"
    "  %u = iota {dim=0} : u32[7, 5]\n"
-   "  %p = philox %c, %u, %c, %c, %c {site=5} : u32[7, 5]\n"
+   "  %p = threefry %c, %u, %c, %c {site=5} : u32[7, 5]\n"
    "  %z = uniform %p : f32[7, 5]\n"
    "  %s = mul %z, %x : f32[7, 5]\n",
    "slot \"w\" = %x, slot \"v\" = %y, probe \"s\" = %s")},
