@@ -210,12 +210,29 @@ static void add_record(Table *t, Record *r) {
   vec_push(t->a, &t->records, C_STRUCT(t, MoertRecord, f));
 }
 
+/* Rows that other ranks send are counted as if all experts had as many. */
+static double node_macs(const Node *n) {
+  double macs = (double)ir_macs(n), share = 1;
+  for (uint32_t i = 0; i < 2 && n->op == OP_contract && share == 1; i++)
+    share = ir_rows_share(n->ins.data[i]);
+  for (uint32_t i = 0; n->op == OP_fused && i < n->body->nodes.len; i++)
+    macs += node_macs(n->body->nodes.data[i]);
+  return macs * share;
+}
+
 static int64_t node_flops(const Node *n) {
-  int64_t macs = ir_macs(n);
-  if (n->op == OP_fused)
-    for (uint32_t i = 0; i < n->body->nodes.len; i++)
-      macs += ir_macs(n->body->nodes.data[i]);
-  return 2 * macs;
+  return (int64_t)(2 * node_macs(n));
+}
+
+static int64_t node_bytes(const Node *n) {
+  double bytes = 0;
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    bytes += (double)ir_bytes_read(n, i) * ir_rows_share(n->ins.data[i]);
+  for (uint32_t i = 0; i < n->outs.len; i++) {
+    Value *v = n->outs.data[i];
+    bytes += (double)type_bytes(&v->type) * ir_rows_share(v);
+  }
+  return (int64_t)bytes;
 }
 
 /* The same without products that a record before has computed. */
@@ -295,7 +312,7 @@ static void launch(Table *t, Node *n) {
   r.flops = node_flops(n);
   r.needed = needed_flops(t, n);
   t->flops += r.needed;
-  r.bytes = ir_bytes(n);
+  r.bytes = node_bytes(n);
   r.dtype = node_dtype(n);
   if (gemm) {
     r.gemm = c_gemm(t, &g);
@@ -317,7 +334,7 @@ static void reshape(Table *t, const Node *n) {
   if (same_place(&n->ins.data[0]->place, &n->outs.data[0]->place)) return;
   Record r = record_of(t, MOERT_COPY, n);
   add_args(t, &r, n, n->ins.len);
-  r.bytes = ir_bytes(n);
+  r.bytes = node_bytes(n);
   add_record(t, &r);
 }
 

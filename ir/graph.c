@@ -391,6 +391,16 @@ Node *ir_ragged_owner(Value *v) {
   return owner;
 }
 
+double ir_rows_share(Value *v) {
+  double room = 1, come = 1;
+  Node *n = type_is_ragged(&v->type) ? ir_ragged_owner(v) : NULL;
+  for (; n && n->op == OP_rows_send; n = ir_ragged_owner(n->ins.data[0])) {
+    room *= (double)n->outs.data[0]->type.dims[1].size;
+    come *= (double)n->ins.data[0]->type.dims[1].size;
+  }
+  return come < room ? come / room : 1;
+}
+
 Value *ir_ragged_source(Value *v) {
   const Region *from = v->region;
   const Node *owner = ir_ragged_owner(v);

@@ -362,6 +362,9 @@ int ir_rows_operand(OpKind op);
 /* The node that the rows of `v` start at; its operand of that number is the
  * source. NULL where there is none. */
 Node *ir_ragged_owner(Value *v);
+/* How many rows come of those that `v` has room for, if every rank's experts
+ * get as many: 1 where no other ranks send any, and for plain values. */
+double ir_rows_share(Value *v);
 /* What `v` is outside of all fused and scan bodies that merely hand it in as a
  * parameter (of a scan: an invariant). Two ragged values have the same rows
  * when ir_outermost gives one value for both of their sources. */

@@ -323,10 +323,32 @@ static void test_bytes(void) {
   ctx_free(&cx);
 }
 
+/* Of 6 rows that two ranks might send there are 3 if they share out. */
+static void test_share(void) {
+  static const Case c = {
+      "", "dev=2", "f32[3, 1] i32[3, 1] f32[2, 1, 1]",
+      ROUTE SEND(6) "%p = contract %y, %c1 {map=\"nrd,ndh->nrh\"}"
+      " : f32[2, r<=6, 1]\n"
+      "%z = rows_return %p, %o, %g, %t {axes=\"dev\", rows=3}"
+      " : f32[4, r<=3, 1]\n%w = rows_combine %z, %s : f32[3, 1]",
+      "%w", NULL, NULL, NULL};
+  Ctx cx = {0};
+  Entry *e = read_case(&cx, &c);
+  for (uint32_t i = 0; i < e->region->nodes.len; i++) {
+    Value *v = e->region->nodes.data[i]->outs.data[0];
+    bool there = !strcmp(v->name, "y") || !strcmp(v->name, "p");
+    double share = ir_rows_share(v), want = there ? 0.5 : 1;
+    CHECK("rows that come of those that may", share == want, "%s: %g, not %g",
+          v->name, share, want);
+  }
+  ctx_free(&cx);
+}
+
 int main(void) {
   for (size_t i = 0; i < COUNT_OF(cases); i++)
     run_case(&cases[i]);
   test_alone();
   test_bytes();
+  test_share();
   return failures > 0;
 }
