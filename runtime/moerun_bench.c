@@ -22,6 +22,7 @@ typedef struct Bench {
   double seconds;
   int64_t peak_memory;
   RunMemory memory;
+  RunExchanges exchanges; /* of this rank */
   bool has_peaks;
   RunPeaks peaks;
 } Bench;
@@ -52,7 +53,12 @@ static void print_json(const Run *r, const MoertEntry *e, const Bench *b) {
   json_number(&j, "peak_bytes_measured", (double)b->memory.measured);
   json_number(&j, "peak_bytes_growth",
               (double)(b->peak_memory - r->peak_before));
-  if (ranks_count(r->args) > 1) json_number(&j, "ranks", ranks_count(r->args));
+  if (ranks_count(r->args) > 1) {
+    json_number(&j, "ranks", ranks_count(r->args));
+    json_number(&j, "exchange_ms", b->exchanges.busy * 1e3 / n);
+    json_number(&j, "exposed_ms", b->exchanges.waited * 1e3 / n);
+    json_number(&j, "exchange_bytes", (double)b->exchanges.bytes / n);
+  }
   json_number(&j, "threads", moert_threads(r->session));
   json_number(&j, "steps", n);
   if (b->has_peaks) json_roofline(&j, r, e, b);
@@ -65,9 +71,11 @@ static MoertStatus measure(Run *r, const MoertEntry *e, Bench *b) {
                          &data));
   b->tokens = moert_text_batch_tokens(data);
   MoertStatus st = steps(r, e->name, data, WARM_UP);
+  RunExchanges before = run_exchanges(r, NULL);
   double start = run_seconds();
   if (st == MOERT_OK) st = steps(r, e->name, data, b->steps);
   b->seconds = run_seconds() - start;
+  b->exchanges = run_exchanges(r, &before);
   b->peak_memory = run_peak_bytes(); /* before the peaks take theirs */
   if (st == MOERT_OK) st = run_memory(r, &b->memory);
   moert_text_close(data);
@@ -82,7 +90,9 @@ static int bench(Run *r, const MoertEntry *e) {
   MoertStatus st = measure(r, e, &b);
   if (st != MOERT_OK) return run_failed(st);
   print_json(r, e, &b);
-  if (!a->profile) return 0;
+  if (!a->profile || ranks_own(a)) return 0;
+  if (ranks_count(a) > 1)
+    fprintf(stderr, "rank 0: %s\n", run_exchanges_text(&b.exchanges, b.steps));
   return run_print_profile(r, e, b.steps + WARM_UP, &b.peaks);
 }
 

@@ -116,6 +116,17 @@ void run_close(Run *r) {
   moert_close(r->model);
 }
 
+RunExchanges run_exchanges(const Run *r, const RunExchanges *since) {
+  RunExchanges x = {0};
+  if (!r->args->comm) return x;
+  moert_comm_seconds(r->args->comm, &x.busy, &x.waited);
+  x.bytes = moert_comm_bytes(r->args->comm);
+  if (since)
+    x = (RunExchanges){x.busy - since->busy, x.waited - since->waited,
+                       x.bytes - since->bytes};
+  return x;
+}
+
 const MoertEntry *run_entry(const Run *r, const char *name) {
   const MoertDesc *d = r->desc;
   for (int i = 0; i < d->n_entries; i++)
@@ -213,6 +224,17 @@ const char *run_bytes_text(int64_t bytes) {
   while (x >= 999.95 && u + 1 < COUNT_OF(units))
     x /= 1000, u++;
   snprintf(text, TEXT_BYTES, u ? "%.1f %s" : "%.0f %s", x, units[u]);
+  return text;
+}
+
+const char *run_exchanges_text(const RunExchanges *x, int64_t steps) {
+  static _Thread_local char text[160];
+  double n = steps > 0 ? (double)steps : 1;
+  snprintf(text, sizeof text,
+           "%.1f ms a step in exchanges, %.1f ms of it waited for; %s a step "
+           "come in",
+           x->busy * 1e3 / n, x->waited * 1e3 / n,
+           run_bytes_text((int64_t)((double)x->bytes / n)));
   return text;
 }
 

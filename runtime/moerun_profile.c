@@ -202,6 +202,33 @@ static void print_lines(const Line *lines, int n, double total,
             100 * rest / total, n - shown);
 }
 
+/* The exchanges that were waited for, the longest first: what starts and waits
+ * took. */
+static int print_waits(const MoertEntry *e, const double *seconds,
+                       const int64_t *calls, double n_steps) {
+  Line *lines = calloc((size_t)e->n_records + 1, sizeof *lines);
+  int n = 0;
+  if (!lines) return run_error("out of memory");
+  for (int i = 0; i < e->n_records; i++) {
+    const MoertRecord *rec = &e->records[i];
+    if (rec->kind != MOERT_WAIT || calls[i] == 0) continue;
+    lines[n++] = (Line){.where = rec->where, .len = line_length(rec->where),
+                        .name = rec->name, .calls = calls[i],
+                        .seconds = seconds[i] + seconds[rec->count]};
+  }
+  qsort(lines, (size_t)n, sizeof *lines, by_seconds);
+  if (n) fprintf(stderr, "\n%9s %7s  %s\n", "ms waited", "calls", "exchange");
+  for (int i = 0; i < n && i < LEAST_LINES; i++)
+    fprintf(stderr, "%9.3f %7.0f  %.*s  %s\n",
+            lines[i].seconds * 1e3 / n_steps, (double)lines[i].calls / n_steps,
+            (int)lines[i].len, lines[i].where, lines[i].name);
+  if (n > LEAST_LINES)
+    fprintf(stderr, "%9s %7s  and %d that were waited for less\n", "", "",
+            n - LEAST_LINES);
+  free(lines);
+  return 0;
+}
+
 /* Over all steps since the session began, those to warm up included. */
 int run_print_profile(const Run *r, const MoertEntry *e, int64_t n_steps,
                       const RunPeaks *p) {
@@ -226,5 +253,5 @@ int run_print_profile(const Run *r, const MoertEntry *e, int64_t n_steps,
   print_step(&limit, total / (double)n_steps);
   print_lines(lines, n, total, (double)n_steps);
   free(lines);
-  return 0;
+  return print_waits(e, seconds, calls, (double)n_steps);
 }

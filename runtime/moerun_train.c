@@ -33,6 +33,7 @@ typedef struct Train {
   Progress progress;
   int64_t first_step, steps, print_every;
   double started, stepping; /* when; seconds in steps alone */
+  RunExchanges exchanges;   /* in steps alone */
   double sum;               /* of losses since the last line */
   int64_t summed;
   double last_loss, valid_loss, valid_tokens;
@@ -198,12 +199,17 @@ static int train_step(Train *t, StepInfo *out) {
   MoertSession *s = t->run.session;
   MoertTextEvent event;
   double start = run_seconds();
+  RunExchanges before = run_exchanges(&t->run, NULL);
   MoertStatus st = moert_text_next(t->data, &event);
   if (st == MOERT_OK) st = moert_step(s, t->entry_name);
   if (st == MOERT_NOT_FINITE) return stop_not_finite(t);
   if (st != MOERT_OK) return run_failed(st);
   double seconds = run_seconds() - start;
   t->stepping += seconds;
+  before = run_exchanges(&t->run, &before);
+  t->exchanges.busy += before.busy;
+  t->exchanges.waited += before.waited;
+  t->exchanges.bytes += before.bytes;
   int64_t step = moert_steps_done(s), tokens = moert_text_batch_tokens(t->data);
   if (event == MOERT_TEXT_START && moert_text_cursor(t->data) > 1)
     progress_note(&t->progress,
@@ -309,6 +315,15 @@ static void introduce(Train *t) {
                   run_count_text(t->steps));
 }
 
+static void summary_ranks(const Train *t, JsonLine *j) {
+  int64_t steps = moert_steps_done(t->run.session) - t->first_step;
+  double n = steps > 0 ? (double)steps : 1;
+  json_number(j, "ranks", ranks_count(t->args));
+  json_number(j, "exchange_ms", t->exchanges.busy * 1e3 / n);
+  json_number(j, "exposed_ms", t->exchanges.waited * 1e3 / n);
+  json_number(j, "exchange_bytes", (double)t->exchanges.bytes / n);
+}
+
 static void summary_json(const Train *t, const RunMemory *memory,
                          double seconds, double tokens) {
   JsonLine j = json_start(stdout);
@@ -323,7 +338,7 @@ static void summary_json(const Train *t, const RunMemory *memory,
   json_number(&j, "peak_bytes_planned", (double)memory->planned);
   json_number(&j, "peak_bytes_measured", (double)memory->measured);
   if (ranks_count(t->args) > 1)
-    json_number(&j, "ranks", ranks_count(t->args));
+    summary_ranks(t, &j);
   if (t->saved_step >= 0) {
     char path[4200];
     snprintf(path, sizeof path, "%s/step-%08lld", t->args->ckpt,
@@ -346,6 +361,9 @@ static int summarise(Train *t) {
                   run_count_text(steps), run_count_text((int64_t)tokens),
                   run_time_text(seconds),
                   run_count_text((int64_t)(tokens / t->stepping)));
+  if (steps && ranks_count(t->args) > 1)
+    progress_note(&t->progress, "rank 0: %s",
+                  run_exchanges_text(&t->exchanges, steps));
   progress_note(&t->progress, "memory%s: %s planned, %s at most measured",
                 ranks_count(t->args) > 1 ? " of a rank" : "",
                 run_bytes_text(memory.planned),

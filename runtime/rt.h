@@ -607,6 +607,15 @@ typedef struct RunMemory {
   int64_t planned, measured; /* bytes */
 } RunMemory;
 MoertStatus run_memory(const Run *r, RunMemory *out);
+/* What this rank's exchanges took so far, or since then. */
+typedef struct RunExchanges {
+  double busy, waited; /* see moert_comm_seconds */
+  int64_t bytes;       /* that came in */
+} RunExchanges;
+RunExchanges run_exchanges(const Run *r, const RunExchanges *since);
+/* "12.3 ms a step in exchanges, 4.5 ms of it waited for; 8.1 MB a step come
+ * in"; static thread-local text. */
+const char *run_exchanges_text(const RunExchanges *x, int64_t steps);
 /* NULL, with the message printed, when the model has no such entry. */
 const MoertEntry *run_entry(const Run *r, const char *name);
 

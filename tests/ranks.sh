@@ -94,6 +94,22 @@ if [ "$(wc -l <"$work/out")" = 1 ] && [ ! -s "$work/err" ]; then
 else
   not_ok 'ranks: the first alone speaks' "$(cat "$work/out" "$work/err")"
 fi
+exits 'ranks: bench' 0 "$MOERUN" -n 4 bench "$work/four.so" --steps 3 \
+  --threads 1 --profile
+for key in ranks exchange_ms exposed_ms exchange_bytes; do
+  has "ranks: bench: $key" "$work/out" "\"$key\": "
+done
+has 'ranks: bench: exchanges' "$work/err" 'ms a step in exchanges'
+if [ "$(grep -c 'ms waited' "$work/err")" = 1 ]; then
+  ok 'ranks: the profile is told once'
+else
+  not_ok 'ranks: the profile is told once' "$(cat "$work/err")"
+fi
+exits 'ranks: the end of training' 0 "$MOERUN" -n 4 train "$work/four.so" \
+  --data "$data" --steps 3 --threads 1
+has 'ranks: the end of training, exchanges' "$work/err" \
+  'ms a step in exchanges'
+has 'ranks: the end of training, exposed' "$work/out" '"exposed_ms": '
 "$MOERUN" info "$work/four.so" >"$work/out"
 has 'ranks: info tells the mesh' "$work/out" 'mesh       dev=4'
 

@@ -1,6 +1,7 @@
 /* ranks_build.c: compiled exchanges by real ranks against virtual ones: the
  * same text, the same operands, processes over shared memory on one side and
- * the interpreter on the other. What has no products agrees bit for bit. */
+ * the interpreter on the other. What has no products agrees bit for bit. The
+ * bytes that come in are those that were predicted. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -155,6 +156,7 @@ typedef struct Run {
   Tensor **ins[MOST_RANKS], **outs[MOST_RANKS];
   char *got[MOST_RANKS]; /* shared: results of the real ranks, one a slot */
   char (*whys)[WHY];
+  int64_t *came; /* shared: bytes that came in a step, by rank */
   size_t bytes; /* of one rank's results */
 } Run;
 
@@ -201,7 +203,9 @@ static MoertStatus step(Run *r, int rank, MoertComm *comm, const char *path) {
     for (uint32_t i = 0; i < r->e->ins.len; i++)
       tensor_to_bytes(r->ins[rank][i],
                       moert_address(s, 0, &e->ins[i].ref, NULL));
+    int64_t before = moert_comm_bytes(comm);
     st = moert_step(s, e->name);
+    r->came[rank] = moert_comm_bytes(comm) - before;
   }
   char *to = r->got[rank];
   for (uint32_t i = 0; i < r->e->outs.len && st == MOERT_OK; i++) {
@@ -262,6 +266,36 @@ static void compare(Run *r, double tol, Buf *why) {
   }
 }
 
+/* ---- bytes --------------------------------------------------------------- */
+
+/* What a rank receives in a region; -1 where it depends on the rows. */
+static int64_t predict(const Run *r, const Region *region, int rank) {
+  int64_t sum = 0;
+  for (uint32_t i = 0; i < region->nodes.len; i++) {
+    const Node *n = region->nodes.data[i];
+    int64_t bytes = 0;
+    if (n->op == OP_rows_send || n->op == OP_rows_return) return -1;
+    if (n->op == OP_scan) {
+      bytes = predict(r, n->body, rank);
+      if (bytes < 0) return -1;
+      bytes *= attr_int(n, "length");
+    } else if (op_info[n->op].lower == LOWER_COMM) {
+      bytes = ir_comm_bytes(n, axes_place(r->m, node_axes(n), rank));
+    }
+    sum += bytes;
+  }
+  return sum;
+}
+
+static void compare_bytes(const Run *r, Buf *why) {
+  for (int k = 0; k < r->ranks && !why->len; k++) {
+    int64_t want = predict(r, r->e->region, k);
+    if (want >= 0 && r->came[k] != want)
+      buf_fmt(why, "rank %d: %lld bytes came in, %lld were predicted", k,
+              (long long)r->came[k], (long long)want);
+  }
+}
+
 static bool build(Run *r, const char *path, int opt_level) {
   Pipeline p = {.options = {.opt_level = opt_level, .precision = DT_f32},
                 .from = "recompute"}; /* it speaks of one rank's parts */
@@ -281,6 +315,7 @@ static void new_run(Run *r, const Case *c) {
   r->ranks = (int)mesh_devices(r->m);
   for (uint32_t i = 0; i < r->e->outs.len; i++)
     r->bytes += (size_t)type_bytes(&r->e->region->results.data[i]->type);
+  r->came = shared(sizeof *r->came * MOST_RANKS);
   r->whys = shared(sizeof(*r->whys) * MOST_RANKS);
   for (int k = 0; k < r->ranks; k++)
     r->got[k] = shared(r->bytes);
@@ -301,10 +336,12 @@ static void run_case(const Case *c, int opt_level) {
     ok = evaluate(r) && build(r, path, opt_level) && run_real(r, path, &why);
   }
   if (ok) compare(r, c->tol, &why);
+  if (ok) compare_bytes(r, &why);
   if (r->cx.errors) diag_print(&r->cx, stdout);
   CHECK(name, ok && !why.len, "%s", why.data ? why.data : "it failed");
   for (int k = 0; r->m && k < r->ranks; k++)
     munmap(r->got[k], r->bytes);
+  if (r->m) munmap(r->came, sizeof *r->came * MOST_RANKS);
   if (r->m) munmap(r->whys, sizeof(*r->whys) * MOST_RANKS);
   unlink(path);
   buf_free(&why);
