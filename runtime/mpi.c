@@ -129,7 +129,7 @@ MoertStatus moert_mpi_open(double timeout, MoertComm **out) {
   if (st == MOERT_OK) st = load(s);
   if (st == MOERT_OK) st = rt_queue_new(c);
   if (st == MOERT_OK && !s->mpi->open(&c->rank, &c->size, &s->crowded,
-                                      &c->may_help, why))
+                                      &c->may_help, &c->far, why))
     st = rt_fail(MOERT_UNSUPPORTED, "MPI does not start: %s", why);
   if (st != MOERT_OK) {
     free(s);

@@ -35,20 +35,20 @@ static bool ok(int status, char *why) {
 
 /* ---- starting ------------------------------------------------------------ */
 
-/* Whether more processes than cores share this machine. */
-static bool is_crowded(void) {
+/* How many processes share this machine. */
+static int count_near(int size) {
   MPI_Comm near;
   int n = 1;
   if (MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL,
                           &near) != MPI_SUCCESS)
-    return true;
+    return size;
   MPI_Comm_size(near, &n);
   MPI_Comm_free(&near);
-  return n > (int)sysconf(_SC_NPROCESSORS_ONLN);
+  return n;
 }
 
 static bool plugin_open(int *rank, int *size, bool *crowded, bool *any_thread,
-                        char *why) {
+                        bool *far, char *why) {
   int given;
   if (!ok(MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &given), why) ||
       !ok(MPI_Comm_dup(MPI_COMM_WORLD, &world), why) ||
@@ -56,7 +56,9 @@ static bool plugin_open(int *rank, int *size, bool *crowded, bool *any_thread,
     return false;
   MPI_Comm_rank(world, rank);
   MPI_Comm_size(world, size);
-  *crowded = is_crowded();
+  int near = count_near(*size);
+  *crowded = near > (int)sysconf(_SC_NPROCESSORS_ONLN);
+  *far = near < *size;
   *any_thread = given >= MPI_THREAD_SERIALIZED;
   return true;
 }

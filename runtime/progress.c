@@ -7,7 +7,10 @@
  * between start and wait, a helper thread does so meanwhile: it sleeps while
  * there is nothing to move, and while somebody waits. It never looks for what
  * is wrong: that is for whoever waits, and as long as nobody does, no one is
- * late.
+ * late. Where all cores compute it takes their time, which was measured to cost
+ * more than it saves; so there is one only where a core is left, or where ranks
+ * are on other machines. Else a start does what can be done at once: others can
+ * read from there.
  *
  * `list` guards the queue and the helper's orders, `engine` is held by the one
  * thread that moves bytes. Results do not depend on who that is. */
@@ -193,6 +196,15 @@ MoertStatus rt_comm_behind(MoertComm *c) {
   pthread_cond_signal(&c->queue->changed);
   pthread_mutex_unlock(&c->queue->list);
   return MOERT_OK;
+}
+
+void rt_comm_poke(MoertComm *c) {
+  if (!c->queue) return;
+  double since = now();
+  pthread_mutex_lock(&c->queue->engine);
+  drive(c);
+  pthread_mutex_unlock(&c->queue->engine);
+  c->waited += now() - since;
 }
 
 void rt_queue_free(MoertComm *c) {

@@ -231,6 +231,7 @@ struct MoertComm {
   void *state;   /* the transport's */
   RtQueue *queue; /* NULL where there is one rank */
   bool may_help;  /* any thread may move bytes */
+  bool far;       /* some ranks are on other machines */
   unsigned news;
   double busy, waited; /* see moert_comm_seconds */
 };
@@ -311,8 +312,10 @@ MoertStatus rt_queue_wait(MoertComm *c, RtPending *p);
 void rt_queue_drop(MoertComm *c, RtPending *p); /* nobody waits any more */
 /* Runs an exchange that is no collective; none is under way. */
 MoertStatus rt_exchange(MoertComm *c, RtExchange *x);
-/* The program is about to compute: what has been started goes on meanwhile. */
+/* The program is about to compute: what has been started goes on meanwhile, by
+ * a helper; or only what can be done right now is. */
 MoertStatus rt_comm_behind(MoertComm *c);
+void rt_comm_poke(MoertComm *c);
 
 /* ---- stream.c ------------------------------------------------------------ */
 
@@ -345,7 +348,7 @@ typedef struct RtMpi {
   int version;
   /* any_thread: calls may come from any, one at a time. */
   bool (*open)(int *rank, int *size, bool *crowded, bool *any_thread,
-               char *why);
+               bool *far, char *why);
   bool (*start)(RtExchange *x, char *why);
   int (*test)(RtExchange *x, char *why); /* RT_MPI_... */
   /* Place of a rank that is still waited for. */
@@ -370,6 +373,7 @@ struct MoertSession {
   int threads;
   uint32_t seed;
   bool poison, profile;
+  bool has_helper; /* a thread beside the team, for exchanges */
   int64_t steps_done;
   double *options; /* by index in desc->options */
   RtMem mem;

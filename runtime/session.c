@@ -401,10 +401,13 @@ MoertStatus moert_session(MoertModel *model, const MoertSessionOptions *options,
   s->model = model;
   s->desc = model->desc;
   s->threads = o.threads ? o.threads : rt_cpu_share(o.neighbours);
+  int busy = s->threads * (o.neighbours > 0 ? o.neighbours : 1);
   s->seed = o.seed;
   s->poison = o.poison;
   s->profile = o.profile;
   s->comm = o.comm ? o.comm : &rt_comm_self;
+  s->has_helper =
+      s->comm->may_help && (s->comm->far || busy < rt_cpu_cores());
   MoertStatus st = make_session(s);
   if (st == MOERT_OK)
     *out_session = s;

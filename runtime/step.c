@@ -46,7 +46,10 @@ static MoertStatus start(MoertSession *s, int entry, int index) {
   RT_TRY(rt_comm_start(p));
   const MoertRecord *next = r + 1; /* a wait, at the latest */
   bool at_once = next->kind == MOERT_WAIT && next->count == index;
-  return at_once ? MOERT_OK : rt_comm_behind(s->comm);
+  if (at_once) return MOERT_OK;
+  if (s->has_helper) return rt_comm_behind(s->comm);
+  rt_comm_poke(s->comm);
+  return MOERT_OK;
 }
 
 static MoertStatus run_record(MoertSession *s, int entry, int index,

@@ -105,6 +105,20 @@ if [ "$(grep -c 'ms waited' "$work/err")" = 1 ]; then
 else
   not_ok 'ranks: the profile is told once' "$(cat "$work/err")"
 fi
+# What comes in a step is what the report says is sent, as far as it tells.
+small=(models/lm_4lstm.dsl -D V=256 -D D=24 -D B=8 -D T=4 --mesh dev=4)
+sent=$("$MOEC" "${small[@]}" --explain=shard |
+  awk '/ in train / { t = 1 } t && / together / { print $3, $4; exit }')
+exits 'ranks: a model compiles' 0 "$MOEC" "${small[@]}" -o "$work/small.so"
+exits 'ranks: a model runs' 0 "$MOERUN" -n 4 bench "$work/small.so" --steps 2 \
+  --threads 1
+came=$(sed -E 's/.*"exchange_bytes": ([0-9.]+).*/\1/' "$work/out")
+if awk -v sent="$sent" -v came="$came" 'BEGIN {
+  split(sent, s); unit["B"] = 1; unit["KiB"] = 1024; unit["MiB"] = 1048576
+  d = came / unit[s[2]] - s[1]; exit !(d >= -0.051 && d <= 0.051) }'
+then ok 'ranks: bytes as explained'; else
+  not_ok 'ranks: bytes as explained' "sent $sent, came $came"
+fi
 exits 'ranks: the end of training' 0 "$MOERUN" -n 4 train "$work/four.so" \
   --data "$data" --steps 3 --threads 1
 has 'ranks: the end of training, exchanges' "$work/err" \

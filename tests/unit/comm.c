@@ -355,7 +355,10 @@ static void try_many_behind(MoertComm *c, char *why) {
     MoertStatus st = MOERT_OK;
     for (int i = 0; i < MANY && st == MOERT_OK; i++) {
       st = rt_comm_start(&all[i]);
-      if (st == MOERT_OK && i % 4 != 3) st = rt_comm_behind(c);
+      if (round < 2)
+        rt_comm_poke(c);
+      else if (st == MOERT_OK && i % 4 != 3)
+        st = rt_comm_behind(c);
       if (i % 4 == 0) nanosleep(&nap, NULL);
     }
     for (int i = MANY; i-- > 0 && st == MOERT_OK;)
