@@ -89,7 +89,7 @@ static Tensor *operand(const RanksRun *r, const RanksSlots *slots, uint32_t i,
     x->data[k] = draw(r, &random, t->dtype);
   if (b->kind == BIND_OPTION) x->data[0] = option_of(module_of(r), b->name);
   if (b->kind == BIND_STEP) x->data[0] = (double)step;
-  if (b->kind == BIND_SEED) x->data[0] = (double)r->seed;
+  if (b->kind == BIND_SEED) x->data[0] = (uint32_t)r->seed;
   return x;
 }
 
