@@ -81,17 +81,20 @@ static int64_t gathered_bytes(const ShardMove *m) {
   return bytes * m->times;
 }
 
-/* A parameter that the model splits, and a reader whose placement it gives, are
- * asked for. */
-static bool is_asked_for(const ShardMove *m) {
-  return !m->from->def || (m->reader->n && m->reader->n->op == OP_annotate);
+/* A parameter that the model splits, a reader whose placement it gives, and
+ * gradients as results are asked for. */
+static bool is_asked_for(const Shard *s, const ShardMove *m) {
+  if (!m->from->def) return true;
+  if (m->reader->n) return m->reader->n->op == OP_annotate;
+  return s->o->keep_grads && m->from->def->backward &&
+         strcmp(m->reader->what, "report") == 0;
 }
 
 static void warn_move(Shard *s, const ShardMove *m) {
   char bytes[16];
   Buf b = {0};
   int64_t size = gathered_bytes(m);
-  if (size <= s->o->reshard_limit || is_asked_for(m)) return;
+  if (size <= s->o->reshard_limit || is_asked_for(s, m)) return;
   bytes_text(size, bytes);
   buf_fmt(&b, "each device sends %s a step to gather ", bytes);
   placement_text(s->m, &m->from->type, &m->from->placement, &b);
