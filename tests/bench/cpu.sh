@@ -18,8 +18,8 @@
 # step and no peers, to see that the script works.
 #
 # The limit of a step (runtime/moerun_profile.c) is the larger of
-#   products  all FLOPs of the step table, forward and backward, each dtype at
-#             the rate of a large product of that dtype
+#   products  all FLOPs of the step table, forward and backward, each product
+#             once, each dtype at the rate of a large product of that dtype
 #   memory    at the rate of a large copy: 12 bytes a parameter read and 12
 #             written (parameter and both moments of Adam), and each weight once
 #             more for the forward pass, 4 bytes in f32 and 2 in bf16
