@@ -16,7 +16,7 @@
  *
  * Blocks are sized for the caches: of depth 256, what 32 rows and a panel take
  * together is 32 KiB, two thirds of the first; all of a left and a right block,
- * 384 KiB, fit the second. An item packs its own blocks, but for operands of
+ * 448 KiB, fit the second. An item packs its own blocks, but for operands of
  * large products without experts: these are packed once where many items read
  * them (m_lo, n_lo and k_lo are 0 then), and a left operand in rows of depth is
  * not packed at all. Where experts have few rows each, items read whole rows of
@@ -33,6 +33,7 @@
 #include "codegen.h"
 
 enum {
+  ROW_BLOCK = 256, /* of rows that are not ragged */
   COL_BLOCK = 512,
   DENSE_ROWS = 512, /* where that leaves enough items */
   DENSE_COLS = 256,
@@ -586,14 +587,16 @@ bool ct_beats_library(const CtProduct *p, const Isa *isa) {
 }
 
 /* Items of more rows pack the right operand less often: where there are enough
- * of them, and of experts if each makes many, of sums that are worth the room. */
+ * of them, and of experts if each makes many, of sums that are worth the room;
+ * and of ragged rows, so that few of a group are left over for one more. */
 static int64_t rows_of_item(const CtProduct *p, bool tiles) {
   int64_t rows = round_up(p->m.size, DENSE_ROWS) / DENSE_ROWS;
   int64_t cols = round_up(p->n.size, DENSE_COLS) / DENSE_COLS;
+  if (p->groups && !p->ragged_k) return CT_ROW_BLOCK;
   if (p->ragged_k && tiles && p->rows >= p->groups * DEEP &&
       p->groups * rows * p->n.size >= ENOUGH * COL_BLOCK)
     return DENSE_ROWS;
-  return p->groups || rows * cols < ENOUGH ? CT_ROW_BLOCK : DENSE_ROWS;
+  return p->groups || rows * cols < ENOUGH ? ROW_BLOCK : DENSE_ROWS;
 }
 
 CtItem *ct_pairs_item(Ctx *cx, KBuild *b, const CtTask *task, const Isa *isa) {

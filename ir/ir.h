@@ -608,7 +608,7 @@ Node *ir_squared(Ctx *cx, const Node *n);
 bool ir_product_is_plain(const CtProduct *p);
 /* Rows of one group that a kernel of products takes with one reading of the
  * right operand. */
-enum { CT_ROW_BLOCK = 256 };
+enum { CT_ROW_BLOCK = 384 };
 /* The contraction of a launch of kind `product`; NULL where there is none. */
 Node *ir_product_node(const Node *launch);
 /* The launch's own value that operand i of its contraction is, or is cast
