@@ -106,18 +106,35 @@ static bool is_drawn(const MoertSlot *s, const char *data, int64_t bytes,
   return pattern ? fnmatch(pattern, s->path, 0) == 0 : is_zero(data, bytes);
 }
 
-/* A's parameters to where B finds them, those at random drawn anew. */
-static MoertStatus give_params(MoertSession *s, const Verify *v) {
+/* Whether this rank leaves what all have: the first does, where ranks share
+ * memory. */
+static bool leaves(const RunArgs *a) {
+  return verifying->args->comm || ranks_own(a) == 0;
+}
+
+/* One of A's parameters, drawn anew where that is wanted, into memory of this
+ * rank alone: the others are not at the same place. */
+static MoertStatus give_param(MoertSession *s, const MoertSlot *x, char *data) {
+  const RunArgs *a = verifying->args;
+  int64_t bytes = bytes_of(x->dtype, x->rank, x->dims);
+  MoertStatus st = moert_get(s, x->path, data, (size_t)bytes);
+  if (st != MOERT_OK || !is_drawn(x, data, bytes, a->randomize)) return st;
+  draw(data, x, bytes, (uint64_t)a->seed);
+  return moert_put(s, x->path, data, (size_t)bytes);
+}
+
+/* A's parameters to where B finds them. */
+static MoertStatus give_params(const Run *r, const Verify *v) {
   char *to = v->params;
   for (int i = 0; i < v->desc[A]->n_slots; i++) {
     const MoertSlot *x = &v->desc[A]->slots[i];
     if (x->kind != MOERT_SLOT_PARAM) continue;
-    int64_t bytes = bytes_of(x->dtype, x->rank, x->dims);
-    MoertStatus st = moert_get(s, x->path, to, (size_t)bytes);
-    if (st == MOERT_OK && is_drawn(x, to, bytes, v->args->randomize)) {
-      draw(to, x, bytes, (uint64_t)v->args->seed);
-      st = moert_put(s, x->path, to, (size_t)bytes);
-    }
+    size_t bytes = (size_t)bytes_of(x->dtype, x->rank, x->dims);
+    char *data = malloc(bytes);
+    MoertStatus st =
+        data ? give_param(r->session, x, data) : MOERT_NO_MEMORY;
+    if (st == MOERT_OK && leaves(r->args)) memcpy(to, data, bytes);
+    free(data);
     if (st != MOERT_OK) return st;
     to += bytes;
   }
@@ -182,11 +199,10 @@ static int run_side(const RunArgs *a) {
   Run r;
   int status = run_open(a, NULL, &r);
   if (!status) {
-    MoertStatus st = side == A ? give_params(r.session, v)
-                               : take_params(r.session, v);
+    MoertStatus st =
+        side == A ? give_params(&r, v) : take_params(r.session, v);
     if (st == MOERT_OK) st = steps(&r, v);
-    if (st == MOERT_OK && (ranks_own(a) == 0 || v->args->comm))
-      st = leave_results(r.session, v);
+    if (st == MOERT_OK && leaves(a)) st = leave_results(r.session, v);
     if (st != MOERT_OK) status = run_failed(st);
   }
   run_close(&r);

@@ -72,6 +72,12 @@ same 'verify: with and without fusion' one plain
 same 'verify: four ranks, f32' one four
 same 'verify: four ranks, f64' one_f64 four_f64
 same 'verify: four ranks first' four_f64 one_f64
+drawn_alike() {
+  for _ in $(seq 20); do
+    verify four_f64 one_f64 --quiet || return
+  done
+}
+is 'verify: ranks draw the same, whoever is first' drawn_alike
 same 'verify: the third step' one_f64 four_f64 --steps 3 --set lr=1e-4 \
   --tolerance 1e-9
 is 'verify: worst first' sort -c -g -r -k1,1 <(tail -n +2 "$work/out")
