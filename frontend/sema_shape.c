@@ -225,15 +225,26 @@ Val builtin_gather(BuiltinCall *c) {
 Val builtin_take(BuiltinCall *c) {
   return over(c, OP_take, 2);
 }
+
+/* The same of rows, operand 0: what their `dispatch` drops has none. */
+static Val over_rows(BuiltinCall *c, OpKind op, int n) {
+  Val v = over(c, op, n);
+  if (v.kind != VAL_TENSOR) return v;
+  const Node *owner = ir_ragged_owner(arg_tensor(c, 0));
+  if (owner && owner->op == OP_dispatch)
+    ir_drops(v.tensor->def, attr_bool(owner, "drops"));
+  return v;
+}
+
 Val builtin_row_dot(BuiltinCall *c) {
-  return over(c, OP_row_dot, 3);
+  return over_rows(c, OP_row_dot, 3);
 }
 Val builtin_stop_gradient(BuiltinCall *c) {
   return over(c, OP_stop_gradient, 1);
 }
 
 Val builtin_combine(BuiltinCall *c) {
-  return over(c, OP_combine, c->given[2] ? 3 : 2);
+  return over_rows(c, OP_combine, c->given[2] ? 3 : 2);
 }
 
 Val builtin_scatter_add(BuiltinCall *c) {
@@ -253,11 +264,13 @@ Val builtin_put(BuiltinCall *c) {
 
 Val builtin_dispatch(BuiltinCall *c) {
   int64_t experts;
+  bool drops;
   Value *ins[3] = {arg_tensor(c, 0), arg_tensor(c, 1),
                    c->given[3] ? arg_tensor(c, 3) : NULL};
-  if (!arg_int(c, 2, &experts)) return val_error;
-  return only(fe_node(c->S, c->span, OP_dispatch, NULL, ins,
-                      c->given[3] ? 3 : 2, "experts", experts, NULL));
+  if (!arg_int(c, 2, &experts) || !arg_bool(c, 4, &drops)) return val_error;
+  Node *n = fe_node(c->S, c->span, OP_dispatch, NULL, ins, c->given[3] ? 3 : 2,
+                    "experts", experts, NULL);
+  return only(n ? ir_drops(n, drops) : NULL);
 }
 
 /* ---- shapes as numbers --------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* build.c: making nodes, and index maps. */
 #include "ir.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- builders ----------------------------------------------------------- */
@@ -246,9 +247,37 @@ Value *ir_reduce(Builder *b, OpKind op, Value *a, const char *map) {
   return only(ir_node(b, op, NULL, &a, 1, "map", map, NULL));
 }
 
+double ir_neutral(OpKind op, Dtype dtype) {
+  bool low = op == OP_reduce_max;
+  if (!low && op != OP_reduce_min) return 0;
+  switch (dtype_info[dtype].kind) {
+  case DK_BOOL: break; /* have none */
+  case DK_INT: return low ? INT32_MIN : INT32_MAX;
+  case DK_UINT: return low ? 0 : UINT32_MAX;
+  case DK_FLOAT: return low ? -INFINITY : INFINITY;
+  }
+  return 0;
+}
+
 Value *ir_contract(Builder *b, Value *x, Value *y, const char *map) {
   return only(
       ir_node(b, OP_contract, NULL, (Value *[]){x, y}, 2, "map", map, NULL));
+}
+
+Node *ir_drops(Node *n, bool drops) {
+  Attr *a = attr_ref(n, "drops");
+  a->present = drops;
+  a->i = drops;
+  return n;
+}
+
+Value *ir_only_rows(Builder *b, Value *v, Value *offsets, double fill) {
+  Type i32 = type_with_dtype(v->type, DT_i32);
+  int64_t groups = offsets->type.dims[0].size - 1;
+  Value *last = ir_slice(b, offsets, 0, groups, 1);
+  Value *end = ir_splat(b, ir_reshape(b, last, type_scalar(DT_i32)), i32);
+  Value *there = ir_binary(b, OP_lt, ir_iota(b, i32, 1), end);
+  return ir_select(b, there, v, ir_const_like(b, v, fill));
 }
 
 /* ---- index maps --------------------------------------------------------- */

@@ -303,31 +303,33 @@ int64_t eval_id(EvalCall *c, double id, int64_t size) {
   return id > 0 ? size - 1 : 0;
 }
 
-void eval_count_ids(EvalCall *c, const Tensor *ids, int64_t groups,
+void eval_count_ids(EvalCall *c, const Tensor *ids, int64_t groups, bool drops,
                     int64_t *offsets) {
   memset(offsets, 0, sizeof *offsets * (size_t)(groups + 1));
   for (int64_t i = 0, n = type_elements(&ids->type); i < n; i++)
-    offsets[eval_id(c, ids->data[i], groups) + 1]++;
+    if (!drops || ids->data[i] != (double)groups)
+      offsets[eval_id(c, ids->data[i], groups) + 1]++;
   for (int64_t g = 0; g < groups; g++)
     offsets[g + 1] += offsets[g];
 }
 
-/* What says whose the rows of `v` are: ids, or offsets where that comes out
- * true. NULL: nothing does. */
-static const Tensor *rows_source(EvalCall *c, Value *v, bool *offsets) {
-  *offsets = true;
+/* What says whose the rows of `v` are: ids of a `by` that dispatches, or
+ * offsets where that is NULL. NULL: nothing does. */
+static const Tensor *rows_source(EvalCall *c, Value *v, const Node **by) {
+  *by = NULL;
   if (c->n->op == OP_contract && c->n->ins.len > 2) return c->ins[2];
   Value *source = ir_ragged_source(v);
   if (!source) return NULL;
-  *offsets = ir_ragged_owner(v)->op != OP_dispatch;
+  const Node *owner = ir_ragged_owner(v);
+  if (owner->op == OP_dispatch) *by = owner;
   const Tensor *t = c->run->values ? c->run->values[source->id] : NULL;
   if (!t && c->ev->outside) t = c->ev->outside(c->ev->user, source);
   return t;
 }
 
 int64_t *eval_groups(EvalCall *c, Value *v) {
-  bool is_offsets;
-  const Tensor *t = rows_source(c, v, &is_offsets);
+  const Node *by;
+  const Tensor *t = rows_source(c, v, &by);
   if (!t) {
     diag_error(c->ev->cx, c->n->span,
                "%s: nothing says which rows of a ragged value belong to whom",
@@ -338,10 +340,10 @@ int64_t *eval_groups(EvalCall *c, Value *v) {
   int64_t groups = v->type.dims[0].size;
   int64_t *offsets = calloc((size_t)groups + 1, sizeof *offsets);
   if (!offsets) internal_error("out of memory");
-  for (int64_t g = 0; g <= groups && is_offsets; g++)
+  for (int64_t g = 0; g <= groups && !by; g++)
     offsets[g] = (int64_t)t->data[g];
   uint32_t clamped = c->clamped; /* counted where rows were made */
-  if (!is_offsets) eval_count_ids(c, t, groups, offsets);
+  if (by) eval_count_ids(c, t, groups, attr_bool(by, "drops"), offsets);
   c->clamped = clamped;
   return offsets;
 }

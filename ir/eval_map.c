@@ -122,6 +122,17 @@ static void run_groups(EvalCall *c, Nest *nest, Value *v, char group, char row,
   free(offsets);
 }
 
+/* Leaves out the rows that a dispatch has dropped, where all are one sum. */
+static void only_rows(EvalCall *c, Loop *rows, Value *v) {
+  const Node *owner = ir_ragged_owner(v);
+  if (rows->stride[OUT] || !owner || owner->op != OP_dispatch ||
+      !attr_bool(owner, "drops"))
+    return;
+  int64_t *offsets = eval_groups(c, v);
+  if (offsets) rows->size = offsets[v->type.dims[0].size];
+  free(offsets);
+}
+
 static void run_map(EvalCall *c, InnerFn *inner) {
   IndexMap m;
   bool parsed = map_parse(attr_sym(c->n, "map"), &m);
@@ -148,7 +159,10 @@ static void run_map(EvalCall *c, InnerFn *inner) {
   }
   Loop *group = nest_loop(&nest, letters[0]);
   bool by_group = group->stride[OUT] || group->stride[A] || group->stride[B];
-  if (!by_group) group->size = 1;
+  if (!by_group) {
+    group->size = 1;
+    only_rows(c, nest_loop(&nest, letters[1]), ragged);
+  }
   choose_inner(&nest);
   if (by_group)
     run_groups(c, &nest, ragged, letters[0], letters[1], inner);

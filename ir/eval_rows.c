@@ -66,17 +66,21 @@ void eval_put(EvalCall *c) {
 
 /* ---- routing ------------------------------------------------------------- */
 
-/* The row of each flat choice, by a stable counting sort; to be freed. */
-static int64_t *slots_of(EvalCall *c, const Tensor *ids, int64_t experts) {
+/* The row of each flat choice, by a stable counting sort, -1 of one that has
+ * none; to be freed. */
+static int64_t *slots_of(EvalCall *c, const Tensor *ids, int64_t experts,
+                         bool drops) {
   int64_t n = type_elements(&ids->type);
   int64_t *slot = calloc((size_t)n + 1, sizeof *slot);
   int64_t *next = calloc((size_t)experts + 1, sizeof *next);
   if (!slot || !next) internal_error("out of memory");
   uint32_t clamped = c->clamped;
-  eval_count_ids(c, ids, experts, next);
+  eval_count_ids(c, ids, experts, drops, next);
   clamped = c->clamped - clamped;
   for (int64_t j = 0; j < n; j++)
-    slot[j] = next[eval_id(c, ids->data[j], experts)]++;
+    slot[j] = drops && ids->data[j] == (double)experts
+                  ? -1
+                  : next[eval_id(c, ids->data[j], experts)]++;
   c->clamped -= clamped; /* each id was looked at twice */
   free(next);
   return slot;
@@ -87,12 +91,12 @@ void eval_route(EvalCall *c) {
   int64_t n = type_elements(&c->ins[0]->type);
   int64_t *offsets = calloc((size_t)experts + 1, sizeof *offsets);
   if (!offsets) internal_error("out of memory");
-  eval_count_ids(c, c->ins[0], experts, offsets);
+  eval_count_ids(c, c->ins[0], experts, false, offsets);
   for (int64_t e = 0; e <= experts; e++)
     c->outs[0]->data[e] = (double)offsets[e];
   free(offsets);
   uint32_t clamped = c->clamped;
-  int64_t *slot = slots_of(c, c->ins[0], experts);
+  int64_t *slot = slots_of(c, c->ins[0], experts, false);
   c->clamped = clamped;
   for (int64_t j = 0; j < n; j++) {
     c->outs[1]->data[j] = (double)slot[j];
@@ -105,11 +109,13 @@ void eval_dispatch(EvalCall *c) {
   const Tensor *x = c->ins[0], *ids = c->ins[1];
   const Tensor *gates = c->n->ins.len > 2 ? c->ins[2] : NULL;
   int64_t width = last_dim(x), k = last_dim(ids);
-  int64_t *slot = slots_of(c, ids, attr_int(c->n, "experts"));
+  int64_t *slot = slots_of(c, ids, attr_int(c->n, "experts"),
+                           attr_bool(c->n, "drops"));
   zero(c->outs[0]);
   for (int64_t j = 0, n = type_elements(&ids->type); j < n; j++)
-    add_row(c->outs[0]->data + slot[j] * width, x->data + j / k * width, width,
-            gates ? gates->data[j] : 1);
+    if (slot[j] >= 0)
+      add_row(c->outs[0]->data + slot[j] * width, x->data + j / k * width,
+              width, gates ? gates->data[j] : 1);
   free(slot);
 }
 
@@ -117,11 +123,13 @@ void eval_combine(EvalCall *c) {
   const Tensor *y = c->ins[0], *ids = c->ins[1];
   const Tensor *gates = c->n->ins.len > 2 ? c->ins[2] : NULL;
   int64_t width = last_dim(y), k = last_dim(ids);
-  int64_t *slot = slots_of(c, ids, y->type.dims[0].size);
+  int64_t *slot =
+      slots_of(c, ids, y->type.dims[0].size, attr_bool(c->n, "drops"));
   zero(c->outs[0]);
   for (int64_t j = 0, n = type_elements(&ids->type); j < n; j++)
-    add_row(c->outs[0]->data + j / k * width, y->data + slot[j] * width, width,
-            gates ? gates->data[j] : 1);
+    if (slot[j] >= 0)
+      add_row(c->outs[0]->data + j / k * width, y->data + slot[j] * width,
+              width, gates ? gates->data[j] : 1);
   free(slot);
 }
 
@@ -135,10 +143,13 @@ static double dot(const double *a, const double *b, int64_t n) {
 void eval_row_dot(EvalCall *c) {
   const Tensor *y = c->ins[0], *d = c->ins[1], *ids = c->ins[2];
   int64_t width = last_dim(y), k = last_dim(ids);
-  int64_t *slot = slots_of(c, ids, y->type.dims[0].size);
+  int64_t *slot =
+      slots_of(c, ids, y->type.dims[0].size, attr_bool(c->n, "drops"));
   for (int64_t j = 0, n = type_elements(&ids->type); j < n; j++)
     c->outs[0]->data[j] =
-        dot(y->data + slot[j] * width, d->data + j / k * width, width);
+        slot[j] < 0
+            ? 0
+            : dot(y->data + slot[j] * width, d->data + j / k * width, width);
   free(slot);
 }
 

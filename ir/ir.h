@@ -484,7 +484,14 @@ Value *ir_slice(Builder *b, Value *a, int dim, int64_t start, int64_t size);
 Value *ir_concat(Builder *b, Value *const *parts, uint32_t n, int dim);
 Value *ir_pad(Builder *b, Value *a, int dim, int64_t lo, int64_t hi);
 Value *ir_reduce(Builder *b, OpKind op, Value *a, const char *map);
+/* What an operand of such an op may have more of, and the result is the same:
+ * the lowest number for reduce_max, the highest for reduce_min, else 0. */
+double ir_neutral(OpKind op, Dtype dtype);
 Value *ir_contract(Builder *b, Value *x, Value *y, const char *map);
+/* Sets `drops` of a node that routes rows; it stays away where it is false. */
+Node *ir_drops(Node *n, bool drops);
+/* Ragged `v` with `fill` behind the last row that offsets[N + 1] tell of. */
+Value *ir_only_rows(Builder *b, Value *v, Value *offsets, double fill);
 
 /* Appends a result to a node. */
 Value *ir_add_result(Ctx *cx, Node *n, Type type);
@@ -749,8 +756,9 @@ int64_t eval_id(EvalCall *c, double id, int64_t size);
 /* The first row of each group of ragged value `v`, and the end of the last:
  * groups + 1 numbers, to be freed. NULL: failed. */
 int64_t *eval_groups(EvalCall *c, Value *v);
-/* How many ids of each group: fills offsets[groups + 1]. */
-void eval_count_ids(EvalCall *c, const Tensor *ids, int64_t groups,
+/* How many ids of each group: fills offsets[groups + 1]. With `drops` the id
+ * `groups` is of none. */
+void eval_count_ids(EvalCall *c, const Tensor *ids, int64_t groups, bool drops,
                     int64_t *offsets);
 /* One element from bits of one dtype to the value of another. */
 double dtype_bitcast(double x, Dtype from, Dtype to);

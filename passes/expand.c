@@ -17,6 +17,8 @@
  *   %y = rows_gather %x, %src, %o {choices=2} : f32[4, r<=16, 8] */
 #include "pass.h"
 
+#include <string.h>
+
 /* ---- random bits --------------------------------------------------------- */
 
 static Value *binary_const(Builder *b, OpKind op, Value *x, uint32_t c) {
@@ -76,12 +78,41 @@ static Node *route_of(Expand *x, Value *ids, int64_t experts) {
   return r;
 }
 
-enum { OFFSETS, SLOT, SRC }; /* results of route */
+/* What `route` tells of the choices that have rows. Where some are dropped they
+ * are those of one group more, behind the rows that count, and all stand for
+ * the last row: it is nobody's then, and read as 0. */
+typedef struct Routed {
+  Value *offsets, *slot, *src;
+} Routed;
+
+static Routed routed(Expand *x, Value *ids, int64_t experts, bool drops) {
+  const Node *r = route_of(x, ids, experts + drops);
+  Routed out = {r->outs.data[0], r->outs.data[1], r->outs.data[2]};
+  if (!drops) return out;
+  Builder *b = &x->b;
+  int64_t last = type_elements(&ids->type) - 1;
+  Value *kept =
+      ir_binary(b, OP_lt, ids, ir_const_like(b, ids, (double)experts));
+  out.offsets = ir_slice(b, out.offsets, 0, 0, experts + 1);
+  out.slot = ir_select(b, kept, out.slot,
+                       ir_const_like(b, out.slot, (double)last));
+  return out;
+}
+
+/* Of a node with rows as operand 0; `y`: those, as it may read them. */
+static Routed routed_back(Expand *x, Node *n, uint32_t ids, Value **y) {
+  bool drops = attr_bool(n, "drops");
+  *y = n->ins.data[0];
+  Routed r = routed(x, n->ins.data[ids], (*y)->type.dims[0].size, drops);
+  if (drops) *y = ir_only_rows(&x->b, *y, r.offsets, 0);
+  return r;
+}
 
 Value *expand_dispatch(Expand *x, Node *n) {
   Value *ids = n->ins.data[1];
-  Node *r = route_of(x, ids, attr_int(n, "experts"));
-  Value *ins[4] = {n->ins.data[0], r->outs.data[SRC], r->outs.data[OFFSETS],
+  Routed r =
+      routed(x, ids, attr_int(n, "experts"), attr_bool(n, "drops"));
+  Value *ins[4] = {n->ins.data[0], r.src, r.offsets,
                    n->ins.len > 2 ? n->ins.data[2] : NULL};
   int64_t choices = ids->type.dims[ids->type.rank - 1].size;
   return ir_node(&x->b, OP_rows_gather, NULL, ins, n->ins.len + 1, "choices",
@@ -90,19 +121,39 @@ Value *expand_dispatch(Expand *x, Node *n) {
 }
 
 Value *expand_combine(Expand *x, Node *n) {
-  Value *y = n->ins.data[0];
-  Node *r = route_of(x, n->ins.data[1], y->type.dims[0].size);
-  Value *ins[3] = {y, r->outs.data[SLOT],
-                   n->ins.len > 2 ? n->ins.data[2] : NULL};
+  Value *y;
+  Routed r = routed_back(x, n, 1, &y);
+  Value *ins[3] = {y, r.slot, n->ins.len > 2 ? n->ins.data[2] : NULL};
   return ir_node(&x->b, OP_rows_combine, NULL, ins, n->ins.len, NULL)
       ->outs.data[0];
 }
 
 Value *expand_row_dot(Expand *x, Node *n) {
-  Value *y = n->ins.data[0];
-  Node *r = route_of(x, n->ins.data[2], y->type.dims[0].size);
-  Value *ins[3] = {y, n->ins.data[1], r->outs.data[SLOT]};
+  Value *y;
+  Routed r = routed_back(x, n, 2, &y);
+  Value *ins[3] = {y, n->ins.data[1], r.slot};
   return ir_node(&x->b, OP_rows_dot, NULL, ins, 3, NULL)->outs.data[0];
+}
+
+/* The offsets of rows of which some are dropped; NULL: `v` has all of them. */
+static Value *cut_offsets(Value *v) {
+  const Node *owner = type_is_ragged(&v->type) ? ir_ragged_owner(v) : NULL;
+  if (!owner || owner->op != OP_rows_gather) return NULL;
+  Value *offsets = ir_now(owner->ins.data[2]);
+  return offsets->def && offsets->def->op == OP_slice ? offsets : NULL;
+}
+
+/* A sum over all rows is one over those that are somebody's. */
+static void mask_dropped(Expand *x, Node *n) {
+  if (!op_is(n->op, TRAIT_MAP)) return;
+  IndexMap m = map_of(n);
+  for (int i = 0; i < m.n_ins; i++) {
+    Value *v = n->ins.data[i], *offsets = cut_offsets(v);
+    if (!offsets || strchr(m.out, m.ins[i][0]) || strchr(m.out, m.ins[i][1]))
+      continue;
+    n->ins.data[i] =
+        ir_only_rows(&x->b, v, offsets, ir_neutral(n->op, v->type.dtype));
+  }
 }
 
 /* Gradients are in place: nothing is left to stop. */
@@ -195,11 +246,12 @@ static void expand_region(Ctx *cx, const PassOptions *o, Region *r) {
     if (n->body) expand_region(cx, o, n->body);
     for (uint32_t k = 0; k < n->ins.len; k++)
       n->ins.data[k] = ir_now(n->ins.data[k]);
+    x.b = ir_builder_like(cx, r, &nodes, n);
     if (!rules[n->op].expand) {
+      mask_dropped(&x, n);
       vec_push(&cx->perm, &nodes, n);
       continue;
     }
-    x.b = ir_builder_like(cx, r, &nodes, n);
     Value *old = n->outs.data[0];
     Value *by = rules[n->op].expand(&x, n);
     if (!by->name) by->name = old->name;

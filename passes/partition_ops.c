@@ -171,18 +171,6 @@ static void part_along(Partition *p, Node *n) {
   keep(p, n);
 }
 
-/* What changes no maximum (or minimum) of that dtype. */
-static double neutral(OpKind op, Dtype dtype) {
-  bool low = op == OP_reduce_max;
-  switch (dtype_info[dtype].kind) {
-  case DK_BOOL: break; /* have none */
-  case DK_INT: return low ? INT32_MIN : INT32_MAX;
-  case DK_UINT: return low ? 0 : UINT32_MAX;
-  case DK_FLOAT: return low ? -INFINITY : INFINITY;
-  }
-  return 0;
-}
-
 /* Letters that go are summed over what is in the tensor. Both operands of a
  * product are masked: 0 times anything may be a NaN. */
 static void part_map(Partition *p, Node *n) {
@@ -194,8 +182,7 @@ static void part_map(Partition *p, Node *n) {
     if (i >= (uint32_t)m.n_ins) continue;
     for (int d = 0; m.ins[i][d]; d++)
       if (!strchr(m.out, m.ins[i][d])) dims |= 1u << d;
-    bool extreme = n->op == OP_reduce_max || n->op == OP_reduce_min;
-    double fill = extreme ? neutral(n->op, v->type.dtype) : 0;
+    double fill = ir_neutral(n->op, v->type.dtype);
     if (type_is_ragged(&v->type)) {
       if ((dims & 3u) == 3u)
         v = partition_rows_mask(p, v, in_was(p, n, i), n->span, fill);

@@ -33,6 +33,7 @@ struct PartRows {
   const Value *ids; /* as the model has them, in the region */
   int64_t groups;   /* experts in all */
   Axes experts, tokens;
+  bool drops;       /* choices of expert `groups` have no row */
   Value *offsets; /* i32[experts here + 1] */
   Value *slot;    /* the row of each choice, and the choice of each row, of */
   Value *src;     /* all tokens here; NULL: rows that came from others only */
@@ -63,7 +64,8 @@ static PartRows *find_rows(const Partition *p, PartRows like) {
   for (uint32_t i = 0; i < p->rows.len; i++) {
     PartRows *r = p->rows.data[i];
     if (r->ids == like.ids && r->groups == like.groups &&
-        r->experts == like.experts && r->tokens == like.tokens)
+        r->experts == like.experts && r->tokens == like.tokens &&
+        r->drops == like.drops)
       return r;
   }
   return NULL;
@@ -84,12 +86,15 @@ static PartRows *rows_of(const Partition *p, const Value *v) {
   return NULL;
 }
 
-/* Choices of experts that others have go to one group more, behind those that
- * count. Where there are any, the last row is no expert's here. */
+/* Choices of experts that others have, or nobody has, go to one group more,
+ * behind those that count. Where there are any, the last row is no expert's
+ * here. */
 static void route(Partition *p, PartRows *r, Value *ids) {
   Builder *b = &p->b;
   int64_t groups = local_groups(p, r), all = type_elements(&ids->type);
   PartIds own = partition_ids(p, ids, r->experts, r->groups);
+  if (r->drops && !own.ours)
+    own.ours = ir_binary(b, OP_lt, ids, ir_const_like(b, ids, (double)groups));
   if (own.ours)
     ids = ir_select(b, own.ours, own.ids,
                     ir_const_like(b, ids, (double)groups));
@@ -130,32 +135,22 @@ static PartRows *routed_by(Partition *p, const Node *n, uint32_t ids,
   PartRows like = {.ids = root_of(n->ins.data[ids]),
                    .groups = rows->type.dims[GROUPS].size,
                    .experts = rows->place.dims[GROUPS],
-                   .tokens = rows->place.dims[ROWS]};
+                   .tokens = rows->place.dims[ROWS],
+                   .drops = attr_bool(n, "drops")};
   return routed(p, like, ir_now(n->ins.data[ids]));
 }
 
 /* ---- rows that are nobody's ---------------------------------------------- */
 
-/* `v` with `fill` behind the last row. */
-static Value *only_rows(Partition *p, Value *v, const PartRows *r,
-                        double fill) {
-  Builder *b = &p->b;
-  Type i32 = type_with_dtype(v->type, DT_i32);
-  Value *last = ir_slice(b, r->offsets, 0, local_groups(p, r), 1);
-  Value *end = ir_splat(b, ir_reshape(b, last, type_scalar(DT_i32)), i32);
-  Value *there = ir_binary(b, OP_lt, ir_iota(b, i32, ROWS), end);
-  return ir_select(b, there, v, ir_const_like(b, v, fill));
-}
-
 static bool all_are_rows(const PartRows *r) {
-  return r->experts == 0;
+  return r->experts == 0 && !r->drops;
 }
 
 Value *partition_rows_mask(Partition *p, Value *v, const PartValue *was,
                            Span at, double fill) {
   if (!was->place.dims[GROUPS]) return v;
   PartRows *r = rows_of(p, v);
-  if (r) return only_rows(p, v, r, fill);
+  if (r) return ir_only_rows(&p->b, v, r->offsets, fill);
   diag_error(p->cx, at, "nothing says how many rows of this a device has");
   return v;
 }
@@ -187,7 +182,7 @@ static void dispatch(Partition *p, Node *n) {
 /* Rows as operand 0, zeros for choices of others. */
 static Value *own_rows(Partition *p, Node *n, const PartRows *r) {
   Value *y = ir_now(n->ins.data[0]);
-  return all_are_rows(r) ? y : only_rows(p, y, r, 0);
+  return all_are_rows(r) ? y : ir_only_rows(&p->b, y, r->offsets, 0);
 }
 
 static void combine(Partition *p, Node *n) {
@@ -280,7 +275,8 @@ static Value *send(Partition *p, Value *v, PartRows *at, const MoveStep *s,
   PartRows like = {.ids = at->ids,
                    .groups = at->groups,
                    .experts = s->after.dims[GROUPS],
-                   .tokens = s->after.dims[ROWS]};
+                   .tokens = s->after.dims[ROWS],
+                   .drops = at->drops};
   bool back = s->from == GROUPS;
   PartRows *tokens = at, *experts = find_rows(p, like);
   if (back) {
@@ -346,14 +342,15 @@ static Value *through_choices(Partition *p, Value *v, PartRows *r,
   PartRows there = {.ids = r->ids,
                     .groups = r->groups,
                     .experts = to->place.dims[GROUPS],
-                    .tokens = to->place.dims[ROWS]};
+                    .tokens = to->place.dims[ROWS],
+                    .drops = r->drops};
   Type all = partition_was(p, r->ids)->type;
   routed(p, *r, NULL);
   Type slots = r->slot->type;
   slots.dims[slots.rank++] = (Dim){.size = 1};
   all.dtype = v->type.dtype;
   all.dims[all.rank++] = from->type.dims[2];
-  if (!all_are_rows(r)) v = only_rows(p, v, r, 0);
+  if (!all_are_rows(r)) v = ir_only_rows(b, v, r->offsets, 0);
   Value *ins[] = {v, ir_reshape(b, r->slot, slots)};
   v = ir_node(b, OP_rows_combine, NULL, ins, 2, NULL)->outs.data[0];
   Placement now = choices_at(from, &all), then = choices_at(to, &all);

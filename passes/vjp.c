@@ -355,16 +355,21 @@ VJP_RULE(contract) {
 /* ---- routing ---------------------------------------------------------------
  * dispatch, combine and row_dot are closed under differentiation. */
 
-static Value *with_gates(Builder *b, OpKind op, Value *x, Value *ids,
+/* What the node drops, its gradient does. */
+static Value *with_gates(const Vjp *v, OpKind op, Value *x, Value *ids,
                          Value *gates, int64_t experts) {
   Value *ins[] = {x, ids, gates};
-  return make(b, op, ins, gates ? 3 : 2, op == OP_dispatch ? "experts" : NULL,
-              experts);
+  Value *y = make(v->b, op, ins, gates ? 3 : 2,
+                  op == OP_dispatch ? "experts" : NULL, experts);
+  ir_drops(y->def, attr_bool(v->n, "drops"));
+  return y;
 }
 
-static Value *row_dot(Builder *b, Value *y, Value *d, Value *ids) {
+static Value *row_dot(const Vjp *v, Value *y, Value *d, Value *ids) {
   Value *ins[] = {y, d, ids};
-  return make(b, OP_row_dot, ins, 3, NULL, 0);
+  Value *dot = make(v->b, OP_row_dot, ins, 3, NULL, 0);
+  ir_drops(dot->def, attr_bool(v->n, "drops"));
+  return dot;
 }
 
 static Value *gates_of(const Vjp *v) {
@@ -374,25 +379,25 @@ static Value *gates_of(const Vjp *v) {
 VJP_RULE(dispatch) {
   Value *ids = in(v, 1), *gates = gates_of(v);
   if (v->wants[0])
-    v->dins[0] = with_gates(v->b, OP_combine, dout(v), ids, gates, 0);
-  if (gates && v->wants[2]) v->dins[2] = row_dot(v->b, dout(v), in(v, 0), ids);
+    v->dins[0] = with_gates(v, OP_combine, dout(v), ids, gates, 0);
+  if (gates && v->wants[2]) v->dins[2] = row_dot(v, dout(v), in(v, 0), ids);
 }
 
 VJP_RULE(combine) {
   Value *y = in(v, 0), *ids = in(v, 1), *gates = gates_of(v);
   if (v->wants[0])
-    v->dins[0] = with_gates(v->b, OP_dispatch, dout(v), ids, gates,
+    v->dins[0] = with_gates(v, OP_dispatch, dout(v), ids, gates,
                             y->type.dims[0].size);
-  if (gates && v->wants[2]) v->dins[2] = row_dot(v->b, y, dout(v), ids);
+  if (gates && v->wants[2]) v->dins[2] = row_dot(v, y, dout(v), ids);
 }
 
 VJP_RULE(row_dot) {
   Value *y = in(v, 0), *d = in(v, 1), *ids = in(v, 2);
   if (v->wants[0])
     v->dins[0] =
-        with_gates(v->b, OP_dispatch, d, ids, dout(v), y->type.dims[0].size);
+        with_gates(v, OP_dispatch, d, ids, dout(v), y->type.dims[0].size);
   if (v->wants[1])
-    v->dins[1] = with_gates(v->b, OP_combine, y, ids, dout(v), 0);
+    v->dins[1] = with_gates(v, OP_combine, y, ids, dout(v), 0);
 }
 
 /* ---- the table --------------------------------------------------------- */

@@ -217,6 +217,15 @@ static const Case cases[] = {
      "1 2 3 1 2 3 | 30 140 330 | 1 1 4 4 9 9 |"
      "20 60 150 10 80 180 | 30 140 330",
      0},
+    {"choices that are dropped", "f32[3, 1] i32[3, 2] f32[3, 2]",
+     "%x = dispatch %a, %b {experts=2, drops=true} : f32[2, r<=6, 1]\n"
+     "%y = combine %x, %b, %c {drops=true} : f32[3, 1]\n"
+     "%z = row_dot %x, %a, %b {drops=true} : f32[3, 2]\n"
+     "%w = exp %x : f32[2, r<=6, 1]\n"
+     "%v = reduce_sum %w {map=\"nrd->d\"} : f32[1]\n"
+     "%u = reduce_max %x {map=\"nrd->d\"} : f32[1]",
+     "%x %y %z %v %u", "-1 -2 0 | 2 0 0 2 1 2 | 10 20 30 40 50 60",
+     "-1 -2 0 0 0 0 | -20 -60 0 | 0 1 4 0 0 0 | 1.50321472 | 0", 0},
     {"rows_gather rows_combine rows_dot", "f32[3, 1] i32[3, 2] f32[3, 2]",
      "%o, %s, %r = route %b {experts=3} : i32[4], i32[3, 2], i32[6]\n"
      "%x = rows_gather %a, %r, %o {choices=2} : f32[3, r<=6, 1]\n"

@@ -179,6 +179,22 @@ static const Case cases[] = {
      ": f32[<D+1>, r<=<A*B*2>, <C>]\n"
      "  %z = combine %y, %ids, %gates : f32[<A>, <B>, <C>]\n"
      "  return report \"z\" = %z\n}\n"},
+    {"dispatch that drops",
+     "(" IN("x", "f32[<A>, <C>]", "normal") ", "
+     IN("ids", "i32[<A>, 3]", "ids <D+1>") ", "
+     IN("gates", "f32[<A>, 3]", "normal") ", "
+     IN("w", "f32[<D>, <C>, <E>]", "normal") ", "
+     IN("b", "f32[<E>]", "normal") ") {\n"
+     "  %d = dispatch %x, %ids {experts=<D>, drops=true} "
+     ": f32[<D>, r<=<A*3>, <C>]\n"
+     "  %h = contract %d, %w {map=\"nrd,ndh->nrh\"} "
+     ": f32[<D>, r<=<A*3>, <E>]\n"
+     "  %c = broadcast %b {map=\"h->nrh\"} : f32[<D>, r<=<A*3>, <E>]\n"
+     "  %k = add %h, %c : f32[<D>, r<=<A*3>, <E>]\n"
+     "  %a = sigmoid %k : f32[<D>, r<=<A*3>, <E>]\n"
+     "  %z = combine %a, %ids, %gates {drops=true} : f32[<A>, <E>]\n"
+     "  %e = mul %z, %z : f32[<A>, <E>]\n"
+     "  return report \"e\" = %e\n}\n"},
     {"dispatch with gates, combine without",
      "(" IN("x", "f32[<A>, <C>]", "normal") ", "
      IN("ids", "i32[<A>, 3]", "ids <D>") ", "
