@@ -10,6 +10,8 @@ const N = 32      # experts
 const K = 4       # experts per token
 const H = 1024    # hidden width of an expert
 const P = 0.1     # dropout
+const CAPACITY = 0.0  # rows an expert takes, times the mean; 0: as many as come
+const GROUPS = 1      # of tokens that have a capacity of their own
 const W_IMPORTANCE = 0.1
 const W_LOAD = 0.1
 
@@ -18,7 +20,8 @@ fn body(x: i32[b, t]) -> (f32[b, t, V], f32[]) {
   let e      = dropout(embed(x, V, D) as "embed", P)
   let a      = e + dropout(lstm(e, D) as "lstm1", P)
   let m, aux = moe(a, experts = N, hidden = H,
-                   gate = noisy_top_k(k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD)) as "moe"
+                   gate = noisy_top_k(k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD),
+                   capacity = CAPACITY, groups = GROUPS) as "moe"
   let q      = a + dropout(sigmoid(m), P)
   let c      = q + dropout(lstm(q, D) as "lstm2", P)
   return linear(c, V) as "softmax", aux

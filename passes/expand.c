@@ -67,50 +67,46 @@ Value *expand_threefry(Expand *x, Node *n) {
 
 /* ---- routing ------------------------------------------------------------- */
 
+/* Where some are dropped they are those of one group more, behind the rows that
+ * count, and all stand for the last row: it is nobody's then, and read as 0. */
+static void drop(Builder *b, ExpandRoute *r) {
+  Value *ids = r->ids;
+  int64_t last = type_elements(&ids->type) - 1;
+  Value *end = ir_const_like(b, ids, (double)r->experts);
+  Value *kept = ir_binary(b, OP_lt, ids, end);
+  r->offsets = ir_slice(b, r->offsets, 0, 0, r->experts + 1);
+  r->slot = ir_select(b, kept, r->slot,
+                      ir_const_like(b, r->slot, (double)last));
+}
+
 /* The route of `ids` among `experts`, made at its first use in the region. */
-static Node *route_of(Expand *x, Value *ids, int64_t experts) {
+static ExpandRoute routed(Expand *x, Value *ids, int64_t experts, bool drops) {
   for (uint32_t i = 0; i < x->routes.len; i++) {
-    Node *r = x->routes.data[i];
-    if (r->ins.data[0] == ids && attr_int(r, "experts") == experts) return r;
+    ExpandRoute *r = &x->routes.data[i];
+    if (r->ids == ids && r->experts == experts && r->drops == drops) return *r;
   }
-  Node *r = ir_node(&x->b, OP_route, NULL, &ids, 1, "experts", experts, NULL);
+  const Node *n = ir_node(&x->b, OP_route, NULL, &ids, 1, "experts",
+                          experts + drops, NULL);
+  ExpandRoute r = {ids, experts, drops, n->outs.data[0], n->outs.data[1],
+                   n->outs.data[2]};
+  if (drops) drop(&x->b, &r);
   vec_push(&x->b.cx->perm, &x->routes, r);
   return r;
 }
 
-/* What `route` tells of the choices that have rows. Where some are dropped they
- * are those of one group more, behind the rows that count, and all stand for
- * the last row: it is nobody's then, and read as 0. */
-typedef struct Routed {
-  Value *offsets, *slot, *src;
-} Routed;
-
-static Routed routed(Expand *x, Value *ids, int64_t experts, bool drops) {
-  const Node *r = route_of(x, ids, experts + drops);
-  Routed out = {r->outs.data[0], r->outs.data[1], r->outs.data[2]};
-  if (!drops) return out;
-  Builder *b = &x->b;
-  int64_t last = type_elements(&ids->type) - 1;
-  Value *kept =
-      ir_binary(b, OP_lt, ids, ir_const_like(b, ids, (double)experts));
-  out.offsets = ir_slice(b, out.offsets, 0, 0, experts + 1);
-  out.slot = ir_select(b, kept, out.slot,
-                       ir_const_like(b, out.slot, (double)last));
-  return out;
-}
-
 /* Of a node with rows as operand 0; `y`: those, as it may read them. */
-static Routed routed_back(Expand *x, Node *n, uint32_t ids, Value **y) {
+static ExpandRoute routed_back(Expand *x, Node *n, uint32_t ids, Value **y) {
   bool drops = attr_bool(n, "drops");
   *y = n->ins.data[0];
-  Routed r = routed(x, n->ins.data[ids], (*y)->type.dims[0].size, drops);
+  ExpandRoute r =
+      routed(x, n->ins.data[ids], (*y)->type.dims[0].size, drops);
   if (drops) *y = ir_only_rows(&x->b, *y, r.offsets, 0);
   return r;
 }
 
 Value *expand_dispatch(Expand *x, Node *n) {
   Value *ids = n->ins.data[1];
-  Routed r =
+  ExpandRoute r =
       routed(x, ids, attr_int(n, "experts"), attr_bool(n, "drops"));
   Value *ins[4] = {n->ins.data[0], r.src, r.offsets,
                    n->ins.len > 2 ? n->ins.data[2] : NULL};
@@ -122,7 +118,7 @@ Value *expand_dispatch(Expand *x, Node *n) {
 
 Value *expand_combine(Expand *x, Node *n) {
   Value *y;
-  Routed r = routed_back(x, n, 1, &y);
+  ExpandRoute r = routed_back(x, n, 1, &y);
   Value *ins[3] = {y, r.slot, n->ins.len > 2 ? n->ins.data[2] : NULL};
   return ir_node(&x->b, OP_rows_combine, NULL, ins, n->ins.len, NULL)
       ->outs.data[0];
@@ -130,7 +126,7 @@ Value *expand_combine(Expand *x, Node *n) {
 
 Value *expand_row_dot(Expand *x, Node *n) {
   Value *y;
-  Routed r = routed_back(x, n, 2, &y);
+  ExpandRoute r = routed_back(x, n, 2, &y);
   Value *ins[3] = {y, n->ins.data[1], r.slot};
   return ir_node(&x->b, OP_rows_dot, NULL, ins, 3, NULL)->outs.data[0];
 }

@@ -209,9 +209,17 @@ Type loop_stacked(Type t, int64_t length);
 
 /* ---- expand.c, shared with expand_math.c ------------------------------- */
 
+/* What `route` tells of the choices that have rows. */
+typedef struct ExpandRoute {
+  Value *ids;
+  int64_t experts;
+  bool drops;
+  Value *offsets, *slot, *src;
+} ExpandRoute;
+
 typedef struct Expand {
-  Builder b;      /* where the node that is replaced stood */
-  NodeVec routes; /* those made in this region so far */
+  Builder b; /* where the node that is replaced stood */
+  VEC(ExpandRoute) routes; /* those made in this region so far */
 } Expand;
 
 /* What the only result of `n` is now, as nodes appended through x->b. One for

@@ -67,23 +67,27 @@ on 'data and experts' data=2,expert=2 4
 on 'experts in halves' dev=2,model=2 4
 on 'one sequence a rank' dev=4 4 B=4 N=4
 on 'all rows to one expert' dev=4 4 SKEW=1
+on 'capacity' dev=4 4 CAPACITY=0.9 GROUPS=4
+on 'capacity, data and experts' data=2,expert=2 4 CAPACITY=0.7 GROUPS=2 N=5
 
 # ---- gradients of lm_moe in the first step ---------------
 
 tiny=(-D D=16 -D K=2 -D H=24 -D T=4 -D B=8 --keep-grads)
 
-# gradients MESH EXPERTS: those of one rank, within 1e-5 in f32, 1e-12 in f64
+# gradients MESH EXPERTS OPTION...: those of one rank, within 1e-5 in f32, 1e-12
+# in f64
 gradients() {
-  local p
+  local p mesh=$1 n=$2
+  shift 2
   for p in f32 f64; do
-    if "$MOEC" models/lm_moe.dsl "${tiny[@]}" -D "N=$2" --precision=$p \
+    if "$MOEC" models/lm_moe.dsl "${tiny[@]}" -D "N=$n" "$@" --precision=$p \
       -o "$work/one.so" 2>"$work/err" &&
-      "$MOEC" models/lm_moe.dsl "${tiny[@]}" -D "N=$2" --precision=$p \
-        --mesh "$1" -o "$work/model.so" 2>"$work/err" &&
+      "$MOEC" models/lm_moe.dsl "${tiny[@]}" -D "N=$n" "$@" --precision=$p \
+        --mesh "$mesh" -o "$work/model.so" 2>"$work/err" &&
       "$MOERUN" verify "$work/one.so" "$work/model.so" --data "$data" \
         --threads 1 --poison --quiet --timeout 120 >"$work/out" 2>"$work/err"
-    then ok "experts: gradients in $p on $1, $2 experts"; else
-      not_ok "experts: gradients in $p on $1, $2 experts" \
+    then ok "experts: gradients in $p on $mesh, $n experts${*:+, $*}"; else
+      not_ok "experts: gradients in $p on $mesh, $n experts${*:+, $*}" \
         "$(head -c 600 "$work/err" | tr '\n' '|')"
     fi
   done
@@ -94,6 +98,7 @@ gradients dev=4 6
 gradients dev=8 3
 gradients data=2,expert=2 5
 gradients data=2,dev=2,model=2 4
+gradients data=2,expert=2 5 -D CAPACITY=0.7 -D GROUPS=4
 
 # ---- lm_moe, trained on four ranks and on one, read by either ----------------
 

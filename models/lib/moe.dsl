@@ -7,10 +7,33 @@ import "nn.dsl"
 # Runs each token through the k experts that `gate` picks and sums their outputs
 # by gate value (Eq. 1). An expert is Linear, ReLU, Linear without biases.
 # gate: (x, experts) -> gates f32[.., k], ids i32[.., k], auxiliary loss f32[].
-fn moe(x: f32[.., d], experts, hidden, gate) {
+# With a capacity factor, an expert takes in training at most that many times
+# the mean number of rows from each group of tokens; what is more is dropped.
+fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1) {
   let gates, ids, aux = gate(x, experts) as "gate"
-  let y = expert_ffn(dispatch(x, ids, experts), hidden) as "experts"
-  return combine(y, ids, gates), aux
+  if capacity > 0.0 and training {
+    let kept = within_capacity(ids, experts, capacity, groups)
+    report dropped = mean(f32(kept == experts))
+    let y = expert_ffn(dispatch(x, kept, experts, drops = true), hidden) as "experts"
+    return combine(y, kept, gates), aux
+  } else {
+    let y = expert_ffn(dispatch(x, ids, experts), hidden) as "experts"
+    return combine(y, ids, gates), aux
+  }
+}
+
+# Choices i32[.., k] with `experts`, which is none, in place of those beyond what
+# an expert takes (GShard, Algorithm 1): tokens are cut into `groups` in order,
+# and of each group an expert takes `factor` times the mean, rounded up, first
+# choices before second ones, tokens in order. No mesh changes what is kept.
+fn within_capacity(ids: i32[.., k], experts, factor, groups) {
+  let line = reshape(transpose(reshape(ids, groups, -1, k), 0, 2, 1), groups, -1)
+  let most = factor * size(line, 1) / experts
+  let chosen = f32(expand(line) == iota_like(line, experts))
+  let before = cumsum(transpose(chosen, 0, 2, 1), exclusive = true)
+  let place[g, c] = chosen[g, c, n] * before[g, n, c]
+  let kept = select(place < most, line, experts)
+  return reshape(transpose(reshape(kept, groups, k, -1), 0, 2, 1), i32[.., k])
 }
 
 # The experts' networks on their own rows: f32[n, r, d] -> f32[n, r, d].

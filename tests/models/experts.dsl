@@ -10,6 +10,8 @@ const K = 2
 const SKEW = 0   # 1: all rows go to the first expert
 const B = 16
 const T = 16
+const CAPACITY = 0.0
+const GROUPS = 1
 option lr = 0.4
 
 # A gate that tells of its choices: a number that differs where one does.
@@ -25,7 +27,8 @@ entry train(x: i32[B @data @dev @expert, T] from text,
             y: i32[B @data @dev @expert, T] from text(shift = 1)) {
   let e      = embed(x, 256, 32)
   let a      = e + lstm(e, 32)
-  let m, aux = moe(a, experts = N, hidden = 48, gate = told(noisy_top_k(k = K)))
+  let m, aux = moe(a, experts = N, hidden = 48, gate = told(noisy_top_k(k = K)),
+                   capacity = CAPACITY, groups = GROUPS)
   let nll    = cross_entropy(linear(a + dropout(sigmoid(m), 0.1), 256), y)
   minimize nll + aux with { "*": sgd(lr) }
   report loss = nll

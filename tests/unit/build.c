@@ -512,6 +512,9 @@ static void models(void) {
                                     "H=40", "T=3",  "B=5"};
   static const char *const one[] = {"V=19", "D=24", "N=1", "K=1",
                                     "H=40", "T=3",  "B=5", "P=0.5"};
+  static const char *const capacity[] = {"V=19", "D=24", "N=5", "K=2", "H=40",
+                                         "T=3",  "B=6",  "CAPACITY=0.6",
+                                         "GROUPS=3"};
   static const char *const plain[] = {"V=19", "D=24", "T=3", "B=5"};
   static const char *const packed[] = {"V=19", "D=64", "T=5", "B=20"};
   static const char *const others[] = {
@@ -525,6 +528,7 @@ static void models(void) {
     Dtype precision = precisions[p / 2];
     check_model("models/lm_moe.dsl", moe, 7, level, precision);
     check_model("models/lm_moe.dsl", one, 8, level, precision);
+    check_model("models/lm_moe.dsl", capacity, 9, level, precision);
     check_model("models/lm_4lstm.dsl", plain, 4, level, precision);
     check_model("models/lm_4lstm.dsl", packed, 4, level, precision);
     for (size_t i = 0; i < COUNT_OF(others); i++)

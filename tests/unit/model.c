@@ -266,13 +266,16 @@ static void check_model(const char *path, const char *const *defines) {
 
 int main(void) {
   static const struct {
-    const char *path, *defines[9];
+    const char *path, *defines[10];
   } models[] = {
       {"models/lm_moe.dsl", {"V=11", "D=6", "N=4", "K=2", "H=5", "T=3", "B=2"}},
       {"models/lm_moe.dsl", /* every expert */
        {"V=11", "D=4", "N=3", "K=3", "H=3", "T=2", "B=1"}},
       {"models/lm_moe.dsl", /* one expert, one step */
        {"V=11", "D=3", "N=1", "K=1", "H=2", "T=1", "B=3", "P=0.0"}},
+      {"models/lm_moe.dsl", /* a third of the choices dropped */
+       {"V=11", "D=6", "N=4", "K=2", "H=5", "T=4", "CAPACITY=0.7", "GROUPS=2",
+        "B=2"}},
       {"models/lm_wide.dsl", {"V=11", "D=5", "H=7", "T=3", "B=2"}},
       {"models/lm_4lstm.dsl", {"V=11", "D=4", "T=2", "B=2"}},
       {"tests/models/blocks.dsl", {0}},
