@@ -3,9 +3,10 @@
  *
  * The column reductions of the body (reductions over the `rows` leading dims,
  * all of the same rows, none of which reads another's result) run over rows in
- * a number of chunks that follows from the shapes alone. Each chunk leaves its partial sums
- * in the workspace; the second stage adds them up in order of the chunks and
- * computes the results from them. The number of threads changes nothing. */
+ * a number of chunks that follows from the shapes alone. Each chunk leaves its
+ * partial sums in the workspace; the second stage adds them up in order of the
+ * chunks and computes the results from them. The number of threads changes
+ * nothing. */
 #include "codegen.h"
 
 #include <string.h>

@@ -245,8 +245,8 @@ static Kernel *whole_stages(Squares *s, const Isa *isa) {
   return ct_items(t);
 }
 
-/* Rows of a group that is worked off by pairs, at most; 0 where no group is: all
- * have the same number of rows, and that is more. */
+/* Rows of a group that is worked off by pairs, at most; 0 where no group is:
+ * all have the same number of rows, and that is more. */
 static int64_t most_rows(const CtProduct *p) {
   int64_t most = ir_product_pairs(p);
   return p->groups || p->k.size <= most ? most : 0;

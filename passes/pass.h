@@ -683,7 +683,7 @@ void cost_report(Module *m, Entry *e, Buf *out);
 /* A number of bytes in the largest unit that it fills, "1.5 MiB". */
 void bytes_text(int64_t bytes, char out[16]);
 
-/* ---- overlap.c: work behind exchanges, for schedule.c --------------------- */
+/* ---- overlap.c: work behind exchanges, for schedule.c -------------------- */
 
 /* Gives every exchange of the region a wait right behind it, which its readers
  * read; takes those out again that still stand there. */

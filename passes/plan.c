@@ -96,8 +96,8 @@ static void unwrap_reshape(Node *n) {
   memset(n->attrs, 0, sizeof n->attrs);
 }
 
-/* What multiplies ragged values reads the offsets of the rows; in a launch, they
- * are one operand more of that. */
+/* What multiplies ragged values reads the offsets of the rows; in a launch,
+ * they are one operand more of that. */
 static void name_offsets(Plan *p, Node *n) {
   for (uint32_t i = 0; n->op == OP_fused && i < n->body->nodes.len; i++)
     name_offsets(p, n->body->nodes.data[i]);

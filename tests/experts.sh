@@ -2,15 +2,7 @@
 # Experts on ranks that are processes: losses of a small language model on
 # several meshes against those of one rank, by plain descent while the loss
 # falls; gradients of lm_moe, and lm_moe with its own optimiser.
-set -u
-status=0
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export GOMP_SPINCOUNT=0
-unset RANK WORLD_SIZE SLURM_PROCID SLURM_NTASKS SLURM_NTASKS_PER_NODE
-
-ok() { echo "ok $1"; }
-not_ok() { echo "not ok $1: $2"; status=1; }
+. "$(dirname "$0")/on_ranks.bash"
 
 data=$work/data
 cat ir/*.c >"$data"

@@ -2,15 +2,7 @@
 # Models over real ranks in every dense layout: data-parallel, tensor-parallel
 # and both, sizes that divide and sizes that are padded, f32 and f64. Losses of
 # 50 steps of plain descent are those of one rank, and the loss falls by a tenth.
-set -u
-status=0
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export GOMP_SPINCOUNT=0
-unset RANK WORLD_SIZE SLURM_PROCID SLURM_NTASKS
-
-ok() { echo "ok $1"; }
-not_ok() { echo "not ok $1: $2"; status=1; }
+. "$(dirname "$0")/on_ranks.bash"
 
 cat >"$work/lstm.dsl" <<'TEXT'
 import "lib/lstm.dsl"

@@ -1,15 +1,7 @@
 #!/bin/bash
 # Several ranks: a model of two-byte statistics whose gradients are summed over
 # four processes, its exchanges written into the IR by hand, against one rank.
-set -u
-status=0
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export GOMP_SPINCOUNT=0
-unset RANK WORLD_SIZE SLURM_PROCID SLURM_NTASKS SLURM_NTASKS_PER_NODE
-
-ok() { echo "ok $1"; }
-not_ok() { echo "not ok $1: $2"; status=1; }
+. "$(dirname "$0")/on_ranks.bash"
 
 # has NAME FILE TEXT
 has() {

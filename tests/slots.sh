@@ -2,15 +2,7 @@
 # Slots that ranks have parts of: checkpoints of four ranks resumed by one and
 # back, what `info` tells, and saving that fails. The two models are one
 # program, its parts written into the IR by hand.
-set -u
-status=0
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export GOMP_SPINCOUNT=0
-unset RANK WORLD_SIZE SLURM_PROCID SLURM_NTASKS
-
-ok() { echo "ok $1"; }
-not_ok() { echo "not ok $1: $2"; status=1; }
+. "$(dirname "$0")/on_ranks.bash"
 
 # exits NAME STATUS COMMAND...: its streams go to $work/out and $work/err.
 exits() {

@@ -2,15 +2,7 @@
 # moerun verify: one program compiled in several ways has the same gradients, a
 # wrong one is found by the name of its parameter; and what cannot be compared.
 # Also: initial values and checkpoints of a model are the same on any mesh.
-set -u
-status=0
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export GOMP_SPINCOUNT=0
-unset RANK WORLD_SIZE SLURM_PROCID SLURM_NTASKS
-
-ok() { echo "ok $1"; }
-not_ok() { echo "not ok $1: $2"; status=1; }
+. "$(dirname "$0")/on_ranks.bash"
 
 # exits NAME STATUS TEXT COMMAND...: with TEXT in what it says.
 exits() {
