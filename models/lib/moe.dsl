@@ -11,15 +11,11 @@ import "nn.dsl"
 # the mean number of rows from each group of tokens; what is more is dropped.
 fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1) {
   let gates, ids, aux = gate(x, experts) as "gate"
-  if capacity > 0.0 and training {
-    let kept = within_capacity(ids, experts, capacity, groups)
-    report dropped = mean(f32(kept == experts))
-    let y = expert_ffn(dispatch(x, kept, experts, drops = true), hidden) as "experts"
-    return combine(y, kept, gates), aux
-  } else {
-    let y = expert_ffn(dispatch(x, ids, experts), hidden) as "experts"
-    return combine(y, ids, gates), aux
-  }
+  let bounded = capacity > 0.0 and training
+  let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
+  if bounded { report dropped = mean(f32(kept == experts)) }
+  let y = expert_ffn(dispatch(x, kept, experts, drops = bounded), hidden) as "experts"
+  return combine(y, kept, gates), aux
 }
 
 # Choices i32[.., k] with `experts`, which is none, in place of those beyond what

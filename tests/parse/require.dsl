@@ -2,8 +2,8 @@
 # Fewer experts than are to be chosen.
 
 # >>> err
-# models/lib/moe.dsl:54:3: error: experts per token must be 1 to the number of experts: 4, 2
-#    54 |   require(k >= 1 and k <= experts,
+# models/lib/moe.dsl:50:3: error: experts per token must be 1 to the number of experts: 4, 2
+#    50 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:13:25: note: in 'noisy_top_k', called here
 #    13 |   let gates, ids, aux = gate(x, experts) as "gate"

@@ -1,7 +1,8 @@
 /* gates.c: the gate and the balance loss of models/lib/moe.dsl against numbers
  * worked out in double precision from the formulas of Shazeer et al. 2017:
- * Eq. 3 to 5 (G), Eq. 8 and 9 (P), and CV squared of Eq. 7. Evaluated as
- * compiled, in doubles; then in f32 with `expand`ed functions. */
+ * Eq. 3 to 5 (G), Eq. 8 and 9 (P), and CV squared of Eq. 7; and what capacity
+ * leaves of choices, counted by hand. Evaluated as compiled, in doubles; then
+ * in f32 with `expand`ed functions. */
 #include "../../frontend/frontend.h"
 #include "../../passes/pass.h"
 #include "check.h"
@@ -21,12 +22,27 @@ static const char model[] =
     "entry balance(v: f32[4] from text) {\n"
     "  let cv2 = cv_squared(v)\n"
     "  probe cv2\n"
+    "}\n"
+    "fn kept(a: f32[4], b: f32[4], factor, groups) {\n"
+    "  let ids = i32(concat(expand(a), expand(b), dim = 1))\n"
+    "  let left = f32(within_capacity(ids, 3, factor, groups))\n"
+    "  return left[:, 0], left[:, 1]\n"
+    "}\n"
+    "entry capacity(a: f32[4] from text, b: f32[4] from text) {\n"
+    "  let first, second = kept(a, b, 1.0, 1)\n"
+    "  probe first\n"
+    "  probe second\n"
+    "}\n"
+    "entry capacity2(a: f32[4] from text, b: f32[4] from text) {\n"
+    "  let first, second = kept(a, b, 0.75, 2)\n"
+    "  probe first\n"
+    "  probe second\n"
     "}\n";
 
 typedef struct Golden {
   const char *name, *entry;
-  double in[3][4];  /* clean logits, noise logits, sample; or counts */
-  double out[2][4]; /* G, P; or CV squared */
+  double in[3][4];  /* clean logits, noise logits, sample; counts; choices */
+  double out[2][4]; /* G, P; CV squared; choices that are left, 3 is none */
 } Golden;
 
 static const Golden goldens[] = {
@@ -42,6 +58,22 @@ static const Golden goldens[] = {
     {"CV squared, all on one", "balance", {{4, 0, 0, 0}}, {{3}}},
     {"CV squared, half on two", "balance", {{2, 2, 0, 0}}, {{1}}},
     {"CV squared, nothing", "balance", {{0}}, {{0}}},
+    {"capacity 3 of 8", "capacity", {{0, 0, 0, 0}, {1, 2, 1, 2}},
+     {{0, 0, 0, 3}, {1, 2, 1, 2}}},
+    {"capacity, first choices first", "capacity", {{1, 0, 1, 0}, {0, 1, 0, 1}},
+     {{1, 0, 1, 0}, {0, 1, 3, 3}}},
+    {"capacity 1 of 4, by group", "capacity2", {{0, 0, 1, 2}, {1, 2, 2, 0}},
+     {{0, 3, 1, 2}, {1, 2, 3, 0}}},
+};
+
+/* The probes of each entry, by their place in `out`. */
+static const struct {
+  const char *entry, *probes[2];
+} entries[] = {
+    {"gate", {"dense", "load"}},
+    {"balance", {"cv2"}},
+    {"capacity", {"first", "second"}},
+    {"capacity2", {"first", "second"}},
 };
 
 /* The value of a probe among an entry's results. */
@@ -62,6 +94,17 @@ static double worst_error(const Tensor *t, const double *want) {
   return worst;
 }
 
+static double worst_of(Entry *e, Tensor *const *outs, const Golden *g) {
+  double worst = 0;
+  for (size_t i = 0; i < COUNT_OF(entries); i++) {
+    if (strcmp(entries[i].entry, g->entry) != 0) continue;
+    for (int k = 0; k < 2 && entries[i].probes[k]; k++)
+      worst = fmax(worst, worst_error(probe(e, outs, entries[i].probes[k]),
+                                      g->out[k]));
+  }
+  return worst;
+}
+
 static void run_goldens(Module *m, EvalMode mode, const char *how) {
   for (size_t k = 0; k < COUNT_OF(goldens); k++) {
     const Golden *g = &goldens[k];
@@ -75,12 +118,7 @@ static void run_goldens(Module *m, EvalMode mode, const char *how) {
         memcpy(ins[i]->data, g->in[n++], sizeof g->in[0]);
     }
     ir_eval(&ev, e, ins, outs, &a);
-    double worst = 0;
-    if (strcmp(g->entry, "gate") == 0)
-      worst = fmax(worst_error(probe(e, outs, "dense"), g->out[0]),
-                   worst_error(probe(e, outs, "load"), g->out[1]));
-    else
-      worst = worst_error(probe(e, outs, "cv2"), g->out[0]);
+    double worst = worst_of(e, outs, g);
     char name[80];
     snprintf(name, sizeof name, "%s, %s", g->name, how);
     CHECK(name, worst <= (mode == EVAL_F64 ? 6e-7 : 1.2e-6), "off by %.3g",

@@ -39,37 +39,37 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # What moves in train, most first
 # -------------------------------
 # all_reduce @data                              2.0 KiB
-#     %d_w1 at models/lib/moe.dsl:43:20 in m/moe/experts
+#     %d_w1 at models/lib/moe.dsl:39:20 in m/moe/experts
 #     f32[8, 8, 16 @model; sum @data]  to  f32[8, 8, 16 @model]
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 1.0 KiB
 # all_reduce @data                              2.0 KiB
-#     %d_w2 at models/lib/moe.dsl:45:20 in m/moe/experts
+#     %d_w2 at models/lib/moe.dsl:41:20 in m/moe/experts
 #     f32[8, 16 @model, 8; sum @data]  to  f32[8, 16 @model, 8]
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 1.0 KiB
 # all_reduce @model                             1.0 KiB
-#     %y at models/lib/moe.dsl:45:20 in m/moe/experts
+#     %y at models/lib/moe.dsl:41:20 in m/moe/experts
 #     f32[8, r<=64 @data, 8; sum @model]  to  f32[8, r<=64 @data, 8]
-#     for combine at models/lib/moe.dsl:21:12 and 1 more, which needs the finished sum
+#     for combine at models/lib/moe.dsl:18:10 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 0: 512 B
 # all_reduce @model                             1.0 KiB
-#     contract (gradient) at models/lib/moe.dsl:43:20 in m/moe/experts
+#     contract (gradient) at models/lib/moe.dsl:39:20 in m/moe/experts
 #     f32[8, r<=64 @data, 8; sum @model]  to  f32[8, r<=64 @data, 8]
-#     for combine (gradient) at models/lib/moe.dsl:20:24, which needs the finished sum
+#     for combine (gradient) at models/lib/moe.dsl:17:22, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 0: 512 B
 # all_reduce @model                               512 B
 #     %e at models/lib/nn.dsl:18:10 in e/embed
 #     f32[8 @data, 4, 8; sum @model]  to  f32[8 @data, 4, 8]
-#     for contract at models/lib/moe.dsl:57:21 and 3 more, which needs the finished sum
+#     for contract at models/lib/moe.dsl:53:21 and 3 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 256 B
 # all_reduce @model                               512 B
 #     contract (gradient) at models/lib/nn.dsl:25:18 in loss/linear
 #     f32[8 @data, 4, 8; sum @model]  to  f32[8 @data, 4, 8]
-#     for dispatch (gradient) at models/lib/moe.dsl:21:12 and 2 more, which needs the finished sum
+#     for dispatch (gradient) at models/lib/moe.dsl:18:10 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 256 B
 # all_reduce @data                                512 B
-#     %d_w at models/lib/moe.dsl:57:21 in m/moe/gate
+#     %d_w at models/lib/moe.dsl:53:21 in m/moe/gate
 #     f32[8, 2, 8; sum @data]  to  f32[8, 2, 8]
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 256 B
@@ -99,19 +99,19 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for sub at models/lib/nn.dsl:57:10, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 32 B
 # all_reduce @data                                 32 B
-#     %s at models/lib/moe.dsl:100:14 in m/moe/gate/importance/sum_rows
+#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/importance/sum_rows
 #     f32[8; sum @data]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:106:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:102:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
 # all_reduce @data                                 32 B
-#     %s at models/lib/moe.dsl:100:14 in m/moe/gate/rows/sum_rows
+#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @data]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:106:11 and 2 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:102:11 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
 # all_reduce @data                                 32 B
-#     %s at models/lib/moe.dsl:100:14 in m/moe/gate/loads/sum_rows
+#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/loads/sum_rows
 #     f32[8; sum @data]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:106:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:102:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
 # all_reduce @data                                 32 B
 #     %d_bias at models/lib/nn.dsl:26:10 in loss/linear
@@ -150,10 +150,10 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # m/moe/gate/w                               f32[8, 2, 8]                                      512 B
 # m/moe/experts/w1                           f32[8, 8, 16 @model]                            2.0 KiB
 #     each has f32[8, 8, 8]
-#     @model dim 2: said at models/lib/moe.dsl:41:3
+#     @model dim 2: said at models/lib/moe.dsl:37:3
 # m/moe/experts/w2                           f32[8, 16 @model, 8]                            2.0 KiB
 #     each has f32[8, 8, 8]
-#     @model dim 1: said at models/lib/moe.dsl:42:3
+#     @model dim 1: said at models/lib/moe.dsl:38:3
 # loss/linear/w                              f32[8, 16 @model]                                 256 B
 #     each has f32[8, 8]
 #     @model dim 1: said at models/lib/nn.dsl:23:3
@@ -183,15 +183,15 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     @data dim 0: kept letter a, from %e, said at tests/pass/shard/explain-model.dsl:7:16
 #   %clean                                   f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
-#     @data dim 0: alike, from slice at models/lib/moe.dsl:58:15,
+#     @data dim 0: alike, from slice at models/lib/moe.dsl:54:15,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 #   %raw                                     f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
-#     @data dim 0: alike, from slice at models/lib/moe.dsl:59:13,
+#     @data dim 0: alike, from slice at models/lib/moe.dsl:55:13,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 #   %noise                                   f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
-#     @data dim 0: alike, for mul at models/lib/moe.dsl:79:19,
+#     @data dim 0: alike, for mul at models/lib/moe.dsl:75:19,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 # in m/moe/gate/gates/noisy_top_k_gates/std/softplus
 #   %std                                     f32[8 @data, 4, 8]                                512 B
@@ -232,7 +232,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/gates/noisy_top_k_gates/load/normal_cdf
 #   %load                                    f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
-#     @data dim 0: alike, from add at models/lib/moe.dsl:96:43,
+#     @data dim 0: alike, from add at models/lib/moe.dsl:92:43,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 # in m/moe/gate/importance/sum_rows
 #   %s                                       f32[8; sum @data]                                  32 B
@@ -245,25 +245,25 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/rows/sum_rows
 #   %s                                       f32[8; sum @data]                                  32 B
 #     each has f32[8]
-#     @data sum: summed letter a, from cast at models/lib/moe.dsl:65:23,
+#     @data sum: summed letter a, from cast at models/lib/moe.dsl:61:23,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 # in m/moe/experts
 #   %h                                       f32[8, r<=64 @data, 16 @model]                  1.0 KiB
 #     each has f32[8, r<=32, 8]
-#     @data dim 1: kept letter r, from dispatch at models/lib/moe.dsl:20:24,
+#     @data dim 1: kept letter r, from dispatch at models/lib/moe.dsl:17:22,
 #         said at tests/pass/shard/explain-model.dsl:7:16
-#     @model dim 2: kept letter h, from %w1, said at models/lib/moe.dsl:41:3
+#     @model dim 2: kept letter h, from %w1, said at models/lib/moe.dsl:37:3
 # in m/moe/experts/a/relu
 #   %a                                       f32[8, r<=64 @data, 16 @model]                  1.0 KiB
 #     each has f32[8, r<=32, 8]
 #     @data dim 1: alike, from lt at models/lib/nn.dsl:7:37,
 #         said at tests/pass/shard/explain-model.dsl:7:16
-#     @model dim 2: alike, from lt at models/lib/nn.dsl:7:37, said at models/lib/moe.dsl:41:3
+#     @model dim 2: alike, from lt at models/lib/nn.dsl:7:37, said at models/lib/moe.dsl:37:3
 # in m/moe/experts
 #   %y                                       f32[8, r<=64 @data, 8; sum @model]              1.0 KiB
 #     each has f32[8, r<=32, 8]
 #     @data dim 1: kept letter r, from %a, said at tests/pass/shard/explain-model.dsl:7:16
-#     @model sum: summed letter h, from %a, said at models/lib/moe.dsl:41:3
+#     @model sum: summed letter h, from %a, said at models/lib/moe.dsl:37:3
 # in m/moe
 #   %m                                       f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
