@@ -1,38 +1,14 @@
 /* build.c: compiled code against the interpreter, launch by launch:
- * contractions of every form, routing, and random graphs through the whole
- * pipeline. */
+ * contractions of every form, routing, arithmetic of bf16, planned memory. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../frontend/frontend.h"
-#include "../../passes/pass.h"
 #include "../../runtime/rt.h"
-#include "check.h"
-#include "launches.h"
-#include "random_graph.h"
+#include "build.h"
 
 static Module *read_text(Ctx *cx, const char *text) {
   uint32_t file = source_add(cx, "test.ir", text, strlen(text));
   return ir_read(cx, file);
-}
-
-static bool run_passes(Module *m, const char *from, int opt_level,
-                       Dtype precision) {
-  Pipeline p = {.options = {.opt_level = opt_level, .precision = precision},
-                .from = from};
-  return pass_run(&p, m);
-}
-
-/* One case: launches and a whole step agree. */
-static void check(Ctx *cx, const char *name, Module *m, const char *cpu,
-                  uint64_t seed, double step_tol) {
-  Buf why = {0};
-  bool ok = m && launches_agree(m, cpu, seed, step_tol, &why);
-  if (cx->errors) diag_print(cx, stdout);
-  CHECK(name, ok, "%s", why.data ? why.data : "it is no module");
-  fflush(stdout);
-  buf_free(&why);
-  ctx_free(cx);
 }
 
 /* ---- products ----------------------------------------------------------- */
@@ -301,30 +277,6 @@ static void experts(const char *cpu) {
   }
 }
 
-/* Zeros, by a launch. */
-static Value *zeros(Ctx *cx, Entry *e, Type t) {
-  Builder b = ir_builder(cx, e->region);
-  Attr attrs[MAX_ATTRS] = {{.s = sym(cx, "map"), .present = true},
-                           {.present = true}};
-  Node *n = ir_node_raw(&b, OP_fused, NULL, 0, attrs, &t, 1);
-  n->body = ir_region(cx, e, n);
-  Builder in = ir_builder(cx, n->body);
-  vec_push(&cx->perm, &n->body->results, ir_const(&in, t, 0));
-  return n->outs.data[0];
-}
-
-/* A session starts by running `init`: zeros for every slot. */
-static void add_init(Module *m, bool launches) {
-  Entry *e = ir_entry_new(m, sym(m->cx, "init"), (Span){0});
-  Builder b = ir_builder(m->cx, e->region);
-  for (uint32_t i = 0; i < m->slots.len; i++) {
-    const Slot *s = m->slots.data[i];
-    Binding to = {.kind = BIND_SLOT, .name = s->path};
-    ir_bind_out(e, to,
-                launches ? zeros(m->cx, e, s->type) : ir_const(&b, s->type, 0));
-  }
-}
-
 /* What a golden file computes, from a pass on. */
 static void check_file(const char *path, const char *from, const char *cpu) {
   Ctx cx = {0};
@@ -460,84 +412,6 @@ static void bf16_arithmetic(const char *cpu) {
   buf_free(&b);
 }
 
-/* ---- random graphs ------------------------------------------------------ */
-
-static int first_graph; /* number of the first random graph */
-
-/* The whole pipeline. In f64 a step is compared as well: there, rounding moves
- * no comparison. */
-static void random_graphs(int n, int opt_level, Dtype precision, bool wild) {
-  for (int i = first_graph; i < first_graph + n; i++) {
-    Ctx cx = {0};
-    char name[128];
-    RandomGraph o = {.seed = (uint64_t)i + 1,
-                     .nodes = 10 + i % 5 * 15,
-                     .high = true,
-                     .routing = true,
-                     .scans = i % 2,
-                     .wild = wild};
-    Module *m = random_graph(&cx, &o);
-    add_init(m, false);
-    if (!run_passes(m, NULL, opt_level, precision)) {
-      ctx_free(&cx); /* the bits of floats are not there in f64 */
-      continue;
-    }
-    snprintf(name, sizeof name, "build random%s graph %d -O%d %s",
-             wild ? " wild" : "", i, opt_level, dtype_info[precision].name);
-    check(&cx, name, m, i % 3 ? "native" : "x86-64-v3", (uint64_t)i,
-          precision == DT_f64 ? 1e-6 : 0);
-  }
-}
-
-/* ---- models ------------------------------------------------------------- */
-
-static void check_model(const char *path, const char *const *defines,
-                        uint32_t n, int opt_level, Dtype precision) {
-  Ctx cx = {0};
-  char name[128];
-  FeOptions o = {.path = path, .defines = defines, .n_defines = n};
-  InputBound bounds[] = {{"x", 11}, {"y", 11}, {NULL, 0}};
-  launches_bounds = bounds;
-  Module *m = fe_compile(&cx, &o);
-  if (m && !run_passes(m, NULL, opt_level, precision)) m = NULL;
-  snprintf(name, sizeof name, "build %s%s %s -O%d %s", path,
-           n > 7 ? " one expert" : "", n ? defines[1] : "", opt_level,
-           dtype_info[precision].name);
-  check(&cx, name, m, "native", 3, precision == DT_f64 ? 1e-6 : 0);
-  launches_bounds = NULL;
-}
-
-static void models(void) {
-  static const char *const moe[] = {"V=19", "D=24", "N=5", "K=2",
-                                    "H=40", "T=3",  "B=5"};
-  static const char *const one[] = {"V=19", "D=24", "N=1", "K=1",
-                                    "H=40", "T=3",  "B=5", "P=0.5"};
-  static const char *const capacity[] = {"V=19", "D=24", "N=5", "K=2", "H=40",
-                                         "T=3",  "B=6",  "CAPACITY=0.6",
-                                         "GROUPS=3"};
-  static const char *const plain[] = {"V=19", "D=24", "T=3", "B=5"};
-  static const char *const packed[] = {"V=19", "D=64", "T=5", "B=20"};
-  static const char *const others[] = {
-      "tests/models/blocks.dsl",       "tests/models/moe_recompute.dsl",
-      "tests/models/moe_scan.dsl",     "tests/models/hierarchical.dsl",
-      "tests/models/nested_scans.dsl", "tests/models/halves.dsl",
-  };
-  static const Dtype precisions[] = {DT_f32, DT_f64, DT_bf16};
-  for (int p = 0; p < 6; p++) {
-    int level = p & 1 ? 0 : 2;
-    Dtype precision = precisions[p / 2];
-    check_model("models/lm_moe.dsl", moe, 7, level, precision);
-    check_model("models/lm_moe.dsl", one, 8, level, precision);
-    check_model("models/lm_moe.dsl", capacity, 9, level, precision);
-    check_model("models/lm_4lstm.dsl", plain, 4, level, precision);
-    check_model("models/lm_4lstm.dsl", packed, 4, level, precision);
-    for (size_t i = 0; i < COUNT_OF(others); i++)
-      check_model(others[i], NULL, 0, level, precision);
-    if (level) /* what it is for happens to launches of several ops */
-      check_model("tests/models/many_experts.dsl", NULL, 0, level, precision);
-  }
-}
-
 /* ---- plans -------------------------------------------------------------- */
 
 /* The golden files of the plan compute what they say. */
@@ -553,10 +427,7 @@ static void plans(void) {
   }
 }
 
-/* build [FIRST]: number of the first random graph, to look at others than the
- * usual ones. */
-int main(int argc, char **argv) {
-  first_graph = argc > 1 ? atoi(argv[1]) : 0;
+int main(void) {
   products("native");
   products("x86-64-v3");
   experts("native");
@@ -566,12 +437,5 @@ int main(int argc, char **argv) {
   bf16_arithmetic("x86-64-v4");
   bf16_arithmetic("native");
   plans();
-  models();
-  random_graphs(20, 2, DT_f32, false);
-  random_graphs(20, 2, DT_f32, true);
-  random_graphs(20, 2, DT_f64, false);
-  random_graphs(20, 2, DT_bf16, false);
-  random_graphs(10, 0, DT_f32, false);
-  random_graphs(10, 0, DT_f64, false);
   return failures != 0;
 }
