@@ -6,6 +6,12 @@ d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
 status=0
 
+# They are slow there, and what they run is tested there by itself.
+if grep -q __asan_init "$BUILD/moerun"; then
+  echo 'skip bench: under the sanitizers'
+  exit 0
+fi
+
 # check NAME ROWS PATTERN ARGUMENTS...: so many lines have the pattern.
 check() {
   local name=$1 want=$2 pattern=$3 n

@@ -69,10 +69,13 @@ static void models(void) {
       "tests/models/moe_scan.dsl",     "tests/models/hierarchical.dsl",
       "tests/models/nested_scans.dsl", "tests/models/halves.dsl",
   };
-  static const Dtype precisions[] = {DT_f32, DT_f64, DT_bf16};
-  for (int p = 0; p < 6; p++) {
-    int level = p & 1 ? 0 : 2;
-    Dtype precision = precisions[p / 2];
+  static const struct {
+    int level;
+    Dtype precision;
+  } ways[] = {{2, DT_f32}, {0, DT_f32}, {2, DT_f64}, {2, DT_bf16}};
+  for (size_t p = 0; p < COUNT_OF(ways); p++) {
+    int level = ways[p].level;
+    Dtype precision = ways[p].precision;
     check_model("models/lm_moe.dsl", moe, 7, level, precision);
     check_model("models/lm_moe.dsl", one, 8, level, precision);
     check_model("models/lm_moe.dsl", capacity, 9, level, precision);
