@@ -336,11 +336,14 @@ static MoertStatus check_collective(const MoertDesc *d, const MoertEntry *e,
                  index);
 }
 
-/* What messages call an exchange. */
+/* What messages call an exchange: its op and where the model asks for it, or
+ * the record's name, which has its values. */
 static MoertStatus exchange_name(const MoertRecord *r, char **out) {
-  size_t bytes = strlen(r->name) + strlen(r->where) + 8;
+  const char *colon = strrchr(r->name, ':');
+  const char *op = r->where[0] && colon ? colon + strspn(colon, ": ") : r->name;
+  size_t bytes = strlen(op) + strlen(r->where) + 8;
   RT_TRY(RT_NEW(out, bytes));
-  snprintf(*out, bytes, "%s%s%s", r->name, r->where[0] ? " at " : "", r->where);
+  snprintf(*out, bytes, "%s%s%s", op, r->where[0] ? " at " : "", r->where);
   return MOERT_OK;
 }
 
