@@ -191,7 +191,14 @@ static void run_scalar(Run *r, const KVal *v) {
 static double fold_two(OpKind op, Dtype dtype, double x, double y) {
   if (op == OP_max) return x > y ? x : y;
   if (op == OP_min) return x < y ? x : y;
-  return dtype == DT_f32 ? (double)(float)(x + y) : x + y;
+  int64_t sum;
+  switch (dtype_info[dtype].kind) { /* integers wrap */
+  case DK_FLOAT: return dtype == DT_f32 ? (double)(float)(x + y) : x + y;
+  case DK_UINT: sum = (int64_t)x + (int64_t)y; return (double)(uint32_t)sum;
+  case DK_INT:
+  case DK_BOOL: sum = (int64_t)x + (int64_t)y; return (double)(int32_t)sum;
+  }
+  return 0;
 }
 
 static void run_fold(Run *r, const KVal *v) {
