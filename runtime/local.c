@@ -113,12 +113,6 @@ typedef struct Local {
   bool direct; /* every rank may read every other */
 } Local;
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static size_t round_up(size_t n, size_t to) {
   return (n + to - 1) / to * to;
 }
@@ -295,7 +289,7 @@ static void note_timeout(const MoertComm *c, const RtExchange *x) {
 static MoertStatus look_for_trouble(MoertComm *c, const RtExchange *x,
                                     Watch *w) {
   Shared *s = ((Local *)c->state)->l->shared;
-  double t = now(), nap = t - w->last, most = 5 * NAP_MS / 1e3;
+  double t = rt_seconds(), nap = t - w->last, most = 5 * NAP_MS / 1e3;
   if (has_failed(s)) return lost(s, x->what);
   if (w->last > 0 && nap < NAP_MS / 2e3) return MOERT_OK;
   if (w->last > 0) w->waited += nap < most ? nap : most;
@@ -526,12 +520,12 @@ static const RtTransport transport = {local_start, local_move, local_rest,
 static MoertStatus wait_for(MoertComm *c, int r, atomic_int *word) {
   Shared *s = ((Local *)c->state)->l->shared;
   Seat *me = &s->seats[c->rank];
-  double start = now();
+  double start = rt_seconds();
   for (;;) {
     unsigned bell = atomic_load(&me->bell);
     if (atomic_load(word)) return MOERT_OK;
     if (has_failed(s)) return lost(s, "joining");
-    if (now() - start > c->timeout) {
+    if (rt_seconds() - start > c->timeout) {
       note_failure(s, r, "rank %d has not started within %g s", r, c->timeout);
       return lost(s, "joining");
     }

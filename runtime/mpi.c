@@ -21,12 +21,6 @@ typedef struct MpiState {
   double last, waited;
 } MpiState;
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static MoertStatus lost(MoertComm *c, const RtExchange *x, const char *why) {
   ((MpiState *)c->state)->failed = true;
   return rt_fail(MOERT_RANK_LOST, "%s: %s", x->what, why);
@@ -58,7 +52,7 @@ static MoertStatus mpi_rest(MoertComm *c, RtExchange *x) {
   char why[RT_WHY];
   if (s->crowded) sched_yield();
   if (s->looks++ % LOOKS) return MOERT_OK;
-  double t = now(), step = t - s->last;
+  double t = rt_seconds(), step = t - s->last;
   if (s->last > 0) s->waited += step < 0.1 ? step : 0.1;
   s->last = t;
   if (s->waited < c->timeout) return MOERT_OK;

@@ -8,29 +8,22 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { LEAST_SIZE = 256, MOST_SIZE = 4096, LEAST_RUNS = 3, MOST_RUNS = 40 };
 #define COPY_BYTES ((int64_t)512 << 20)
 static const double long_enough = 5e-3; /* seconds of one product */
 static const double patience = 0.5;     /* seconds in all at one size */
 
-static double seconds_now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Something to time: seconds of the fastest of some runs. */
 typedef MoertStatus Timed(void *user);
 static MoertStatus fastest(Timed *run, void *user, double *out_seconds) {
-  double begin = seconds_now(), best = 0;
+  double begin = rt_seconds(), best = 0;
   RT_TRY(run(user)); /* pages, caches, the team */
   for (int i = 0; i < LEAST_RUNS ||
-                  (i < MOST_RUNS && seconds_now() - begin < patience); i++) {
-    double start = seconds_now();
+                  (i < MOST_RUNS && rt_seconds() - begin < patience); i++) {
+    double start = rt_seconds();
     RT_TRY(run(user));
-    double seconds = seconds_now() - start;
+    double seconds = rt_seconds() - start;
     if (i == 0 || seconds < best) best = seconds;
   }
   *out_seconds = best;

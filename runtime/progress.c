@@ -20,7 +20,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct RtQueue {
   pthread_mutex_t list, engine;
@@ -29,12 +28,6 @@ struct RtQueue {
   pthread_t helper;
   bool helped, waiting, closing;
 };
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 MoertStatus rt_queue_new(MoertComm *c) {
   RtQueue *q;
@@ -73,7 +66,7 @@ static void take_out(RtQueue *q, RtPending *p) {
 static void end(MoertComm *c, RtPending *p, MoertStatus st) {
   p->status = st;
   if (st != MOERT_OK) p->why = strdup(moert_error());
-  if (!p->uncounted) c->busy += now() - p->since;
+  if (!p->uncounted) c->busy += rt_seconds() - p->since;
   take_out(c->queue, p);
   atomic_store_explicit(&p->over, true, memory_order_release);
 }
@@ -83,7 +76,7 @@ static RtMoved drive(MoertComm *c) {
   RtPending *p = first_of(c->queue);
   RtMoved moved = RT_NOTHING;
   if (!p) return RT_NOTHING;
-  if (p->since == 0) p->since = now();
+  if (p->since == 0) p->since = rt_seconds();
   MoertStatus st = rt_pending_advance(p, &moved);
   if (st != MOERT_OK || moved == RT_DONE) {
     end(c, p, st);
@@ -121,13 +114,13 @@ static MoertStatus work_off(MoertComm *c, RtPending *p) {
 
 MoertStatus rt_queue_wait(MoertComm *c, RtPending *p) {
   if (atomic_load_explicit(&p->over, memory_order_acquire)) return MOERT_OK;
-  double since = now();
+  double since = rt_seconds();
   set_waiting(c->queue, true);
   pthread_mutex_lock(&c->queue->engine);
   MoertStatus st = work_off(c, p);
   pthread_mutex_unlock(&c->queue->engine);
   set_waiting(c->queue, false);
-  if (!p->uncounted) c->waited += now() - since;
+  if (!p->uncounted) c->waited += rt_seconds() - since;
   return st;
 }
 
@@ -200,11 +193,11 @@ MoertStatus rt_comm_behind(MoertComm *c) {
 
 void rt_comm_poke(MoertComm *c) {
   if (!c->queue) return;
-  double since = now();
+  double since = rt_seconds();
   pthread_mutex_lock(&c->queue->engine);
   drive(c);
   pthread_mutex_unlock(&c->queue->engine);
-  c->waited += now() - since;
+  c->waited += rt_seconds() - since;
 }
 
 void rt_queue_free(MoertComm *c) {

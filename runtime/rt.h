@@ -132,7 +132,10 @@ void rt_mem_free(RtMem *m);
 /* Refuses what this machine does not have. */
 MoertStatus rt_mem_check(int64_t bytes);
 
-/* ---- cpu.c: the thread team ---------------------------------------------- */
+/* ---- cpu.c: the thread team, the clock ----------------------------------- */
+
+/* Seconds on a clock that only goes forward. */
+double rt_seconds(void);
 
 /* The cores this process may use: its affinity, and its container's share. */
 int rt_cpu_cores(void);

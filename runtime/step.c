@@ -16,15 +16,8 @@
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- one record ---------------------------------------------------------- */
-
-static double seconds_now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void launch(const MoertSession *s, const MoertKernel *k) {
   for (int i = 0; i < k->n_stages; i++)
@@ -78,9 +71,9 @@ static MoertStatus run_record(MoertSession *s, int entry, int index,
 
 static MoertStatus run_timed(MoertSession *s, int entry, int index,
                              const int64_t *loop) {
-  double start = seconds_now();
+  double start = rt_seconds();
   MoertStatus st = run_record(s, entry, index, loop);
-  s->entries[entry].seconds[index] += seconds_now() - start;
+  s->entries[entry].seconds[index] += rt_seconds() - start;
   s->entries[entry].calls[index]++;
   return st;
 }
@@ -271,9 +264,9 @@ static void run_share(MoertSession *s, int entry, int index, void **args,
 
 static void run_share_timed(MoertSession *s, int entry, int index, void **args,
                             const int64_t *loop) {
-  double start = seconds_now();
+  double start = rt_seconds();
   run_share(s, entry, index, args, loop);
-  s->entries[entry].seconds[index] += seconds_now() - start;
+  s->entries[entry].seconds[index] += rt_seconds() - start;
   s->entries[entry].calls[index]++;
 }
 
