@@ -546,6 +546,8 @@ Pieces pieces_of(const Type *t, int dim, int64_t parts);
 typedef enum CombineOp { COMBINE_SUM, COMBINE_MAX, COMBINE_MIN } CombineOp;
 bool combine_find(const char *name, CombineOp *out);
 
+/* Whether a node is an exchange between ranks: COMM, but no mere number. */
+bool ir_is_exchange(const Node *n);
 /* What a `wait` waits for; of an exchange its `wait`, NULL where there is
  * none. */
 Node *ir_waited(const Node *wait);

@@ -112,6 +112,10 @@ bool combine_find(const char *name, CombineOp *out) {
   return false;
 }
 
+bool ir_is_exchange(const Node *n) {
+  return op_info[n->op].lower == LOWER_COMM && n->op != OP_rank;
+}
+
 Node *ir_waited(const Node *wait) {
   return wait->ins.data[0]->def;
 }

@@ -310,7 +310,7 @@ static bool check_use(Verify *V, const Region *r, const Value *v, Span s,
 /* A wait takes all results of one exchange, in order. */
 static bool check_wait(Verify *V, const Node *n) {
   const Node *x = n->ins.len ? n->ins.data[0]->def : NULL;
-  if (!x || op_info[x->op].lower != LOWER_COMM || x->op == OP_rank)
+  if (!x || !ir_is_exchange(x))
     return fail(V, n->span, "wait: operand 0 is no result of an exchange");
   bool all = x->outs.len == n->ins.len;
   for (uint32_t i = 0; all && i < n->ins.len; i++)

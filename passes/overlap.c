@@ -26,10 +26,6 @@ static const struct {
 
 /* ---- exchanges and their waits ------------------------------------------- */
 
-static bool is_exchange(const Node *n) {
-  return op_info[n->op].lower == LOWER_COMM && n->op != OP_rank;
-}
-
 static void replace_all(ValueVec *in, const Map *by) {
   for (uint32_t i = 0; i < in->len; i++) {
     Value *v = map_get(by, in->data[i]);
@@ -84,7 +80,7 @@ void overlap_begin(Ctx *cx, Region *r) {
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
     vec_push(&cx->perm, &all, n);
-    if (!is_exchange(n)) continue;
+    if (!ir_is_exchange(n)) continue;
     Node *wait = new_wait(cx, r, n);
     vec_push(&cx->perm, &all, wait);
     for (uint32_t k = 0; k < n->outs.len; k++)
@@ -162,7 +158,7 @@ static void emit(Walk *w, Node *n) {
   }
   map_put(w->a, &w->done, n, n);
   vec_push(w->a, &w->out, n);
-  if (!is_exchange(n)) {
+  if (!ir_is_exchange(n)) {
     w->now += cost_of(n);
     return;
   }
@@ -206,7 +202,7 @@ static void find_feeders(Walk *w, const Region *r) {
   for (uint32_t i = w->from->len; i-- > 0;) {
     const Node *n = w->from->data[i];
     const Feed *own = map_get(&w->feeds, n);
-    bool sends = is_exchange(n), feeds = sends || (own && !own->kept);
+    bool sends = ir_is_exchange(n), feeds = sends || (own && !own->kept);
     double near = sends ? 0 : feeds ? own->near + cost_of(n) : 1e300;
     for (uint32_t k = 0; k < n->ins.len; k++) {
       if (!n->ins.data[k]->def) continue;
@@ -240,7 +236,7 @@ static Node *choose(Walk *w, uint32_t reach) {
     double time = time_of(w, n);
     const Feed *f = map_get(&w->feeds, n);
     if (time < 0) continue;
-    if (time <= w->now && is_exchange(n)) return n;
+    if (time <= w->now && ir_is_exchange(n)) return n;
     if (time <= w->now && f && !f->kept) offer(&feeder, n, f->near);
     offer(&other, n, time > w->now ? time : w->now);
   }

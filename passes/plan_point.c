@@ -158,7 +158,7 @@ static double add_region(Step *s, const Region *r, double times) {
     double turns = n->op == OP_scan ? (double)attr_int(n, "length") : 1;
     if (n->op == OP_scan)
       c.now += turns * add_region(s, n->body, times * turns);
-    else if (plan_is_exchange(n))
+    else if (ir_is_exchange(n))
       exchange(s, &c, n, times);
     else if (n->op == OP_wait)
       wait_for(&c, n);

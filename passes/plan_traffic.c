@@ -83,10 +83,6 @@ bool plan_links_suffice(const Module *m, const Topology *t) {
 
 /* ---- exchanges ----------------------------------------------------------- */
 
-bool plan_is_exchange(const Node *n) {
-  return op_info[n->op].lower == LOWER_COMM && n->op != OP_rank;
-}
-
 static MoveKind kind_of(OpKind op) {
   return op == OP_all_reduce       ? MOVE_ALL_REDUCE
          : op == OP_all_gather     ? MOVE_ALL_GATHER

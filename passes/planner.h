@@ -95,7 +95,6 @@ bool plan_point(Module *m, const PlanRows *rows, const Topology *t,
 double plan_computing(const PlanPoint *p); /* seconds of all launches */
 
 /* plan_traffic.c */
-bool plan_is_exchange(const Node *n);
 /* Adds the node to the traffic; seconds of one time. */
 double plan_exchange(const Module *m, const PlanRows *rows, const Topology *t,
                      const Node *n, int64_t times, PlanPoint *out);

@@ -26,15 +26,11 @@ static const struct {
 
 /* ---- exchanges ----------------------------------------------------------- */
 
-static bool is_exchange(const Node *n) {
-  return op_info[n->op].lower == LOWER_COMM && n->op != OP_rank;
-}
-
 /* Number `*left` of the region's exchanges, counting down. */
 static Node *find_exchange(const Region *r, int *left) {
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
-    if (is_exchange(n) && (*left)-- == 0) return n;
+    if (ir_is_exchange(n) && (*left)-- == 0) return n;
     Node *inner = n->body ? find_exchange(n->body, left) : NULL;
     if (inner) return inner;
   }
