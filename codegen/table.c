@@ -132,8 +132,15 @@ static LLVMValueRef c_dims(Table *t, const Type *type, int *out_rank) {
 /* ---- kernels ------------------------------------------------------------ */
 
 static LLVMValueRef c_stage(Table *t, const KStage *s, LLVMValueRef body) {
-  LLVMValueRef f[] = {body, c_i64(t, s->count), c_i64(t, s->grain),
-                      c_i64(t, s->scratch_bytes), c_i32(t, s->uneven)};
+  LLVMValueRef f[] = {body,
+                      c_i64(t, s->count),
+                      c_i64(t, s->grain),
+                      c_i64(t, s->scratch_bytes),
+                      c_i32(t, s->uneven),
+                      c_i32(t, 0),
+                      c_i32(t, 0),
+                      c_i64(t, 0),
+                      c_text(t, "")};
   return C_STRUCT(t, MoertStage, f);
 }
 
@@ -622,6 +629,8 @@ static void descriptor(Table *t) {
   LLVMValueRef features = c_features(t, &n_features);
   LLVMValueRef f[] = {c_i32(t, MOERT_MAGIC),
                       c_i32(t, MOERT_ABI_VERSION),
+                      c_i32(t, MOERT_CPU),
+                      c_i32(t, t->ir->mesh.len),
                       c_text(t, "moec " MOEC_VERSION),
                       c_text(t, t->o->source_hash),
                       c_text(t, t->o->flags),
@@ -630,14 +639,18 @@ static void descriptor(Table *t) {
                       c_i32(t, t->ir->options.len),
                       c_i32(t, t->ir->entries.len),
                       c_i32(t, t->o->n_texts),
-                      c_i32(t, t->ir->mesh.len),
                       features,
                       c_slots(t),
                       c_options(t),
                       entries,
                       c_texts(t),
                       c_mesh(t),
-                      c_i64s(t, slabs, 3)};
+                      c_i64s(t, slabs, 3),
+                      c_null(t),
+                      c_text(t, ""),
+                      c_text(t, ""),
+                      c_null(t),
+                      c_i64(t, 0)};
   LLVMValueRef v = C_STRUCT(t, MoertDesc, f);
   LLVMValueRef g = LLVMAddGlobal(t->m, LLVMTypeOf(v), "moert_model");
   LLVMSetInitializer(g, v);

@@ -119,6 +119,21 @@ static MoertStatus check_desc(const MoertDesc *d, const char *path) {
                    "%s: compiled for version %u of the runtime, this one is "
                    "version %u; compile it again",
                    path, (unsigned)d->abi_version, (unsigned)MOERT_ABI_VERSION);
+  return MOERT_OK;
+}
+
+/* The program of the library that is for the CPU. */
+static MoertStatus find_program(const MoertDesc *d, const char *path,
+                                const MoertDesc **out_desc) {
+  *out_desc = NULL;
+  RT_TRY(check_desc(d, path));
+  while (d && d->device != MOERT_CPU)
+    d = d->next;
+  if (!d)
+    return rt_fail(MOERT_UNSUPPORTED,
+                   "%s: not compiled for the CPU; compile it again with "
+                   "--target=cpu", path);
+  *out_desc = d;
   return check_features(d, path);
 }
 
@@ -136,7 +151,7 @@ MoertStatus moert_open(const char *path, MoertModel **out_model) {
   MoertModel *m = NULL;
   MoertStatus st;
   const MoertDesc *d = dlsym(library, "moert_model");
-  RT_TRYGOTO(check_desc(d, path), st, fail);
+  RT_TRYGOTO(find_program(d, path, &d), st, fail);
   RT_TRYGOTO(RT_NEW(&m, 1), st, fail);
   *m = (MoertModel){library, d};
   *out_model = m;

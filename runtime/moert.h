@@ -229,7 +229,7 @@ MOERT_API int moert_threads(const MoertSession *s);
 
 /* A compiled model exports `const MoertDesc moert_model`. Everything in it is
  * constant data. Bump the version with any change to a struct below. */
-#define MOERT_ABI_VERSION 4
+#define MOERT_ABI_VERSION 5
 #define MOERT_MAGIC 0x63656f6du /* "moec" */
 #define MOERT_MAX_RANK 8
 #define MOERT_MAX_LOOPS 4
@@ -262,10 +262,20 @@ typedef struct MoertRef {
   int64_t stride[MOERT_MAX_LOOPS];
 } MoertRef;
 
-/* One parallel loop: the runtime splits [0, count) into calls of `body`, which
- * is given all of the record's argument addresses. Chunks are `grain` long, the
- * last one shorter. `scratch` holds scratch_bytes, 64-byte aligned, private to
- * the call. `workspace` is shared by the stages of a kernel. */
+/* What a program's kernels run on. */
+typedef enum MoertDevice { MOERT_CPU, MOERT_CUDA } MoertDevice;
+
+/* One parallel loop. On the CPU the runtime splits [0, count) into calls of
+ * `body`, which is given all of the record's argument addresses. Chunks are
+ * `grain` long, the last one shorter. `scratch` holds scratch_bytes, 64-byte
+ * aligned, private to the call. `workspace` is shared by the stages of a
+ * kernel.
+ *
+ * On CUDA the loop is within the kernel `symbol` of the program's code, run by
+ * `blocks` blocks of `threads` threads, with `shared_bytes` of shared memory
+ * on top of what it declares. Its parameters are 64-bit addresses: those of the
+ * record's arguments, in order, then the workspace. The stages of a record run
+ * one after the other. `body` is NULL, and scratch is part of the workspace. */
 typedef void MoertBody(void *const *args, int64_t lo, int64_t hi,
                        void *scratch, void *workspace);
 typedef struct MoertStage {
@@ -273,6 +283,9 @@ typedef struct MoertStage {
   int64_t count, grain;
   int64_t scratch_bytes;
   int32_t uneven; /* chunks differ much in work: handed out one at a time */
+  int32_t threads, shared_bytes; /* CUDA, 0 on the CPU */
+  int64_t blocks;
+  const char *symbol; /* "" on the CPU */
 } MoertStage;
 
 typedef struct MoertKernel {
@@ -419,13 +432,17 @@ typedef struct MoertStageText {
   const char *text;
 } MoertStageText;
 
+/* One program: a model compiled for one device. A library may have several of
+ * one model: their slots, options, entries and inputs have the same names and
+ * shapes, but each has places, records and sizes of its own. */
 typedef struct MoertDesc {
   uint32_t magic, abi_version;
+  int32_t device; /* MoertDevice */
+  int32_t n_axes;
   const char *compiler;    /* moec's version */
   const char *source_hash; /* 16 hex digits over all sources and flags */
   const char *flags;       /* the options it was compiled with */
   int32_t n_features, n_slots, n_options, n_entries, n_texts;
-  int32_t n_axes;
   const char *const *features; /* required CPU features, LLVM spelling */
   const MoertSlot *slots;
   const MoertOption *options;
@@ -433,6 +450,12 @@ typedef struct MoertDesc {
   const MoertStageText *texts;
   const MoertAxis *mesh;
   int64_t slab_bytes[3]; /* param, optim, state */
+  const struct MoertDesc *next; /* the program for another device, or NULL */
+  /* CUDA: all kernels as PTX text, what they are made for ("sm_80"), and the
+   * same as machine code for that, where it was at hand: an ELF file. */
+  const char *ptx, *arch; /* "" on the CPU */
+  const void *cubin;      /* NULL: none */
+  int64_t cubin_bytes;
 } MoertDesc;
 
 /* ---- for tests and tools: one record at a time --------------------------- */
