@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LANES = 64, GUARD = 0xff };
+enum { MAX_LANES = 64, GUARD = 0xff, MOST_RESULTS = 1 << 16 /* bytes */ };
 
 typedef struct Cell {
   bool set;
@@ -19,7 +19,8 @@ typedef struct Run {
   LoopsArg scratch, workspace;
   Cell *cells; /* by id; results of loops at n_vals + id of their acc */
   unsigned char tiles[8][16][64];
-  Map calls; /* K_SCALAR -> Call */
+  Map calls;     /* K_SCALAR -> Call */
+  Arena results; /* of scalars, until there are many */
   Buf *why;
   bool failed;
 } Run;
@@ -179,13 +180,12 @@ static void run_scalar(Run *r, const KVal *v) {
   for (uint32_t i = 0; i < call->n->ins.len; i++)
     for (int l = 0; l < v->lanes; l++)
       call->ins[i]->data[l] = lane_of(r, v->a[i], l);
-  Arena a = {0};
   Tensor *out;
   Eval ev = {.cx = r->cx, .mode = EVAL_TYPED};
-  ir_eval_node(&ev, call->n, call->ins, &out, &a);
+  ir_eval_node(&ev, call->n, call->ins, &out, &r->results);
   memcpy(cell(r, v)->lane, out->data, sizeof(double) * v->lanes);
   cell(r, v)->set = true;
-  arena_reset(&a);
+  if (r->results.used_bytes > MOST_RESULTS) arena_reset(&r->results);
 }
 
 static double fold_two(OpKind op, Dtype dtype, double x, double y) {
@@ -392,6 +392,7 @@ bool loops_eval(Ctx *cx, const Kernel *k, const LoopsArg *args, Buf *why) {
   memset(r.workspace.data, GUARD, (size_t)k->workspace_bytes);
   for (uint32_t i = 0; i < k->stages.len && !r.failed; i++)
     run_stage(&r, &k->stages.data[i]);
+  arena_reset(&r.results);
   free(r.cells);
   free(r.workspace.data);
   return !r.failed;
