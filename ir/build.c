@@ -271,6 +271,18 @@ Node *ir_drops(Node *n, bool drops) {
   return n;
 }
 
+/* Choices without a row are those of one group more, behind all others. */
+Routes ir_route(Builder *b, Value *ids, int64_t experts, Value *ours) {
+  const Node *n = ir_node(b, OP_route, NULL, &ids, 1, "experts",
+                          experts + (ours != NULL), NULL);
+  Routes r = {n->outs.data[0], n->outs.data[1], n->outs.data[2]};
+  if (!ours) return r;
+  int64_t last = type_elements(&ids->type) - 1;
+  r.offsets = ir_slice(b, r.offsets, 0, 0, experts + 1);
+  r.slot = ir_select(b, ours, r.slot, ir_const_like(b, r.slot, (double)last));
+  return r;
+}
+
 Value *ir_only_rows(Builder *b, Value *v, Value *offsets, double fill) {
   Type i32 = type_with_dtype(v->type, DT_i32);
   int64_t groups = offsets->type.dims[0].size - 1;

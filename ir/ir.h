@@ -490,6 +490,13 @@ double ir_neutral(OpKind op, Dtype dtype);
 Value *ir_contract(Builder *b, Value *x, Value *y, const char *map);
 /* Sets `drops` of a node that routes rows; it stays away where it is false. */
 Node *ir_drops(Node *n, bool drops);
+/* Which rows the choices ids[S.., K] make among so many experts: the results of
+ * `route`. Where `ours` is given, a choice of which it is false has id `experts`
+ * and no row: it stands for the last one, which is nobody's then. */
+typedef struct Routes {
+  Value *offsets, *slot, *src;
+} Routes;
+Routes ir_route(Builder *b, Value *ids, int64_t experts, Value *ours);
 /* Ragged `v` with `fill` behind the last row that offsets[N + 1] tell of. */
 Value *ir_only_rows(Builder *b, Value *v, Value *offsets, double fill);
 

@@ -67,47 +67,35 @@ Value *expand_threefry(Expand *x, Node *n) {
 
 /* ---- routing ------------------------------------------------------------- */
 
-/* Where some are dropped they are those of one group more, behind the rows that
- * count, and all stand for the last row: it is nobody's then, and read as 0. */
-static void drop(Builder *b, ExpandRoute *r) {
-  Value *ids = r->ids;
-  int64_t last = type_elements(&ids->type) - 1;
-  Value *end = ir_const_like(b, ids, (double)r->experts);
-  Value *kept = ir_binary(b, OP_lt, ids, end);
-  r->offsets = ir_slice(b, r->offsets, 0, 0, r->experts + 1);
-  r->slot = ir_select(b, kept, r->slot,
-                      ir_const_like(b, r->slot, (double)last));
-}
-
 /* The route of `ids` among `experts`, made at its first use in the region. */
-static ExpandRoute routed(Expand *x, Value *ids, int64_t experts, bool drops) {
+static Routes routed(Expand *x, Value *ids, int64_t experts, bool drops) {
+  Builder *b = &x->b;
   for (uint32_t i = 0; i < x->routes.len; i++) {
-    ExpandRoute *r = &x->routes.data[i];
-    if (r->ids == ids && r->experts == experts && r->drops == drops) return *r;
+    const ExpandRoute *r = &x->routes.data[i];
+    if (r->ids == ids && r->experts == experts && r->drops == drops)
+      return r->rows;
   }
-  const Node *n = ir_node(&x->b, OP_route, NULL, &ids, 1, "experts",
-                          experts + drops, NULL);
-  ExpandRoute r = {ids, experts, drops, n->outs.data[0], n->outs.data[1],
-                   n->outs.data[2]};
-  if (drops) drop(&x->b, &r);
-  vec_push(&x->b.cx->perm, &x->routes, r);
-  return r;
+  Value *kept = drops ? ir_binary(b, OP_lt, ids,
+                                  ir_const_like(b, ids, (double)experts))
+                      : NULL;
+  ExpandRoute r = {ids, experts, drops, ir_route(b, ids, experts, kept)};
+  vec_push(&b->cx->perm, &x->routes, r);
+  return r.rows;
 }
 
-/* Of a node with rows as operand 0; `y`: those, as it may read them. */
-static ExpandRoute routed_back(Expand *x, Node *n, uint32_t ids, Value **y) {
+/* Of a node with rows as operand 0; `y`: those, as it may read them: what is
+ * dropped is read as 0. */
+static Routes routed_back(Expand *x, Node *n, uint32_t ids, Value **y) {
   bool drops = attr_bool(n, "drops");
   *y = n->ins.data[0];
-  ExpandRoute r =
-      routed(x, n->ins.data[ids], (*y)->type.dims[0].size, drops);
+  Routes r = routed(x, n->ins.data[ids], (*y)->type.dims[0].size, drops);
   if (drops) *y = ir_only_rows(&x->b, *y, r.offsets, 0);
   return r;
 }
 
 Value *expand_dispatch(Expand *x, Node *n) {
   Value *ids = n->ins.data[1];
-  ExpandRoute r =
-      routed(x, ids, attr_int(n, "experts"), attr_bool(n, "drops"));
+  Routes r = routed(x, ids, attr_int(n, "experts"), attr_bool(n, "drops"));
   Value *ins[4] = {n->ins.data[0], r.src, r.offsets,
                    n->ins.len > 2 ? n->ins.data[2] : NULL};
   int64_t choices = ids->type.dims[ids->type.rank - 1].size;
@@ -118,7 +106,7 @@ Value *expand_dispatch(Expand *x, Node *n) {
 
 Value *expand_combine(Expand *x, Node *n) {
   Value *y;
-  ExpandRoute r = routed_back(x, n, 1, &y);
+  Routes r = routed_back(x, n, 1, &y);
   Value *ins[3] = {y, r.slot, n->ins.len > 2 ? n->ins.data[2] : NULL};
   return ir_node(&x->b, OP_rows_combine, NULL, ins, n->ins.len, NULL)
       ->outs.data[0];
@@ -126,7 +114,7 @@ Value *expand_combine(Expand *x, Node *n) {
 
 Value *expand_row_dot(Expand *x, Node *n) {
   Value *y;
-  ExpandRoute r = routed_back(x, n, 2, &y);
+  Routes r = routed_back(x, n, 2, &y);
   Value *ins[3] = {y, n->ins.data[1], r.slot};
   return ir_node(&x->b, OP_rows_dot, NULL, ins, 3, NULL)->outs.data[0];
 }

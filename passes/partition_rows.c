@@ -86,29 +86,18 @@ static PartRows *rows_of(const Partition *p, const Value *v) {
   return NULL;
 }
 
-/* Choices of experts that others have, or nobody has, go to one group more,
- * behind those that count. Where there are any, the last row is no expert's
- * here. */
+/* Choices of experts that others have, or nobody has, have no row here. */
 static void route(Partition *p, PartRows *r, Value *ids) {
   Builder *b = &p->b;
-  int64_t groups = local_groups(p, r), all = type_elements(&ids->type);
+  int64_t groups = local_groups(p, r);
   PartIds own = partition_ids(p, ids, r->experts, r->groups);
-  if (r->drops && !own.ours)
-    own.ours = ir_binary(b, OP_lt, ids, ir_const_like(b, ids, (double)groups));
-  if (own.ours)
-    ids = ir_select(b, own.ours, own.ids,
-                    ir_const_like(b, ids, (double)groups));
-  Node *n = ir_node(b, OP_route, NULL, &ids, 1, "experts",
-                    groups + (own.ours != NULL), NULL);
-  Value *offsets = n->outs.data[0], *slot = n->outs.data[1];
-  if (own.ours) {
-    offsets = ir_slice(b, offsets, 0, 0, groups + 1);
-    slot = ir_select(b, own.ours, slot,
-                     ir_const_like(b, slot, (double)(all - 1)));
-  }
-  if (!r->offsets) r->offsets = offsets;
-  r->slot = slot;
-  r->src = n->outs.data[2];
+  Value *none = ir_const_like(b, ids, (double)groups);
+  if (r->drops && !own.ours) own.ours = ir_binary(b, OP_lt, ids, none);
+  if (own.ours) ids = ir_select(b, own.ours, own.ids, none);
+  Routes rows = ir_route(b, ids, groups, own.ours);
+  if (!r->offsets) r->offsets = rows.offsets;
+  r->slot = rows.slot;
+  r->src = rows.src;
 }
 
 /* The ids of `root` where the tokens are split by `tokens`. */

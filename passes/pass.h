@@ -214,7 +214,7 @@ typedef struct ExpandRoute {
   Value *ids;
   int64_t experts;
   bool drops;
-  Value *offsets, *slot, *src;
+  Routes rows;
 } ExpandRoute;
 
 typedef struct Expand {

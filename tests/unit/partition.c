@@ -10,47 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- both sides ---------------------------------------------------------- */
-
-typedef struct Sides {
-  Ctx cx;
-  Module *whole, *part;
-  Arena a;
-} Sides;
-
-/* The module as it is placed, and partitioned. */
-static bool split(Sides *s, Module *m, const char *from, Dtype precision) {
-  Pipeline p = {.options = {.opt_level = 2, .precision = precision},
-                .from = from,
-                .stop_after = "shard"};
-  if (!m || !pass_run(&p, m)) return false;
-  s->whole = ir_module_clone(m);
-  p.from = p.stop_after = "partition";
-  s->part = m;
-  return pass_run(&p, m);
-}
-
-static void sides_free(Sides *s) {
-  arena_reset(&s->a);
-  ctx_free(&s->cx);
-}
-
-/* Runs an entry of both. */
-static const char *step(Sides *s, const char *entry, RanksSlots *slots,
-                        int64_t at, EvalMode mode, double tol, double *worst) {
-  RanksRun r = {.cx = &s->cx,
-                .whole = ir_entry(s->whole, entry),
-                .part = ir_entry(s->part, entry),
-                .mode = mode,
-                .a = &s->a,
-                .seed = 7 + (uint64_t)at,
-                .below = 13};
-  ranks_draw(&r, slots, at);
-  const char *why = ranks_run(&r, tol);
-  if (r.worst > *worst) *worst = r.worst;
-  if (!why) ranks_keep(&r, slots);
-  return why;
-}
+enum { BELOW = 13 }; /* integers drawn */
 
 /* ---- pieces of programs -------------------------------------------------- */
 
@@ -65,13 +25,12 @@ static void test_case(size_t i) {
   Sides s = {0};
   Buf b = {0};
   const char *why = "cannot be partitioned";
-  double worst = 0;
   RanksSlots slots = {0};
   buf_fmt(&b, "moec-ir 1\nmesh {%s}\n%s", cases[i].mesh, cases[i].text);
   uint32_t file = source_add(&s.cx, cases[i].name, b.data, b.len);
   buf_free(&b);
-  if (split(&s, ir_read(&s.cx, file), "shard", DT_f32))
-    why = step(&s, "f", &slots, 0, EVAL_F64, 1e-14, &worst);
+  if (sides_split(&s, ir_read(&s.cx, file), "shard"))
+    why = sides_step(&s, "f", &slots, 0, EVAL_F64, BELOW, 1e-14);
   CHECK(cases[i].name, !why, "%s", why);
   if (why) diag_print(&s.cx, stdout);
   sides_free(&s);
@@ -96,14 +55,14 @@ static const struct {
 static const char *const even[] = {"V=16", "D=8", "B=8", "T=5", "P=0.25"};
 static const char *const odd[] = {"V=13", "D=7", "B=8", "T=5", "P=0.25"};
 
-static const char *run_model(Sides *s, double *worst) {
+static const char *run_model(Sides *s) {
   RanksSlots slots = {0};
-  const char *why = step(s, "init", &slots, 0, EVAL_TYPED, 0, worst);
+  const char *why = sides_step(s, "init", &slots, 0, EVAL_TYPED, BELOW, 0);
   for (int i = 0; i < 2 && !why; i++)
-    why = step(s, "train", &slots, i, EVAL_F64, 1e-12, worst);
-  if (!why) why = step(s, "train", &slots, 2, EVAL_TYPED, 1e-5, worst);
-  if (!why) why = step(s, "eval", &slots, 2, EVAL_F64, 1e-12, worst);
-  if (!why) why = step(s, "decode", &slots, 2, EVAL_F64, 1e-12, worst);
+    why = sides_step(s, "train", &slots, i, EVAL_F64, BELOW, 1e-12);
+  if (!why) why = sides_step(s, "train", &slots, 2, EVAL_TYPED, BELOW, 1e-5);
+  if (!why) why = sides_step(s, "eval", &slots, 2, EVAL_F64, BELOW, 1e-12);
+  if (!why) why = sides_step(s, "decode", &slots, 2, EVAL_F64, BELOW, 1e-12);
   return why;
 }
 
@@ -116,13 +75,12 @@ static void test_model(size_t i) {
                   .n_defines = COUNT_OF(even)};
   Sym name = sym_fmt(&s.cx, "%s on %s%s", models[i].model, models[i].mesh,
                      models[i].even ? "" : ", padded");
-  double worst = 0;
   const char *why = "cannot be partitioned";
-  if (split(&s, fe_compile(&s.cx, &fe), NULL, DT_f32))
-    why = run_model(&s, &worst);
+  if (sides_split(&s, fe_compile(&s.cx, &fe), NULL))
+    why = run_model(&s);
   CHECK(name, !why, "%s", why);
   if (why) diag_print(&s.cx, stdout);
-  if (getenv("VERBOSE")) printf("# %s: %g\n", name, worst);
+  if (getenv("VERBOSE")) printf("# %s: %g\n", name, s.worst);
   sides_free(&s);
 }
 

@@ -114,24 +114,13 @@ static void mutate(Ctx *cx, Node *n, bool rescale) {
 
 /* ---- one mutation -------------------------------------------------------- */
 
-typedef struct Sides {
-  Ctx cx;
-  Module *whole, *part;
-} Sides;
-
 static bool split(Sides *s, size_t i) {
   FeOptions fe = {.path = models[i].model,
                   .mesh = &models[i].mesh,
                   .n_mesh = 1,
                   .defines = sizes,
                   .n_defines = models[i].n_sizes};
-  Pipeline p = {.options = {.opt_level = 2}, .stop_after = "shard"};
-  Module *m = fe_compile(&s->cx, &fe);
-  if (!m || !pass_run(&p, m)) return false;
-  s->whole = ir_module_clone(m);
-  p.from = p.stop_after = "partition";
-  s->part = m;
-  return pass_run(&p, m);
+  return sides_split(s, fe_compile(&s->cx, &fe), NULL);
 }
 
 /* NULL: the ranks agree. */
@@ -179,7 +168,7 @@ static void test_model(size_t i) {
   }
   name = sym_fmt(&s.cx, "%s: all of %d exchanges matter", name, n);
   CHECK(name, n > 0 && failures == before, "see above");
-  ctx_free(&s.cx);
+  sides_free(&s);
 }
 
 int main(void) {

@@ -9,47 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- both sides ---------------------------------------------------------- */
-
-typedef struct Sides {
-  Ctx cx;
-  Module *whole, *part;
-  Arena a;
-  double worst;
-} Sides;
-
-/* The module as it is placed, and partitioned. */
-static bool split(Sides *s, Module *m, const char *from) {
-  Pipeline p = {.options = {.opt_level = 2, .precision = DT_f32},
-                .from = from,
-                .stop_after = "shard"};
-  if (!m || !pass_run(&p, m)) return false;
-  s->whole = ir_module_clone(m);
-  p.from = p.stop_after = "partition";
-  s->part = m;
-  return pass_run(&p, m);
-}
-
-static const char *step(Sides *s, const char *entry, RanksSlots *slots,
-                        int64_t at, EvalMode mode, double tol) {
-  RanksRun r = {.cx = &s->cx,
-                .whole = ir_entry(s->whole, entry),
-                .part = ir_entry(s->part, entry),
-                .mode = mode,
-                .a = &s->a,
-                .seed = 7 + (uint64_t)at,
-                .below = 11};
-  ranks_draw(&r, slots, at);
-  const char *why = ranks_run(&r, tol);
-  if (r.worst > s->worst) s->worst = r.worst;
-  if (!why) ranks_keep(&r, slots);
-  return why;
-}
-
-static void sides_free(Sides *s) {
-  arena_reset(&s->a);
-  ctx_free(&s->cx);
-}
+enum { BELOW = 11 }; /* integers drawn */
 
 /* ---- layers of experts --------------------------------------------------- */
 
@@ -182,8 +142,8 @@ static void test_case(const Case *c) {
   RanksSlots slots = {0};
   module_of(c, &b);
   uint32_t file = source_add(&s.cx, c->name, b.data, b.len);
-  if (split(&s, ir_read(&s.cx, file), "shard"))
-    why = step(&s, "f", &slots, 0, EVAL_F64, 1e-13);
+  if (sides_split(&s, ir_read(&s.cx, file), "shard"))
+    why = sides_step(&s, "f", &slots, 0, EVAL_F64, BELOW, 1e-13);
   CHECK(c->name, !why, "%s", why);
   if (why) diag_print(&s.cx, stdout);
   if (why && getenv("VERBOSE")) printf("%s\n", b.data);
@@ -227,14 +187,14 @@ static const char *small[] = {"V=16", "D=8", "B=8",      "T=5",
  * that the first has moved. */
 static const char *run_model(Sides *s) {
   RanksSlots slots = {0};
-  const char *why = step(s, "init", &slots, 0, EVAL_TYPED, 0);
+  const char *why = sides_step(s, "init", &slots, 0, EVAL_TYPED, BELOW, 0);
   for (int i = 0; i < 2 && !why; i++)
-    why = step(s, "train", &slots, i, EVAL_F64, 1e-12);
-  if (!why) why = step(s, "train", &slots, 2, EVAL_TYPED, 1e-5);
+    why = sides_step(s, "train", &slots, i, EVAL_F64, BELOW, 1e-12);
+  if (!why) why = sides_step(s, "train", &slots, 2, EVAL_TYPED, BELOW, 1e-5);
   if (!why && ir_entry(s->whole, "eval"))
-    why = step(s, "eval", &slots, 2, EVAL_F64, 1e-12);
+    why = sides_step(s, "eval", &slots, 2, EVAL_F64, BELOW, 1e-12);
   if (!why && ir_entry(s->whole, "decode"))
-    why = step(s, "decode", &slots, 2, EVAL_F64, 1e-12);
+    why = sides_step(s, "decode", &slots, 2, EVAL_F64, BELOW, 1e-12);
   return why;
 }
 
@@ -266,7 +226,7 @@ static void test_model(size_t i) {
                      models[i].experts ? models[i].experts : "",
                      models[i].mesh);
   const char *why = "cannot be partitioned";
-  bool ok = split(&s, fe_compile(&s.cx, &fe), NULL);
+  bool ok = sides_split(&s, fe_compile(&s.cx, &fe), NULL);
   if (ok) why = run_model(&s);
   CHECK(name, !why, "%s", why);
   if (ok) count_exchanges(&s, name, models[i].sent);

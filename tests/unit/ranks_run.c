@@ -193,3 +193,37 @@ const char *ranks_run(RanksRun *r, double tol) {
   if (clamped) return sym_fmt(r->cx, "%u ids are out of bounds", clamped);
   return compare(r, (Tensor **const *)outs, n, tol);
 }
+
+/* ---- both sides ---------------------------------------------------------- */
+
+bool sides_split(Sides *s, Module *m, const char *from) {
+  Pipeline p = {.options = {.opt_level = 2, .precision = DT_f32},
+                .from = from,
+                .stop_after = "shard"};
+  if (!m || !pass_run(&p, m)) return false;
+  s->whole = ir_module_clone(m);
+  p.from = p.stop_after = "partition";
+  s->part = m;
+  return pass_run(&p, m);
+}
+
+const char *sides_step(Sides *s, const char *entry, RanksSlots *slots,
+                       int64_t at, EvalMode mode, int64_t below, double tol) {
+  RanksRun r = {.cx = &s->cx,
+                .whole = ir_entry(s->whole, entry),
+                .part = ir_entry(s->part, entry),
+                .mode = mode,
+                .a = &s->a,
+                .seed = 7 + (uint64_t)at,
+                .below = below};
+  ranks_draw(&r, slots, at);
+  const char *why = ranks_run(&r, tol);
+  if (r.worst > s->worst) s->worst = r.worst;
+  if (!why) ranks_keep(&r, slots);
+  return why;
+}
+
+void sides_free(Sides *s) {
+  arena_reset(&s->a);
+  ctx_free(&s->cx);
+}

@@ -3,7 +3,7 @@
 #ifndef MOEC_RANKS_RUN_H
 #define MOEC_RANKS_RUN_H
 
-#include "../../ir/ir.h"
+#include "../../passes/pass.h"
 
 /* An entry before `partition`, which computes whole tensors, and after. */
 typedef struct RanksRun {
@@ -35,5 +35,21 @@ void ranks_draw(RanksRun *r, const RanksSlots *slots, int64_t step);
 const char *ranks_run(RanksRun *r, double tol);
 /* Slots as the last run of r->whole left them. */
 void ranks_keep(const RanksRun *r, RanksSlots *slots);
+
+/* A module as it is placed, and partitioned. Zeroed at first; m is in s->cx. */
+typedef struct Sides {
+  Ctx cx;
+  Module *whole, *part;
+  Arena a;
+  double worst; /* as of RanksRun, over all steps */
+} Sides;
+/* Runs `m`, at stage `from`, NULL for a new one, through both passes. False:
+ * one has failed. */
+bool sides_split(Sides *s, Module *m, const char *from);
+/* Step `at` of an entry of both, from `slots`, which are those after it then;
+ * integers drawn are in [0, below). As ranks_run. */
+const char *sides_step(Sides *s, const char *entry, RanksSlots *slots,
+                       int64_t at, EvalMode mode, int64_t below, double tol);
+void sides_free(Sides *s);
 
 #endif
