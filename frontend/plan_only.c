@@ -1,5 +1,6 @@
 /* plan_only.c: what a model takes on each device of a mesh, with nothing
- * compiled: --plan-only, for one mesh or for a list of numbers of devices.
+ * compiled: --plan-only, for one mesh or for a list of numbers of devices. A
+ * batch that the mesh does not divide is planned larger, which is told.
  *
  * The model goes through all passes, for any mesh; passes/plan_point.c makes
  * numbers of what they planned for one rank, and no code is made. Each point
@@ -140,10 +141,24 @@ static bool run_passes(const Asked *a, Module *m, const char *first,
   return pass_run(&p, m);
 }
 
+/* "B=128, N=64" */
+static void tell_fitted(const SymVec *v, char *out) {
+  Buf b = {0};
+  buf_add(&b, "");
+  for (uint32_t i = 0; i < v->len; i++)
+    buf_fmt(&b, "%s%s", i ? ", " : "", v->data[i]);
+  snprintf(out, PLAN_TEXT, "%s", b.data);
+  buf_free(&b);
+}
+
 static bool find_point(Ctx *cx, const Asked *a, PlanPoint *out) {
   Topology t;
+  SymVec fitted = {0};
+  FeOptions fe = a->fe;
   if (!open_topology(cx, a->o, &t)) return false;
-  Module *m = fe_compile(cx, &a->fe);
+  fe.fitted = &fitted;
+  Module *m = fe_compile(cx, &fe);
+  tell_fitted(&fitted, out->fitted);
   Entry *e = m ? ir_main_entry(m) : NULL;
   if (m && !e) diag_error(cx, (Span){0}, "the model has no entry to plan");
   if (!e) return false;
@@ -212,7 +227,8 @@ enum { MOST_DEVICES = 1 << 16 };
 static void note_fit(Ctx *cx, const char *what, const PlanPoint *p) {
   char bytes[16];
   bytes_text(p->memory, bytes);
-  diag_note(cx, (Span){0}, "%s needs %s a device", what, bytes);
+  diag_note(cx, (Span){0}, "%s%s%s needs %s a device", what,
+            *p->fitted ? ", with " : "", p->fitted, bytes);
 }
 
 /* Doubles an axis until that has not saved memory twice. */

@@ -246,6 +246,7 @@ static void read_options(Sema *S) {
 static void compile(Sema *S) {
   read_defines(S);
   fe_mesh(S);
+  if (S->o->fitted) fe_fit(S);
   for (uint32_t i = 0; i < S->all.len; i++)
     if (S->all.data[i]->decl->kind == DECL_CONST)
       global_const(S, S->all.data[i], S->all.data[i]->decl->span);

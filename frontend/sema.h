@@ -470,6 +470,8 @@ void fe_put_in_order(Sema *S);
 
 /* Sizes of the axes from the command line; the module's mesh. */
 void fe_mesh(Sema *S);
+/* Makes consts divide, as FeOptions.fitted says. */
+void fe_fit(Sema *S);
 /* Splits "NAME=VALUE"; NULL: there is no '='. */
 Sym fe_split(Sema *S, const char *text, const char **value);
 

@@ -1,5 +1,6 @@
 /* sema_mesh.c: the mesh: axes that the model declares, sizes from the command
- * line. An axis of one device splits nothing: the mesh has the others. */
+ * line. An axis of one device splits nothing: the mesh has the others. And
+ * consts that are made to divide by it, for plans of meshes of any size. */
 #include "sema.h"
 
 #include <errno.h>
@@ -86,4 +87,73 @@ void fe_mesh(Sema *S) {
   if (mesh_devices(S->m) == MAX_DIM)
     fe_error(S, (Span){0}, "--mesh: a mesh has less than %lld devices",
              (long long)MAX_DIM);
+}
+
+/* ---- consts that divide -------------------------------------------------- */
+
+static int64_t common_multiple(int64_t a, int64_t b) {
+  int64_t x = a, y = b;
+  while (y) {
+    int64_t rest = x % y;
+    x = y;
+    y = rest;
+  }
+  return a / x * b;
+}
+
+/* Devices that split the dim; names that are no axes are reported elsewhere. */
+static int64_t devices_of(const Sema *S, const DimExpr *d) {
+  int64_t parts = 1;
+  for (uint32_t i = 0; i < d->axes.len; i++)
+    for (uint32_t k = 0; k < S->axes.len && k < MAX_AXES; k++)
+      if (S->axes.data[k]->name.text == d->axes.data[i].text)
+        parts *= S->axis_sizes[k];
+  return parts;
+}
+
+/* What const `g` has to divide by, as inputs use it; 1: they do not. */
+static int64_t divisor_of(const Sema *S, const Global *g) {
+  int64_t by = 1;
+  for (uint32_t i = 0; i < S->entries.len; i++) {
+    const ParamVec *params = &S->entries.data[i]->params;
+    for (uint32_t k = 0; k < params->len; k++) {
+      const TypeExpr *t = params->data[k].type;
+      for (uint32_t d = 0; t && d < t->dims.len; d++) {
+        const DimExpr *dim = &t->dims.data[d];
+        if (!dim->size || dim->size->kind != EX_NAME ||
+            dim->size->s != g->decl->name.text)
+          continue;
+        by = common_multiple(by, devices_of(S, dim));
+        if (by > MAX_DIM) return 1; /* nothing fits */
+      }
+    }
+  }
+  return by;
+}
+
+static bool fit(Sema *S, Global *g) {
+  const Decl *d = g->decl;
+  if (d->kind != DECL_CONST || g->define) return false;
+  int64_t by = divisor_of(S, g);
+  if (by == 1) return false;
+  Val v = global_const(S, g, d->span);
+  if (v.kind != VAL_INT || v.i < 1 || v.i % by == 0) return false;
+  int64_t size = (v.i + by - 1) / by * by;
+  if (size > MAX_DIM) return false;
+  fe_warning(S, d->name.span,
+             "planned with %s=%lld: %lld does not divide by %lld devices",
+             d->name.text, (long long)size, (long long)v.i, (long long)by);
+  g->define = sym_fmt(S->cx, "%lld", (long long)size);
+  vec_push(&S->cx->perm, S->o->fitted,
+           sym_fmt(S->cx, "%s=%s", d->name.text, g->define));
+  return true;
+}
+
+/* Other consts may follow from those: all are found again. */
+void fe_fit(Sema *S) {
+  bool any = false;
+  for (uint32_t i = 0; i < S->all.len; i++)
+    any |= fit(S, S->all.data[i]);
+  for (uint32_t i = 0; any && i < S->all.len; i++)
+    S->all.data[i]->state = GLOBAL_NEW;
 }

@@ -130,6 +130,7 @@ static void add_title(const char *model, const PlanPoint *p, const Topology *t,
   buf_fmt(out, "%s on %lld device%s", model, (long long)p->devices,
           p->devices > 1 ? "s" : "");
   if (p->devices > 1) buf_fmt(out, ", %s", p->mesh);
+  if (*p->fitted) buf_fmt(out, ", with %s", p->fitted);
   buf_fmt(out, "; %s: %s\n", t->name, t->device);
   buf_fmt(out,
           "%lld parameters and %lld biases, %.0f multiply-adds a token "
@@ -170,9 +171,10 @@ void plan_table(const char *model, const PlanPoint *p, int n,
             (long long)(x->cost.params + x->cost.biases));
     add_bytes(out, (double)x->memory, 11);
     add_bytes(out, (double)x->sent, 12);
-    buf_fmt(out, " %10.2f %10.2f %10.2f %12.0f %5.0f %%%s\n",
+    buf_fmt(out, " %10.2f %10.2f %10.2f %12.0f %5.0f %%%s%s%s\n",
             plan_computing(x) * 1e3, x->exchanging * 1e3, x->scheduled * 1e3,
             rate, 100 * rate / (double)x->devices / first,
+            *x->fitted ? "  with " : "", x->fitted,
             (double)x->memory > t->memory ? "  too little memory" : "");
   }
   buf_add(out, "\nMemory, sent bytes and times are those of each device, "
@@ -233,6 +235,8 @@ static void json_point(const char *model, const PlanPoint *p,
   add_text(out, t->name);
   buf_add(out, ", \"mesh\": ");
   add_text(out, p->mesh);
+  buf_add(out, ", \"with\": ");
+  add_text(out, p->fitted);
   add_int(out, "devices", p->devices);
   add_int(out, "tokens", p->tokens);
   add_int(out, "parameters", p->cost.params);

@@ -64,6 +64,7 @@ typedef struct PlanLayer {
 typedef struct PlanPoint {
   int64_t devices, tokens; /* of a step, in all */
   char mesh[PLAN_TEXT];
+  char fitted[PLAN_TEXT]; /* consts that the mesh changes: "B=128" */
   /* bytes a device */
   int64_t params, optim, states, ends; /* ends: inputs and reports */
   int64_t gradients, activations;      /* the arena, as it is at its peak */

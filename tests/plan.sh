@@ -108,6 +108,16 @@ done
 
 # ---- many devices ------------------------------------------------------------
 
+if plan models/lm_moe.dsl --mesh dev=128 &&
+  [ "$(number tokens)" = $((128 * 32)) ] &&
+  grep -q '"with": "B=128"' "$d/json" &&
+  grep -q 'warning: planned with B=128: 64 does not divide' "$d/err"
+then
+  echo "ok more devices than sequences"
+else
+  bad "more devices than sequences" "no plan for a larger batch"
+fi
+
 if timeout 60 "$MOEC" models/lm_moe.dsl -D N=1024 -D B=64 --grow=B,N \
   --mesh dev=16 --plan-only=16..2048 --topology h100 --reshard-limit=100000 \
   >"$d/table" 2>"$d/err"; then
