@@ -5,13 +5,15 @@ import "mesh.dsl"
 
 # State is carried from batch to batch, as for text read in order; its gradient
 # stops at the batch's start. Gates in the order input, forget, cell, output;
-# forget bias 1.
-fn lstm(x: f32[b, t, d], units) {
+# forget bias 1. With a width that differs from the units, outputs are projected
+# to it, and the recurrent input is what was projected.
+fn lstm(x: f32[b, t, d], units, width = units) {
   param w: f32[d, 4, units @model] = uniform_init(1.0 / sqrt(units))
-  param u: f32[units, 4, units @model] = uniform_init(1.0 / sqrt(units))
+  param u: f32[width, 4, units @model] = uniform_init(1.0 / sqrt(units))
   param bias: f32[4, units @model] = forget_bias
-  state h0: f32[b, units] = 0.0
+  state h0: f32[b, width] = 0.0
   state c0: f32[b, units] = 0.0
+  let output = unchanged if width == units else projection(units, width) as "out"
 
   let ys, hn, cn = scan xt in x along 1 with h = h0, c = c0 {
     let zx[b, g, n] = xt[b, d] * w[d, g, n]
@@ -22,7 +24,7 @@ fn lstm(x: f32[b, t, d], units) {
     let g = tanh(z[:, 2, :])
     let o = sigmoid(z[:, 3, :])
     let c1 = f * c + i * g
-    let h1 = o * tanh(c1)
+    let h1 = output(o * tanh(c1))
     next h = h1, c = c1
     yield h1
   }
@@ -30,6 +32,17 @@ fn lstm(x: f32[b, t, d], units) {
   set c0 = cn
   return ys
 }
+
+# A product with a weight of its own, without a bias, as a function.
+fn projection(units, width) {
+  param w: f32[units @model, width] = uniform_init(1.0 / sqrt(units))
+  return times(w)
+}
+fn times(w: f32[n, o])(x: f32[.., n]) {
+  let y[.., o] = x[.., n] * w[n, o]
+  return y
+}
+fn unchanged(x) { return x }
 
 # 1 for the forget gate, 0 for the others: f32[4, units].
 fn forget_bias(w: f32[4, n]) {

@@ -43,26 +43,39 @@ fn expert_ffn(x: f32[n, r, d], hidden) {
 }
 
 # Noisy top-k gating (Eq. 3 to 5) with the importance and load losses (Eq. 6 to
-# 11). Noise is drawn in training only. One weight holds W_g in [:, 0, :] and
-# W_noise in [:, 1, :], so that the gate is a single contraction; both start at
-# zero, as in the paper.
+# 11). Noise is drawn in training only.
 fn noisy_top_k(k, w_importance = 0.1, w_load = 0.1)(x: f32[.., d], experts) {
   require(k >= 1 and k <= experts,
           "experts per token must be 1 to the number of experts", k, experts)
+  let gates, ids, dense, load = noisy_level(x, experts, k) as ""
+  let rows = sum_rows(f32(dense > 0.0))
+  let aux = balance(sum_rows(dense), sum_rows(load), rows, w_importance, w_load) as ""
+  return gates, ids, aux
+}
+
+# Noisy top-k over logits of its own. One weight holds W_g in [:, 0, :] and
+# W_noise in [:, 1, :], so that the gate is a single contraction; both start at
+# zero, as in the paper.
+fn noisy_level(x: f32[.., d], experts, k) {
   param w: f32[d, 2, experts] = 0.0
   let z[.., j, n] = x[.., d] * w[d, j, n]
-  let clean = z[.., 0, :]
-  let raw = z[.., 1, :]
-  let noise = normal(random_bits(clean)) if training else zeros_like(clean)
-  let gates, ids, dense, load = noisy_top_k_gates(clean, raw, noise, k, noisy = training)
+  return noisy_draw(z, k) as ""
+}
 
-  let importance = sum_rows(dense)
-  let loads = sum_rows(load)
-  let rows = sum_rows(f32(dense > 0.0))
+# The same from both logits, f32[.., 2, n].
+fn noisy_draw(z: f32[.., n], k) {
+  let clean = z[.., 0, :]
+  let noise = normal(random_bits(clean)) if training else zeros_like(clean)
+  return noisy_top_k_gates(clean, z[.., 1, :], noise, k, noisy = training)
+}
+
+# Both losses from f32[n] sums over a batch (Eq. 7 and 11), and how balanced the
+# experts' numbers of rows are.
+fn balance(importance: f32[n], load: f32[n], rows: f32[n], w_importance, w_load) {
   report cv_importance = sqrt(cv_squared(importance))
   report cv_load = sqrt(cv_squared(rows))
   report max_over_mean_load = max(rows) / (mean(rows) + 1e-10)
-  return gates, ids, w_importance * cv_squared(importance) + w_load * cv_squared(loads)
+  return w_importance * cv_squared(importance) + w_load * cv_squared(load)
 }
 
 # The gate from its two logits and a noise sample, all f32[.., n]:

@@ -26,13 +26,22 @@ fn linear(x: f32[.., d], width) {
   return y + bias
 }
 
-# Linear, ReLU, Linear without biases.
-fn ffn(x: f32[.., d], hidden) {
+# Linear, ReLU, Linear without biases; more layers are of the hidden width.
+fn ffn(x: f32[.., d], hidden, layers = 1) {
   param w1: f32[d, hidden @model] = glorot()
   param w2: f32[hidden @model, d] = glorot()
   let h[.., h] = x[.., d] * w1[d, h]
-  let a = relu(h)
+  let a = for i in 1..layers with a = relu(h) {
+    next a = relu(product(a, hidden) as "middle")
+  }
   let y[.., d] = a[.., h] * w2[h, d]
+  return y
+}
+
+# x . w over the last dim.
+fn product(x: f32[.., d], width) {
+  param w: f32[d, width @model] = glorot()
+  let y[.., o] = x[.., d] * w[d, o]
   return y
 }
 

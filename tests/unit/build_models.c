@@ -47,8 +47,8 @@ static void check_model(const char *path, const char *const *defines,
   launches_bounds = bounds;
   Module *m = fe_compile(&cx, &o);
   if (m && !run_passes(m, NULL, opt_level, precision)) m = NULL;
-  snprintf(name, sizeof name, "build %s%s %s -O%d %s", path,
-           n > 7 ? " one expert" : "", n ? defines[1] : "", opt_level,
+  snprintf(name, sizeof name, "build %s %s %s -O%d %s", path,
+           n ? defines[1] : "", n ? defines[n - 1] : "", opt_level,
            dtype_info[precision].name);
   check(&cx, name, m, "native", 3, precision == DT_f64 ? 1e-6 : 0);
   launches_bounds = NULL;
@@ -62,6 +62,8 @@ static void models(void) {
   static const char *const capacity[] = {"V=19", "D=24", "N=5", "K=2", "H=40",
                                          "T=3",  "B=6",  "CAPACITY=0.6",
                                          "GROUPS=3"};
+  static const char *const levels[] = {"V=19", "D=24", "U=32", "N=12", "K=2",
+                                       "H=40", "T=3",  "B=5",  "A=3"};
   static const char *const plain[] = {"V=19", "D=24", "T=3", "B=5"};
   static const char *const packed[] = {"V=19", "D=64", "T=5", "B=20"};
   static const char *const others[] = {
@@ -79,6 +81,7 @@ static void models(void) {
     check_model("models/lm_moe.dsl", moe, 7, level, precision);
     check_model("models/lm_moe.dsl", one, 8, level, precision);
     check_model("models/lm_moe.dsl", capacity, 9, level, precision);
+    check_model("models/lm_moe.dsl", levels, 9, level, precision);
     check_model("models/lm_4lstm.dsl", plain, 4, level, precision);
     check_model("models/lm_4lstm.dsl", packed, 4, level, precision);
     for (size_t i = 0; i < COUNT_OF(others); i++)

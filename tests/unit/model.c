@@ -266,7 +266,7 @@ static void check_model(const char *path, const char *const *defines) {
 
 int main(void) {
   static const struct {
-    const char *path, *defines[10];
+    const char *path, *defines[11];
   } models[] = {
       {"models/lm_moe.dsl", {"V=11", "D=6", "N=4", "K=2", "H=5", "T=3", "B=2"}},
       {"models/lm_moe.dsl", /* every expert */
@@ -276,7 +276,12 @@ int main(void) {
       {"models/lm_moe.dsl", /* a third of the choices dropped */
        {"V=11", "D=6", "N=4", "K=2", "H=5", "T=4", "CAPACITY=0.7", "GROUPS=2",
         "B=2"}},
+      {"models/lm_moe.dsl", /* two levels, projected LSTMs */
+       {"V=11", "D=4", "U=6", "N=6", "A=3", "K=2", "H=3", "T=3", "B=2"}},
+      {"models/lm_moe.dsl", /* every expert of every group */
+       {"V=11", "D=4", "N=4", "A=2", "K=2", "H=3", "T=2", "B=2"}},
       {"models/lm_wide.dsl", {"V=11", "D=5", "H=7", "T=3", "B=2"}},
+      {"models/lm_wide.dsl", {"V=11", "D=4", "H=5", "LAYERS=3", "T=2", "B=2"}},
       {"models/lm_4lstm.dsl", {"V=11", "D=4", "T=2", "B=2"}},
       {"tests/models/blocks.dsl", {0}},
       {"tests/models/moe_recompute.dsl", {0}},

@@ -163,25 +163,29 @@ static void test_case(const Case *c) {
 static const struct {
   const char *path, *mesh, *experts;
   int sent;
+  const char *more; /* another const */
 } models[] = {
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2},
-    {"models/lm_moe.dsl", "dev=4", "N=4", 2},
-    {"models/lm_moe.dsl", "dev=8", "N=16", 2},
-    {"models/lm_moe.dsl", "dev=4", "N=6", 2},
-    {"models/lm_moe.dsl", "dev=8", "N=3", 2},
-    {"models/lm_moe.dsl", "data=2,expert=4", "N=4", 2},
-    {"models/lm_moe.dsl", "data=2,expert=2", "N=5", 2},
-    {"models/lm_moe.dsl", "dev=2,model=2", "N=4", 2},
-    {"models/lm_moe.dsl", "data=2,model=2", "N=4", 0},
-    {"models/lm_moe.dsl", "dev=2,data=2,expert=2,model=2", "N=4", 2},
-    {"tests/models/moe_recompute.dsl", "dev=2", NULL, 2},
-    {"tests/models/many_experts.dsl", "dev=2", NULL, 2},
-    {"tests/models/hierarchical.dsl", "dev=2", NULL, 2},
-    {"tests/models/moe_scan.dsl", "dev=2", NULL, 0},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, NULL},
+    {"models/lm_moe.dsl", "dev=4", "N=4", 2, NULL},
+    {"models/lm_moe.dsl", "dev=8", "N=16", 2, NULL},
+    {"models/lm_moe.dsl", "dev=4", "N=6", 2, NULL},
+    {"models/lm_moe.dsl", "dev=8", "N=3", 2, NULL},
+    {"models/lm_moe.dsl", "data=2,expert=4", "N=4", 2, NULL},
+    {"models/lm_moe.dsl", "data=2,expert=2", "N=5", 2, NULL},
+    {"models/lm_moe.dsl", "dev=2,model=2", "N=4", 2, NULL},
+    {"models/lm_moe.dsl", "data=2,model=2", "N=4", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2,data=2,expert=2,model=2", "N=4", 2, NULL},
+    {"models/lm_moe.dsl", "dev=4", "N=8", 4, "A=4"}, /* tokens go twice */
+    {"models/lm_moe.dsl", "dev=2,model=2", "N=9", 4, "A=3"},
+    {"models/lm_moe.dsl", "data=2,expert=2", "N=6", 4, "A=2"},
+    {"tests/models/moe_recompute.dsl", "dev=2", NULL, 2, NULL},
+    {"tests/models/many_experts.dsl", "dev=2", NULL, 2, NULL},
+    {"tests/models/hierarchical.dsl", "dev=2", NULL, 2, NULL},
+    {"tests/models/moe_scan.dsl", "dev=2", NULL, 0, NULL},
 };
 
 static const char *small[] = {"V=16", "D=8", "B=8",      "T=5",
-                              "P=0.25", "H=12", "K=2",      NULL};
+                              "P=0.25", "H=12", "K=2",      NULL,   NULL};
 
 /* The first step's moments are its gradients; the second starts with weights
  * that the first has moved. */
@@ -216,15 +220,17 @@ static void count_exchanges(Sides *s, Sym name, int want) {
 
 static void test_model(size_t i) {
   Sides s = {0};
-  small[COUNT_OF(small) - 1] = models[i].experts;
+  uint32_t n = COUNT_OF(small) - (models[i].more ? 0 : 1);
+  small[COUNT_OF(small) - 2] = models[i].experts;
+  small[COUNT_OF(small) - 1] = models[i].more;
   FeOptions fe = {.path = models[i].path,
                   .mesh = &models[i].mesh,
                   .n_mesh = 1,
                   .defines = small,
-                  .n_defines = models[i].experts ? COUNT_OF(small) : 0};
-  Sym name = sym_fmt(&s.cx, "%s %s on %s", models[i].path,
+                  .n_defines = models[i].experts ? n : 0};
+  Sym name = sym_fmt(&s.cx, "%s %s %s on %s", models[i].path,
                      models[i].experts ? models[i].experts : "",
-                     models[i].mesh);
+                     models[i].more ? models[i].more : "", models[i].mesh);
   const char *why = "cannot be partitioned";
   bool ok = sides_split(&s, fe_compile(&s.cx, &fe), NULL);
   if (ok) why = run_model(&s);
