@@ -45,7 +45,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 384 B
 # all_reduce @dev                                 768 B
-#     %d_w at models/lib/moe.dsl:53:21 in m/moe/gate
+#     %d_w at models/lib/moe.dsl:61:21 in m/moe/gate
 #     f32[8, 2, 8; sum @dev]  to  f32[8, 2, 8]
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 384 B
@@ -80,24 +80,24 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 48 B
 # all_reduce @dev                                  48 B
-#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/importance/sum_rows
+#     %s at models/lib/moe.dsl:109:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @dev]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:102:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:115:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 24 B
 # all_reduce @dev                                  48 B
-#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/rows/sum_rows
+#     %s at models/lib/moe.dsl:109:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @dev]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:102:11 and 2 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:115:11 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 24 B
 # all_reduce @dev                                  48 B
-#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/loads/sum_rows
+#     %s at models/lib/moe.dsl:109:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @dev]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:102:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:115:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 24 B
 # all_reduce @dev                                   6 B
-#     reduce_sum at models/lib/nn.dsl:62:10 in loss/cross_entropy
+#     reduce_sum at models/lib/nn.dsl:71:10 in loss/cross_entropy
 #     f32[; sum @dev]  to  f32[]
-#     for div at models/lib/nn.dsl:62:10, which needs the finished sum
+#     for div at models/lib/nn.dsl:71:10, which needs the finished sum
 # all_reduce @dev                                   6 B
 #     reduce_sum at tests/pass/shard/explain-dev.dsl:12:3
 #     f32[; sum @dev]  to  f32[]
@@ -141,22 +141,18 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     @dev dim 0: kept letter a, from %e, said at tests/pass/shard/explain-dev.dsl:7:16
 #   %clean                                   f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
-#     @dev dim 0: alike, from slice at models/lib/moe.dsl:54:15,
-#         said at tests/pass/shard/explain-dev.dsl:7:16
-#   %raw                                     f32[8 @dev, 4, 8]                                 256 B
-#     each has f32[2, 4, 8]
-#     @dev dim 0: alike, from slice at models/lib/moe.dsl:55:13,
+#     @dev dim 0: alike, from slice at models/lib/moe.dsl:67:15,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 #   %noise                                   f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
-#     @dev dim 0: alike, for mul at models/lib/moe.dsl:75:19,
+#     @dev dim 0: alike, for mul at models/lib/moe.dsl:88:19,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates/std/softplus
+# in m/moe/gate/noisy_top_k_gates/std/softplus
 #   %std                                     f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
 #     @dev dim 0: alike, from max at models/lib/nn.dsl:5:34,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates
+# in m/moe/gate/noisy_top_k_gates
 #   %h                                       f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
 #     @dev dim 0: alike, from %clean, said at tests/pass/shard/explain-dev.dsl:7:16
@@ -169,7 +165,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #   %ids                                     i32[8 @dev, 4, 2]                                  64 B
 #     each has i32[2, 4, 2]
 #     @dev dim 0: alike, from %all_ids, said at tests/pass/shard/explain-dev.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates/gates/softmax
+# in m/moe/gate/noisy_top_k_gates/gates/softmax
 #   %e                                       f32[8 @dev, 4, 2]                                  64 B
 #     each has f32[2, 4, 2]
 #     @dev dim 0: alike, from sub at models/lib/nn.dsl:11:15,
@@ -177,7 +173,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #   %gates                                   f32[8 @dev, 4, 2]                                  64 B
 #     each has f32[2, 4, 2]
 #     @dev dim 0: alike, from %e, said at tests/pass/shard/explain-dev.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates
+# in m/moe/gate/noisy_top_k_gates
 #   %dense                                   f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
 #     @dev dim 0: alike, from %gates, said at tests/pass/shard/explain-dev.dsl:7:16
@@ -187,24 +183,23 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #   %threshold                               f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
 #     @dev dim 0: alike, from %inside, said at tests/pass/shard/explain-dev.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates/load/normal_cdf
+# in m/moe/gate/noisy_top_k_gates/load/normal_cdf
 #   %load                                    f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
-#     @dev dim 0: alike, from add at models/lib/moe.dsl:92:43,
+#     @dev dim 0: alike, from add at models/lib/moe.dsl:105:43,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
-# in m/moe/gate/importance/sum_rows
-#   %s                                       f32[8; sum @dev]                                   32 B
-#     each has f32[8]
-#     @dev sum: summed letter a, from %dense, said at tests/pass/shard/explain-dev.dsl:7:16
-# in m/moe/gate/loads/sum_rows
-#   %s                                       f32[8; sum @dev]                                   32 B
-#     each has f32[8]
-#     @dev sum: summed letter a, from %load, said at tests/pass/shard/explain-dev.dsl:7:16
 # in m/moe/gate/rows/sum_rows
 #   %s                                       f32[8; sum @dev]                                   32 B
 #     each has f32[8]
-#     @dev sum: summed letter a, from cast at models/lib/moe.dsl:61:23,
+#     @dev sum: summed letter a, from cast at models/lib/moe.dsl:51:23,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
+# in m/moe/gate/aux/sum_rows
+#   %s                                       f32[8; sum @dev]                                   32 B
+#     each has f32[8]
+#     @dev sum: summed letter a, from %dense, said at tests/pass/shard/explain-dev.dsl:7:16
+#   %s                                       f32[8; sum @dev]                                   32 B
+#     each has f32[8]
+#     @dev sum: summed letter a, from %load, said at tests/pass/shard/explain-dev.dsl:7:16
 # in m/moe/experts
 #   %h                                       f32[8 @dev, r<=64, 16]                          1.0 KiB
 #     each has f32[2, r<=16, 16]
@@ -234,10 +229,10 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 #   %log_sum                                 f32[8 @dev, 4]                                     32 B
 #     each has f32[2, 4]
-#     @dev dim 0: alike, from reduce_sum at models/lib/nn.dsl:55:21,
+#     @dev dim 0: alike, from reduce_sum at models/lib/nn.dsl:64:21,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 #   %hit                                     bool[8 @dev, 4, 16]                               128 B
 #     each has bool[2, 4, 16]
-#     @dev dim 0: alike, for select at models/lib/nn.dsl:57:24,
+#     @dev dim 0: alike, for select at models/lib/nn.dsl:66:24,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 # <<<

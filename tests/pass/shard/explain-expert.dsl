@@ -55,7 +55,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
 # all_reduce @data @expert                        896 B
-#     %d_w at models/lib/moe.dsl:53:21 in m/moe/gate
+#     %d_w at models/lib/moe.dsl:61:21 in m/moe/gate
 #     f32[8, 2, 8; sum @data @expert]  to  f32[8, 2, 8]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
@@ -90,24 +90,24 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 56 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/importance/sum_rows
+#     %s at models/lib/moe.dsl:109:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:102:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:115:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/rows/sum_rows
+#     %s at models/lib/moe.dsl:109:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:102:11 and 2 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:115:11 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/loads/sum_rows
+#     %s at models/lib/moe.dsl:109:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:102:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:115:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                          7 B
-#     reduce_sum at models/lib/nn.dsl:62:10 in loss/cross_entropy
+#     reduce_sum at models/lib/nn.dsl:71:10 in loss/cross_entropy
 #     f32[; sum @data @expert]  to  f32[]
-#     for div at models/lib/nn.dsl:62:10, which needs the finished sum
+#     for div at models/lib/nn.dsl:71:10, which needs the finished sum
 # all_reduce @expert                                6 B
 #     reduce_sum at tests/pass/shard/explain-expert.dsl:12:3
 #     f32[; sum @expert]  to  f32[]
@@ -155,30 +155,24 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     @expert dim 0: kept letter a, from %e, said at tests/pass/shard/explain-expert.dsl:7:16
 #   %clean                                   f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, from slice at models/lib/moe.dsl:54:15,
+#     @data dim 0: alike, from slice at models/lib/moe.dsl:67:15,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from slice at models/lib/moe.dsl:54:15,
-#         said at tests/pass/shard/explain-expert.dsl:7:16
-#   %raw                                     f32[8 @data @expert, 4, 8]                        128 B
-#     each has f32[1, 4, 8]
-#     @data dim 0: alike, from slice at models/lib/moe.dsl:55:13,
-#         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from slice at models/lib/moe.dsl:55:13,
+#     @expert dim 0: alike, from slice at models/lib/moe.dsl:67:15,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %noise                                   f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, for mul at models/lib/moe.dsl:75:19,
+#     @data dim 0: alike, for mul at models/lib/moe.dsl:88:19,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, for mul at models/lib/moe.dsl:75:19,
+#     @expert dim 0: alike, for mul at models/lib/moe.dsl:88:19,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates/std/softplus
+# in m/moe/gate/noisy_top_k_gates/std/softplus
 #   %std                                     f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
 #     @data dim 0: alike, from max at models/lib/nn.dsl:5:34,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #     @expert dim 0: alike, from max at models/lib/nn.dsl:5:34,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates
+# in m/moe/gate/noisy_top_k_gates
 #   %h                                       f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
 #     @data dim 0: alike, from %clean, said at tests/pass/shard/explain-expert.dsl:7:16
@@ -195,7 +189,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     each has i32[1, 4, 2]
 #     @data dim 0: alike, from %all_ids, said at tests/pass/shard/explain-expert.dsl:7:16
 #     @expert dim 0: alike, from %all_ids, said at tests/pass/shard/explain-expert.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates/gates/softmax
+# in m/moe/gate/noisy_top_k_gates/gates/softmax
 #   %e                                       f32[8 @data @expert, 4, 2]                         32 B
 #     each has f32[1, 4, 2]
 #     @data dim 0: alike, from sub at models/lib/nn.dsl:11:15,
@@ -206,7 +200,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     each has f32[1, 4, 2]
 #     @data dim 0: alike, from %e, said at tests/pass/shard/explain-expert.dsl:7:16
 #     @expert dim 0: alike, from %e, said at tests/pass/shard/explain-expert.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates
+# in m/moe/gate/noisy_top_k_gates
 #   %dense                                   f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
 #     @data dim 0: alike, from %gates, said at tests/pass/shard/explain-expert.dsl:7:16
@@ -219,30 +213,29 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     each has f32[1, 4, 8]
 #     @data dim 0: alike, from %inside, said at tests/pass/shard/explain-expert.dsl:7:16
 #     @expert dim 0: alike, from %inside, said at tests/pass/shard/explain-expert.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates/load/normal_cdf
+# in m/moe/gate/noisy_top_k_gates/load/normal_cdf
 #   %load                                    f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, from add at models/lib/moe.dsl:92:43,
+#     @data dim 0: alike, from add at models/lib/moe.dsl:105:43,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from add at models/lib/moe.dsl:92:43,
+#     @expert dim 0: alike, from add at models/lib/moe.dsl:105:43,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-# in m/moe/gate/importance/sum_rows
+# in m/moe/gate/rows/sum_rows
+#   %s                                       f32[8; sum @data @expert]                          32 B
+#     each has f32[8]
+#     @data sum: summed letter a, from cast at models/lib/moe.dsl:51:23,
+#         said at tests/pass/shard/explain-expert.dsl:7:16
+#     @expert sum: summed letter a, from cast at models/lib/moe.dsl:51:23,
+#         said at tests/pass/shard/explain-expert.dsl:7:16
+# in m/moe/gate/aux/sum_rows
 #   %s                                       f32[8; sum @data @expert]                          32 B
 #     each has f32[8]
 #     @data sum: summed letter a, from %dense, said at tests/pass/shard/explain-expert.dsl:7:16
 #     @expert sum: summed letter a, from %dense, said at tests/pass/shard/explain-expert.dsl:7:16
-# in m/moe/gate/loads/sum_rows
 #   %s                                       f32[8; sum @data @expert]                          32 B
 #     each has f32[8]
 #     @data sum: summed letter a, from %load, said at tests/pass/shard/explain-expert.dsl:7:16
 #     @expert sum: summed letter a, from %load, said at tests/pass/shard/explain-expert.dsl:7:16
-# in m/moe/gate/rows/sum_rows
-#   %s                                       f32[8; sum @data @expert]                          32 B
-#     each has f32[8]
-#     @data sum: summed letter a, from cast at models/lib/moe.dsl:61:23,
-#         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert sum: summed letter a, from cast at models/lib/moe.dsl:61:23,
-#         said at tests/pass/shard/explain-expert.dsl:7:16
 # in m/moe/experts
 #   %h                                       f32[8 @expert, r<=64 @data, 16]                   512 B
 #     each has f32[2, r<=8, 16]
@@ -282,14 +275,14 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %log_sum                                 f32[8 @data @expert, 4]                            16 B
 #     each has f32[1, 4]
-#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:55:21,
+#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:64:21,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from reduce_sum at models/lib/nn.dsl:55:21,
+#     @expert dim 0: alike, from reduce_sum at models/lib/nn.dsl:64:21,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %hit                                     bool[8 @data @expert, 4, 16]                       64 B
 #     each has bool[1, 4, 16]
-#     @data dim 0: alike, for select at models/lib/nn.dsl:57:24,
+#     @data dim 0: alike, for select at models/lib/nn.dsl:66:24,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, for select at models/lib/nn.dsl:57:24,
+#     @expert dim 0: alike, for select at models/lib/nn.dsl:66:24,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # <<<

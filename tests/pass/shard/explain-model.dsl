@@ -61,7 +61,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # all_reduce @model                               512 B
 #     %e at models/lib/nn.dsl:18:10 in e/embed
 #     f32[8 @data, 4, 8; sum @model]  to  f32[8 @data, 4, 8]
-#     for contract at models/lib/moe.dsl:53:21 and 3 more, which needs the finished sum
+#     for contract at models/lib/moe.dsl:61:21 and 3 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 256 B
 # all_reduce @model                               512 B
 #     contract (gradient) at models/lib/nn.dsl:25:18 in loss/linear
@@ -69,7 +69,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for dispatch (gradient) at models/lib/moe.dsl:18:10 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 256 B
 # all_reduce @data                                512 B
-#     %d_w at models/lib/moe.dsl:53:21 in m/moe/gate
+#     %d_w at models/lib/moe.dsl:61:21 in m/moe/gate
 #     f32[8, 2, 8; sum @data]  to  f32[8, 2, 8]
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 256 B
@@ -84,43 +84,43 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 128 B
 # all_reduce @model                                64 B
-#     reduce_max at models/lib/nn.dsl:53:27 in loss/cross_entropy/cross_entropy_each
+#     reduce_max at models/lib/nn.dsl:62:27 in loss/cross_entropy/cross_entropy_each
 #     f32[8 @data, 4; max @model]  to  f32[8 @data, 4]
-#     for broadcast at models/lib/nn.dsl:54:17, which has @model on letter c: alike
+#     for broadcast at models/lib/nn.dsl:63:17, which has @model on letter c: alike
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 32 B
 # all_reduce @model                                64 B
-#     reduce_sum at models/lib/nn.dsl:55:21 in loss/cross_entropy/cross_entropy_each
+#     reduce_sum at models/lib/nn.dsl:64:21 in loss/cross_entropy/cross_entropy_each
 #     f32[8 @data, 4; sum @model]  to  f32[8 @data, 4]
-#     for log at models/lib/nn.dsl:55:17 and 1 more, which needs the finished sum
+#     for log at models/lib/nn.dsl:64:17 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 32 B
 # all_reduce @model                                64 B
-#     reduce_sum at models/lib/nn.dsl:57:20 in loss/cross_entropy/cross_entropy_each
+#     reduce_sum at models/lib/nn.dsl:66:20 in loss/cross_entropy/cross_entropy_each
 #     f32[8 @data, 4; sum @model]  to  f32[8 @data, 4]
-#     for sub at models/lib/nn.dsl:57:10, which needs the finished sum
+#     for sub at models/lib/nn.dsl:66:10, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 32 B
 # all_reduce @data                                 32 B
-#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/importance/sum_rows
+#     %s at models/lib/moe.dsl:109:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:102:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:115:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
 # all_reduce @data                                 32 B
-#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/rows/sum_rows
+#     %s at models/lib/moe.dsl:109:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @data]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:102:11 and 2 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:115:11 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
 # all_reduce @data                                 32 B
-#     %s at models/lib/moe.dsl:96:14 in m/moe/gate/loads/sum_rows
+#     %s at models/lib/moe.dsl:109:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:102:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:115:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
 # all_reduce @data                                 32 B
 #     %d_bias at models/lib/nn.dsl:26:10 in loss/linear
 #     f32[16 @model; sum @data]  to  f32[16 @model]
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 # all_reduce @data                                  4 B
-#     reduce_sum at models/lib/nn.dsl:62:10 in loss/cross_entropy
+#     reduce_sum at models/lib/nn.dsl:71:10 in loss/cross_entropy
 #     f32[; sum @data]  to  f32[]
-#     for div at models/lib/nn.dsl:62:10, which needs the finished sum
+#     for div at models/lib/nn.dsl:71:10, which needs the finished sum
 # all_reduce @model                                 4 B
 #     reduce_sum at tests/pass/shard/explain-model.dsl:12:3
 #     f32[; sum @model]  to  f32[]
@@ -183,22 +183,18 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     @data dim 0: kept letter a, from %e, said at tests/pass/shard/explain-model.dsl:7:16
 #   %clean                                   f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
-#     @data dim 0: alike, from slice at models/lib/moe.dsl:54:15,
-#         said at tests/pass/shard/explain-model.dsl:7:16
-#   %raw                                     f32[8 @data, 4, 8]                                512 B
-#     each has f32[4, 4, 8]
-#     @data dim 0: alike, from slice at models/lib/moe.dsl:55:13,
+#     @data dim 0: alike, from slice at models/lib/moe.dsl:67:15,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 #   %noise                                   f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
-#     @data dim 0: alike, for mul at models/lib/moe.dsl:75:19,
+#     @data dim 0: alike, for mul at models/lib/moe.dsl:88:19,
 #         said at tests/pass/shard/explain-model.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates/std/softplus
+# in m/moe/gate/noisy_top_k_gates/std/softplus
 #   %std                                     f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
 #     @data dim 0: alike, from max at models/lib/nn.dsl:5:34,
 #         said at tests/pass/shard/explain-model.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates
+# in m/moe/gate/noisy_top_k_gates
 #   %h                                       f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
 #     @data dim 0: alike, from %clean, said at tests/pass/shard/explain-model.dsl:7:16
@@ -211,7 +207,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #   %ids                                     i32[8 @data, 4, 2]                                128 B
 #     each has i32[4, 4, 2]
 #     @data dim 0: alike, from %all_ids, said at tests/pass/shard/explain-model.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates/gates/softmax
+# in m/moe/gate/noisy_top_k_gates/gates/softmax
 #   %e                                       f32[8 @data, 4, 2]                                128 B
 #     each has f32[4, 4, 2]
 #     @data dim 0: alike, from sub at models/lib/nn.dsl:11:15,
@@ -219,7 +215,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #   %gates                                   f32[8 @data, 4, 2]                                128 B
 #     each has f32[4, 4, 2]
 #     @data dim 0: alike, from %e, said at tests/pass/shard/explain-model.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates
+# in m/moe/gate/noisy_top_k_gates
 #   %dense                                   f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
 #     @data dim 0: alike, from %gates, said at tests/pass/shard/explain-model.dsl:7:16
@@ -229,24 +225,23 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #   %threshold                               f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
 #     @data dim 0: alike, from %inside, said at tests/pass/shard/explain-model.dsl:7:16
-# in m/moe/gate/gates/noisy_top_k_gates/load/normal_cdf
+# in m/moe/gate/noisy_top_k_gates/load/normal_cdf
 #   %load                                    f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
-#     @data dim 0: alike, from add at models/lib/moe.dsl:92:43,
+#     @data dim 0: alike, from add at models/lib/moe.dsl:105:43,
 #         said at tests/pass/shard/explain-model.dsl:7:16
-# in m/moe/gate/importance/sum_rows
-#   %s                                       f32[8; sum @data]                                  32 B
-#     each has f32[8]
-#     @data sum: summed letter a, from %dense, said at tests/pass/shard/explain-model.dsl:7:16
-# in m/moe/gate/loads/sum_rows
-#   %s                                       f32[8; sum @data]                                  32 B
-#     each has f32[8]
-#     @data sum: summed letter a, from %load, said at tests/pass/shard/explain-model.dsl:7:16
 # in m/moe/gate/rows/sum_rows
 #   %s                                       f32[8; sum @data]                                  32 B
 #     each has f32[8]
-#     @data sum: summed letter a, from cast at models/lib/moe.dsl:61:23,
+#     @data sum: summed letter a, from cast at models/lib/moe.dsl:51:23,
 #         said at tests/pass/shard/explain-model.dsl:7:16
+# in m/moe/gate/aux/sum_rows
+#   %s                                       f32[8; sum @data]                                  32 B
+#     each has f32[8]
+#     @data sum: summed letter a, from %dense, said at tests/pass/shard/explain-model.dsl:7:16
+#   %s                                       f32[8; sum @data]                                  32 B
+#     each has f32[8]
+#     @data sum: summed letter a, from %load, said at tests/pass/shard/explain-model.dsl:7:16
 # in m/moe/experts
 #   %h                                       f32[8, r<=64 @data, 16 @model]                  1.0 KiB
 #     each has f32[8, r<=32, 8]
@@ -282,11 +277,11 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     @model dim 2: alike, from add at models/lib/nn.dsl:26:10, said at models/lib/nn.dsl:23:3
 #   %log_sum                                 f32[8 @data, 4]                                    64 B
 #     each has f32[4, 4]
-#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:55:21,
+#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:64:21,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 #   %hit                                     bool[8 @data, 4, 16 @model]                       128 B
 #     each has bool[4, 4, 8]
-#     @data dim 0: alike, for select at models/lib/nn.dsl:57:24,
+#     @data dim 0: alike, for select at models/lib/nn.dsl:66:24,
 #         said at tests/pass/shard/explain-model.dsl:7:16
-#     @model dim 2: alike, for select at models/lib/nn.dsl:57:24, said at models/lib/nn.dsl:23:3
+#     @model dim 2: alike, for select at models/lib/nn.dsl:66:24, said at models/lib/nn.dsl:23:3
 # <<<
