@@ -163,7 +163,7 @@ static MoertStatus compare_hashes(const MoertSession *s, const uint64_t *all) {
 }
 
 /* Gives all ranks the same answer. */
-static MoertStatus check_alike(const MoertSession *s) {
+static MoertStatus check_alike(MoertSession *s) {
   const MoertDesc *d = s->desc;
   size_t n = (size_t)d->n_slots, of_all = n * (size_t)s->comm->size;
   uint64_t *own = NULL, *all = NULL;
@@ -173,7 +173,9 @@ static MoertStatus check_alike(const MoertSession *s) {
   RT_TRYGOTO(RT_NEW(&all, of_all), st, done);
   for (int i = 0; i < d->n_slots; i++) {
     RtPart p = rt_part(d, &d->slots[i], s->comm->rank);
-    own[i] = rt_part_hash(&d->slots[i], &p, rt_slot_data(s, &d->slots[i]));
+    char *part;
+    RT_TRYGOTO(rt_slot_view(s, &d->slots[i], &part), st, done);
+    own[i] = rt_part_hash(&d->slots[i], &p, part);
   }
   RT_TRYGOTO(rt_comm_all(s->comm, "comparing slots", own, n * sizeof *own, all),
              st, done);
@@ -201,6 +203,7 @@ static RtTensor tensor(const char *name, int dtype, int rank,
 static MoertStatus write_slots(Wholes *w, int kind, const char *path,
                                cJSON *files) {
   const MoertSession *s = w->s;
+  bool in_place = s->comm->size == 1 && s->device->is == MOERT_CPU;
   RtTensor *list;
   int64_t bytes;
   uint64_t hash;
@@ -210,7 +213,7 @@ static MoertStatus write_slots(Wholes *w, int kind, const char *path,
     const MoertSlot *x = &s->desc->slots[i];
     if (x->kind == kind)
       list[n++] = tensor(x->path, x->dtype, x->rank, x->dims,
-                         s->comm->size > 1 ? NULL : rt_slot_data(s, x));
+                         in_place ? rt_slot_data(s, x) : NULL);
   }
   MoertStatus st =
       rt_tensors_write(list, n, next_portion, w, path, &bytes, &hash);
@@ -291,7 +294,7 @@ static MoertStatus write_reports(MoertSession *s, int entry,
     const MoertBinding *b = &e->outs[i];
     if (b->kind == MOERT_BIND_REPORT || b->kind == MOERT_BIND_PROBE)
       list[n++] = tensor(b->name, b->dtype, b->rank, b->dims,
-                         rt_address(s, entry, &b->ref, NULL));
+                         rt_binding_data(s, entry, b));
   }
   MoertStatus st = rt_tensors_write(list, n, NULL, NULL, path, &bytes, &hash);
   free(list);
@@ -447,27 +450,30 @@ static MoertStatus check_tensors(const MoertSession *s, const Loaded *l,
 }
 
 /* Copies the rank's part of a tensor, without keeping the file in memory. */
-static void take_part(const MoertSession *s, const MoertSlot *slot,
-                      const char *data) {
+static MoertStatus take_part(MoertSession *s, const MoertSlot *slot,
+                             const char *data) {
   RtPart p = rt_part(s->desc, slot, s->comm->rank);
   int64_t n = rt_elements(slot->rank, slot->dims), step;
   int64_t bytes = rt_dtype[slot->dtype].bytes;
+  char *part;
+  RT_TRY(rt_slot_view(s, slot, &part));
   for (int64_t at = 0; at < n; at += step) {
     step = rt_gather_portion(slot, at);
-    rt_part_take(slot, &p, data + at * bytes, at, at + step,
-                 rt_slot_data(s, slot));
+    rt_part_take(slot, &p, data + at * bytes, at, at + step, part);
     rt_drop_mapped(data + at * bytes, (size_t)(step * bytes));
   }
+  return rt_slot_changed(s, slot, part);
 }
 
-static void take_tensors(MoertSession *s, const Loaded *l,
-                         const char *pattern) {
+static MoertStatus take_tensors(MoertSession *s, const Loaded *l,
+                                const char *pattern) {
   for (int i = 0; i < s->desc->n_slots; i++) {
     const MoertSlot *slot = &s->desc->slots[i];
     if (!is_wanted(slot, pattern)) continue;
     const RtTensor *x = rt_tensors_find(&l->tensors[slot->kind], slot->path);
-    take_part(s, slot, x->data);
+    RT_TRY(take_part(s, slot, x->data));
   }
+  return MOERT_OK;
 }
 
 static void take_meta(MoertSession *s, const cJSON *meta, int64_t *out_cursor) {
@@ -534,7 +540,7 @@ MoertStatus moert_load(MoertSession *s, const char *dir, const char *pattern,
   MoertStatus st =
       rt_comm_agree(s->comm, find_and_check(s, dir, pattern, &l));
   if (st == MOERT_OK) st = check_same(s, &l);
-  if (st == MOERT_OK) take_tensors(s, &l, pattern);
+  if (st == MOERT_OK) st = take_tensors(s, &l, pattern);
   if (st == MOERT_OK && !pattern) take_meta(s, l.meta, out_cursor);
   close_loaded(&l);
   return st == MOERT_OK ? st

@@ -158,7 +158,7 @@ static MoertStatus add_input(MoertText *t, int entry, const MoertBinding *b) {
   if (src.below < t->below) t->below = src.below;
   t->has_mask |= src.mask;
   t->inputs[t->n_inputs++] =
-      (TextInput){rt_address(t->session, entry, &b->ref, NULL), b->dtype,
+      (TextInput){rt_binding_data(t->session, entry, b), b->dtype,
                   src.shift, src.mask};
   return MOERT_OK;
 }

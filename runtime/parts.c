@@ -176,7 +176,7 @@ static MoertStatus add_runs(RtStream *s, RtWalk w, char *base, int64_t bytes,
 
 /* What the rank gets of portion [from, to), and from whom; what it gives. */
 static MoertStatus lay_portion(RtGather *g, const MoertSlot *slot, int64_t from,
-                               int64_t to) {
+                               int64_t to, char *own_part) {
   const MoertSession *s = g->session;
   int64_t bytes = rt_dtype[slot->dtype].bytes;
   int me = s->comm->rank;
@@ -188,7 +188,7 @@ static MoertStatus lay_portion(RtGather *g, const MoertSlot *slot, int64_t from,
     if ((g->to_all || r == 0) && rt_part_owner(s->desc, slot, me) == me) {
       RtPart own = rt_part(s->desc, slot, me);
       RT_TRY(add_runs(&g->x.send[r], rt_walk(&own, from, to),
-                      rt_slot_data(s, slot), bytes, true, 0));
+                      own_part, bytes, true, 0));
     }
     if (gets && rt_part_owner(s->desc, slot, r) == r) {
       RtPart part = rt_part(s->desc, slot, r);
@@ -234,16 +234,17 @@ int64_t rt_gather_portion(const MoertSlot *slot, int64_t from) {
 }
 
 MoertStatus rt_gather(RtGather *g, const MoertSlot *slot, int64_t from) {
-  const MoertSession *s = g->session;
+  MoertSession *s = g->session;
   MoertComm *c = s->comm;
+  char *part;
   int64_t to = from + rt_gather_portion(slot, from);
   RtPart own = rt_part(s->desc, slot, c->rank);
-  if (g->to_all || c->rank == 0)
-    put(slot, &own, rt_slot_data(s, slot), from, to, g->buffer);
+  RT_TRY(rt_slot_view(s, slot, &part));
+  if (g->to_all || c->rank == 0) put(slot, &own, part, from, to, g->buffer);
   if (c->size == 1) return MOERT_OK;
   snprintf(g->what, sizeof g->what, "gathering '%s'", slot->path);
   if (!own.is_cut)
     return rt_comm_all(c, g->what, "", sizeof *g->marks, g->marks);
-  RT_TRY(lay_portion(g, slot, from, to));
+  RT_TRY(lay_portion(g, slot, from, to, part));
   return rt_exchange(c, &g->x);
 }

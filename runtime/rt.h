@@ -1,6 +1,6 @@
 /* rt.h: what the runtime's files share. Sections in the order of the .c files:
  * status, word, hash, cpuid, model, mem, cpu, gemm, comm, progress, stream,
- * local, mpi, session, parts, step, safetensors, ckpt_dir;
+ * local, mpi, session, parts, step, cpu_step, safetensors, ckpt_dir;
  * then those of moerun, which stands on moert.h and word.c alone. */
 #ifndef MOEC_RT_H
 #define MOEC_RT_H
@@ -362,7 +362,8 @@ typedef struct RtMpi {
 /* ---- session.c ----------------------------------------------------------- */
 
 typedef struct RtEntry {
-  char *base[MOERT_SLAB_COUNT];
+  char *base[MOERT_SLAB_COUNT]; /* for the device */
+  char *input, *report; /* these two slabs for the host */
   RtGemm **gemms; /* one a record; NULL where it is no product */
   RtPending *pending; /* one a record; for those that start an exchange */
   double *seconds; /* one a record */
@@ -370,33 +371,81 @@ typedef struct RtEntry {
   const MoertBinding *ok; /* the report, NULL where there is none */
 } RtEntry;
 
+/* The loops around a record that is run, outermost first. */
+typedef struct RtLoops {
+  int64_t index[MOERT_MAX_LOOPS];
+  int64_t turn[MOERT_MAX_LOOPS]; /* from 0, whatever the direction */
+  int start[MOERT_MAX_LOOPS];    /* its record */
+  int depth;
+} RtLoops;
+
+/* What a session's program runs on. */
+typedef struct RtDevice {
+  MoertDevice is;
+  /* All memory, and what records need to be run: s->slab, s->planned, the
+   * addresses in s->entries. What was made before a failure is closed too. */
+  MoertStatus (*open)(MoertSession *s);
+  void (*close)(MoertSession *s);
+  /* All records of an entry, its inputs in RtEntry.input; done when it returns,
+   * with the reports in RtEntry.report. */
+  MoertStatus (*step)(MoertSession *s, int entry);
+  /* One record; may return before it is done. A loop's: its argument gets the
+   * index of the innermost loop. */
+  MoertStatus (*record)(MoertSession *s, int entry, int index,
+                        const RtLoops *l);
+  MoertStatus (*wait)(MoertSession *s);
+  /* Between the host's memory and the device's. */
+  MoertStatus (*read)(MoertSession *s, void *to, const void *from,
+                      int64_t bytes);
+  MoertStatus (*write)(MoertSession *s, void *to, const void *from,
+                       int64_t bytes);
+  /* Fills what a step writes before it reads it with NaN. */
+  MoertStatus (*poison)(MoertSession *s, int entry);
+} RtDevice;
+
 struct MoertSession {
   MoertModel *model;
   const MoertDesc *desc;
+  const RtDevice *device;
   int threads;
   uint32_t seed;
   bool poison, profile;
   bool has_helper; /* a thread beside the team, for exchanges */
   int64_t steps_done;
   double *options; /* by index in desc->options */
-  RtMem mem;
+  int64_t planned; /* bytes of the device's memory */
   char *slab[3]; /* param, optim, state: ORDER SLOT */
-  char *arena, *workspace, *scratch, *scratchpad, *staging;
-  int64_t workspace_bytes, scratch_stride;
   char *state_kept; /* a copy of the state slab while some of it is reset */
   RtEntry *entries;
-  RtGemms gemms;
   MoertComm *comm;
+  char *view; /* a copy of what the device has, and the slot that it is of */
+  int64_t view_bytes;
+  const MoertSlot *viewed;
+  /* cpu_step.c: */
+  RtMem mem;
+  char *arena, *workspace, *scratch, *scratchpad, *staging;
+  int64_t workspace_bytes, scratch_stride;
+  RtGemms gemms;
   int max_args;
   void **args; /* of the record being run: max_args a thread */
 };
 
 /* Index of an entry, -1 with a failure text when there is none. */
 int rt_find_entry(MoertSession *s, const char *name);
-/* Address of a slot. */
+/* Address of a slot, and of a ref, for the device. */
 char *rt_slot_data(const MoertSession *s, const MoertSlot *slot);
 char *rt_address(const MoertSession *s, int entry, const MoertRef *ref,
                  const int64_t *loop);
+/* An input, option or report of an entry in the host's memory. */
+char *rt_binding_data(const MoertSession *s, int entry, const MoertBinding *b);
+/* What the host sees of the device's memory: good until the next view or
+ * step. */
+MoertStatus rt_view(MoertSession *s, int entry, const MoertRef *ref,
+                    const int64_t *loop, const char **out);
+MoertStatus rt_slot_view(MoertSession *s, const MoertSlot *slot, char **out);
+/* The slot becomes what a view of it has been changed to. */
+MoertStatus rt_slot_changed(MoertSession *s, const MoertSlot *slot,
+                            const char *part);
 
 /* ---- parts.c: slots that are cut over ranks ------------------------------ */
 
@@ -459,6 +508,24 @@ MoertStatus rt_gather(RtGather *g, const MoertSlot *slot, int64_t from);
 
 /* Runs all records of an entry, its scalar inputs written before. */
 MoertStatus rt_run_entry(MoertSession *s, int entry);
+
+/* The way through an entry's records. A loop begins at *at, or ends there: true
+ * where a turn of it follows. The caller goes on behind *at. */
+int rt_loop_end(const MoertEntry *e, int start);
+bool rt_loop_enter(const MoertEntry *e, int *at, RtLoops *l);
+bool rt_loop_next(const MoertEntry *e, int *at, RtLoops *l);
+/* Visits each record that does something, and a loop's before each turn.
+ * `whole` may be NULL, or do a loop by itself and return its end; it returns
+ * `start` where it has done nothing. */
+typedef MoertStatus RtVisit(MoertSession *s, int entry, int index,
+                            const RtLoops *l);
+typedef int RtWhole(MoertSession *s, int entry, int start, const RtLoops *l);
+MoertStatus rt_each_record(MoertSession *s, int entry, RtVisit *visit,
+                           RtWhole *whole);
+
+/* ---- cpu_step.c ---------------------------------------------------------- */
+
+extern const RtDevice rt_cpu;
 
 /* ---- safetensors.c ------------------------------------------------------- */
 

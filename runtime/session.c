@@ -1,8 +1,9 @@
-/* session.c: a model's memory and settings, and reading and writing them.
+/* session.c: a model's settings and what is in its memory, read and written.
  *
- * All memory is allocated here, before the first step: the slabs that the plan
- * laid out, the largest workspace of any kernel, one scratch area a thread, and
- * the library's scratchpad. Nothing is allocated in a step. */
+ * The memory itself is the device's, see cpu_step.c and cuda.c. Inputs and
+ * reports of an entry are always in the host's too, so that programs fill and
+ * read them there; a slot is seen in a copy where the device's memory is not
+ * the host's. */
 #include "rt.h"
 
 #include <math.h>
@@ -90,6 +91,51 @@ void *moert_address(MoertSession *s, int entry, const MoertRef *ref,
   return rt_address(s, entry, ref, loop);
 }
 
+char *rt_binding_data(const MoertSession *s, int entry, const MoertBinding *b) {
+  const RtEntry *e = &s->entries[entry];
+  char *data = b->ref.slab == MOERT_SLAB_INPUT ? e->input : e->report;
+  return data + b->ref.offset;
+}
+
+/* A copy of what the device has at an address. */
+static MoertStatus view(MoertSession *s, char *at, int64_t bytes, char **out) {
+  *out = at;
+  s->viewed = NULL;
+  if (s->device->is == MOERT_CPU) return MOERT_OK;
+  if (bytes > s->view_bytes) {
+    free(s->view);
+    s->view = malloc((size_t)bytes);
+    s->view_bytes = s->view ? bytes : 0;
+    if (!s->view) return rt_fail(MOERT_NO_MEMORY, "out of memory");
+  }
+  *out = s->view;
+  return s->device->read(s, s->view, at, bytes);
+}
+
+MoertStatus rt_view(MoertSession *s, int entry, const MoertRef *ref,
+                    const int64_t *loop, const char **out) {
+  char *data;
+  MoertStatus st = view(s, rt_address(s, entry, ref, loop),
+                        ref->elements * rt_dtype[ref->dtype].bytes, &data);
+  *out = data;
+  return st;
+}
+
+MoertStatus rt_slot_view(MoertSession *s, const MoertSlot *slot, char **out) {
+  *out = s->view;
+  if (s->viewed == slot) return MOERT_OK;
+  RT_TRY(view(s, rt_slot_data(s, slot), rt_part_bytes(s->desc, slot), out));
+  if (s->device->is != MOERT_CPU) s->viewed = slot;
+  return MOERT_OK;
+}
+
+MoertStatus rt_slot_changed(MoertSession *s, const MoertSlot *slot,
+                            const char *part) {
+  if (s->device->is == MOERT_CPU) return MOERT_OK;
+  return s->device->write(s, rt_slot_data(s, slot), part,
+                          rt_part_bytes(s->desc, slot));
+}
+
 /* ---- checks of the table ------------------------------------------------- */
 
 static int64_t slab_bytes(const MoertDesc *d, const MoertEntry *e, int slab) {
@@ -119,11 +165,25 @@ static bool ref_fits(const MoertDesc *d, const MoertEntry *e, const MoertRef *r,
   return lo >= 0 && hi <= slab_bytes(d, e, r->slab);
 }
 
+/* Whether a binding is where programs can reach it. */
+static bool is_in_reach(const MoertBinding *b) {
+  switch ((MoertBindKind)b->kind) {
+  case MOERT_BIND_SLOT: return true;
+  case MOERT_BIND_INPUT:
+  case MOERT_BIND_OPTION:
+  case MOERT_BIND_STEP:
+  case MOERT_BIND_SEED: return b->ref.slab == MOERT_SLAB_INPUT;
+  case MOERT_BIND_REPORT:
+  case MOERT_BIND_PROBE: return b->ref.slab == MOERT_SLAB_REPORT;
+  }
+  return false;
+}
+
 static MoertStatus check_bindings(const MoertDesc *d, const MoertEntry *e,
                                   const MoertBinding *all, int n) {
   static const int64_t none[MOERT_MAX_LOOPS];
   for (int i = 0; i < n; i++)
-    if (!ref_fits(d, e, &all[i].ref, none))
+    if (!is_in_reach(&all[i]) || !ref_fits(d, e, &all[i].ref, none))
       return rt_fail(MOERT_BAD_DATA, "entry %s: '%s' lies outside of its slab",
                      e->name, all[i].name);
   return MOERT_OK;
@@ -188,102 +248,22 @@ static MoertStatus check_tables(const MoertDesc *d) {
 
 /* ---- making a session ---------------------------------------------------- */
 
-static int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
+static int most_args(const MoertDesc *d) {
+  int most = 0;
+  for (int i = 0; i < d->n_entries; i++)
+    for (int k = 0; k < d->entries[i].n_records; k++)
+      if (d->entries[i].records[k].n_args > most)
+        most = d->entries[i].records[k].n_args;
+  return most;
 }
 
-/* What all kernels of the model need at most. */
-typedef struct Needs {
-  int64_t workspace, scratch, arena, per_entry, staging;
-  int args;
-} Needs;
-
-static void add_kernel(Needs *n, const MoertKernel *k) {
-  n->workspace = larger(n->workspace, k->workspace_bytes);
-  for (int i = 0; i < k->n_stages; i++)
-    n->scratch = larger(n->scratch, k->stages[i].scratch_bytes);
-}
-
-static Needs count_needs(const MoertDesc *d) {
-  Needs n = {0};
-  for (int i = 0; i < d->n_entries; i++) {
-    const MoertEntry *e = &d->entries[i];
-    n.arena = larger(n.arena, e->arena_bytes);
-    n.per_entry += e->input_bytes + e->report_bytes;
-    for (int k = 0; k < e->n_records; k++) {
-      const MoertRecord *r = &e->records[k];
-      if (r->n_args > n.args) n.args = r->n_args;
-      if (r->kind == MOERT_LAUNCH) add_kernel(&n, r->kernel);
-      if (r->kind == MOERT_START)
-        n.staging = larger(n.staging, rt_staging_bytes(r->collective));
-    }
-  }
-  n.scratch = (n.scratch + 63) / 64 * 64; /* no two threads in a cache line */
-  return n;
-}
-
-static MoertStatus make_gemms(MoertSession *s) {
-  for (int i = 0; i < s->desc->n_entries; i++) {
-    const MoertEntry *e = &s->desc->entries[i];
-    for (int k = 0; k < e->n_records; k++)
-      if (e->records[k].kind == MOERT_GEMM) {
-        MoertStatus st =
-            rt_gemm_get(&s->gemms, e->records[k].gemm, &s->entries[i].gemms[k]);
-        if (st != MOERT_OK)
-          return rt_fail_prefix(st, "entry %s: record %d (%s, %s): ", e->name,
-                                k, e->records[k].name, e->records[k].where);
-      }
-  }
-  return MOERT_OK;
-}
-
-static MoertStatus new_block(MoertSession *s, int64_t bytes, char **out) {
-  void *data;
-  MoertStatus st = rt_mem_new(&s->mem, bytes, s->poison, &data);
-  *out = data;
-  return st;
-}
-
-static MoertStatus make_memory(MoertSession *s, const Needs *n) {
-  const MoertDesc *d = s->desc;
-  int64_t scratch = n->scratch * s->threads;
-  int64_t total = n->arena + n->workspace + scratch + n->per_entry +
-                  s->gemms.scratchpad_bytes + d->slab_bytes[MOERT_SLOT_STATE] +
-                  n->staging;
-  for (int i = 0; i < 3; i++)
-    total += d->slab_bytes[i];
-  RT_TRY(rt_mem_check(total));
-  for (int i = 0; i < 3; i++)
-    RT_TRY(new_block(s, d->slab_bytes[i], &s->slab[i]));
-  RT_TRY(new_block(s, d->slab_bytes[MOERT_SLOT_STATE], &s->state_kept));
-  RT_TRY(new_block(s, n->arena, &s->arena));
-  RT_TRY(new_block(s, n->workspace, &s->workspace));
-  RT_TRY(new_block(s, scratch, &s->scratch));
-  RT_TRY(new_block(s, s->gemms.scratchpad_bytes, &s->scratchpad));
-  RT_TRY(new_block(s, n->staging, &s->staging));
-  s->workspace_bytes = n->workspace;
-  s->scratch_stride = n->scratch;
-  for (int i = 0; i < d->n_entries; i++) {
-    char **base = s->entries[i].base;
-    for (int k = 0; k < 3; k++)
-      base[k] = s->slab[k];
-    base[MOERT_SLAB_ARENA] = s->arena;
-    RT_TRY(new_block(s, d->entries[i].input_bytes, &base[MOERT_SLAB_INPUT]));
-    RT_TRY(new_block(s, d->entries[i].report_bytes, &base[MOERT_SLAB_REPORT]));
-  }
-  return s->mem.bytes == total
-             ? MOERT_OK
-             : rt_fail(MOERT_INTERNAL, "%lld bytes allocated, %lld planned",
-                       (long long)s->mem.bytes, (long long)total);
-}
-
-static MoertStatus make_tables(MoertSession *s, const Needs *n) {
+static MoertStatus make_tables(MoertSession *s) {
   const MoertDesc *d = s->desc;
   RT_TRY(RT_NEW(&s->options, d->n_options));
   for (int i = 0; i < d->n_options; i++)
     s->options[i] = d->options[i].value;
-  s->max_args = n->args;
-  int all_args = n->args * s->threads;
+  s->max_args = most_args(d);
+  int all_args = s->max_args * s->threads;
   RT_TRY(RT_NEW(&s->args, all_args));
   RT_TRY(RT_NEW(&s->entries, d->n_entries));
   for (int i = 0; i < d->n_entries; i++) {
@@ -374,17 +354,10 @@ static MoertStatus make_all_exchanges(MoertSession *s) {
 }
 
 static MoertStatus make_session(MoertSession *s) {
-  Needs n = count_needs(s->desc);
   RT_TRY(check_ranks(s));
-  for (int i = 0; i < s->desc->n_features; i++)
-    RT_TRY(rt_cpu_permit(s->desc->features[i]));
   RT_TRY(check_tables(s->desc));
-  RT_TRY(make_tables(s, &n));
-  RtTeam before = rt_team_enter(s->threads);
-  MoertStatus st = make_gemms(s);
-  if (st == MOERT_OK) st = make_memory(s, &n);
-  rt_team_leave(before);
-  RT_TRY(st);
+  RT_TRY(make_tables(s));
+  RT_TRY(s->device->open(s));
   RT_TRY(make_all_exchanges(s));
   return s->desc->n_slots ? moert_step(s, "init") : MOERT_OK;
 }
@@ -403,6 +376,7 @@ MoertStatus moert_session(MoertModel *model, const MoertSessionOptions *options,
   RT_TRY(RT_NEW(&s, 1));
   s->model = model;
   s->desc = model->desc;
+  s->device = &rt_cpu;
   s->threads = o.threads ? o.threads : rt_cpu_share(o.neighbours);
   int busy = s->threads * (o.neighbours > 0 ? o.neighbours : 1);
   s->seed = o.seed;
@@ -433,8 +407,8 @@ void moert_session_free(MoertSession *s) {
   free(s->entries);
   free(s->options);
   free(s->args);
-  rt_gemms_free(&s->gemms);
-  rt_mem_free(&s->mem);
+  s->device->close(s);
+  free(s->view);
   free(s);
 }
 
@@ -469,7 +443,7 @@ MoertStatus moert_input(MoertSession *s, const char *entry, const char *name,
                                        MOERT_BIND_INPUT, MOERT_BIND_INPUT);
   if (!b)
     return rt_fail(MOERT_NOT_FOUND, "entry %s has no input '%s'", entry, name);
-  *out_data = rt_address(s, e, &b->ref, NULL);
+  *out_data = rt_binding_data(s, e, b);
   *out_bytes = (size_t)binding_bytes(b);
   return MOERT_OK;
 }
@@ -481,7 +455,7 @@ static MoertStatus report(MoertSession *s, const char *entry, const char *name,
   *out = find_report(&s->desc->entries[e], name);
   if (!*out)
     return rt_fail(MOERT_NOT_FOUND, "entry %s has no report '%s'", entry, name);
-  *out_data = rt_address(s, e, &(*out)->ref, NULL);
+  *out_data = rt_binding_data(s, e, *out);
   return MOERT_OK;
 }
 
@@ -539,8 +513,7 @@ MoertStatus moert_get(MoertSession *s, const char *path, void *data,
   RT_TRY(sized_slot(s, path, bytes, &slot));
   if (rt_part(s->desc, slot, s->comm->rank).is_cut)
     return get_parts(s, slot, data);
-  memcpy(data, rt_slot_data(s, slot), bytes);
-  return MOERT_OK;
+  return s->device->read(s, data, rt_slot_data(s, slot), (int64_t)bytes);
 }
 
 MoertStatus moert_put(MoertSession *s, const char *path, const void *data,
@@ -548,31 +521,33 @@ MoertStatus moert_put(MoertSession *s, const char *path, const void *data,
   const MoertSlot *slot;
   RT_TRY(sized_slot(s, path, bytes, &slot));
   RtPart p = rt_part(s->desc, slot, s->comm->rank);
-  rt_part_take(slot, &p, data, 0, rt_elements(slot->rank, slot->dims),
-               rt_slot_data(s, slot));
-  return MOERT_OK;
+  char *part;
+  RT_TRY(rt_slot_view(s, slot, &part));
+  rt_part_take(slot, &p, data, 0, rt_elements(slot->rank, slot->dims), part);
+  return rt_slot_changed(s, slot, part);
 }
 
 /* State slots are named entry/...: the others get their values back. */
-static void restore_others(MoertSession *s, const char *entry) {
+static MoertStatus restore_others(MoertSession *s, const char *entry) {
   size_t len = strlen(entry);
   for (int i = 0; i < s->desc->n_slots; i++) {
     const MoertSlot *slot = &s->desc->slots[i];
     bool own = strncmp(slot->path, entry, len) == 0 && slot->path[len] == '/';
     if (slot->kind == MOERT_SLOT_STATE && !own)
-      memcpy(rt_slot_data(s, slot), s->state_kept + slot->offset,
-             (size_t)rt_part_bytes(s->desc, slot));
+      RT_TRY(s->device->write(s, rt_slot_data(s, slot),
+                              s->state_kept + slot->offset,
+                              rt_part_bytes(s->desc, slot)));
   }
+  return MOERT_OK;
 }
 
 MoertStatus moert_reset_state(MoertSession *s, const char *entry) {
   int64_t bytes = s->desc->slab_bytes[MOERT_SLOT_STATE];
   if (entry && rt_find_entry(s, entry) < 0) return MOERT_NOT_FOUND;
   if (bytes == 0) return MOERT_OK;
-  memcpy(s->state_kept, s->slab[MOERT_SLOT_STATE], (size_t)bytes);
+  RT_TRY(s->device->read(s, s->state_kept, s->slab[MOERT_SLOT_STATE], bytes));
   RT_TRY(moert_step(s, "reset"));
-  if (entry) restore_others(s, entry);
-  return MOERT_OK;
+  return entry ? restore_others(s, entry) : MOERT_OK;
 }
 
 int64_t moert_steps_done(const MoertSession *s) {
@@ -582,7 +557,7 @@ void moert_set_steps_done(MoertSession *s, int64_t steps) {
   s->steps_done = steps;
 }
 int64_t moert_planned_bytes(const MoertSession *s) {
-  return s->mem.bytes;
+  return s->planned;
 }
 int moert_threads(const MoertSession *s) {
   return s->threads;
