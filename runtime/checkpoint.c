@@ -3,7 +3,8 @@
  *   DIR/step-00001234/params.safetensors   parameters
  *                     optim.safetensors    optimiser state
  *                     state.safetensors    recurrent state
- *                     meta.json            step, cursor, seed, options, and
+ *                     meta.json            step, cursor, seed, options, hash
+ *                                          of the vocabulary, if any, and
  *                                          size and XXH64 of each file
  *
  * The files hold whole tensors, whatever mesh the model was compiled for. Of
@@ -59,6 +60,11 @@ static void describe_session(cJSON *meta, const MoertSession *s,
   cJSON_AddStringToObject(meta, "compiler", d->compiler);
   cJSON_AddStringToObject(meta, "source_hash", d->source_hash);
   cJSON_AddNumberToObject(meta, "tensors", d->n_slots);
+  if (s->vocab) {
+    char hash[17];
+    hash_text(rt_vocab_hash(s->vocab), hash);
+    cJSON_AddStringToObject(meta, "vocab", hash);
+  }
   cJSON *options = cJSON_AddObjectToObject(meta, "options");
   for (int i = 0; i < d->n_options; i++)
     cJSON_AddNumberToObject(options, d->options[i].name, s->options[i]);
@@ -489,6 +495,23 @@ static void take_meta(MoertSession *s, const cJSON *meta, int64_t *out_cursor) {
   }
 }
 
+/* Embeddings that are learned for one vocabulary mean nothing for another; who
+ * picks tensors by a pattern knows which. */
+static MoertStatus check_vocab(const MoertSession *s, const cJSON *meta,
+                               const char *pattern) {
+  const cJSON *there = cJSON_GetObjectItemCaseSensitive(meta, "vocab");
+  char here[17] = "";
+  if (pattern && strcmp(pattern, "*") != 0) return MOERT_OK;
+  if (s->vocab) hash_text(rt_vocab_hash(s->vocab), here);
+  const char *saved = cJSON_IsString(there) ? there->valuestring : "";
+  if (strcmp(saved, here) == 0) return MOERT_OK;
+  if (!saved[0])
+    return rt_fail(MOERT_BAD_DATA, "it was trained without a vocabulary");
+  return rt_fail(MOERT_BAD_DATA,
+                 "it was trained with a vocabulary of XXH64 %s, %s%s", saved,
+                 here[0] ? "and this one has " : "and here is none", here);
+}
+
 static MoertStatus open_loaded(Loaded *l, const char *dir,
                                const char *pattern) {
   RT_TRY(read_meta(dir, &l->meta));
@@ -512,6 +535,7 @@ static MoertStatus find_and_check(const MoertSession *s, const char *dir,
     MoertStatus st = open_loaded(l, found.text, pattern);
     if (st == MOERT_NOT_FOUND) st = MOERT_BAD_DATA; /* there, but not whole */
     RT_TRY(st);
+    RT_TRY(check_vocab(s, l->meta, pattern));
   }
   return check_tensors(s, l, pattern);
 }

@@ -1,12 +1,12 @@
-/* data.c: a text file as the inputs of an entry.
+/* data.c: the tokens of a file as the inputs of an entry.
  *
- * The file is mapped. With S the largest shift asked for, its first n - S bytes
- * are positions to read at; they are cut into B streams of equal length that
- * run side by side, so that recurrent state carries on from batch to batch.
- * Training drops what does not fill a batch at the end of the streams and
- * starts again. Covering gives every position exactly once: the streams are
- * rounded up, and what lies behind the end is masked. Ranks that share a batch
- * read the same file, each its own streams of it. */
+ * With S the largest shift asked for, the first n - S tokens are positions to
+ * read at; they are cut into B streams of equal length that run side by side,
+ * so that recurrent state carries on from batch to batch. Training drops what
+ * does not fill a batch at the end of the streams and starts again. Covering
+ * gives every position exactly once: the streams are rounded up, and what lies
+ * behind the end is masked. Ranks that share a batch read the same file, each
+ * its own streams of it. */
 #include "rt.h"
 
 #include <ctype.h>
@@ -25,9 +25,7 @@ struct MoertText {
   MoertSession *session;
   const MoertEntry *entry;
   const char *path;
-  const char *bytes;
-  size_t n_bytes;
-  bool is_random; /* bytes are ours, not mapped */
+  RtTokens tokens;
   MoertTextMode mode;
   TextInput *inputs;
   int n_inputs;
@@ -35,7 +33,7 @@ struct MoertText {
   int64_t streams, width;   /* B, T, B over all ranks */
   int64_t first, own;       /* streams of this rank */
   int64_t shift;            /* the largest */
-  int64_t below;            /* bytes must be smaller */
+  int64_t below;            /* tokens must be smaller */
   int64_t positions;        /* to read at, over all streams */
   int64_t stream_positions; /* of one stream */
   int64_t batches;          /* in a round */
@@ -99,7 +97,7 @@ static bool take_argument(const char **p, const MoertDesc *d, Source *out) {
 
 /* False: text, but with arguments that are not understood. */
 static bool parse_source(const char *p, const MoertDesc *d, Source *out) {
-  *out = (Source){.below = 256};
+  *out = (Source){.below = INT32_MAX};
   if (!take(&p, "text")) return true;
   out->text = true;
   if (take(&p, "(")) {
@@ -172,36 +170,47 @@ static MoertStatus find_inputs(MoertText *t, int entry) {
   return rt_fail(MOERT_INVALID, "entry %s takes no text", t->entry->name);
 }
 
-static MoertStatus check_bytes(const MoertText *t) {
-  for (size_t i = 0; t->below < 256 && i < t->n_bytes; i++)
-    if ((unsigned char)t->bytes[i] >= t->below)
+static const char *unit(const MoertText *t) {
+  return rt_tokens_unit(t->tokens.kind);
+}
+
+static MoertStatus check_tokens(const MoertText *t) {
+  const MoertVocab *v = t->session->vocab;
+  if (t->tokens.kind == MOERT_WORDS && moert_vocab_size(v) > t->below)
+    return rt_fail(MOERT_INVALID,
+                   "the vocabulary has %lld words, the model takes tokens "
+                   "below %lld",
+                   (long long)moert_vocab_size(v), (long long)t->below);
+  for (size_t i = 0; t->below < t->tokens.bound && i < t->tokens.n; i++)
+    if (rt_token(&t->tokens, (int64_t)i) >= t->below)
       return rt_fail(MOERT_BAD_DATA,
-                     "%s: byte %zu is %d, the model takes bytes below %lld",
-                     t->path, i, (unsigned char)t->bytes[i],
+                     "%s: %s %zu is %lld, the model takes %ss below %lld",
+                     t->path, unit(t), i,
+                     (long long)rt_token(&t->tokens, (int64_t)i), unit(t),
                      (long long)t->below);
   return MOERT_OK;
 }
 
 static MoertStatus check_length(const MoertText *t) {
   bool train = t->mode == MOERT_TEXT_TRAIN;
-  long long n = (long long)t->n_bytes, shift = t->shift;
+  long long n = (long long)t->tokens.n, shift = t->shift;
   long long wanted = (train ? t->streams * t->width : 1) + shift;
   if (n == 0) return rt_fail(MOERT_BAD_DATA, "%s: the file is empty", t->path);
   if (n >= wanted) return MOERT_OK;
   if (!train)
     return rt_fail(MOERT_BAD_DATA,
-                   "%s: %lld bytes are too few: it takes %lld to predict one",
-                   t->path, n, wanted);
+                   "%s: %lld %ss are too few: it takes %lld to predict one",
+                   t->path, n, unit(t), wanted);
   return rt_fail(MOERT_BAD_DATA,
-                 "%s: %lld bytes are fewer than a batch takes: %lld, for %lld "
+                 "%s: %lld %ss are fewer than a batch takes: %lld, for %lld "
                  "sequences of %lld and %lld to look ahead",
-                 t->path, n, wanted, (long long)t->streams, (long long)t->width,
-                 shift);
+                 t->path, n, unit(t), wanted, (long long)t->streams,
+                 (long long)t->width, shift);
 }
 
 static MoertStatus lay_out(MoertText *t) {
   bool train = t->mode == MOERT_TEXT_TRAIN;
-  int64_t n = (int64_t)t->n_bytes;
+  int64_t n = (int64_t)t->tokens.n;
   RT_TRY(check_length(t));
   t->positions = n - t->shift;
   int64_t round_up = train ? 0 : 1; /* to whole streams, to whole batches */
@@ -214,22 +223,25 @@ static MoertStatus lay_out(MoertText *t) {
                    "entry %s cannot cover %s: its %lld positions do not fill "
                    "whole batches, and no input is from text(mask)",
                    t->entry->name, t->path, (long long)t->positions);
-  return check_bytes(t);
+  return check_tokens(t);
 }
 
-/* Some batches of random bytes; the same in every run. */
-static MoertStatus make_random(MoertText *t) {
+/* A file's tokens; some batches of random ones where there is no path. */
+static MoertStatus open_tokens(MoertText *t) {
   enum { BATCHES = 16 };
-  t->n_bytes = (size_t)(BATCHES * t->streams * t->width + t->shift);
-  char *bytes;
-  RT_TRY(RT_NEW(&bytes, t->n_bytes));
-  t->is_random = true;
-  t->bytes = bytes;
-  uint64_t x = 1;
-  for (size_t i = 0; i < t->n_bytes; i++) {
-    x = x * 6364136223846793005u + 1442695040888963407u;
-    bytes[i] = (char)((x >> 33) % (uint64_t)t->below);
-  }
+  const MoertSession *s = t->session;
+  if (t->path) return rt_tokens_open(t->path, s->tokens, s->vocab, &t->tokens);
+  return rt_tokens_random(
+      (size_t)(BATCHES * t->streams * t->width + t->shift), t->below,
+      &t->tokens);
+}
+
+MoertStatus moert_set_tokens(MoertSession *s, MoertTokens tokens,
+                             const MoertVocab *vocab) {
+  if (tokens == MOERT_WORDS && !vocab)
+    return rt_fail(MOERT_INVALID, "words take a vocabulary");
+  s->tokens = tokens;
+  s->vocab = vocab;
   return MOERT_OK;
 }
 
@@ -245,11 +257,10 @@ MoertStatus moert_text_open(MoertSession *s, const char *entry,
   t->session = s;
   t->entry = &s->desc->entries[e];
   t->mode = mode;
-  t->below = 256;
+  t->below = INT32_MAX;
   t->path = path;
   RT_TRYGOTO(find_inputs(t, e), st, fail);
-  RT_TRYGOTO(path ? rt_map_file(path, &t->bytes, &t->n_bytes) : make_random(t),
-             st, fail);
+  RT_TRYGOTO(open_tokens(t), st, fail);
   RT_TRYGOTO(lay_out(t), st, fail);
   *out_text = t;
   return MOERT_OK;
@@ -260,10 +271,7 @@ fail:
 
 void moert_text_close(MoertText *t) {
   if (!t) return;
-  if (t->is_random)
-    free((void *)(uintptr_t)t->bytes);
-  else
-    rt_unmap(t->bytes, t->n_bytes);
+  rt_tokens_close(&t->tokens);
   free(t->inputs);
   free(t);
 }
@@ -282,7 +290,7 @@ static void fill_row(const MoertText *t, const TextInput *in, int64_t own,
     bool there = in_stream < t->stream_positions && p < t->positions;
     double x = !there     ? 0
                : in->mask ? 1
-                          : (unsigned char)t->bytes[p + in->shift];
+                          : (double)rt_token(&t->tokens, p + in->shift);
     rt_store(in->dtype, row + i * bytes, x);
   }
 }

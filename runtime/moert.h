@@ -181,16 +181,69 @@ MOERT_API MoertStatus moert_load(MoertSession *s, const char *dir,
  * `latest` names. */
 MOERT_API MoertStatus moert_prune(const char *dir, int keep);
 
+/* ---- vocabularies ----------------------------------------------------------
+ *
+ * Words and their numbers: 0 is <unk>, every word that is not there; 1 is
+ * <eos>, the end of a line. A text is cut at white space, or also around each
+ * mark of ASCII punctuation. The file is text, a word a line behind a first
+ * line that says how texts are cut; it can be read and written by hand. */
+typedef struct MoertVocab MoertVocab;
+
+typedef enum MoertSplit { /* ORDER SPLIT: vocab.c */
+  MOERT_SPLIT_SPACE,
+  MOERT_SPLIT_PUNCTUATION
+} MoertSplit;
+
+/* The `size` most frequent words of a text, <unk> and <eos> among them, or all
+ * there are; of equally frequent ones the first by their bytes. MOERT_INVALID:
+ * size below 3; MOERT_BAD_DATA: no word in the file. */
+MOERT_API MoertStatus moert_vocab_build(const char *text_path, MoertSplit split,
+                                        int64_t size, MoertVocab **out_vocab);
+/* MOERT_BAD_DATA: not a vocabulary; the line is named. */
+MOERT_API MoertStatus moert_vocab_open(const char *path,
+                                       MoertVocab **out_vocab);
+/* A file of that name is replaced when all is written. */
+MOERT_API MoertStatus moert_vocab_save(const MoertVocab *v, const char *path);
+MOERT_API void moert_vocab_close(MoertVocab *v);
+MOERT_API int64_t moert_vocab_size(const MoertVocab *v);
+/* What the tokens of a file are. */
+typedef enum MoertTokens { /* ORDER TOKENS: tokens.c */
+  MOERT_BYTES,
+  MOERT_WORDS, /* of text, by a vocabulary */
+  MOERT_U16,   /* numbers, little-endian, of a file made before */
+  MOERT_U32
+} MoertTokens;
+/* "bytes", "words", "u16", "u32"; NULL behind the last. */
+MOERT_API const char *moert_tokens_name(int tokens);
+
+/* Reads a text's words, and writes their numbers as MOERT_U16 or MOERT_U32 to a
+ * file, unless `out_path` is NULL. MOERT_INVALID: the vocabulary is too large
+ * for them. How many there are, and how many of these are <unk>. */
+MOERT_API MoertStatus moert_vocab_encode_file(const MoertVocab *v,
+                                              const char *text_path,
+                                              MoertTokens tokens,
+                                              const char *out_path,
+                                              int64_t *out_n,
+                                              int64_t *out_unknown);
+/* The numbers of a text's words; the caller frees them. */
+MOERT_API MoertStatus moert_vocab_encode(const MoertVocab *v, const char *text,
+                                         size_t bytes, uint32_t **out_tokens,
+                                         size_t *out_n);
+/* The text of a word, "\n" for <eos>, of out_n bytes without a 0 behind them.
+ * out_joined: no space belongs in front of it. */
+MOERT_API const char *moert_vocab_word(const MoertVocab *v, int64_t token,
+                                       size_t *out_n, int *out_joined);
+
 /* ---- text files as data ----------------------------------------------------
  *
- * A file is mapped and read as bytes, one token each. Inputs say what they take
- * of it: `text` the byte at a position as i32, `text(shift=S)` the byte S
- * later, `text(mask, shift=S)` a float, 1 where that byte exists and counts,
- * else 0. All of an entry's text inputs are [B, T]: B streams side by side, T
- * positions of each a batch. `below=N` among the arguments makes bytes from N
- * on an error. `share=AXES`, axes of the mesh with '*' in between, says that
- * the ranks along these each have a part of the streams: B is one rank's then,
- * and the batch P times as large. */
+ * A file is a row of tokens: its bytes, unless the session says otherwise. The
+ * inputs of an entry say what they take of it: `text` the token at a position
+ * as i32, `text(shift=S)` the one S later, `text(mask, shift=S)` a float, 1
+ * where that one exists and counts, else 0. All of an entry's text inputs are
+ * [B, T]: B streams side by side, T positions of each a batch. `below=N` among
+ * the arguments makes tokens from N on an error. `share=AXES`, axes of the mesh
+ * with '*' in between, says that the ranks along these each have a part of the
+ * streams: B is one rank's then, and the batch P times as large. */
 typedef struct MoertText MoertText;
 
 typedef enum MoertTextMode {
@@ -204,8 +257,14 @@ typedef enum MoertTextEvent {
   MOERT_TEXT_END    /* nothing is left; the inputs are as before */
 } MoertTextEvent;
 
+/* What the session's text files hold. The vocabulary must outlive the session;
+ * numbers may have one too. Checkpoints remember which it was: one of another
+ * vocabulary, or of none, is not loaded. MOERT_INVALID: words without one. */
+MOERT_API MoertStatus moert_set_tokens(MoertSession *s, MoertTokens tokens,
+                                       const MoertVocab *vocab);
+
 /* MOERT_INVALID: the entry takes no text. MOERT_BAD_DATA: empty, shorter than a
- * batch (the message says how many bytes it takes), a byte out of bounds.
+ * batch (the message says how many tokens it takes), a token out of bounds.
  * `path` NULL: random bytes, for measuring. */
 MOERT_API MoertStatus moert_text_open(MoertSession *s, const char *entry,
                                       const char *path, MoertTextMode mode,

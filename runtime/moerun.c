@@ -1,5 +1,6 @@
 /* moerun.c: the driver's entry point. It trains, evaluates, samples from,
- * measures, describes and compares compiled models, on top of moert.h. */
+ * measures, describes and compares compiled models, and prepares texts, on top
+ * of moert.h. */
 #include "rt.h"
 
 #include <signal.h>
@@ -9,15 +10,19 @@
 
 static const RunVerb verbs[] = {
     {"train", run_train, "MODEL.so --data FILE --steps N",
-     "train on a text file"},
+     "train on a text file", false},
     {"eval", run_eval, "MODEL.so --data FILE --ckpt DIR",
-     "loss and perplexity over every token of a file"},
-    {"sample", run_sample, "MODEL.so --ckpt DIR", "write text"},
+     "loss and perplexity over every token of a file", false},
+    {"sample", run_sample, "MODEL.so --ckpt DIR", "write text", false},
     {"bench", run_bench, "MODEL.so [--steps N]",
-     "measure training; prints one line of JSON"},
-    {"info", run_info, "MODEL.so", "what is in a compiled model"},
+     "measure training; prints one line of JSON", false},
+    {"info", run_info, "MODEL.so", "what is in a compiled model", true},
     {"verify", run_verify, "A.so B.so --data FILE",
-     "whether two models have the same gradients"},
+     "whether two models have the same gradients", false},
+    {"vocab", run_vocab, "TEXT -o FILE [--size N]",
+     "make a vocabulary of a text's words", true},
+    {"encode", run_encode, "TEXT --vocab FILE -o FILE",
+     "write a text's words as numbers", true},
 };
 enum { N_VERBS = COUNT_OF(verbs) };
 

@@ -13,6 +13,8 @@ enum { /* ORDER VERB: as in moerun.c */
   BENCH = 8,
   INFO = 16,
   VERIFY = 32,
+  VOCAB = 64,
+  ENCODE = 128,
   RUNS = TRAIN | EVAL | SAMPLE | BENCH | VERIFY
 };
 
@@ -42,6 +44,19 @@ static const Option options[] = {
      "a text to evaluate on, by the entry eval"},
     {"--valid-every", "N", TRAIN, OPT_COUNT, AT(valid_every),
      "evaluate every N steps, and at the end; default: at the end"},
+    {"--format", "KIND", RUNS | ENCODE, OPT_TEXT, AT(format),
+     "what is in these files: bytes, the default; words, with\n"
+     "--vocab; u16 or u32, numbers of tokens, little-endian.\n"
+     "encode: u16 or u32 to write; default: the smaller that does"},
+    {"--vocab", "FILE", RUNS | ENCODE, OPT_TEXT, AT(vocab),
+     "a vocabulary, made by moerun vocab; texts are read as its words"},
+    {"--size", "N", VOCAB, OPT_COUNT, AT(size),
+     "how many words at most, <unk> and <eos> among them;\n"
+     "default 10000"},
+    {"--split", "HOW", VOCAB, OPT_TEXT, AT(split),
+     "where words end: space, the default, or punctuation, which\n"
+     "cuts around every such mark too"},
+    {"-o", "FILE", VOCAB | ENCODE, OPT_TEXT, AT(out), "what to write"},
     {"--steps", "N", TRAIN | BENCH | VERIFY, OPT_COUNT, AT(steps),
      "train: up to step N, those of a resumed run included; bench: default\n"
      "20; verify: of which step to compare the gradients, default 1"},
@@ -263,9 +278,20 @@ static bool check_every(const char *name, const RunArgs *a) {
   return true;
 }
 
+/* Of the verbs that read a text and write a file. */
+static bool check_writer(const RunVerb *v, int bit, const RunArgs *a) {
+  if (!a->model)
+    return wrong("%s: which text? moerun %s TEXT", v->name, v->name);
+  if (!a->out) return wrong("%s: -o FILE is missing%s", v->name, "");
+  if (bit & ENCODE && !a->vocab)
+    return wrong("%s: --vocab FILE is missing%s", v->name, "");
+  return true;
+}
+
 static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
   int bit = 1 << verb;
   const char *name = verbs[verb].name;
+  if (bit & (VOCAB | ENCODE)) return check_writer(&verbs[verb], bit, a);
   if (bit & VERIFY && !a->other)
     return wrong("%s: which two models? moerun %s A.so B.so", name, name);
   if (!a->model)
@@ -293,7 +319,7 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
 bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,
                RunArgs *out) {
   *out = (RunArgs){.steps = -1, .seed = -1, .keep = 3, .tokens = 200,
-                   .temperature = 1, .tolerance = -1};
+                   .size = 10000, .temperature = 1, .tolerance = -1};
   for (int i = 0; i < argc; i++) {
     if (argv[i][0] == '-' && argv[i][1]) {
       if (!parse_option(verbs, verb, argv, argc, &i, out)) return false;

@@ -91,6 +91,30 @@ static int set_options(Run *r) {
   return 0;
 }
 
+int run_find_tokens(const char *name, MoertTokens *out) {
+  for (int i = 0; moert_tokens_name(i); i++)
+    if (strcmp(moert_tokens_name(i), name) == 0) {
+      *out = (MoertTokens)i;
+      return 0;
+    }
+  return run_error("--format: '%s' is not bytes, words, u16 or u32", name);
+}
+
+/* Words by default where there is a vocabulary. */
+static int set_tokens(Run *r) {
+  const RunArgs *a = r->args;
+  r->tokens = a->vocab ? MOERT_WORDS : MOERT_BYTES;
+  if (a->format && run_find_tokens(a->format, &r->tokens)) return EXIT_USER;
+  if (r->tokens == MOERT_WORDS && !a->vocab)
+    return run_error("--format words takes --vocab FILE");
+  if (r->tokens == MOERT_BYTES && a->vocab)
+    return run_error("--format bytes takes no --vocab");
+  MoertStatus st = MOERT_OK;
+  if (a->vocab) st = moert_vocab_open(a->vocab, &r->vocab);
+  if (st == MOERT_OK) st = moert_set_tokens(r->session, r->tokens, r->vocab);
+  return st == MOERT_OK ? 0 : run_failed(st);
+}
+
 int run_open(const RunArgs *a, const char *from, Run *out) {
   *out = (Run){.args = a};
   MoertStatus st = moert_open(a->model, &out->model);
@@ -106,6 +130,8 @@ int run_open(const RunArgs *a, const char *from, Run *out) {
   st = moert_session(out->model, &o, &out->session);
   if (st != MOERT_OK) return run_failed(st);
   out->peak_before = run_peak_bytes();
+  int status = set_tokens(out);
+  if (status) return status;
   st = load(out, from);
   if (st != MOERT_OK) return run_failed(st);
   return set_options(out);
@@ -113,6 +139,7 @@ int run_open(const RunArgs *a, const char *from, Run *out) {
 
 void run_close(Run *r) {
   moert_session_free(r->session);
+  moert_vocab_close(r->vocab);
   moert_close(r->model);
 }
 

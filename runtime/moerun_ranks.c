@@ -271,7 +271,7 @@ static int run_local(const Ranks *r, const RunVerb *verb, RunArgs *a) {
 
 int ranks_run(const Ranks *r, const RunVerb *verb, RunArgs *a) {
   a->neighbours = r->neighbours;
-  if (strcmp(verb->name, "info") == 0) return verb->run(a); /* reads a file */
+  if (verb->alone) return verb->run(a);
   switch (r->by) {
   case RANKS_NONE: return verb->run(a);
   case RANKS_LOCAL: return run_local(r, verb, a);

@@ -51,28 +51,81 @@ static MoertStatus feed(Sampler *s, int64_t token) {
   return moert_step(s->run.session, s->entry);
 }
 
-static int write_text(Sampler *s) {
+/* ---- text ---------------------------------------------------------------- */
+
+/* What a token is as text, behind one that ended a line or did not. */
+static void put_token(const Run *r, int64_t token, bool *line_start) {
+  size_t n = 0;
+  int joined = 1;
+  char byte = (char)token;
+  const char *text = &byte;
+  if (r->vocab)
+    text = moert_vocab_word(r->vocab, token, &n, &joined);
+  else if (r->tokens == MOERT_BYTES)
+    n = 1;
+  bool ends = n == 1 && text[0] == '\n';
+  if (!joined && !*line_start && !ends) putchar(' ');
+  if (n)
+    fwrite(text, 1, n, stdout);
+  else
+    printf("%s%lld", *line_start ? "" : " ", (long long)token);
+  *line_start = ends;
+}
+
+/* The tokens of the prompt, a new line where there is none. */
+static int read_prompt(const Run *r, uint32_t **out, size_t *out_n) {
+  const char *prompt = r->args->prompt;
+  const char *text = prompt && prompt[0] ? prompt : "\n";
+  size_t bytes = strlen(text);
+  if (r->vocab) {
+    MoertStatus st = moert_vocab_encode(r->vocab, text, bytes, out, out_n);
+    return st == MOERT_OK ? 0 : run_failed(st);
+  }
+  if (r->tokens != MOERT_BYTES && prompt)
+    return run_error("--prompt: words of %s tokens take --vocab FILE",
+                     r->args->format);
+  if (!(*out = calloc(bytes, sizeof **out))) return run_error("out of memory");
+  *out_n = bytes;
+  for (size_t i = 0; i < bytes; i++)
+    (*out)[i] = (unsigned char)text[i];
+  return 0;
+}
+
+static int write_tokens(Sampler *s, const uint32_t *prompt, size_t n) {
   const RunArgs *a = s->run.args;
-  const char *prompt = a->prompt && a->prompt[0] ? a->prompt : "\n";
+  bool line_start = true;
   MoertStatus st = moert_reset_state(s->run.session, s->entry);
-  for (const char *p = prompt; *p && st == MOERT_OK; p++) {
-    int byte = (unsigned char)*p;
-    if (byte >= s->n)
-      return run_error("--prompt: byte %d is outside of the model's vocabulary "
-                       "of %lld",
-                       byte, (long long)s->n);
-    if (a->prompt) putchar(byte);
-    st = feed(s, byte);
+  for (size_t i = 0; i < n && st == MOERT_OK; i++) {
+    if (prompt[i] >= s->n)
+      return run_error("--prompt: token %u is outside of the model's "
+                       "vocabulary of %lld",
+                       prompt[i], (long long)s->n);
+    if (a->prompt) put_token(&s->run, prompt[i], &line_start);
+    st = feed(s, prompt[i]);
   }
   for (int64_t i = 0; i < a->tokens && st == MOERT_OK; i++) {
     int64_t token = draw(s, a->temperature);
-    putchar((int)token);
+    put_token(&s->run, token, &line_start);
     fflush(stdout);
     if (i + 1 < a->tokens) st = feed(s, token);
   }
   putchar('\n');
   return st == MOERT_OK ? 0 : run_failed(st);
 }
+
+static int write_text(Sampler *s) {
+  uint32_t *prompt = NULL;
+  size_t n = 0;
+  const MoertVocab *v = s->run.vocab;
+  if (v && s->n > moert_vocab_size(v))
+    s->n = moert_vocab_size(v); /* the others have no words */
+  int status = read_prompt(&s->run, &prompt, &n);
+  if (!status) status = write_tokens(s, prompt, n);
+  free(prompt);
+  return status;
+}
+
+/* ---- the model ----------------------------------------------------------- */
 
 /* The one input that takes tokens, and the logits. */
 static int find_ends(Sampler *s, const MoertEntry *e) {

@@ -212,7 +212,7 @@ static int run_side(const RunArgs *a) {
 /* ---- running both -------------------------------------------------------- */
 
 static int run_model(const Verify *v, int which) {
-  static const RunVerb verb = {"verify", run_side, "", ""};
+  static const RunVerb verb = {"verify", run_side, "", "", false};
   RunArgs a = *v->args;
   a.model = v->paths[which];
   side = which;

@@ -418,6 +418,8 @@ struct MoertSession {
   char *state_kept; /* a copy of the state slab while some of it is reset */
   RtEntry *entries;
   MoertComm *comm;
+  MoertTokens tokens; /* of its text files */
+  const MoertVocab *vocab; /* NULL: none */
   char *view; /* a copy of what the device has, and the slot that it is of */
   int64_t view_bytes;
   const MoertSlot *viewed;
@@ -568,8 +570,34 @@ void rt_unmap(const char *data, size_t bytes);
  * memory a second time. */
 void rt_drop_mapped(const char *data, size_t bytes);
 uint64_t rt_hash_mapped(const char *data, size_t bytes);
-/* Writes a new file and syncs it. */
+/* Writes a new file and syncs it; the second takes the place of an old one when
+ * all is written. */
 MoertStatus rt_write_file(const char *path, const void *data, size_t bytes);
+MoertStatus rt_replace_file(const char *path, const void *data, size_t bytes);
+
+/* ---- vocab.c, tokens.c: files as tokens ---------------------------------- */
+
+uint64_t rt_vocab_hash(const MoertVocab *v);
+
+typedef struct RtTokens {
+  MoertTokens kind;
+  const void *data;
+  size_t n;
+  int width;     /* bytes of one */
+  int64_t bound; /* they are below it; for words that is checked elsewhere */
+  const char *map; /* the file, or NULL */
+  size_t map_bytes;
+  void *made; /* or memory of its own */
+} RtTokens;
+/* What one is called: "byte". */
+const char *rt_tokens_unit(MoertTokens kind);
+/* MOERT_BAD_DATA: not a whole number of tokens. */
+MoertStatus rt_tokens_open(const char *path, MoertTokens kind,
+                           const MoertVocab *vocab, RtTokens *out);
+/* Random bytes below `below`; the same in every run. */
+MoertStatus rt_tokens_random(size_t n, int64_t below, RtTokens *out);
+int64_t rt_token(const RtTokens *t, int64_t i);
+void rt_tokens_close(RtTokens *t);
 
 /* ---- ckpt_dir.c: directories of checkpoints ------------------------------ */
 
@@ -598,10 +626,10 @@ MoertStatus rt_find_checkpoint(const char *dir, RtPath *out);
 /* The command line. Names are those of the options. */
 typedef struct RunArgs {
   const char *model, *other, *entry, *data, *valid, *log, *ckpt, *resume, *load;
-  const char *prompt, *ir, *probe, *randomize;
+  const char *prompt, *ir, *probe, *randomize, *vocab, *format, *split, *out;
   int64_t steps, seed, threads, ckpt_every, valid_every, print_every, keep;
   int64_t probe_every;
-  int64_t tokens;
+  int64_t tokens, size;
   double temperature, tolerance; /* below 0: by dtype */
   bool quiet, profile, roofline, poison;
   double timeout;
@@ -620,6 +648,7 @@ typedef struct RunVerb {
   const char *name;
   int (*run)(const RunArgs *a); /* an exit status */
   const char *use, *doc;
+  bool alone; /* never by several ranks */
 } RunVerb;
 
 void run_help(const RunVerb *verbs, int n_verbs);
@@ -665,6 +694,8 @@ typedef struct Run {
   MoertModel *model;
   MoertSession *session;
   const MoertDesc *desc;
+  MoertTokens tokens;
+  MoertVocab *vocab;    /* NULL: none */
   int64_t cursor;       /* of the checkpoint that was resumed */
   bool resumed;
   int64_t resident_before, peak_before; /* bytes, before and after creation */
@@ -674,6 +705,8 @@ typedef struct Run {
  * --load parameters come from the checkpoint `from`, where it is not NULL. An
  * exit status, 0 when all is well; call run_close in any case. */
 int run_open(const RunArgs *a, const char *from, Run *out);
+/* --format; an exit status. */
+int run_find_tokens(const char *name, MoertTokens *out);
 void run_close(Run *r);
 /* What the process needs, of several ranks the one that needs most: as planned,
  * and as measured up to now. All ranks call it. */
@@ -771,7 +804,7 @@ int run_print_profile(const Run *r, const MoertEntry *e, int64_t n_steps,
                       const RunPeaks *p);
 
 /* ---- moerun_train.c, moerun_eval.c, moerun_sample.c, moerun_bench.c,
- * moerun_info.c, moerun_verify.c: one verb each ---------------------------- */
+ * moerun_info.c, moerun_verify.c, moerun_vocab.c: one or two verbs each ---- */
 
 int run_train(const RunArgs *a);
 int run_eval(const RunArgs *a);
@@ -779,6 +812,8 @@ int run_sample(const RunArgs *a);
 int run_bench(const RunArgs *a);
 int run_info(const RunArgs *a);
 int run_verify(const RunArgs *a);
+int run_vocab(const RunArgs *a);
+int run_encode(const RunArgs *a);
 
 /* Mean negative log likelihood over every prediction of an open text. */
 MoertStatus run_evaluate(const Run *r, const char *entry, MoertText *text,

@@ -94,6 +94,16 @@ MoertStatus rt_write_file(const char *path, const void *data, size_t bytes) {
   return sync_and_close(fd, write_all(fd, data, bytes, path), path);
 }
 
+MoertStatus rt_replace_file(const char *path, const void *data, size_t bytes) {
+  char aside[RT_PATH];
+  if (snprintf(aside, sizeof aside, "%s.new", path) >= (int)sizeof aside)
+    return rt_fail(MOERT_INVALID, "%s: the path is too long", path);
+  MoertStatus st = rt_write_file(aside, data, bytes);
+  if (st == MOERT_OK) st = RT_SYS(rename(aside, path), path);
+  if (st != MOERT_OK) unlink(aside);
+  return st;
+}
+
 /* ---- writing ------------------------------------------------------------- */
 
 static bool add_tensor(cJSON *header, const RtTensor *x, int64_t at) {

@@ -50,10 +50,10 @@ train() { # NAME STATUS PATTERN ARGUMENTS...
 check 'no command' 2 'no command given'
 check 'unknown command' 2 "did you mean 'train'"  trian
 check 'help' 0 '' --help
-expect 'help: every command' [ "$(grep -cE '^  moerun (train|eval|sample|bench|info|verify) ' "$d/out")" = 6 ]
-for verb in train eval sample bench info verify; do
+expect 'help: every command' [ "$(grep -cE '^  moerun (train|eval|sample|bench|info|verify|vocab|encode) ' "$d/out")" = 8 ]
+for verb in train eval sample bench info verify vocab encode; do
   check "help: $verb" 0 '' $verb --help
-  expect "help: $verb: its use" grep -qE "^moerun $verb (MODEL|A).so" "$d/out"
+  expect "help: $verb: its use" grep -qE "^moerun $verb (MODEL.so|A.so|TEXT)" "$d/out"
   check "help: help $verb" 0 '' help $verb
 done
 check 'help: unknown command' 2 'unknown command' help frobnicate

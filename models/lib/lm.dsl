@@ -1,10 +1,10 @@
-# Training, evaluating and sampling a language model over bytes. A model brings
+# Training, evaluating and sampling a language model over tokens. A model brings
 # `body`: from tokens i32[b, t] to logits f32[b, t, V] and an auxiliary loss.
 import "mesh.dsl"
 import "nn.dsl"
 import "optim.dsl"
 
-const V = 256         # vocabulary: bytes
+const V = 256         # vocabulary: bytes, or the size of moerun's --vocab
 const T = 32          # time steps per batch
 const B = 64          # sequences per batch, over the whole mesh
 const WARMUP = 1000   # steps until the learning rate is `lr`
