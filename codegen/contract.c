@@ -40,8 +40,15 @@ static int operand_of(const CtTask *t, int i) {
 }
 
 KBase ct_operand(const CtTask *task, int side) {
+  if (task->held[side]) return task->at[side];
   int arg = task->p.arg[side];
   return kb_arg(arg, task->n->ins.data[arg]->type.dtype);
+}
+
+CtItem *ct_product_item(Ctx *cx, KBuild *b, const CtTask *task,
+                        const Isa *isa) {
+  return ct_in_pairs(&task->p, isa) ? ct_pairs_item(cx, b, task, isa)
+                                    : ct_blocked_item(cx, b, task, isa->lanes);
 }
 
 Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa) {

@@ -599,6 +599,8 @@ Kernel *cg_lower(Ctx *cx, const Node *n, const Isa *isa) {
   case OP_fused: return lower_fused(cx, n, isa);
   case OP_contract: return cg_contract(cx, n, isa);
   case OP_square_sum: return cg_squares(cx, n, isa);
+  case OP_attention: return cg_attention(cx, n, isa);
+  case OP_attention_grad: return cg_attention_grad(cx, n, isa);
   case OP_route: return cg_route(cx, n, lanes);
   case OP_pack: return cg_pack(cx, n, isa);
   case OP_scatter_add: return cg_scatter_add(cx, n, lanes);

@@ -616,6 +616,12 @@ CtItem *ct_pairs_item(Ctx *cx, KBuild *b, const CtTask *task, const Isa *isa) {
   return &g->at;
 }
 
+void ct_pairs_in_place(CtItem *t) {
+  if (t->block == block_of_tiles && t->p->k.stride[CT_LEFT] == 1 &&
+      t->p->m.size % TILE == 0)
+    ((Pairs *)t)->in[CT_LEFT].where = PACK_NOT;
+}
+
 /* The item where experts have few rows. */
 static void set_few(Pairs *g) {
   const CtProduct *p = g->at.p;

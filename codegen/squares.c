@@ -100,17 +100,11 @@ static CtProduct gram_of(const CtProduct *p, int side) {
   return g;
 }
 
-static CtItem *new_item(Squares *s, const CtTask *task, const Isa *isa) {
-  return ct_in_pairs(&task->p, isa)
-             ? ct_pairs_item(s->cx, s->b, task, isa)
-             : ct_blocked_item(s->cx, s->b, task, isa->lanes);
-}
-
 static void new_gram(Squares *s, int side, const Isa *isa) {
   static const CtDone done = {NULL, keep_sums, NULL};
   s->grams[side] = s->task;
   s->grams[side].p = gram_of(&s->task.p, side);
-  s->items[side] = new_item(s, &s->grams[side], isa);
+  s->items[side] = ct_product_item(s->cx, s->b, &s->grams[side], isa);
   s->items[side]->cols = BAND;
   s->items[side]->done = &done;
   s->items[side]->sink = &s->sums[side];
@@ -238,7 +232,7 @@ static Kernel *whole_stages(Squares *s, const Isa *isa) {
   static const CtDone done = {start_item, square_item, end_items};
   CtProduct *p = &s->task.p; /* whose result lies nowhere */
   p->batch.stride[CT_OUT] = p->m.stride[CT_OUT] = p->n.stride[CT_OUT] = 0;
-  CtItem *t = new_item(s, &s->task, isa);
+  CtItem *t = ct_product_item(s->cx, s->b, &s->task, isa);
   t->done = &done;
   t->sink = s;
   t->least = p->groups && s->most ? s->most + 1 : 0;

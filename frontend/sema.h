@@ -414,8 +414,8 @@ BuiltinFn builtin_sum, builtin_mean, builtin_max, builtin_min, builtin_cumsum,
     builtin_full, builtin_expand, builtin_reshape, builtin_transpose,
     builtin_concat, builtin_pad, builtin_gather, builtin_scatter_add,
     builtin_take, builtin_put, builtin_dispatch, builtin_combine,
-    builtin_row_dot, builtin_stop_gradient, builtin_random_bits,
-    builtin_require, builtin_size, builtin_rank;
+    builtin_row_dot, builtin_attention, builtin_stop_gradient,
+    builtin_random_bits, builtin_require, builtin_size, builtin_rank;
 
 bool builtin_find(Sym name, Fn *out);
 const char *builtin_name(const Fn *fn);

@@ -36,6 +36,7 @@
   X(dispatch, "x ids experts gates? drops?") \
   X(combine, "y ids gates?")              \
   X(row_dot, "y d ids")                   \
+  X(attention, "q k v causal? scale? mask?") \
   X(stop_gradient, "x")                   \
   X(random_bits, "like")                  \
   X(require, "condition message values*") \

@@ -2,6 +2,7 @@
  * bits. */
 #include "sema.h"
 
+#include <math.h>
 #include <string.h>
 
 /* The one result of a node that may not be there. */
@@ -271,6 +272,37 @@ Val builtin_dispatch(BuiltinCall *c) {
   Node *n = fe_node(c->S, c->span, OP_dispatch, NULL, ins, c->given[3] ? 3 : 2,
                     "experts", experts, NULL);
   return only(n ? ir_drops(n, drops) : NULL);
+}
+
+/* ---- attention ----------------------------------------------------------- */
+
+/* By default the dot products have the variance of their factors. */
+static bool arg_scale(BuiltinCall *c, int i, const Value *q, double *out) {
+  Val v = c->args[i].val;
+  int64_t width = q->type.rank ? q->type.dims[q->type.rank - 1].size : 1;
+  *out = 1 / sqrt((double)width);
+  if (!c->given[i]) return true;
+  if (!val_is_number(v)) {
+    fe_error(c->S, c->args[i].span,
+             "%s: a number known when compiling is needed here, not %s",
+             c->name, val_text(c->S, v));
+    return false;
+  }
+  *out = val_number(v);
+  return true;
+}
+
+Val builtin_attention(BuiltinCall *c) {
+  Value *ins[4] = {arg_tensor(c, 0), arg_tensor(c, 1), arg_tensor(c, 2),
+                   c->given[5] ? arg_tensor(c, 5) : NULL};
+  bool causal, masked = c->given[5];
+  double scale;
+  if (!ins[0] || !ins[1] || !ins[2] || (masked && !ins[3]) ||
+      !arg_bool(c, 3, &causal) || !arg_scale(c, 4, ins[0], &scale))
+    return val_error;
+  Node *n = fe_node(c->S, c->span, OP_attention, NULL, ins, masked ? 4 : 3,
+                    "causal", (int64_t)causal, "scale", scale, NULL);
+  return n ? val_tensor(n->outs.data[0]) : val_error;
 }
 
 /* ---- shapes as numbers --------------------------------------------------- */

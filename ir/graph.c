@@ -564,6 +564,8 @@ static int letter_at(const char *letters, char c) {
 
 int64_t ir_macs(const Node *n) {
   IndexMap m;
+  if (n->op == OP_attention || n->op == OP_attention_grad)
+    return ir_attention_macs(n);
   if (n->op != OP_contract || !map_parse(attr_sym(n, "map"), &m)) return 0;
   const Value *sides[3] = {n->ins.data[0], n->ins.data[1], n->outs.data[0]};
   const char *letters[3] = {m.ins[0], m.ins[1], m.out};

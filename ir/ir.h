@@ -5,9 +5,10 @@
  * state), options, step, seed and inputs; it returns new slot values, reports
  * and probes. Nothing writes in place until the plan pass assigns buffers.
  *
- * Sections, in the order of the .c files: graph, build, lead, product, infer,
- * verify, print, read, eval. Letters in comments: T tokens, D model, H hidden,
- * N experts, K choices a token, R rows of a ragged value. */
+ * Sections, in the order of the .c files: graph, build, lead, product,
+ * attention, math, infer, verify, print, read, eval. Letters in comments: T
+ * tokens, D model, H hidden, N experts, K choices a token, R rows of a ragged
+ * value. */
 #ifndef MOEC_IR_H
 #define MOEC_IR_H
 
@@ -344,7 +345,8 @@ uint32_t ir_number(Entry *e);
  * their parameters and their own nodes. Array of ir_number() counts. */
 uint32_t *ir_use_counts(Entry *e, Arena *a);
 /* Multiply-adds of a contraction: the product of all letters of its map, a
- * ragged pair (group, row) counting its R rows. 0 for any other op. */
+ * ragged pair (group, row) counting its R rows; and of an attention. 0 for any
+ * other op. */
 int64_t ir_macs(const Node *n);
 /* Bytes that one execution of a node moves at least: each operand read once, or
  * only the rows and slices taken of it, and each result written once. */
@@ -633,6 +635,34 @@ Value *ir_product_operand(const Node *contract, int i);
 /* What is wrong with a launch that says it is of that kind; NULL: nothing. */
 const char *ir_product_fault(const Node *launch);
 
+/* ---- attention.c: scaled dot-product attention --------------------------- */
+
+/* Of an attention or attention_grad: queries [batch.., queries, heads, width],
+ * keys [batch.., keys, kv_heads, width], values the same, v_width wide; head h
+ * of the queries reads that of number h / (heads / kv_heads). */
+typedef struct AttentionShape {
+  int64_t batch, queries, keys, heads, kv_heads, width, v_width;
+  bool causal;
+  int mask; /* its operand, -1: there is none */
+  double scale;
+  Dtype dtype; /* of operands */
+} AttentionShape;
+AttentionShape ir_attention(const Node *n);
+int64_t ir_attention_macs(const Node *n); /* of the pairs that are seen */
+
+/* ---- math.c: functions of floats as primitive ops ------------------------ */
+
+/* The one definition of each, for whoever computes them. */
+Value *ir_exp(Builder *b, Value *x);
+Value *ir_log(Builder *b, Value *x);
+Value *ir_log1p(Builder *b, Value *x);
+Value *ir_tanh(Builder *b, Value *x);
+Value *ir_erf(Builder *b, Value *x);
+Value *ir_sigmoid(Builder *b, Value *x);
+/* Samples from random bits, u32. */
+Value *ir_normal(Builder *b, Value *bits, Dtype dtype);
+Value *ir_uniform(Builder *b, Value *bits, Dtype dtype);
+
 /* ---- infer.c: result types ---------------------------------------------- */
 
 /* Gives n its results' types (for TYPED ops: checks the one there) from
@@ -643,7 +673,7 @@ bool ir_infer(Ctx *cx, Node *n);
  * take theirs from n->outs. */
 bool ir_infer_types(Ctx *cx, const Node *n, TypeVec *out);
 
-/* Shared by infer.c and infer_comm.c: the node that a rule looks at. */
+/* Shared by all files with such rules: the node that a rule looks at. */
 typedef struct Infer {
   Ctx *cx;
   const Node *n;
@@ -663,6 +693,8 @@ bool infer_rows_send(Infer *I);
 bool infer_rows_return(Infer *I);
 bool infer_wait(Infer *I);
 bool infer_square_sum(Infer *I); /* product.c */
+bool infer_attention(Infer *I);  /* attention.c */
+bool infer_attention_grad(Infer *I);
 
 /* ---- verify.c: every invariant, one place ------------------------------- */
 

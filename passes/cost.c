@@ -126,7 +126,7 @@ static void count_products(Cost *c, const Region *r, int64_t times) {
     const Node *n = r->nodes.data[i];
     if (n->op == OP_grad) return;
     if (n->backward) continue;
-    if (n->op == OP_contract) {
+    if (ir_macs(n)) {
       Layer *l = layer_of(c, n->layer ? n->layer : sym(c->cx, ""));
       l->macs += times * ir_macs(n);
       l->moved += times * ir_bytes(n);

@@ -6,9 +6,9 @@
  * library function is called by compiled code.
  *
  * Method: a walk over each region; a node whose row says EXPAND is replaced by
- * what expand_<name> appends for it. Functions of floats are in expand_math.c;
- * here are random bits and routing. Several uses of one `ids` in a region share
- * one `route`.
+ * what expand_<name> appends for it. Functions of floats are those of
+ * ir/math.c; here are random bits and routing. Several uses of one `ids` in a
+ * region share one `route`.
  *
  * Before:
  *   %y = dispatch %x, %ids {experts=4} : f32[4, r<=16, 8]
@@ -18,6 +18,27 @@
 #include "pass.h"
 
 #include <string.h>
+
+/* ---- functions of floats ------------------------------------------------- */
+
+#define FUNCTION(name)                            \
+  Value *expand_##name(Expand *x, Node *n) {      \
+    return ir_##name(&x->b, n->ins.data[0]);      \
+  }
+FUNCTION(exp)
+FUNCTION(log)
+FUNCTION(log1p)
+FUNCTION(tanh)
+FUNCTION(erf)
+FUNCTION(sigmoid)
+
+#define SAMPLE(name)                                                \
+  Value *expand_##name(Expand *x, Node *n) {                        \
+    Dtype dtype = n->outs.data[0]->type.dtype;                      \
+    return ir_##name(&x->b, n->ins.data[0], dtype);                 \
+  }
+SAMPLE(normal)
+SAMPLE(uniform)
 
 /* ---- random bits --------------------------------------------------------- */
 

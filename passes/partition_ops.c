@@ -130,6 +130,7 @@ STAYS(same)
 STAYS(linear)
 STAYS(last)
 STAYS(annotate)
+STAYS(attention)
 STAYS(reshape)
 STAYS(loop)
 

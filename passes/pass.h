@@ -207,7 +207,7 @@ uint32_t loop_carry(Ctx *cx, Loop *l, Value *init);
 Type loop_element(Type t);
 Type loop_stacked(Type t, int64_t length);
 
-/* ---- expand.c, shared with expand_math.c ------------------------------- */
+/* ---- expand.c ------------------------------------------------------------ */
 
 /* What `route` tells of the choices that have rows. */
 typedef struct ExpandRoute {

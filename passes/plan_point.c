@@ -44,7 +44,7 @@ static double share_of_node(const Step *s, const Node *n) {
 }
 
 static void add_work(const Step *s, const Node *n, Work *w) {
-  if (n->op == OP_contract)
+  if (ir_macs(n))
     w->flops[n->ins.data[0]->type.dtype] +=
         2 * (double)ir_macs(n) * share_of_node(s, n);
   if (op_is(n->op, TRAIT_EW))

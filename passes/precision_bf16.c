@@ -2,7 +2,9 @@
  *
  * Goal: what units for bf16 and half the memory traffic give, without slots,
  * optimisers, losses and sums becoming less exact. Method: the operands of a
- * product of matrices are cast to bf16, its result stays f32 (see `contract`).
+ * product of matrices are cast to bf16, its result stays f32 (see `contract`);
+ * those of an attention too, whose weights are bf16 then where they meet the
+ * values.
  *
  * A value is cast once, where it is made, so that everything between there and
  * its last product can hold the narrow copy alone. A loop takes part in that:
@@ -56,6 +58,16 @@ static bool is_matrix_product(const Node *n) {
   return rows > 1 && columns > 1 && depth > 1;
 }
 
+/* How many operands of a node are those of products; 0: it has none. */
+static uint32_t product_operands(const Node *n) {
+  switch ((int)n->op) {
+  case OP_contract: return is_matrix_product(n) ? 2 : 0;
+  case OP_attention: return 3;
+  case OP_attention_grad: return 4;
+  }
+  return 0;
+}
+
 /* Whether `layer` is `outer` or within it. */
 static bool is_within(const char *layer, const char *outer) {
   size_t n = strlen(outer);
@@ -80,8 +92,7 @@ static const void *layer_key(const Node *n) {
 }
 
 static bool is_narrowed(const Narrow *w, const Node *n) {
-  if (n->op != OP_contract || n->ins.data[0]->type.dtype != DT_f32 ||
-      !is_matrix_product(n))
+  if (!product_operands(n) || n->ins.data[0]->type.dtype != DT_f32)
     return false;
   LayerDtype *user = users_word(w, n);
   if (user) user->found = true;
@@ -94,7 +105,7 @@ static void keep_exact(Narrow *w, Map *seen, const Value *v) {
   const Node *n = v->def;
   if (!n || n->op == OP_scan || map_get(seen, n)) return;
   map_put(a, seen, n, (void *)n);
-  if (n->op == OP_contract) {
+  if (n->op == OP_contract || product_operands(n)) {
     map_put(a, &w->exact, layer_key(n), (void *)layer_key(n));
     return;
   }
@@ -276,7 +287,7 @@ static void narrow_products(Narrow *w, Region *r) {
     Node *n = r->nodes.data[i];
     if (n->body) narrow_products(w, n->body);
     if (!is_narrowed(w, n)) continue;
-    for (int k = 0; k < 2; k++)
+    for (uint32_t k = 0; k < product_operands(n); k++)
       n->ins.data[k] = narrow(w, n->ins.data[k]);
     pass_tally(w->options, "product in bf16");
   }

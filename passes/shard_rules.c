@@ -344,6 +344,33 @@ static void shard_row_dot(ShardRule *r) {
       out(r, 0)->factor[0] = (int8_t)f;
 }
 
+/* Heads of queries are cut with those of keys that they read. */
+static int heads_factor(ShardRule *r) {
+  int h = in_type(r, 0)->rank - 2;
+  int64_t heads = in_type(r, 0)->dims[h].size;
+  int64_t of_keys = in_type(r, 1)->dims[h].size;
+  int f = kept(r, h, of_keys, LEVEL_BATCH);
+  r->u->factors[f].even = heads != of_keys;
+  return f;
+}
+
+/* [S.., time, heads, width], a number a row [S.., time, heads], and mask
+ * [S.., time]: time and width are whole. */
+static void shard_attention(ShardRule *r) {
+  int lead = in_type(r, 0)->rank - 3;
+  uint32_t ins = r->u->ins.len, outs = r->u->outs.len;
+  for (int d = 0; d <= lead; d++) {
+    bool heads = d == lead;
+    int f = heads ? heads_factor(r)
+                  : kept(r, d, in_type(r, 0)->dims[d].size, LEVEL_BATCH);
+    for (uint32_t i = 0; i < ins + outs; i++) {
+      ShardEnd *e = i < ins ? in(r, i) : out(r, i - ins);
+      int dim = heads ? lead + 1 : d;
+      if (dim < e->v->type.rank) e->factor[dim] = (int8_t)f;
+    }
+  }
+}
+
 static void shard_loop(ShardRule *r) {
   (void)r; /* has a unit for each carry, operand and result: scan_units */
 }

@@ -352,6 +352,33 @@ VJP_RULE(contract) {
         v->b, ir_contract(v->b, in(v, 0), d, map_text(cx, &db)), dtype);
 }
 
+/* What the weights' gradient needs of a row of the result, see
+ * ir/attention.c. */
+static Value *row_dots(const Vjp *v, Value *d) {
+  IndexMap m = {.n_ins = 1};
+  for (int i = 0; i < d->type.rank; i++)
+    m.ins[0][i] = (char)('a' + i);
+  memcpy(m.out, m.ins[0], (size_t)d->type.rank - 1);
+  Value *dots = ir_reduce(v->b, OP_reduce_sum, mul(v->b, res(v), d),
+                          map_text(v->b->cx, &m));
+  return v->douts[1] ? sub(v->b, dots, v->douts[1]) : dots;
+}
+
+/* The weights are computed again, from the rows' logarithms. */
+VJP_RULE(attention) {
+  Value *d = dout(v) ? dout(v) : zero_like(v->b, res(v));
+  Dtype dtype = in(v, 0)->type.dtype;
+  bool masked = v->n->ins.len > 3;
+  Value *ins[7] = {in(v, 0), in(v, 1), in(v, 2), ir_cast_to(v->b, d, dtype),
+                   v->n->outs.data[1], row_dots(v, d), NULL};
+  if (masked) ins[6] = in(v, 3);
+  Node *n = ir_node(v->b, OP_attention_grad, NULL, ins, masked ? 7 : 6,
+                    "causal", (int64_t)attr_bool(v->n, "causal"), "scale",
+                    attr_float(v->n, "scale"), NULL);
+  for (int i = 0; i < 3; i++)
+    v->dins[i] = ir_cast_to(v->b, n->outs.data[i], dtype);
+}
+
 /* ---- routing ---------------------------------------------------------------
  * dispatch, combine and row_dot are closed under differentiation. */
 

@@ -268,6 +268,38 @@ static const Case cases[] = {
      "%x = contract %d, %c, %o {map=\"nrd,ndh->nrh\"} : f32[2, r<=2, 1]",
      "%x", "3 4 | 1 0 | 10 100", "40 300", 0},
 
+    /* attention: two queries, three keys, the last one hidden in the second
+     * case; query 0 of four of three keys sees nothing in the third. exp(log 2)
+     * and exp(log 3) make weights of 1/4 and 3/4, 1/3 and 2/3. */
+    {"attention", "f32[1, 2, 1, 1] f32[1, 2, 1, 1] f32[1, 2, 1, 2]",
+     "%x, %l = attention %a, %b, %c {causal=false, scale=2} : "
+     "f32[1, 2, 1, 2], f32[1, 2, 1]\n"
+     "%y, %m = attention %a, %b, %c {causal=true, scale=2} : "
+     "f32[1, 2, 1, 2], f32[1, 2, 1]",
+     "%x %y %l %m",
+     "1 0 | 0.54930614433405485 0 | 4 8 8 0",
+     "5 6 6 4 | 4 8 6 4 | 1.3862943611198906 0.69314718055994531 |"
+     "1.0986122886681097 0.69314718055994531",
+     0},
+    {"attention with a mask, more queries than keys",
+     "f32[3, 2, 1] f32[2, 1, 1] f32[2, 1, 1] bool[2]",
+     "%x, %l = attention %a, %b, %c {causal=true, scale=1} : "
+     "f32[3, 2, 1], f32[3, 2]\n"
+     "%y, %m = attention %a, %b, %c, %d {causal=true, scale=1} : "
+     "f32[3, 2, 1], f32[3, 2]",
+     "%x %l %y %m", "0 0 0 0 0 0 | 1 1 | 2 4 | 0 1",
+     "0 0 2 2 3 3 | -inf -inf 0 0 0.69314718055994531 0.69314718055994531 |"
+     "0 0 0 0 4 4 | -inf -inf -inf -inf 0 0",
+     0},
+    {"gradient of attention", "f32[1, 1, 1] f32[2, 1, 1] f32[2, 1, 1]",
+     "%x, %l = attention %a, %b, %c {causal=false, scale=3} : "
+     "f32[1, 1, 1], f32[1, 1]\n"
+     "%d = reshape %x : f32[1, 1]\n"
+     "%e = const {value=1} : f32[1, 1, 1]\n"
+     "%q, %k, %v = attention_grad %a, %b, %c, %e, %l, %d {causal=false, "
+     "scale=3} : f32[1, 1, 1], f32[2, 1, 1], f32[2, 1, 1]",
+     "%x %q %k %v", "2 | 1 1 | 2 4", "3 | 0 | -3 3 | 0.5 0.5", 0},
+
     /* ranks: one alone; tests/unit/ranks.c has more */
     {"exchanges of one rank", "f32[2, 2] f32[2]",
      "%r = rank {axes=\"dev\"} : i32[]\n"

@@ -225,6 +225,35 @@ static const Case cases[] = {
      "  %g = contract %s, %y {map=\"nr,nrd->nd\"} : f32[<D>, <C>]\n"
      "  %h = reduce_sum %f {map=\"nrd->d\"} : f32[<C>]\n"
      "  return report \"g\" = %g, report \"h\" = %h\n}\n"},
+    {"attention",
+     "(" IN("q", "f32[<A>, <B>, <2*C>, <D>]", "normal") ", "
+     IN("k", "f32[<A>, <E>, <C>, <D>]", "normal") ", "
+     IN("v", "f32[<A>, <E>, <C>, <F>]", "normal") ") {\n"
+     "  %a, %l = attention %q, %k, %v {causal=false, scale=0.7} "
+     ": f32[<A>, <B>, <2*C>, <F>], f32[<A>, <B>, <2*C>]\n"
+     "  %b = mul %a, %a : f32[<A>, <B>, <2*C>, <F>]\n"
+     "  return report \"b\" = %b, report \"l\" = %l\n}\n"},
+    {"attention, causal, with a mask",
+     "(" IN("q", "f32[<A>, <B>, <C>, <D>]", "normal") ", "
+     IN("k", "f32[<A>, <B+E>, <C>, <D>]", "normal") ", "
+     IN("v", "f32[<A>, <B+E>, <C>, <F>]", "normal") ", "
+     IN("i", "i32[<A>, <B+E>]", "ids 3") ") {\n"
+     "  %zero = const {value=0} : i32[<A>, <B+E>]\n"
+     "  %m = ne %i, %zero : bool[<A>, <B+E>]\n"
+     "  %a, %l = attention %q, %k, %v, %m {causal=true, scale=0.5} "
+     ": f32[<A>, <B>, <C>, <F>], f32[<A>, <B>, <C>]\n"
+     "  %b = tanh %a : f32[<A>, <B>, <C>, <F>]\n"
+     "  return report \"b\" = %b\n}\n"},
+    {"attention in a loop, logarithms only",
+     "(" IN("q", "f32[<C>, <B>, 1, <D>]", "normal") ", "
+     IN("k", "f32[<E>, 1, <D>]", "normal") ") {\n"
+     "  %ys = scan %q, %k {carries=0, scanned=1, length=<C>, reverse=false} "
+     "(%t: i32[], %qq: f32[<B>, 1, <D>], %kk: f32[<E>, 1, <D>]) {\n"
+     "    %a, %l = attention %qq, %kk, %kk {causal=false, scale=1} "
+     ": f32[<B>, 1, <D>], f32[<B>, 1]\n"
+     "    yield %l\n"
+     "  } : f32[<C>, <B>, 1]\n"
+     "  return report \"y\" = %ys\n}\n"},
     {"scan: carry, scanned, invariant, stacked",
      "(" IN("h0", "f32[<A>, <B>]", "normal") ", "
      IN("xs", "f32[<C>, <A>, <D>]", "normal") ", "

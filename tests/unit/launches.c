@@ -84,7 +84,8 @@ static bool sums(OpKind op) {
   static const OpKind all[] = {OP_reduce_sum,  OP_cumsum,       OP_put,
                                OP_rows_dot,    OP_rows_combine, OP_contract,
                                OP_scatter_add, OP_scan,
-                               OP_square_sum};
+                               OP_square_sum,  OP_attention,
+                               OP_attention_grad};
   for (size_t i = 0; i < COUNT_OF(all); i++)
     if (all[i] == op) return true;
   return false;

@@ -52,12 +52,21 @@ static bool close_enough(const Tensor *x, const Tensor *y, double tol) {
   return diff <= tol * tol * size || diff == 0;
 }
 
+/* Weights of an attention are rounded to the dtype of its operands. */
+static double tolerance(const Node *n, const Tensor *want) {
+  bool narrow = n->op == OP_attention || n->op == OP_attention_grad;
+  const Type *t = narrow ? &n->ins.data[0]->type : &want->type;
+  return dtype_info[t->dtype].tol;
+}
+
 static void compare(Lowering *l, const Node *n, uint32_t out,
                     const Tensor *want, const Tensor *got) {
   bool exact = (n->op == OP_fused && !has_sums(n->body)) ||
                dtype_info[want->type.dtype].tol == 0;
   if (!exact) {
-    if (!close_enough(want, got, 50 * dtype_info[want->type.dtype].tol))
+    double tol = tolerance(n, want);
+    tol *= tol < 1e-3 ? 50 : 1;
+    if (!close_enough(want, got, tol))
       buf_fmt(&l->why, "result %u differs beyond tolerance; ", out);
     return;
   }
@@ -108,8 +117,9 @@ static bool lacks_offsets(const Node *n) {
 static void check_node(void *user, const Node *n, const Tensor *const *ins,
                        Tensor *const *outs) {
   Lowering *l = user;
-  bool contracts =
-      (n->op == OP_contract && l->isa.has) || n->op == OP_square_sum;
+  bool contracts = (n->op == OP_contract && l->isa.has) ||
+                   n->op == OP_square_sum || n->op == OP_attention ||
+                   n->op == OP_attention_grad;
   if ((n->op != OP_fused && !contracts) || l->why.len || lacks_offsets(n))
     return;
   l->launches++;
@@ -565,6 +575,67 @@ static void shape_cases(void) {
       shape_case(bodies[i].name, bodies[i].text, shapes[j]);
 }
 
+/* Attention: B sequences of T queries and U keys, H heads of queries, G of keys,
+ * D wide, values E wide; with a mask, causal, neither. */
+static const char attention_text[] =
+    "moec-ir 1\n"
+    "entry @f(%q: $F[$B, $T, $H, $D] = input \"q\", "
+    "%k: $F[$B, $U, $G, $D] = input \"k\", "
+    "%v: $F[$B, $U, $G, $E] = input \"v\", "
+    "%d: $F[$B, $T, $H, $E] = input \"d\", "
+    "%t: $S[$B, $T, $H] = input \"t\", %m: bool[$B, $U] = input \"m\") {\n"
+    "%a, %la = attention %q, %k, %v {causal=false, scale=0.3}"
+    " : $S[$B, $T, $H, $E], $S[$B, $T, $H]\n"
+    "%b, %lb = attention %q, %k, %v {causal=true, scale=0.5}"
+    " : $S[$B, $T, $H, $E], $S[$B, $T, $H]\n"
+    "%c, %lc = attention %q, %k, %v, %m {causal=true, scale=1}"
+    " : $S[$B, $T, $H, $E], $S[$B, $T, $H]\n"
+    "%qa, %ka, %va = attention_grad %q, %k, %v, %d, %la, %t"
+    " {causal=false, scale=0.3}"
+    " : $S[$B, $T, $H, $D], $S[$B, $U, $G, $D], $S[$B, $U, $G, $E]\n"
+    "%qb, %kb, %vb = attention_grad %q, %k, %v, %d, %lb, %t"
+    " {causal=true, scale=0.5}"
+    " : $S[$B, $T, $H, $D], $S[$B, $U, $G, $D], $S[$B, $U, $G, $E]\n"
+    "%qc, %kc, %vc = attention_grad %q, %k, %v, %d, %lc, %t, %m"
+    " {causal=true, scale=1}"
+    " : $S[$B, $T, $H, $D], $S[$B, $U, $G, $D], $S[$B, $U, $G, $E]\n"
+    "return probe \"a\" = %a, probe \"b\" = %b, probe \"c\" = %c, "
+    "probe \"qa\" = %qa, probe \"ka\" = %ka, probe \"va\" = %va, "
+    "probe \"qb\" = %qb, probe \"kb\" = %kb, probe \"vb\" = %vb, "
+    "probe \"qc\" = %qc, probe \"kc\" = %kc, probe \"vc\" = %vc\n"
+    "}\n";
+
+static void attention_case(const int *sizes, const char *dtype,
+                           const char *sums, Isa isa) {
+  Buf text = {0};
+  for (const char *c = attention_text; *c; c++)
+    if (c[0] == '$' && (c[1] == 'F' || c[1] == 'S'))
+      buf_add(&text, *++c == 'F' ? dtype : sums);
+    else
+      buf_add_n(&text, c, 1);
+  char name[128];
+  snprintf(name, sizeof name,
+           "attention in %s, %u, %d by %d, %d of %d heads, %d wide, %d", dtype,
+           isa.has, sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]);
+  text_case(name, text.data, "BTUHGDE", sizes, isa);
+  buf_free(&text);
+}
+
+static void attention_cases(void) {
+  static const unsigned has[] = {KN_TILES | KN_NARROW, KN_DOT | KN_NARROW, 0};
+  static const int shapes[][7] = {
+      {1, 1, 1, 1, 1, 1, 1},     {2, 5, 7, 2, 1, 3, 4},
+      {1, 7, 5, 4, 2, 8, 5},     {1, 37, 33, 1, 1, 33, 16},
+      {1, 70, 150, 1, 1, 16, 1}, {1, 150, 70, 1, 1, 5, 40}};
+  for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+    attention_case(shapes[i], "f32", "f32", (Isa){LANES, 0});
+    attention_case(shapes[i], "f32", "f32", (Isa){4, 0});
+    attention_case(shapes[i], "f64", "f64", (Isa){LANES, 0});
+    for (size_t k = 0; k < COUNT_OF(has); k++)
+      attention_case(shapes[i], "bf16", "f32", (Isa){LANES, has[k]});
+  }
+}
+
 int main(int argc, char **argv) {
   for (int i = 1; i < argc; i++)
     file_case(argv[i]);
@@ -574,6 +645,7 @@ int main(int argc, char **argv) {
   dense_cases();
   panels_cases();
   squares_cases();
+  attention_cases();
   cancel_cases();
   uint64_t many = getenv("SEEDS") ? strtoull(getenv("SEEDS"), NULL, 10) : 60;
   for (uint64_t seed = 1; seed <= many; seed++) {

@@ -1,4 +1,4 @@
-/* expand_math.c: functions of floats as fma, bit operations and selects.
+/* math.c: functions of floats as fma, bit operations and selects.
  *
  * Each function comes for f32 and f64; bf16 goes through f32. Approximations
  * are minimax fits made for the intervals named; their error, and that of the
@@ -9,7 +9,7 @@
  * There is no 64-bit integer, so f64 takes powers of two from f32 bits.
  *
  * max(k, x) and min(k, x) with the constant first keep a NaN in x. */
-#include "pass.h"
+#include "ir.h"
 
 #include <math.h>
 
@@ -127,8 +127,8 @@ static Value *exp_f64(Builder *b, Value *x) {
   return scale_f64(b, polynomial(b, r, p, TERMS), ir_cast(b, t, DT_i32));
 }
 
-Value *expand_exp(Expand *x, Node *n) {
-  return by_dtype(&x->b, n->ins.data[0], exp_f32, exp_f64);
+Value *ir_exp(Builder *b, Value *x) {
+  return by_dtype(b, x, exp_f32, exp_f64);
 }
 
 /* ---- log ----------------------------------------------------------------- */
@@ -225,8 +225,8 @@ static Value *log_f64(Builder *b, Value *x) {
   return log_specials(b, x, log_f64_core(b, y, k));
 }
 
-Value *expand_log(Expand *x, Node *n) {
-  return by_dtype(&x->b, n->ins.data[0], log_f32, log_f64);
+Value *ir_log(Builder *b, Value *x) {
+  return by_dtype(b, x, log_f32, log_f64);
 }
 
 /* (1 + x) / 2^e - 1 is found as x / 2^e + (1 / 2^e - 1), with no rounding of
@@ -252,8 +252,8 @@ static Value *log1p_f64(Builder *b, Value *x) {
                    y);
 }
 
-Value *expand_log1p(Expand *x, Node *n) {
-  return by_dtype(&x->b, n->ins.data[0], log1p_f32, log1p_f64);
+Value *ir_log1p(Builder *b, Value *x) {
+  return by_dtype(b, x, log1p_f32, log1p_f64);
 }
 
 /* ---- tanh, erf, sigmoid -------------------------------------------------- */
@@ -355,14 +355,14 @@ static Value *sigmoid_f64(Builder *b, Value *x) {
   return from(b, OP_div, 1, with(b, OP_add, grown, 1));
 }
 
-Value *expand_tanh(Expand *x, Node *n) {
-  return by_dtype(&x->b, n->ins.data[0], tanh_f32, tanh_f64);
+Value *ir_tanh(Builder *b, Value *x) {
+  return by_dtype(b, x, tanh_f32, tanh_f64);
 }
-Value *expand_erf(Expand *x, Node *n) {
-  return by_dtype(&x->b, n->ins.data[0], erf_f32, erf_f64);
+Value *ir_erf(Builder *b, Value *x) {
+  return by_dtype(b, x, erf_f32, erf_f64);
 }
-Value *expand_sigmoid(Expand *x, Node *n) {
-  return by_dtype(&x->b, n->ins.data[0], sigmoid_f32, sigmoid_f64);
+Value *ir_sigmoid(Builder *b, Value *x) {
+  return by_dtype(b, x, sigmoid_f32, sigmoid_f64);
 }
 
 /* ---- samples from random bits -------------------------------------------- */
@@ -430,18 +430,12 @@ static Value *uniform_sample(Builder *b, Value *bits, Dtype dtype) {
   return with(b, OP_mul, ir_cast(b, k, dtype), 0x1p-24);
 }
 
-Value *expand_normal(Expand *x, Node *n) {
-  Dtype dtype = n->outs.data[0]->type.dtype;
-  Value *bits = n->ins.data[0];
-  if (dtype == DT_f64) return normal_sample(&x->b, bits, dtype, &ppnd16);
-  Value *y = normal_sample(&x->b, bits, DT_f32, &ppnd7);
-  return dtype == DT_f32 ? y : ir_cast(&x->b, y, dtype);
+Value *ir_normal(Builder *b, Value *bits, Dtype dtype) {
+  if (dtype == DT_f64) return normal_sample(b, bits, dtype, &ppnd16);
+  return ir_cast_to(b, normal_sample(b, bits, DT_f32, &ppnd7), dtype);
 }
 
-Value *expand_uniform(Expand *x, Node *n) {
-  Dtype dtype = n->outs.data[0]->type.dtype;
-  Value *bits = n->ins.data[0];
-  if (dtype == DT_f64) return uniform_sample(&x->b, bits, dtype);
-  Value *y = uniform_sample(&x->b, bits, DT_f32);
-  return dtype == DT_f32 ? y : ir_cast(&x->b, y, dtype);
+Value *ir_uniform(Builder *b, Value *bits, Dtype dtype) {
+  if (dtype == DT_f64) return uniform_sample(b, bits, dtype);
+  return ir_cast_to(b, uniform_sample(b, bits, DT_f32), dtype);
 }
