@@ -198,6 +198,7 @@ static uint32_t stmt_below(const Stmt *s) {
       below = deeper(below, s->minimize.rules.data[i].optimiser->depth);
     return deeper(below, s->minimize.loss->depth);
   case ST_IF:
+  case ST_WHERE:
     below = deeper(body_depth(&s->branch.yes), body_depth(&s->branch.no));
     return deeper(below, s->branch.cond->depth);
   case ST_RECOMPUTE: return body_depth(&s->body);
@@ -439,7 +440,8 @@ static void print_stmt(const Stmt *s, int indent, Buf *out) {
     break;
   case ST_MINIMIZE: print_minimize(s, indent, out); break;
   case ST_IF:
-    buf_add(out, "if ");
+  case ST_WHERE:
+    buf_add(out, s->kind == ST_IF ? "if " : "where ");
     print_expr(s->branch.cond, indent, out);
     print_body(&s->branch.yes, indent, out);
     if (!s->branch.no.len) break;

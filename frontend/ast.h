@@ -184,6 +184,7 @@ typedef enum StmtKind {
   ST_MINIMIZE,
   ST_IF,
   ST_RECOMPUTE,
+  ST_WHERE,
   ST_EXPR
 } StmtKind;
 
@@ -210,7 +211,7 @@ struct Stmt {
     struct {
       Expr *cond;
       StmtVec yes, no;
-    } branch;
+    } branch; /* ST_IF, ST_WHERE */
     StmtVec body; /* ST_RECOMPUTE */
     Expr *expr;
   };

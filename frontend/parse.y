@@ -68,7 +68,7 @@ static void ps_error(Span *loc, Parser *ps, const char *message);
 %token FN "'fn'" ENTRY "'entry'" FROM "'from'" LIKE "'like'" AS "'as'"
 %token LET "'let'" PARAM "'param'" STATE "'state'" SET "'set'" NEXT "'next'"
 %token YIELD "'yield'" RETURN "'return'" REPORT "'report'" PROBE "'probe'"
-%token MINIMIZE "'minimize'" WITH "'with'" RECOMPUTE "'recompute'"
+%token MINIMIZE "'minimize'" WITH "'with'" RECOMPUTE "'recompute'" WHERE "'where'"
 %token IF "'if'" ELSE "'else'" FOR "'for'" IN "'in'" SCAN "'scan'"
 %token ALONG "'along'"
 %token <lit.s> REVERSE "'reverse'"
@@ -293,6 +293,13 @@ stmt:
                                  .branch = {$2, LIST(StmtVec, $3),
                                             LIST(StmtVec, $4)}}); }
   | IF error block otherwise
+      { $$ = ast_stmt(ps, (Stmt){.kind = ST_EXPR, .span = @$,
+                                 .expr = ast_error(ps, @$)}); }
+  | WHERE arith block
+      { $$ = ast_stmt(ps, (Stmt){.kind = ST_WHERE, .span = span_join(@1, @2),
+                                 .branch = {.cond = $2,
+                                            .yes = LIST(StmtVec, $3)}}); }
+  | WHERE error block
       { $$ = ast_stmt(ps, (Stmt){.kind = ST_EXPR, .span = @$,
                                  .expr = ast_error(ps, @$)}); }
   | RECOMPUTE block

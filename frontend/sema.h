@@ -208,6 +208,7 @@ struct Sema {
   Build *init, *reset;
   Builder b;
   bool in_optimiser; /* states are the optimiser's */
+  Value *where; /* bool[] under which `set` takes place; NULL: always */
   uint32_t calls, depth, steps, nodes;
   bool stopped;     /* a limit was passed and reported */
   Map sites;        /* site number -> its key, a Sym */
@@ -281,6 +282,8 @@ Value *fe_const(Sema *S, Item it, Type type);
 Value *fe_tensor(Sema *S, Item it);
 /* Repeats `v` over the dims of `to`, sizes of 1 included. */
 Value *fe_broadcast(Sema *S, Span s, Value *v, const Type *to);
+/* One of two values of a type, by a bool[]. */
+Value *fe_choose(Sema *S, Span s, Value *condition, Value *yes, Value *no);
 /* The dims of all tensors among the items broadcast together. */
 bool fe_common_dims(Sema *S, Span s, const Item *items, uint32_t n, Type *out);
 /* Applies an elementwise op; operands are broadcast, numbers take the dtype of

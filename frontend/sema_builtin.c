@@ -80,7 +80,8 @@ const char *builtin_name(const Fn *fn) {
 }
 
 const char *const *builtin_names(Sema *S, uint32_t *out_n) {
-  static const char *const words[] = {"step", "seed", "training", "freeze"};
+  static const char *const words[] = {"step", "seed", "training", "freeze",
+                                      "grad_norm"};
   VEC(const char *) all = {0};
   Arena *a = &S->cx->perm;
   for (size_t i = 0; i < COUNT_OF(builtins); i++)

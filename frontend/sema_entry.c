@@ -181,12 +181,9 @@ static void add_reports(Sema *S, Build *b) {
 static Value *gated(Sema *S, const Build *b, const SlotUse *use) {
   if (!b->ok) return use->after;
   S->b.layer = use->layer;
-  Type t = type_with_dtype(use->slot->type, DT_bool);
-  Value *ok = fe_broadcast(S, use->set_at, b->ok, &t);
-  Node *n = fe_node(S, use->set_at, OP_select, NULL,
-                    (Value *[]){ok, use->after, use->before}, 3, NULL);
+  Value *v = fe_choose(S, use->set_at, b->ok, use->after, use->before);
   S->b.layer = sym(S->cx, "");
-  return n ? n->outs.data[0] : NULL;
+  return v;
 }
 
 static void bind_results(Sema *S, Build *b) {

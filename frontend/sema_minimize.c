@@ -207,10 +207,11 @@ static void update(Sema *S, const Trained *t) {
 }
 
 static bool may_minimize(Sema *S, const Stmt *s) {
-  if (!S->build || S->build->starting || S->scan || S->in_optimiser) {
+  if (!S->build || S->build->starting || S->scan || S->in_optimiser ||
+      S->where) {
     fe_error(S, s->span,
-             "minimize stands in an entry, not in a loop or an "
-             "optimiser");
+             "minimize stands in an entry, not in a loop, an optimiser or "
+             "where");
     return false;
   }
   if (!S->build->minimized.file) return true;

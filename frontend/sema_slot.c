@@ -205,6 +205,7 @@ static void set_one(Sema *S, const Named *n, Span at) {
     fe_note(S, use->span, "it is declared here");
     return;
   }
+  if (v && S->where) v = fe_choose(S, at, S->where, v, use->before);
   use->after = v;
   use->set_at = at;
 }

@@ -163,6 +163,22 @@ static void run_recompute(Sema *S, const Stmt *s) {
   S->b.remat = outer;
 }
 
+/* What the block sets, it sets only where the condition holds when the program
+ * runs. */
+static void run_where(Sema *S, const Stmt *s) {
+  const Expr *e = s->branch.cond;
+  Value *outer = S->where, *cond = fe_tensor(S, fe_item(S, e));
+  if (!cond) return;
+  if (cond->type.dtype != DT_bool || cond->type.rank != 0) {
+    fe_error(S, e->span, "the condition of 'where' must be bool[], but is %s",
+             type_text(S->cx, &cond->type));
+    return;
+  }
+  S->where = outer ? fe_binary_op(S, e->span, OP_and, outer, cond) : cond;
+  fe_body(S, &s->branch.yes);
+  S->where = outer;
+}
+
 static void run_outputs(Sema *S, const Stmt *s) {
   for (uint32_t i = 0; i < s->named.len; i++) {
     const Named *n = &s->named.data[i];
@@ -192,6 +208,7 @@ static void run_kind(Sema *S, const Stmt *s) {
   case ST_MINIMIZE: fe_minimize(S, s); break;
   case ST_IF: run_if(S, s); break;
   case ST_RECOMPUTE: run_recompute(S, s); break;
+  case ST_WHERE: run_where(S, s); break;
   case ST_EXPR: run_expr(S, s); break;
   }
 }

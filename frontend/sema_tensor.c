@@ -278,6 +278,15 @@ Val fe_elementwise(Sema *S, Span s, OpKind op, const Item *items, uint32_t n) {
   return val_tensor(node ? node->outs.data[0] : NULL);
 }
 
+Value *fe_choose(Sema *S, Span s, Value *condition, Value *yes, Value *no) {
+  Type t = type_with_dtype(yes->type, DT_bool);
+  Value *each = fe_broadcast(S, s, condition, &t);
+  Node *n = each ? fe_node(S, s, OP_select, NULL, (Value *[]){each, yes, no},
+                           3, NULL)
+                 : NULL;
+  return n ? n->outs.data[0] : NULL;
+}
+
 /* ---- slices -------------------------------------------------------------- */
 
 /* What one subscript keeps of a dim. */

@@ -275,6 +275,12 @@ static Val global_value(Sema *S, Global *g, Span at) {
   internal_error("'%s' is no global", g->decl->name.text);
 }
 
+static Val grad_norm(Sema *S, Span at) {
+  if (S->in_optimiser) return val_tensor(S->build->grad_norm);
+  fe_error(S, at, "grad_norm is known in optimisers only");
+  return val_error;
+}
+
 /* Words that mean something in every entry. */
 static bool special(Sema *S, Name name, Val *out) {
   if (strcmp(name.text, "training") == 0)
@@ -285,6 +291,8 @@ static bool special(Sema *S, Name name, Val *out) {
     *out = val_tensor(build_step(S, name.span));
   else if (strcmp(name.text, "seed") == 0)
     *out = val_tensor(build_seed(S, name.span));
+  else if (strcmp(name.text, "grad_norm") == 0)
+    *out = grad_norm(S, name.span);
   else
     return false;
   return true;

@@ -15,6 +15,7 @@ fn f(a, b: f32[.., N @dev], c = 1.5)(x: f32[like a]) -> (f32[], i32[2, N]) {
   }
   else { set h = y, c = z }
   recompute { let r = y if N > 2 else z }
+  where y > 2 { set h = y }
   let ys, hn = scan t in x, i in 0..4 along 1 reverse with h = y { next h = h; yield t }
   let l = for i in 0..N with h = y { next h = f(h) }
   probe y, name = z
@@ -53,6 +54,9 @@ entry train for S in {16, 32} (x: i32[N @dev, S] from pairs.source(mask, shift =
 #   }
 #   recompute {
 #     let r = (y if (N > 2) else z)
+#   }
+#   where (y > 2) {
+#     set h = y
 #   }
 #   let ys, hn = (scan t in x, i in 0 .. 4 along 1 reverse with h = y {
 #     next h = h
