@@ -343,19 +343,66 @@ static Value *constant(Sema *S, Span s, Type t, int64_t value) {
   return fe_const(S, (Item){.val = val_int(value), .span = s}, t);
 }
 
+/* `sum` times the size of dim `d`, and the index along it. NULL: none yet. */
+static Value *next_index(Sema *S, Span s, Type t, int d, Value *sum) {
+  int64_t size = t.dims[d].size;
+  if (sum) sum = fe_binary_op(S, s, OP_mul, sum, constant(S, s, t, size));
+  Node *n = fe_node(S, s, OP_iota, &t, NULL, 0, "dim", (int64_t)d, NULL);
+  Value *at = n ? n->outs.data[0] : NULL;
+  return sum && at ? fe_binary_op(S, s, OP_add, sum, at) : at;
+}
+
 /* The row-major index of each element, u32. */
 static Value *linear_index(Sema *S, Span s, Type t) {
   Value *sum = NULL;
   for (int d = 0; d < t.rank; d++) {
-    int64_t size = t.dims[d].size;
-    if (size == 1) continue;
-    if (sum) sum = fe_binary_op(S, s, OP_mul, sum, constant(S, s, t, size));
-    Node *n = fe_node(S, s, OP_iota, &t, NULL, 0, "dim", (int64_t)d, NULL);
-    Value *at = n ? n->outs.data[0] : NULL;
-    sum = sum ? fe_binary_op(S, s, OP_add, sum, at) : at;
+    if (t.dims[d].size == 1) continue;
+    sum = next_index(S, s, t, d, sum);
     if (!sum) return NULL;
   }
   return sum ? sum : constant(S, s, t, 0);
+}
+
+/* "ab->abcd", of 2 and 4 dims. */
+static Sym map_of_leading(Sema *S, int from, int to) {
+  const char *letters = "abcdefgh";
+  return sym_fmt(S->cx, "%.*s->%.*s", from, letters, to, letters);
+}
+
+/* For rows: of each element the choice that its row stands for, counted over
+ * all tokens, as where a row stands depends on all others. u32, of type `t`. */
+static Value *choice_index(Sema *S, Span s, Value *like, Type t) {
+  const Node *owner = ir_ragged_owner(like);
+  if (!owner) {
+    fe_error(S, s, "random_bits: nothing says whose rows these are");
+    return NULL;
+  }
+  Value *ids = value_here(S, ir_now(owner->ins.data[1]), s);
+  if (!ids) return NULL;
+  Type all = type_with_dtype(ids->type, DT_u32), one = all;
+  one.dims[one.rank - 1].size = 1;
+  Value *ins[3] = {constant(S, s, one, 1), ids, linear_index(S, s, all)};
+  Node *n = fe_node(S, s, OP_dispatch, NULL, ins, 3, "experts",
+                    attr_int(owner, "experts"), NULL);
+  if (!n) return NULL;
+  Value *rows = ir_drops(n, attr_bool(owner, "drops"))->outs.data[0];
+  Type flat = rows->type;
+  flat.rank = 2;
+  n = fe_node(S, s, OP_reshape, &flat, &rows, 1, NULL);
+  if (n && t.rank > 2)
+    n = fe_node(S, s, OP_broadcast, &t, n->outs.data, 1, "map",
+                map_of_leading(S, 2, t.rank), NULL);
+  return n ? n->outs.data[0] : NULL;
+}
+
+/* Where each element is, wherever its rows stand. */
+static Value *position(Sema *S, Span s, Value *like) {
+  Type t = type_with_dtype(like->type, DT_u32);
+  if (!type_is_ragged(&t)) return linear_index(S, s, t);
+  Value *sum = choice_index(S, s, like, t);
+  for (int d = 2; sum && d < t.rank; d++)
+    if (t.dims[d].size > 1) sum = next_index(S, s, t, d, sum);
+  return sum;
 }
 
 /* Which turn of the scans around this is, all counted together: u32[]. */
@@ -377,12 +424,6 @@ Val builtin_random_bits(BuiltinCall *c) {
   Value *like = arg_tensor(c, 0);
   if (!like) return val_error;
   Type t = type_with_dtype(like->type, DT_u32);
-  if (type_is_ragged(&t)) {
-    fe_error(S, c->span,
-             "random_bits: rows grouped by expert have no fixed "
-             "position; draw before dispatch");
-    return val_error;
-  }
   Value *seed = value_here(S, build_seed(S, c->span), c->span);
   Value *step =
       S->build && S->build->starting
@@ -390,7 +431,7 @@ Val builtin_random_bits(BuiltinCall *c) {
           : fe_cast(S, c->span, value_here(S, build_step(S, c->span), c->span),
                     DT_u32);
   Value *ins[4] = {fe_broadcast(S, c->span, seed, &t),
-                   linear_index(S, c->span, t),
+                   position(S, c->span, like),
                    fe_broadcast(S, c->span, turn(S, c->span, S->scan), &t),
                    fe_broadcast(S, c->span, step, &t)};
   int64_t site = site_of(S);

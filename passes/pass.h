@@ -663,8 +663,9 @@ Type partition_rows_local(const Partition *p, const Type *t,
 
 /* ---- recompute.c, for vjp_scan.c ----------------------------------------- */
 
-/* Values of a region that elementwise ops make of nothing but scalars and
- * positions, such as random masks: computing them again reads no memory. */
+/* Values of a region that elementwise ops make of nothing but scalars,
+ * positions and integers that are spread over many elements, such as random
+ * masks: computing them again reads next to no memory. */
 Map recompute_generated(Arena *a, const Region *r);
 
 /* ---- cost.c: what a model costs ---------------------------------------- */

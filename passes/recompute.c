@@ -44,6 +44,19 @@ static bool is_fixed_scalar(const Value *p) {
   return p->type.rank == 0 && !is_carry;
 }
 
+/* One integer for many elements, such as the number of a row: it is kept, and
+ * what is made of it need not be. */
+static bool is_spread(const Node *n) {
+  if (n->op != OP_broadcast) return false;
+  switch (dtype_info[n->outs.data[0]->type.dtype].kind) {
+  case DK_BOOL:
+  case DK_INT:
+  case DK_UINT: return true;
+  case DK_FLOAT: break;
+  }
+  return false;
+}
+
 Map recompute_generated(Arena *a, const Region *r) {
   Map found = {0};
   for (uint32_t i = 0; i < r->params.len; i++)
@@ -55,6 +68,7 @@ Map recompute_generated(Arena *a, const Region *r) {
               n->op == OP_broadcast || n->op == OP_reshape;
     for (uint32_t k = 0; ok && k < n->ins.len; k++)
       ok = map_get(&found, n->ins.data[k]) != NULL;
+    ok = ok || is_spread(n);
     if (ok) map_put(a, &found, n->outs.data[0], n);
   }
   return found;

@@ -205,7 +205,10 @@ static void shard_reshape(ShardRule *r) {
   const Type *x = in_type(r, 0), *y = out_type(r);
   int i = 0, j = 0;
   r->u->linear = true;
-  if (type_is_ragged(x) || type_is_ragged(y)) return;
+  if (type_is_ragged(x)) /* groups and rows are the same on both sides */
+    for (; i < 2; i++, j++)
+      in(r, 0)->factor[i] = out(r, 0)->factor[j] =
+          (int8_t)kept(r, j, x->dims[i].size, LEVEL_SAME);
   while (i < x->rank && j < y->rank) {
     while (i + 1 < x->rank && x->dims[i].size == 1)
       i++;

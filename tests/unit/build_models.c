@@ -70,6 +70,7 @@ static void models(void) {
       "tests/models/blocks.dsl",       "tests/models/moe_recompute.dsl",
       "tests/models/moe_scan.dsl",     "tests/models/hierarchical.dsl",
       "tests/models/nested_scans.dsl", "tests/models/halves.dsl",
+      "tests/models/expert_dropout.dsl",
   };
   static const struct {
     int level;

@@ -288,6 +288,7 @@ int main(void) {
       {"tests/models/moe_scan.dsl", {0}},
       {"tests/models/hierarchical.dsl", {0}},
       {"tests/models/nested_scans.dsl", {0}},
+      {"tests/models/expert_dropout.dsl", {0}},
   };
   for (size_t i = 0; i < COUNT_OF(models); i++)
     check_model(models[i].path, models[i].defines);
