@@ -61,6 +61,8 @@ on 'one sequence a rank' dev=4 4 B=4 N=4
 on 'all rows to one expert' dev=4 4 SKEW=1
 on 'capacity' dev=4 4 CAPACITY=0.9 GROUPS=4
 on 'capacity, data and experts' data=2,expert=2 4 CAPACITY=0.7 GROUPS=2 N=5
+on 'dropout inside of experts' dev=4 4 P=0.3 CAPACITY=0.8 GROUPS=2
+on 'dropout inside, data and experts' data=2,expert=2 4 P=0.3
 
 # ---- gradients of lm_moe in the first step ---------------
 

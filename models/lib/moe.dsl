@@ -5,16 +5,16 @@ import "mesh.dsl"
 import "nn.dsl"
 
 # Runs each token through the k experts that `gate` picks and sums their outputs
-# by gate value (Eq. 1). An expert is Linear, ReLU, Linear without biases.
+# by gate value (Eq. 1). An expert is Linear, ReLU, dropout of p, Linear.
 # gate: (x, experts) -> gates f32[.., k], ids i32[.., k], auxiliary loss f32[].
 # With a capacity factor, an expert takes in training at most that many times
 # the mean number of rows from each group of tokens; what is more is dropped.
-fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1) {
+fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1, p = 0.0) {
   let gates, ids, aux = gate(x, experts) as "gate"
   let bounded = capacity > 0.0 and training
   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
   if bounded { report dropped = mean(f32(kept == experts)) }
-  let y = expert_ffn(dispatch(x, kept, experts, drops = bounded), hidden) as "experts"
+  let y = expert_ffn(dispatch(x, kept, experts, drops = bounded), hidden, p) as "experts"
   return combine(y, kept, gates), aux
 }
 
@@ -32,12 +32,12 @@ fn within_capacity(ids: i32[.., k], experts, factor, groups) {
   return reshape(transpose(reshape(kept, groups, k, -1), 0, 2, 1), i32[.., k])
 }
 
-# The experts' networks on their own rows: f32[n, r, d] -> f32[n, r, d].
-fn expert_ffn(x: f32[n, r, d], hidden) {
+# The experts' networks on their own rows, without biases: f32[n, r, d] -> same.
+fn expert_ffn(x: f32[n, r, d], hidden, p = 0.0) {
   param w1: f32[n @dev @expert, d, hidden @model] = glorot()
   param w2: f32[n @dev @expert, hidden @model, d] = glorot()
   let h[n, r, h] = x[n, r, d] * w1[n, d, h]
-  let a = relu(h)
+  let a = dropout(relu(h), p)
   let y[n, r, d] = a[n, r, h] * w2[n, h, d]
   return y
 }

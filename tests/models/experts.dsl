@@ -12,6 +12,7 @@ const B = 16
 const T = 16
 const CAPACITY = 0.0
 const GROUPS = 1
+const P = 0.0    # dropout inside of experts
 option lr = 0.4
 
 # A gate that tells of its choices: a number that differs where one does.
@@ -28,7 +29,7 @@ entry train(x: i32[B @data @dev @expert, T] from text,
   let e      = embed(x, 256, 32)
   let a      = e + lstm(e, 32)
   let m, aux = moe(a, experts = N, hidden = 48, gate = told(noisy_top_k(k = K)),
-                   capacity = CAPACITY, groups = GROUPS)
+                   capacity = CAPACITY, groups = GROUPS, p = P)
   let nll    = cross_entropy(linear(a + dropout(sigmoid(m), 0.1), 256), y)
   minimize nll + aux with { "*": sgd(lr) }
   report loss = nll
