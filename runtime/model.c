@@ -2,6 +2,7 @@
  *
  * dlopen trusts what it maps: a truncated library ends the process with SIGBUS.
  * So the file's own headers are checked against its size beforehand. */
+#include "cu.h"
 #include "rt.h"
 
 #include <dlfcn.h>
@@ -15,8 +16,8 @@
 #include <unistd.h>
 
 const RtDtype rt_dtype[MOERT_DTYPE_COUNT] = {
-#define DT(name, bytes, kind, llvm, onednn, safetensors, sums, tol)         \
-  [MOERT_##name] = {#name, safetensors, bytes, RT_##kind, onednn,           \
+#define DT(name, bytes, kind, llvm, onednn, cuda, safetensors, sums, tol)   \
+  [MOERT_##name] = {#name, safetensors, bytes, RT_##kind, onednn, cuda,     \
                     MOERT_##sums},
 #include "dtypes.def"
 #undef DT
@@ -94,7 +95,7 @@ static MoertStatus check_file(const char *path) {
   return st;
 }
 
-static MoertStatus check_features(const MoertDesc *d, const char *path) {
+MoertStatus rt_cpu_features(const MoertDesc *d) {
   char missing[512] = "";
   size_t used = 0;
   int n = 0;
@@ -106,9 +107,16 @@ static MoertStatus check_features(const MoertDesc *d, const char *path) {
   }
   if (n == 0) return MOERT_OK;
   return rt_fail(MOERT_UNSUPPORTED,
-                 "%s: compiled for CPU features that this machine lacks: %s; "
+                 "compiled for CPU features that this machine lacks: %s; "
                  "compile it again here, or with --mcpu=x86-64-v3",
-                 path, missing);
+                 missing);
+}
+
+const MoertDesc *rt_program(const MoertModel *m, MoertDevice device) {
+  const MoertDesc *d = m->desc;
+  while (d && d->device != (int32_t)device)
+    d = d->next;
+  return d;
 }
 
 static MoertStatus check_desc(const MoertDesc *d, const char *path) {
@@ -122,19 +130,14 @@ static MoertStatus check_desc(const MoertDesc *d, const char *path) {
   return MOERT_OK;
 }
 
-/* The program of the library that is for the CPU. */
-static MoertStatus find_program(const MoertDesc *d, const char *path,
-                                const MoertDesc **out_desc) {
-  *out_desc = NULL;
+/* One that runs on CPUs alone can be told at once that this is none for it. */
+static MoertStatus check_library(const MoertDesc *d, const char *path) {
   RT_TRY(check_desc(d, path));
-  while (d && d->device != MOERT_CPU)
-    d = d->next;
-  if (!d)
-    return rt_fail(MOERT_UNSUPPORTED,
-                   "%s: not compiled for the CPU; compile it again with "
-                   "--target=cpu", path);
-  *out_desc = d;
-  return check_features(d, path);
+  for (const MoertDesc *next = d->next; next; next = next->next)
+    RT_TRY(check_desc(next, path));
+  if (d->next || d->device != MOERT_CPU) return MOERT_OK;
+  MoertStatus st = rt_cpu_features(d);
+  return st == MOERT_OK ? st : rt_fail_prefix(st, "%s: ", path);
 }
 
 MoertStatus moert_open(const char *path, MoertModel **out_model) {
@@ -151,7 +154,7 @@ MoertStatus moert_open(const char *path, MoertModel **out_model) {
   MoertModel *m = NULL;
   MoertStatus st;
   const MoertDesc *d = dlsym(library, "moert_model");
-  RT_TRYGOTO(find_program(d, path, &d), st, fail);
+  RT_TRYGOTO(check_library(d, path), st, fail);
   RT_TRYGOTO(RT_NEW(&m, 1), st, fail);
   *m = (MoertModel){library, d};
   *out_model = m;
@@ -168,5 +171,6 @@ void moert_close(MoertModel *model) {
 }
 
 const MoertDesc *moert_desc(const MoertModel *model) {
-  return model->desc;
+  const MoertDesc *cpu = rt_program(model, MOERT_CPU);
+  return cpu ? cpu : model->desc;
 }

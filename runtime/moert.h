@@ -95,16 +95,27 @@ MOERT_API MoertStatus moert_comm_max(MoertComm *c, int *value);
 MOERT_API int moert_comm_fail(MoertComm *c, const char *text);
 MOERT_API void moert_comm_close(MoertComm *c);
 
+/* What a session is to run on, of what the model was compiled for. */
+typedef enum MoertChoice {
+  MOERT_AUTO, /* a GPU where there is one, else the CPU */
+  MOERT_USE_CPU,
+  MOERT_USE_CUDA
+} MoertChoice;
+
 typedef struct MoertSessionOptions {
+  MoertChoice device;
   int threads;      /* 0: the cores this process may use */
   uint32_t seed;    /* for initial values and every random draw */
-  int poison;       /* fill buffers with NaN before use: for tests */
+  int poison;       /* fill buffers with NaN before use, and on a GPU wait for
+                       each operation, to name one that fails: for tests */
   int profile;      /* time each record, see moert_profile */
   MoertComm *comm;  /* NULL: alone. It must outlive the session */
   int neighbours;   /* processes that share these cores, 0: 1 */
 } MoertSessionOptions;
 
 /* MOERT_INVALID: there are not as many ranks as the model's mesh has.
+ * MOERT_UNSUPPORTED: the model was not compiled for the device, or the device
+ * is not there, or too old. MOERT_NO_MEMORY: it has too little.
  * Allocates every byte the model will use and runs its `init` entry. `options`
  * may be NULL for all zero. The model must outlive the session. */
 MOERT_API MoertStatus moert_session(MoertModel *model,
@@ -280,9 +291,12 @@ MOERT_API int64_t moert_text_batches(const MoertText *t);
 MOERT_API void moert_text_close(MoertText *t);
 
 /* Bytes a session has allocated for slabs, workspace, scratch and library
- * scratchpads: what the plan said, exactly. */
+ * scratchpads: what the plan said, exactly. On a GPU of the GPU's memory. */
 MOERT_API int64_t moert_planned_bytes(const MoertSession *s);
 MOERT_API int moert_threads(const MoertSession *s);
+/* What it runs on, for people: "NVIDIA H100 (sm_90)", "4 threads", and in the
+ * latter case why it is not a GPU, where the model has code for one. */
+MOERT_API const char *moert_device(const MoertSession *s);
 
 /* ================== part 2: the contract with generated code ============== */
 
@@ -519,10 +533,20 @@ typedef struct MoertDesc {
 
 /* ---- for tests and tools: one record at a time --------------------------- */
 
+/* A model's program for the CPU, or the one it has; the one a session runs. */
 MOERT_API const MoertDesc *moert_desc(const MoertModel *model);
-/* Address of a ref in a session at given loop indices (NULL: all 0). */
+MOERT_API const MoertDesc *moert_session_desc(const MoertSession *s);
+/* Address of a ref in a session at given loop indices (NULL: all 0): on a GPU
+ * one of the GPU's memory. */
 MOERT_API void *moert_address(MoertSession *s, int entry, const MoertRef *ref,
                               const int64_t *loop);
+/* All elements of a ref, from and to memory of the host's, on any device. */
+MOERT_API MoertStatus moert_read(MoertSession *s, int entry,
+                                 const MoertRef *ref, const int64_t *loop,
+                                 void *out_data);
+MOERT_API MoertStatus moert_write(MoertSession *s, int entry,
+                                  const MoertRef *ref, const int64_t *loop,
+                                  const void *data);
 /* Executes record `index` of an entry alone (not loop records). */
 MOERT_API MoertStatus moert_run_record(MoertSession *s, int entry, int index,
                                        const int64_t *loop);

@@ -1,7 +1,7 @@
 /* moerun.c: the driver's entry point. It trains, evaluates, samples from,
  * measures, describes and compares compiled models, and prepares texts, on top
  * of moert.h. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <signal.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* moerun_args.c: the options of all verbs as one table; parsing and help. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <errno.h>
 #include <math.h>
@@ -23,7 +23,8 @@ typedef enum OptionKind {
   OPT_COUNT,
   OPT_REAL,
   OPT_FLAG,
-  OPT_SET
+  OPT_SET,
+  OPT_DEVICE
 } OptionKind;
 
 typedef struct Option {
@@ -96,6 +97,9 @@ static const Option options[] = {
      "how many to write; default 200"},
     {"--temperature", "X", SAMPLE, OPT_REAL, AT(temperature),
      "below 1 more likely, above 1 more varied, 0 the likeliest; default 1"},
+    {"--device", "auto|cpu|cuda", RUNS, OPT_DEVICE, AT(device),
+     "what to run on, of what the model was compiled for; auto, the default:\n"
+     "a GPU where there is one"},
     {"--timeout", "SECONDS", RUNS, OPT_REAL, AT(timeout),
      "how long a rank waits for others without any progress; default 30"},
     {"--entry", "NAME", RUNS, OPT_TEXT, AT(entry),
@@ -115,7 +119,8 @@ static const Option options[] = {
     {"--quiet", NULL, TRAIN | EVAL | SAMPLE | VERIFY, OPT_FLAG, AT(quiet),
      "no progress on standard error"},
     {"--poison", NULL, RUNS, OPT_FLAG, AT(poison),
-     "fill memory with NaN before use: for tests"},
+     "fill memory with NaN before use, and on a GPU wait for each operation,\n"
+     "to name one that fails: for tests"},
 };
 
 /* ---- help ---------------------------------------------------------------- */
@@ -240,6 +245,18 @@ static bool add_set(const Option *o, const char *value, RunArgs *out) {
   return true;
 }
 
+static bool set_device(const Option *o, const char *value, MoertChoice *out) {
+  static const char *const names[] = {[MOERT_AUTO] = "auto",
+                                      [MOERT_USE_CPU] = "cpu",
+                                      [MOERT_USE_CUDA] = "cuda"};
+  for (size_t i = 0; i < COUNT_OF(names); i++)
+    if (strcmp(value, names[i]) == 0) {
+      *out = (MoertChoice)i;
+      return true;
+    }
+  return wrong("%s: '%s' is none of auto, cpu and cuda", o->name, value);
+}
+
 static bool set_option(const Option *o, const char *value, RunArgs *out) {
   void *at = (char *)out + o->at;
   switch (o->kind) {
@@ -248,6 +265,7 @@ static bool set_option(const Option *o, const char *value, RunArgs *out) {
   case OPT_REAL: return set_real(o, value, at);
   case OPT_FLAG: *(bool *)at = true; return true;
   case OPT_SET: return add_set(o, value, out);
+  case OPT_DEVICE: return set_device(o, value, at);
   }
   return false;
 }

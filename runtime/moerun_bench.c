@@ -1,5 +1,5 @@
 /* moerun_bench.c: how fast a model trains. */
-#include "rt.h"
+#include "moerun.h"
 
 enum { WARM_UP = 3, DEFAULT_STEPS = 20 };
 
@@ -59,6 +59,7 @@ static void print_json(const Run *r, const MoertEntry *e, const Bench *b) {
     json_number(&j, "exposed_ms", b->exchanges.waited * 1e3 / n);
     json_number(&j, "exchange_bytes", (double)b->exchanges.bytes / n);
   }
+  json_string(&j, "device", moert_device(r->session));
   json_number(&j, "threads", moert_threads(r->session));
   json_number(&j, "steps", n);
   if (b->has_peaks) json_roofline(&j, r, e, b);

@@ -2,7 +2,7 @@
  *
  * The entry reports sums, `nll` and `tokens`, a batch; what is masked counts in
  * neither. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <math.h>
 

@@ -1,5 +1,5 @@
 /* moerun_info.c: what is in a compiled model. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* moerun_open.c: opening a model with its checkpoint, messages, and numbers as
  * people read them. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -119,8 +119,8 @@ int run_open(const RunArgs *a, const char *from, Run *out) {
   *out = (Run){.args = a};
   MoertStatus st = moert_open(a->model, &out->model);
   if (st != MOERT_OK) return run_failed(st);
-  out->desc = moert_desc(out->model);
-  MoertSessionOptions o = {.threads = (int)a->threads,
+  MoertSessionOptions o = {.device = a->device,
+                           .threads = (int)a->threads,
                            .seed = a->seed < 0 ? 0 : (uint32_t)a->seed,
                            .poison = a->poison,
                            .profile = a->profile,
@@ -129,6 +129,7 @@ int run_open(const RunArgs *a, const char *from, Run *out) {
   out->resident_before = run_resident_bytes();
   st = moert_session(out->model, &o, &out->session);
   if (st != MOERT_OK) return run_failed(st);
+  out->desc = moert_session_desc(out->session);
   out->peak_before = run_peak_bytes();
   int status = set_tokens(out);
   if (status) return status;

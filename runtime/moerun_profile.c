@@ -9,7 +9,7 @@
  * limit of a record is the same for its products and for the operands and
  * results that it reads and writes; a record whose data stays in a cache may be
  * faster. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <stdlib.h>
 #include <string.h>

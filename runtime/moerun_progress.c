@@ -1,7 +1,7 @@
 /* moerun_progress.c: what training tells on the way: a table that grows on
  * stderr, one live line below it on a terminal, lines of JSON, and the loss as
  * a picture at the end. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <math.h>
 #include <stdarg.h>

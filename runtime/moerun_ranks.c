@@ -8,7 +8,7 @@
  * mpirun and srun start moerun themselves, and say in the environment how many
  * ranks there are. The first rank speaks; of the others only errors are
  * seen. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <errno.h>
 #include <sched.h>

@@ -2,7 +2,7 @@
  *
  * The entry takes one token, from `tokens`, and reports the `logits` of the
  * next one; recurrent state carries what came before. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* moerun_train.c: training, with progress, logs, evaluation and checkpoints.
  *
  * A signal to stop ends the step that runs, saves, and ends the program. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <errno.h>
 #include <math.h>
@@ -294,10 +294,10 @@ static void introduce(Train *t) {
   if (ranks_count(t->args) > 1)
     snprintf(ranks, sizeof ranks, "%d ranks, each ", ranks_count(t->args));
   progress_note(&t->progress,
-                "%s: %s%s of parameters, %s of memory, %d threads",
+                "%s: %s%s of parameters, %s of memory, %s",
                 t->args->model, ranks, run_bytes_text(parameters),
                 run_bytes_text(moert_planned_bytes(t->run.session)),
-                moert_threads(t->run.session));
+                moert_device(t->run.session));
   progress_note(&t->progress, "%s: %s batches of %s tokens a round",
                 t->args->data, run_count_text(moert_text_batches(t->data)),
                 run_count_text(moert_text_batch_tokens(t->data)));

@@ -14,7 +14,7 @@
  * in memory that all share. Where several ranks run this program already, each
  * of them runs both models: one of a single rank by itself, the other with all
  * of them. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <errno.h>
 #include <fnmatch.h>

@@ -1,5 +1,5 @@
 /* moerun_vocab.c: vocabularies of texts, and texts as numbers. */
-#include "rt.h"
+#include "moerun.h"
 
 #include <string.h>
 

@@ -1,0 +1,440 @@
+/* cuda.c: a GPU as the device of a session: which one, and its memory.
+ *
+ * All memory of the GPU is one block, taken before the first step: the slabs
+ * that the plan laid out, the inputs of each entry, one workspace for kernels
+ * and one for cuBLASLt. Whether there is as much is known before. Addresses
+ * never change, so a step can be captured once.
+ *
+ * Inputs are filled in the host's memory, pinned, and copied before a step.
+ * Reports are written by the GPU straight into the host's memory: a step copies
+ * nothing back. */
+#include "gpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGNED = 256 }; /* as cuMemAlloc's own blocks are */
+
+/* ---- the context --------------------------------------------------------- */
+
+MoertStatus rt_cuda_enter(RtCuda *c) {
+  return RT_CU(c, cuCtxPushCurrent(c->context));
+}
+
+void rt_cuda_leave(RtCuda *c) {
+  CUcontext before;
+  c->cu.cuCtxPopCurrent(&before);
+}
+
+/* ---- which GPU ----------------------------------------------------------- */
+
+/* "sm_90a": 90, for that GPU alone; without a letter later ones do, too. */
+static MoertStatus check_arch(const RtCuda *c, const char *arch) {
+  char *end;
+  const char *digits = arch + strcspn(arch, "0123456789");
+  long wanted = strtol(digits, &end, 10);
+  if (*end ? c->gpu.arch == wanted : c->gpu.arch >= wanted) return MOERT_OK;
+  return rt_fail(MOERT_UNSUPPORTED,
+                 "the model's kernels are for %s, but %s is an sm_%d: compile "
+                 "it again with --arch=sm_%d",
+                 arch, c->gpu.name, c->gpu.arch, c->gpu.arch);
+}
+
+static MoertStatus check_exchanges(const MoertDesc *d) {
+  for (int i = 0; i < d->n_entries; i++)
+    for (int k = 0; k < d->entries[i].n_records; k++)
+      if (d->entries[i].records[k].kind == MOERT_START)
+        return rt_fail(MOERT_UNSUPPORTED,
+                       "the model was compiled for several ranks, and "
+                       "exchanges between GPUs are not supported: run it on "
+                       "the CPU");
+  return MOERT_OK;
+}
+
+static void cuda_free(RtCuda *c) {
+  if (!c) return;
+  rt_cuda_unload(c);
+  free(c);
+}
+
+MoertStatus rt_cuda_find(const MoertDesc *d, RtCuda **out) {
+  RtCuda *c;
+  *out = NULL;
+  RT_TRY(check_exchanges(d));
+  RT_TRY(RT_NEW(&c, 1));
+  MoertStatus st = rt_cuda_load(c);
+  if (st == MOERT_OK) st = rt_cuda_gpu(c, 0);
+  if (st == MOERT_OK) st = check_arch(c, d->arch);
+  if (st == MOERT_OK)
+    *out = c;
+  else
+    cuda_free(c);
+  return st;
+}
+
+void rt_cuda_name(const RtCuda *c, char *out, size_t bytes) {
+  snprintf(out, bytes, "%s (sm_%d)", c->gpu.name, c->gpu.arch);
+}
+
+/* ---- kernels ------------------------------------------------------------- */
+
+MoertStatus rt_cuda_module(RtCuda *c, const void *image, CUmodule *out) {
+  char log[512] = "";
+  CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER,
+                            CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+  void *values[] = {log, (void *)(uintptr_t)sizeof log};
+  MoertStatus st = RT_CU(c, cuModuleLoadDataEx(out, image, 2, options, values));
+  if (st == MOERT_OK) return st;
+  *out = NULL;
+  log[strcspn(log, "\n")] = 0;
+  return rt_fail_prefix(st, "the kernels cannot be loaded by the driver, which "
+                        "is for CUDA %d.%d: %s%s", c->version / 1000,
+                        c->version % 1000 / 10, log, log[0] ? ": " : "");
+}
+
+/* Machine code where it is for this very GPU, else PTX. */
+static MoertStatus load_kernels(MoertSession *s) {
+  RtCuda *c = s->cuda;
+  const MoertDesc *d = s->desc;
+  char own[16];
+  snprintf(own, sizeof own, "sm_%d", c->gpu.arch);
+  bool ready = d->cubin && strncmp(d->arch, own, strlen(own)) == 0;
+  RT_TRY(rt_cuda_module(c, ready ? d->cubin : d->ptx, &c->module));
+  return rt_cuda_functions(s);
+}
+
+/* The largest power of two that divides all addresses of a ref, up to that of
+ * the slabs. */
+static int64_t alignment(const MoertRef *r) {
+  uint64_t bits = ALIGNED | (uint64_t)r->offset;
+  for (int i = 0; i < MOERT_MAX_LOOPS; i++)
+    bits |= (uint64_t)r->stride[i];
+  return (int64_t)(bits & (~bits + 1));
+}
+
+static MoertStatus make_gemm(MoertSession *s, int entry, int index) {
+  const MoertEntry *e = &s->desc->entries[entry];
+  const MoertRecord *r = &e->records[index];
+  int64_t align[3];
+  for (int i = 0; i < 3; i++)
+    align[i] = alignment(&r->args[i]);
+  MoertStatus st = rt_cuda_gemm_new(s->cuda, r->gemm, align,
+                                    &s->cuda->entries[entry].gemms[index]);
+  if (st == MOERT_OK) return st;
+  return rt_fail_prefix(st, "entry %s: record %d (%s, %s): ", e->name, index,
+                        r->name, r->where);
+}
+
+/* The library is loaded for programs that have products. */
+static MoertStatus make_gemms(MoertSession *s) {
+  RtCuda *c = s->cuda;
+  for (int i = 0; i < s->desc->n_entries; i++)
+    for (int k = 0; k < s->desc->entries[i].n_records; k++) {
+      if (s->desc->entries[i].records[k].kind != MOERT_GEMM) continue;
+      if (!c->blas) RT_TRY(rt_cublaslt_load(c));
+      if (!c->handle) RT_TRY(RT_LT(c, cublasLtCreate(&c->handle)));
+      c->gemm_bytes = rt_cuda_gemm_bytes();
+      RT_TRY(make_gemm(s, i, k));
+    }
+  return MOERT_OK;
+}
+
+static MoertStatus make_entries(MoertSession *s) {
+  RT_TRY(RT_NEW(&s->cuda->params, s->max_args + 1));
+  RT_TRY(RT_NEW(&s->cuda->entries, s->desc->n_entries));
+  for (int i = 0; i < s->desc->n_entries; i++) {
+    RtCudaEntry *e = &s->cuda->entries[i];
+    RT_TRY(RT_NEW(&e->functions, s->desc->entries[i].n_records));
+    RT_TRY(RT_NEW(&e->gemms, s->desc->entries[i].n_records));
+  }
+  return MOERT_OK;
+}
+
+/* ---- memory -------------------------------------------------------------- */
+
+static int64_t round_up(int64_t bytes) {
+  return (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+}
+
+static int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+
+/* What all kernels and entries need at most. */
+typedef struct Needs {
+  int64_t workspace, arena, inputs, reports, fixed, total;
+} Needs;
+
+static Needs count_needs(const MoertSession *s) {
+  const MoertDesc *d = s->desc;
+  Needs n = {0};
+  for (int i = 0; i < d->n_entries; i++) {
+    const MoertEntry *e = &d->entries[i];
+    n.arena = larger(n.arena, e->arena_bytes);
+    n.inputs += round_up(e->input_bytes);
+    n.reports += round_up(e->report_bytes);
+    for (int k = 0; k < e->n_records; k++)
+      if (e->records[k].kind == MOERT_LAUNCH)
+        n.workspace =
+            larger(n.workspace, e->records[k].kernel->workspace_bytes);
+  }
+  n.fixed = s->cuda->gemm_bytes;
+  for (int i = 0; i < 3; i++)
+    n.fixed += round_up(d->slab_bytes[i]);
+  n.total = n.fixed + round_up(n.arena) + round_up(n.workspace) + n.inputs;
+  return n;
+}
+
+/* What of the model would fit: all but the slots grows with the batch. */
+static MoertStatus check_memory(RtCuda *c, const Needs *n) {
+  size_t free_bytes, all_bytes;
+  RT_TRY(RT_CU(c, cuMemGetInfo(&free_bytes, &all_bytes)));
+  int64_t left = (int64_t)free_bytes - n->fixed, rest = n->total - n->fixed;
+  if (left >= rest) return MOERT_OK;
+  char fits[160];
+  if (left <= 0)
+    snprintf(fits, sizeof fits, "its parameters and optimiser state alone take "
+             "%.2f GB", (double)n->fixed / 1e9);
+  else
+    snprintf(fits, sizeof fits, "beside %.2f GB of parameters and optimiser "
+             "state a batch of %d %% of its size would fit",
+             (double)n->fixed / 1e9, (int)(100 * (double)left / (double)rest));
+  return rt_fail(MOERT_NO_MEMORY,
+                 "the model needs %.2f GB of GPU memory, %.2f of the %.2f GB "
+                 "of %s are free: %s",
+                 (double)n->total / 1e9, (double)free_bytes / 1e9,
+                 (double)all_bytes / 1e9, c->gpu.name, fits);
+}
+
+/* The next `bytes` of the block that *at walks through. */
+static char *take(char **at, int64_t bytes) {
+  char *taken = *at;
+  *at += round_up(bytes);
+  return taken;
+}
+
+static MoertStatus host_block(RtCuda *c, int64_t bytes, void **out,
+                              char **out_device) {
+  CUdeviceptr device;
+  *out_device = NULL;
+  if (bytes == 0) return MOERT_OK;
+  RT_TRY(RT_CU(c, cuMemHostAlloc(out, (size_t)bytes,
+                                 CU_MEMHOSTALLOC_DEVICEMAP)));
+  memset(*out, 0, (size_t)bytes);
+  RT_TRY(RT_CU(c, cuMemHostGetDevicePointer(&device, *out, 0)));
+  *out_device = (char *)(uintptr_t)device;
+  return MOERT_OK;
+}
+
+static MoertStatus fill(RtCuda *c, char *to, int value, int64_t bytes) {
+  if (bytes == 0) return MOERT_OK;
+  return RT_CU(c, cuMemsetD8Async(rt_cu_address(to), (unsigned char)value,
+                                  (size_t)bytes, c->stream));
+}
+
+static void lay_out(MoertSession *s, const Needs *n, char *at,
+                    char *report_at) {
+  RtCuda *c = s->cuda;
+  const MoertDesc *d = s->desc;
+  char *inputs = c->inputs, *reports = c->reports;
+  for (int i = 0; i < 3; i++)
+    s->slab[i] = take(&at, d->slab_bytes[i]);
+  c->arena = take(&at, n->arena);
+  c->workspace = take(&at, n->workspace);
+  c->gemm_workspace = take(&at, c->gemm_bytes);
+  for (int i = 0; i < d->n_entries; i++) {
+    const MoertEntry *e = &d->entries[i];
+    RtEntry *own = &s->entries[i];
+    for (int k = 0; k < 3; k++)
+      own->base[k] = s->slab[k];
+    own->base[MOERT_SLAB_ARENA] = c->arena;
+    own->base[MOERT_SLAB_INPUT] = take(&at, e->input_bytes);
+    own->base[MOERT_SLAB_REPORT] = take(&report_at, e->report_bytes);
+    own->input = take(&inputs, e->input_bytes);
+    own->report = take(&reports, e->report_bytes);
+  }
+}
+
+static MoertStatus make_memory(MoertSession *s) {
+  RtCuda *c = s->cuda;
+  Needs n = count_needs(s);
+  char *unused, *reports;
+  int64_t state = s->desc->slab_bytes[MOERT_SLOT_STATE];
+  RT_TRY(check_memory(c, &n));
+  RT_TRY(RT_NEW(&s->state_kept, state));
+  if (n.total)
+    RT_TRY(RT_CU(c, cuMemAlloc(&c->memory, (size_t)n.total)));
+  RT_TRY(host_block(c, n.inputs, &c->inputs, &unused));
+  RT_TRY(host_block(c, n.reports, &c->reports, &reports));
+  char *block = (char *)(uintptr_t)c->memory;
+  lay_out(s, &n, block, reports);
+  c->workspace_bytes = n.workspace;
+  s->planned = n.total;
+  return fill(c, block, s->poison ? 0xff : 0, n.total);
+}
+
+/* ---- between the memories ------------------------------------------------ */
+
+static MoertStatus wait_inside(RtCuda *c) {
+  return RT_CU(c, cuStreamSynchronize(c->stream));
+}
+
+/* Reports are in the host's memory already. */
+static bool is_report(const MoertSession *s, const char *from, char **out) {
+  for (int i = 0; i < s->desc->n_entries; i++) {
+    const RtEntry *e = &s->entries[i];
+    const char *base = e->base[MOERT_SLAB_REPORT];
+    if (from < base || from >= base + s->desc->entries[i].report_bytes)
+      continue;
+    *out = e->report + (from - base);
+    return true;
+  }
+  return false;
+}
+
+static MoertStatus read_inside(MoertSession *s, void *to, const void *from,
+                               int64_t bytes) {
+  RtCuda *c = s->cuda;
+  char *report;
+  bool near = is_report(s, from, &report);
+  if (!near)
+    RT_TRY(RT_CU(c, cuMemcpyDtoHAsync(to, rt_cu_address(from), (size_t)bytes,
+                                      c->stream)));
+  RT_TRY(wait_inside(c));
+  if (near) memcpy(to, report, (size_t)bytes);
+  return MOERT_OK;
+}
+
+static MoertStatus read(MoertSession *s, void *to, const void *from,
+                        int64_t bytes) {
+  if (bytes == 0) return MOERT_OK;
+  RT_TRY(rt_cuda_enter(s->cuda));
+  MoertStatus st = read_inside(s, to, from, bytes);
+  rt_cuda_leave(s->cuda);
+  return st;
+}
+
+static MoertStatus write(MoertSession *s, void *to, const void *from,
+                         int64_t bytes) {
+  RtCuda *c = s->cuda;
+  if (bytes == 0) return MOERT_OK;
+  RT_TRY(rt_cuda_enter(c));
+  MoertStatus st = RT_CU(c, cuMemcpyHtoDAsync(rt_cu_address(to), from,
+                                              (size_t)bytes, c->stream));
+  if (st == MOERT_OK) st = wait_inside(c);
+  rt_cuda_leave(c);
+  return st;
+}
+
+static MoertStatus poison_inside(MoertSession *s, int entry) {
+  RtCuda *c = s->cuda;
+  const MoertEntry *e = &s->desc->entries[entry];
+  if (e->report_bytes)
+    memset(s->entries[entry].report, 0xff, (size_t)e->report_bytes);
+  RT_TRY(fill(c, c->arena, 0xff, e->arena_bytes));
+  return fill(c, c->workspace, 0xff, c->workspace_bytes);
+}
+
+static MoertStatus poison(MoertSession *s, int entry) {
+  RT_TRY(rt_cuda_enter(s->cuda));
+  MoertStatus st = poison_inside(s, entry);
+  rt_cuda_leave(s->cuda);
+  return st;
+}
+
+/* ---- the device ---------------------------------------------------------- */
+
+static MoertStatus open_inside(MoertSession *s) {
+  RtCuda *c = s->cuda;
+  RT_TRY(RT_CU(c, cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING)));
+  RT_TRY(make_entries(s));
+  RT_TRY(load_kernels(s));
+  RT_TRY(make_gemms(s));
+  RT_TRY(make_memory(s));
+  return wait_inside(c);
+}
+
+static MoertStatus open_cuda(MoertSession *s) {
+  RtCuda *c = s->cuda;
+  RT_TRY(RT_CU(c, cuDevicePrimaryCtxRetain(&c->context, c->device)));
+  RT_TRY(rt_cuda_enter(c));
+  MoertStatus st = open_inside(s);
+  rt_cuda_leave(c);
+  return st;
+}
+
+static void free_entry(MoertSession *s, int entry) {
+  RtCuda *c = s->cuda;
+  RtCudaEntry *e = &c->entries[entry];
+  if (e->graph) c->cu.cuGraphExecDestroy(e->graph);
+  for (int k = 0; k < s->desc->entries[entry].n_records; k++) {
+    if (e->functions) free(e->functions[k]);
+    if (e->gemms) rt_cuda_gemm_free(c, e->gemms[k]);
+  }
+  free(e->functions);
+  free(e->gemms);
+}
+
+/* What a failed call leaves behind is let go of all the same. */
+static void close_inside(MoertSession *s) {
+  RtCuda *c = s->cuda;
+  if (c->stream) c->cu.cuStreamSynchronize(c->stream);
+  for (int i = 0; c->entries && i < s->desc->n_entries; i++)
+    free_entry(s, i);
+  free(c->entries);
+  for (int i = 0; i < c->cap_marks; i++)
+    c->cu.cuEventDestroy(c->marks[i]);
+  free(c->marks);
+  free(c->marked);
+  free(c->params);
+  if (c->handle) c->lt.cublasLtDestroy(c->handle);
+  rt_cuda_own_free(c);
+  if (c->module) c->cu.cuModuleUnload(c->module);
+  if (c->inputs) c->cu.cuMemFreeHost(c->inputs);
+  if (c->reports) c->cu.cuMemFreeHost(c->reports);
+  if (c->memory) c->cu.cuMemFree(c->memory);
+  if (c->stream) c->cu.cuStreamDestroy(c->stream);
+}
+
+static void close_cuda(MoertSession *s) {
+  RtCuda *c = s->cuda;
+  if (c->context && rt_cuda_enter(c) == MOERT_OK) {
+    close_inside(s);
+    rt_cuda_leave(c);
+  }
+  if (c->context) c->cu.cuDevicePrimaryCtxRelease(c->device);
+  free(s->state_kept);
+  cuda_free(c);
+}
+
+static MoertStatus wait(MoertSession *s) {
+  RT_TRY(rt_cuda_enter(s->cuda));
+  MoertStatus st = wait_inside(s->cuda);
+  rt_cuda_leave(s->cuda);
+  return st;
+}
+
+static MoertStatus record(MoertSession *s, int entry, int index,
+                          const RtLoops *l) {
+  RT_TRY(rt_cuda_enter(s->cuda));
+  MoertStatus st = rt_cuda_record(s, entry, index, l);
+  rt_cuda_leave(s->cuda);
+  return st;
+}
+
+static MoertStatus step(MoertSession *s, int entry) {
+  RT_TRY(rt_cuda_enter(s->cuda));
+  MoertStatus st = rt_cuda_step(s, entry);
+  rt_cuda_leave(s->cuda);
+  return st;
+}
+
+const RtDevice rt_cuda = {.is = MOERT_CUDA,
+                          .open = open_cuda,
+                          .close = close_cuda,
+                          .step = step,
+                          .record = record,
+                          .wait = wait,
+                          .read = read,
+                          .write = write,
+                          .poison = poison};

@@ -1,0 +1,252 @@
+/* cuda_step.c: an entry's records on a GPU.
+ *
+ * The records of an entry are put into a stream once, its loops unrolled, each
+ * turn with its own addresses, and captured into a graph. A step is then one
+ * copy of the inputs to the GPU, one launch of the graph, and the wait for it.
+ * What a kernel may not do is found out by the GPU while others are under way,
+ * so nobody knows then which one it was: a session that poisons its memory
+ * waits for each record, and names it. One that profiles has an event behind
+ * each. */
+#include "gpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- kernels ------------------------------------------------------------- */
+
+/* Beyond this a kernel must ask for shared memory. */
+enum { SHARED_AT_ONCE = 48 << 10, MOST_THREADS = 1024 };
+
+static MoertStatus named(MoertStatus st, const MoertSession *s, int entry,
+                         int index) {
+  const MoertEntry *e = &s->desc->entries[entry];
+  const MoertRecord *r = &e->records[index];
+  if (st == MOERT_OK) return st;
+  return rt_fail_prefix(st, "%s: entry %s: record %d (%s)%s%s: ",
+                        r->where[0] ? r->where : "an unknown place", e->name,
+                        index, r->name, r->kernel ? ", kernel " : "",
+                        r->kernel ? r->kernel->name : "");
+}
+
+static MoertStatus find_stage(RtCuda *c, const MoertStage *g,
+                              CUfunction *out) {
+  if (g->blocks < 0 || g->blocks > INT32_MAX || g->threads < 1 ||
+      g->threads > MOST_THREADS || g->shared_bytes < 0)
+    return rt_fail(MOERT_BAD_DATA, "%lld blocks of %d threads with %d bytes",
+                   (long long)g->blocks, g->threads, g->shared_bytes);
+  if (g->shared_bytes > c->gpu.shared_bytes)
+    return rt_fail(MOERT_UNSUPPORTED,
+                   "%s needs %d bytes of shared memory a block, %s has %d",
+                   g->symbol, g->shared_bytes, c->gpu.name,
+                   c->gpu.shared_bytes);
+  RT_TRY(RT_CU(c, cuModuleGetFunction(out, c->module, g->symbol)));
+  if (g->shared_bytes <= SHARED_AT_ONCE) return MOERT_OK;
+  return RT_CU(c, cuFuncSetAttribute(
+                      *out, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                      g->shared_bytes));
+}
+
+static MoertStatus find_kernel(MoertSession *s, int entry, int index) {
+  const MoertRecord *r = &s->desc->entries[entry].records[index];
+  CUfunction **functions = &s->cuda->entries[entry].functions[index];
+  RT_TRY(RT_NEW(functions, r->kernel->n_stages));
+  for (int i = 0; i < r->kernel->n_stages; i++)
+    RT_TRY(find_stage(s->cuda, &r->kernel->stages[i], &(*functions)[i]));
+  return MOERT_OK;
+}
+
+MoertStatus rt_cuda_functions(MoertSession *s) {
+  for (int i = 0; i < s->desc->n_entries; i++)
+    for (int k = 0; k < s->desc->entries[i].n_records; k++) {
+      const MoertRecord *r = &s->desc->entries[i].records[k];
+      if (r->kind == MOERT_LAUNCH)
+        RT_TRY(named(find_kernel(s, i, k), s, i, k));
+      if (r->kind == MOERT_COPY && r->args[1].slab == MOERT_SLAB_REPORT)
+        RT_TRY(named(rt_cuda_own_copy(s->cuda), s, i, k));
+    }
+  return MOERT_OK;
+}
+
+/* Parameters: addresses of the args, then of the workspace. */
+static MoertStatus launch(MoertSession *s, const MoertRecord *r,
+                          CUfunction *functions) {
+  RtCuda *c = s->cuda;
+  for (int i = 0; i < r->n_args; i++)
+    c->params[i] = &s->args[i];
+  c->params[r->n_args] = &c->workspace;
+  for (int i = 0; i < r->kernel->n_stages; i++) {
+    const MoertStage *g = &r->kernel->stages[i];
+    if (g->blocks == 0) continue;
+    RT_TRY(RT_CU(c, cuLaunchKernel(functions[i], (unsigned)g->blocks, 1, 1,
+                                   (unsigned)g->threads, 1, 1,
+                                   (unsigned)g->shared_bytes, c->stream,
+                                   c->params, NULL)));
+  }
+  return MOERT_OK;
+}
+
+/* ---- one record ---------------------------------------------------------- */
+
+static MoertStatus copy(MoertSession *s, const MoertRecord *r) {
+  RtCuda *c = s->cuda;
+  const MoertRef *ref = &r->args[1];
+  int64_t bytes = ref->elements * rt_dtype[ref->dtype].bytes;
+  char *from = s->args[0], *to = s->args[1];
+  if (from == to || bytes == 0) return MOERT_OK;
+  if (from < to + bytes && to < from + bytes)
+    return rt_fail(MOERT_BAD_DATA, "a copy onto a part of itself");
+  if (ref->slab == MOERT_SLAB_REPORT)
+    return rt_cuda_run_copy(c, to, from, bytes);
+  return RT_CU(c, cuMemcpyDtoDAsync(rt_cu_address(to), rt_cu_address(from),
+                                    (size_t)bytes, c->stream));
+}
+
+static MoertStatus set_index(MoertSession *s, const MoertRecord *r,
+                             int64_t index) {
+  RtCuda *c = s->cuda;
+  if (r->n_args == 0) return MOERT_OK;
+  return RT_CU(c, cuMemsetD32Async(rt_cu_address(s->args[0]), (unsigned)index,
+                                   1, c->stream));
+}
+
+static MoertStatus run(MoertSession *s, int entry, int index,
+                       const RtLoops *l) {
+  const MoertRecord *r = &s->desc->entries[entry].records[index];
+  RtCudaEntry *e = &s->cuda->entries[entry];
+  for (int i = 0; i < r->n_args; i++)
+    s->args[i] = rt_address(s, entry, &r->args[i], l->index);
+  switch ((MoertRecordKind)r->kind) {
+  case MOERT_LAUNCH: return launch(s, r, e->functions[index]);
+  case MOERT_GEMM:
+    return rt_cuda_gemm_run(s->cuda, e->gemms[index], s->args);
+  case MOERT_COPY: return copy(s, r);
+  case MOERT_LOOP: return set_index(s, r, l->index[l->depth - 1]);
+  case MOERT_START:
+  case MOERT_WAIT:
+    return rt_fail(MOERT_INTERNAL, "an exchange between ranks on a GPU");
+  case MOERT_END: break;
+  }
+  return MOERT_OK;
+}
+
+MoertStatus rt_cuda_record(MoertSession *s, int entry, int index,
+                           const RtLoops *l) {
+  return named(run(s, entry, index, l), s, entry, index);
+}
+
+static MoertStatus run_and_wait(MoertSession *s, int entry, int index,
+                                const RtLoops *l) {
+  RtCuda *c = s->cuda;
+  MoertStatus st = run(s, entry, index, l);
+  if (st == MOERT_OK) st = RT_CU(c, cuStreamSynchronize(c->stream));
+  return named(st, s, entry, index);
+}
+
+/* ---- the graph ----------------------------------------------------------- */
+
+/* The stream stops capturing whatever has happened. */
+static MoertStatus capture(MoertSession *s, int entry, CUgraph *out) {
+  RtCuda *c = s->cuda;
+  *out = NULL;
+  RT_TRY(RT_CU(c, cuStreamBeginCapture(c->stream,
+                                       CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)));
+  MoertStatus st = rt_each_record(s, entry, rt_cuda_record, NULL);
+  if (st == MOERT_OK) return RT_CU(c, cuStreamEndCapture(c->stream, out));
+  c->cu.cuStreamEndCapture(c->stream, out);
+  return st;
+}
+
+static MoertStatus make_graph(MoertSession *s, int entry) {
+  RtCuda *c = s->cuda;
+  CUgraph graph;
+  MoertStatus st = capture(s, entry, &graph);
+  if (st == MOERT_OK)
+    st = RT_CU(c, cuGraphInstantiateWithFlags(&c->entries[entry].graph, graph,
+                                              0));
+  if (st != MOERT_OK) c->entries[entry].graph = NULL;
+  if (graph) c->cu.cuGraphDestroy(graph);
+  return st;
+}
+
+static MoertStatus launch_graph(MoertSession *s, int entry) {
+  RtCuda *c = s->cuda;
+  if (!c->entries[entry].graph) RT_TRY(make_graph(s, entry));
+  RT_TRY(RT_CU(c, cuGraphLaunch(c->entries[entry].graph, c->stream)));
+  return RT_CU(c, cuStreamSynchronize(c->stream));
+}
+
+/* ---- profiles ------------------------------------------------------------ */
+
+static MoertStatus more_marks(RtCuda *c) {
+  int cap = c->cap_marks ? 2 * c->cap_marks : 64;
+  CUevent *marks = realloc(c->marks, (size_t)cap * sizeof *marks);
+  if (marks) c->marks = marks;
+  int *marked = realloc(c->marked, (size_t)cap * sizeof *marked);
+  if (marked) c->marked = marked;
+  if (!marks || !marked) return rt_fail(MOERT_NO_MEMORY, "out of memory");
+  for (; c->cap_marks < cap; c->cap_marks++)
+    RT_TRY(RT_CU(c, cuEventCreate(&c->marks[c->cap_marks], CU_EVENT_DEFAULT)));
+  return MOERT_OK;
+}
+
+/* Notes the time at which record `index` is done; -1: the start. */
+static MoertStatus mark(RtCuda *c, int index) {
+  if (c->n_marks == c->cap_marks) RT_TRY(more_marks(c));
+  c->marked[c->n_marks] = index;
+  return RT_CU(c, cuEventRecord(c->marks[c->n_marks++], c->stream));
+}
+
+static MoertStatus run_marked(MoertSession *s, int entry, int index,
+                              const RtLoops *l) {
+  RT_TRY(rt_cuda_record(s, entry, index, l));
+  return mark(s->cuda, index);
+}
+
+/* A loop's mark is for the store of its index: no record's time. */
+static MoertStatus read_marks(MoertSession *s, int entry) {
+  RtCuda *c = s->cuda;
+  const MoertEntry *e = &s->desc->entries[entry];
+  for (int i = 1; i < c->n_marks; i++) {
+    int index = c->marked[i];
+    float ms;
+    if (e->records[index].kind == MOERT_LOOP) continue;
+    RT_TRY(RT_CU(c, cuEventElapsedTime(&ms, c->marks[i - 1], c->marks[i])));
+    s->entries[entry].seconds[index] += (double)ms * 1e-3;
+    s->entries[entry].calls[index]++;
+  }
+  return MOERT_OK;
+}
+
+static MoertStatus run_profiled(MoertSession *s, int entry) {
+  RtCuda *c = s->cuda;
+  c->n_marks = 0;
+  RT_TRY(mark(c, -1));
+  RT_TRY(rt_each_record(s, entry, run_marked, NULL));
+  RT_TRY(RT_CU(c, cuStreamSynchronize(c->stream)));
+  return read_marks(s, entry);
+}
+
+/* ---- a step -------------------------------------------------------------- */
+
+static MoertStatus copy_inputs(MoertSession *s, int entry) {
+  RtCuda *c = s->cuda;
+  const RtEntry *e = &s->entries[entry];
+  int64_t bytes = s->desc->entries[entry].input_bytes;
+  if (bytes == 0) return MOERT_OK;
+  return RT_CU(c, cuMemcpyHtoDAsync(rt_cu_address(e->base[MOERT_SLAB_INPUT]),
+                                    e->input, (size_t)bytes, c->stream));
+}
+
+static MoertStatus run_all(MoertSession *s, int entry) {
+  RT_TRY(copy_inputs(s, entry));
+  if (s->poison) return rt_each_record(s, entry, run_and_wait, NULL);
+  return s->profile ? run_profiled(s, entry) : launch_graph(s, entry);
+}
+
+MoertStatus rt_cuda_step(MoertSession *s, int entry) {
+  MoertStatus st = run_all(s, entry);
+  if (st == MOERT_OK) return st;
+  return rt_fail_prefix(st, "step %lld of entry %s: ",
+                        (long long)s->steps_done + 1,
+                        s->desc->entries[entry].name);
+}
