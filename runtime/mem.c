@@ -51,9 +51,9 @@ void rt_mem_free(RtMem *m) {
   *m = (RtMem){0};
 }
 
-MoertStatus rt_mem_check(int64_t bytes) {
+int64_t rt_mem_available(void) {
   FILE *f = fopen("/proc/meminfo", "r");
-  if (!f) return MOERT_OK; /* nothing known: the allocation will tell */
+  if (!f) return -1;
   char line[128];
   int64_t kib, available = -1, swap = 0;
   while (fgets(line, sizeof line, f)) {
@@ -61,8 +61,14 @@ MoertStatus rt_mem_check(int64_t bytes) {
     if (sscanf(line, "SwapFree: %ld kB", &kib) == 1) swap = kib;
   }
   fclose(f);
-  if (available < 0 || bytes / 1024 <= available + swap) return MOERT_OK;
+  return available < 0 ? -1 : (available + swap) * 1024;
+}
+
+MoertStatus rt_mem_check(int64_t bytes) {
+  int64_t available = rt_mem_available();
+  if (available < 0) return MOERT_OK; /* the allocation will tell */
+  if (bytes <= available) return MOERT_OK;
   return rt_fail(MOERT_NO_MEMORY,
                  "the model needs %.2f GB of memory, %.2f GB are available",
-                 (double)bytes / 1e9, (double)(available + swap) * 1024 / 1e9);
+                 (double)bytes / 1e9, (double)available / 1e9);
 }

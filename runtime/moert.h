@@ -298,6 +298,17 @@ MOERT_API int moert_threads(const MoertSession *s);
  * latter case why it is not a GPU, where the model has code for one. */
 MOERT_API const char *moert_device(const MoertSession *s);
 
+/* ---- what this machine has of what the runtime can use ------------------- */
+
+typedef struct MoertFinding {
+  const char *what;  /* "CUDA driver" */
+  int found;
+  char text[400];    /* what was found, or what is missing */
+  const char *gives; /* what it is for, "" for what is always there */
+} MoertFinding;
+/* Looks for all of it and fills up to `cap` findings; how many. */
+MOERT_API int moert_doctor(MoertFinding *out, int cap);
+
 /* ================== part 2: the contract with generated code ============== */
 
 /* A compiled model exports `const MoertDesc moert_model`. Everything in it is

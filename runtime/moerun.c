@@ -23,6 +23,8 @@ static const RunVerb verbs[] = {
      "make a vocabulary of a text's words", true},
     {"encode", run_encode, "TEXT --vocab FILE -o FILE",
      "write a text's words as numbers", true},
+    {"doctor", run_doctor, "", "what this machine has, and what is missing",
+     true},
 };
 enum { N_VERBS = COUNT_OF(verbs) };
 

@@ -187,7 +187,8 @@ int run_print_profile(const Run *r, const MoertEntry *e, int64_t n_steps,
                       const RunPeaks *p);
 
 /* ---- moerun_train.c, moerun_eval.c, moerun_sample.c, moerun_bench.c,
- * moerun_info.c, moerun_verify.c, moerun_vocab.c: one or two verbs each ---- */
+ * moerun_info.c, moerun_verify.c, moerun_vocab.c, moerun_doctor.c: one or
+ * two verbs each ---------------------------------------------------------- */
 
 int run_train(const RunArgs *a);
 int run_eval(const RunArgs *a);
@@ -197,6 +198,7 @@ int run_info(const RunArgs *a);
 int run_verify(const RunArgs *a);
 int run_vocab(const RunArgs *a);
 int run_encode(const RunArgs *a);
+int run_doctor(const RunArgs *a);
 
 /* Mean negative log likelihood over every prediction of an open text. */
 MoertStatus run_evaluate(const Run *r, const char *entry, MoertText *text,

@@ -15,6 +15,7 @@ enum { /* ORDER VERB: as in moerun.c */
   VERIFY = 32,
   VOCAB = 64,
   ENCODE = 128,
+  DOCTOR = 256,
   RUNS = TRAIN | EVAL | SAMPLE | BENCH | VERIFY
 };
 
@@ -310,6 +311,9 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
   int bit = 1 << verb;
   const char *name = verbs[verb].name;
   if (bit & (VOCAB | ENCODE)) return check_writer(&verbs[verb], bit, a);
+  if (bit & DOCTOR)
+    return !a->model ||
+           wrong("%s looks at this machine, not at '%s'", name, a->model);
   if (bit & VERIFY && !a->other)
     return wrong("%s: which two models? moerun %s A.so B.so", name, name);
   if (!a->model)

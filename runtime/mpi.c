@@ -98,19 +98,30 @@ static void plugin_path(char *path, size_t bytes) {
            slash ? (int)(slash - own) + 1 : 0, own);
 }
 
-static MoertStatus load(MpiState *s) {
+static MoertStatus open_plugin(int flags, void **out) {
   char path[4096];
   plugin_path(path, sizeof path);
+  *out = dlopen(path, RTLD_NOW | flags);
+  if (*out) return MOERT_OK;
+  return rt_fail(MOERT_UNSUPPORTED,
+                 "no MPI: %s; a build with MPI's headers (Debian: "
+                 "libopenmpi-dev) has it",
+                 dlerror());
+}
+
+MoertStatus rt_mpi_check(void) {
+  void *library;
+  RT_TRY(open_plugin(RTLD_LOCAL, &library));
+  dlclose(library);
+  return MOERT_OK;
+}
+
+static MoertStatus load(MpiState *s) {
   /* MPI's own plug-ins look for its symbols among all: global. */
-  s->library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-  if (!s->library)
-    return rt_fail(MOERT_UNSUPPORTED,
-                   "no MPI: %s; a build with MPI's headers (Debian: "
-                   "libopenmpi-dev) has it",
-                   dlerror());
+  RT_TRY(open_plugin(RTLD_GLOBAL, &s->library));
   s->mpi = dlsym(s->library, "moert_mpi");
   if (s->mpi && s->mpi->version == RT_MPI_VERSION) return MOERT_OK;
-  return rt_fail(MOERT_UNSUPPORTED, "%s is of another version", path);
+  return rt_fail(MOERT_UNSUPPORTED, "libmoert-mpi.so is of another version");
 }
 
 MoertStatus moert_mpi_open(double timeout, MoertComm **out) {

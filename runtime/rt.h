@@ -134,6 +134,8 @@ typedef struct RtMem {
  * `poison`, else 0. NULL for no bytes. */
 MoertStatus rt_mem_new(RtMem *m, int64_t bytes, bool poison, void **out_data);
 void rt_mem_free(RtMem *m);
+/* Bytes that a process may still have, swap included; -1: not known. */
+int64_t rt_mem_available(void);
 /* Refuses what this machine does not have. */
 MoertStatus rt_mem_check(int64_t bytes);
 
@@ -363,6 +365,9 @@ typedef struct RtMpi {
   int (*missing)(const RtExchange *x);
   void (*close)(void);
 } RtMpi;
+
+/* Whether the plug-in loads; MOERT_UNSUPPORTED with its text. */
+MoertStatus rt_mpi_check(void);
 
 /* ---- session.c ----------------------------------------------------------- */
 

@@ -287,6 +287,20 @@ else
   echo 'skip full tmpfs: mounting is not allowed here'
 fi
 
+# ---- devices -------------------------------------------------------------------------
+
+check 'doctor' 0 '' doctor
+for what in cores memory avx2 'CUDA driver' GPU cuBLASLt NCCL MPI; do
+  expect "doctor: $what" grep -q "^$what  *[^ ]" "$d/out"
+done
+check 'doctor: a word' 2 "looks at this machine, not at 'x'" doctor x
+train 'device: the CPU' 0 'of memory, 2 threads$' --steps 2 --device=cpu \
+  --threads 2
+train 'device: a GPU' 1 '^moerun: the model has no code for GPUs: compile it' \
+  --steps 2 --device=cuda
+train 'device: a word' 2 "'gpu' is none of auto, cpu and cuda" --steps 2 \
+  --device=gpu
+
 # ---- the 30-line program -----------------------------------------------------------------
 
 "$BUILD/unit/train30" "$tiny" "$d/text" 60 >"$d/out"
