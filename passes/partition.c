@@ -131,8 +131,18 @@ static Value *resize_to(Partition *p, Value *v, const Type *t) {
   return v;
 }
 
+/* Parts go on to other ranks of the group. */
+static Node *permute(Partition *p, Value *v, const MoveStep *s,
+                     const Placement *before) {
+  int64_t n = axes_parts(p->m, s->axes);
+  int64_t *to = NEW_ARRAY(p->a, int64_t, (size_t)n);
+  reshard_permutation(p->m, s, before, p->a, to);
+  return ir_node(&p->b, OP_permute, NULL, &v, 1, "axes",
+                 partition_axes(p, s->axes), "to", n, to, NULL);
+}
+
 static Value *do_step(Partition *p, Value *v, const MoveStep *s,
-                      PartialKind kind, const Type *after) {
+                      const Placement *before, const Type *after) {
   Sym axes = partition_axes(p, s->axes);
   int64_t parts = axes_parts(p->m, s->axes), to = s->to, from = s->from;
   Builder *b = &p->b;
@@ -149,7 +159,7 @@ static Value *do_step(Partition *p, Value *v, const MoveStep *s,
   }
   case MOVE_REDUCE_SCATTER:
     n = ir_node(b, OP_reduce_scatter, NULL, &v, 1, "axes", axes, "dim", to,
-                "op", partial_names[kind], NULL);
+                "op", partial_names[before->kind], NULL);
     break;
   case MOVE_ALL_TO_ALL:
     n = ir_node(b, OP_all_to_all, NULL, &v, 1, "axes", axes, "split", to,
@@ -157,8 +167,9 @@ static Value *do_step(Partition *p, Value *v, const MoveStep *s,
     break;
   case MOVE_ALL_REDUCE:
     n = ir_node(b, OP_all_reduce, NULL, &v, 1, "axes", axes, "op",
-                partial_names[kind], NULL);
+                partial_names[before->kind], NULL);
     break;
+  case MOVE_PERMUTE: n = permute(p, v, s, before); break;
   case MOVE_ALL_GATHER:
     n = ir_node(b, OP_all_gather, NULL, &v, 1, "axes", axes, "dim", from,
                 NULL);
@@ -171,11 +182,11 @@ static Value *do_step(Partition *p, Value *v, const MoveStep *s,
 Value *partition_move(Partition *p, Value *v, const Type *t,
                       const Placement *from, const Placement *to) {
   Move move = reshard_move(p->m, t, from, to);
-  PartialKind kind = from->kind;
   for (int i = 0; i < move.n; i++) {
-    Type after = partition_local(p, t, &move.steps[i].after);
-    v = do_step(p, v, &move.steps[i], kind, &after);
-    pass_tally(p->o, move_names[move.steps[i].kind]);
+    const MoveStep *s = &move.steps[i];
+    Type after = partition_local(p, t, &s->after);
+    v = do_step(p, v, s, i ? &s[-1].after : from, &after);
+    pass_tally(p->o, move_names[s->kind]);
   }
   return v;
 }

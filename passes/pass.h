@@ -396,6 +396,7 @@ typedef enum MoveKind {
   MOVE_SLICE, /* each device keeps a part of what it has */
   MOVE_REDUCE_SCATTER,
   MOVE_ALL_TO_ALL,
+  MOVE_PERMUTE, /* parts as they are, by other devices */
   MOVE_ALL_REDUCE,
   MOVE_ALL_GATHER,
   MOVE_COUNT
@@ -405,7 +406,7 @@ extern const char *const move_names[MOVE_COUNT];
 typedef struct MoveStep {
   MoveKind kind;
   int axis;      /* of the mesh: the first of */
-  Axes axes;     /* several of an all_reduce, and of rows that change hands */
+  Axes axes;     /* several, of all_reduce, all_to_all and permute */
   int from, to;  /* dims, PLACED_PARTIAL, PLACED_NOWHERE */
   int64_t bytes; /* that each device sends */
   Placement after;
@@ -425,6 +426,10 @@ Move reshard_move(const Module *m, const Type *t, const Placement *from,
 /* The same by way of the whole value on every device. */
 Move reshard_through_whole(const Module *m, const Type *t,
                            const Placement *from, const Placement *to);
+/* Of a permute: to which place of its group the part of each one goes, of which
+ * there are axes_parts(s->axes). */
+void reshard_permutation(const Module *m, const MoveStep *s,
+                         const Placement *before, Arena *a, int64_t *to);
 /* What each of `devices` sends when each has `local` bytes before. */
 int64_t move_bytes(MoveKind kind, int64_t devices, int64_t local);
 

@@ -12,6 +12,7 @@
  *     the bytes, in n - 1 messages one after the other (all_reduce: 2 (n - 1)).
  *   all_to_all: each member sends every other as much, in P - 1 messages; a
  *     level carries those to members that no level within reaches.
+ *   permute: the same in one message.
  *
  * Levels work one after the other. */
 #include "planner.h"
@@ -56,9 +57,10 @@ double plan_link_seconds(const Module *m, const Topology *t, MoveKind kind,
     int64_t now = members(m, axes, l->devices);
     if (now <= joined) continue;
     double n = (double)now / (double)joined, p = (double)all, share, messages;
-    if (kind == MOVE_ALL_TO_ALL) {
+    if (kind == MOVE_ALL_TO_ALL || kind == MOVE_PERMUTE) {
       messages = (double)(now - joined);
       share = messages / (p - 1);
+      if (kind == MOVE_PERMUTE) messages = share;
     } else {
       messages = (kind == MOVE_ALL_REDUCE ? 2 : 1) * (n - 1);
       share = (1 - 1 / n) / (double)joined / (1 - 1 / p);
@@ -87,6 +89,7 @@ static MoveKind kind_of(OpKind op) {
   return op == OP_all_reduce       ? MOVE_ALL_REDUCE
          : op == OP_all_gather     ? MOVE_ALL_GATHER
          : op == OP_reduce_scatter ? MOVE_REDUCE_SCATTER
+         : op == OP_permute        ? MOVE_PERMUTE
                                    : MOVE_ALL_TO_ALL;
 }
 
@@ -95,7 +98,6 @@ static MoveKind kind_of(OpKind op) {
 static int64_t bytes_sent(const Module *m, const PlanRows *rows,
                           const Node *n) {
   int64_t devices = axes_parts(m, node_axes(n)), bytes = 0;
-  if (n->op == OP_permute) return type_bytes(&n->ins.data[0]->type);
   for (uint32_t i = 0; i < n->ins.len; i++) {
     const Type *t = &(n->op == OP_rows_return ? n->outs : n->ins).data[i]->type;
     double local = (double)type_bytes(t) * plan_rows_share(rows, t);

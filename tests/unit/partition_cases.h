@@ -96,6 +96,25 @@
    "  %q = tanh %y : f32[7, 5]\n"
    "  %r = tanh %z : f32[7, 5]\n",
    "slot \"x\" = %q, slot \"y\" = %r, slot \"z\" = %p")},
+{"parts change hands", "a=2, b=3, c=2",
+ SLOT("x", "f32[12 @a @b, 12]") SLOT("y", "f32[12 @b @a, 12]")
+ SLOT("z", "f32[12, 12 @a @b]") SLOT("w", "f32[12 @b, 12 @a]")
+ SLOT("v", "f32[12 @a, 12 @c]") SLOT("u", "f32[12 @c, 12 @a]")
+ SLOT("t", "f32[12 @b, 12]") SLOT("s", "f32[12 @c @b, 12]")
+ F("%x: f32[12 @a @b, 12] = slot \"x\", %y: f32[12 @b @a, 12] = slot \"y\", "
+   "%z: f32[12, 12 @a @b] = slot \"z\", %w: f32[12 @b, 12 @a] = slot \"w\", "
+   "%v: f32[12 @a, 12 @c] = slot \"v\", %u: f32[12 @c, 12 @a] = slot \"u\", "
+   "%t: f32[12 @b, 12] = slot \"t\", %s: f32[12 @c @b, 12] = slot \"s\"",
+   "  %a = tanh %x : f32[12, 12]\n"
+   "  %b = tanh %y : f32[12, 12]\n"
+   "  %c = tanh %z : f32[12, 12]\n"
+   "  %d = tanh %w : f32[12, 12]\n"
+   "  %e = tanh %v : f32[12, 12]\n"
+   "  %f = tanh %u : f32[12, 12]\n"
+   "  %g = tanh %s : f32[12, 12]\n"
+   "  %h = neg %x : f32[12, 12]\n",
+   "slot \"x\" = %b, slot \"y\" = %a, slot \"z\" = %h, slot \"w\" = %c, "
+   "slot \"v\" = %f, slot \"u\" = %e, slot \"t\" = %g, slot \"s\" = %d")},
 {"more ranks than elements", "a=5",
  SLOT("x", "f32[2 @a]") SLOT("y", "f32[1 @a]")
  F("%x: f32[2 @a] = slot \"x\", %y: f32[1 @a] = slot \"y\"",
