@@ -302,6 +302,11 @@ static MoertStatus wait(MoertSession *s) {
   return MOERT_OK;
 }
 
+static int64_t taken(MoertSession *s) {
+  (void)s;
+  return 0;
+}
+
 const RtDevice rt_cpu = {.is = MOERT_CPU,
                          .open = open_cpu,
                          .close = close_cpu,
@@ -310,4 +315,7 @@ const RtDevice rt_cpu = {.is = MOERT_CPU,
                          .wait = wait,
                          .read = copy_bytes,
                          .write = copy_bytes,
-                         .poison = poison};
+                         .poison = poison,
+                         .taken = taken,
+                         .time_product = rt_cpu_time_product,
+                         .time_copy = rt_cpu_time_copy};

@@ -131,8 +131,7 @@ static MoertStatus make_gemms(MoertSession *s) {
   for (int i = 0; i < s->desc->n_entries; i++)
     for (int k = 0; k < s->desc->entries[i].n_records; k++) {
       if (s->desc->entries[i].records[k].kind != MOERT_GEMM) continue;
-      if (!c->blas) RT_TRY(rt_cublaslt_load(c));
-      if (!c->handle) RT_TRY(RT_LT(c, cublasLtCreate(&c->handle)));
+      RT_TRY(rt_cuda_gemm_open(c));
       c->gemm_bytes = rt_cuda_gemm_bytes();
       RT_TRY(make_gemm(s, i, k));
     }
@@ -344,8 +343,24 @@ static MoertStatus poison(MoertSession *s, int entry) {
 
 /* ---- the device ---------------------------------------------------------- */
 
+static MoertStatus get_free(RtCuda *c, int64_t *out) {
+  size_t free_bytes, all_bytes;
+  RT_TRY(RT_CU(c, cuMemGetInfo(&free_bytes, &all_bytes)));
+  *out = (int64_t)free_bytes;
+  return MOERT_OK;
+}
+
+static int64_t taken(MoertSession *s) {
+  int64_t now = s->cuda->free_before;
+  if (rt_cuda_enter(s->cuda) != MOERT_OK) return 0;
+  get_free(s->cuda, &now);
+  rt_cuda_leave(s->cuda);
+  return s->cuda->free_before - now;
+}
+
 static MoertStatus open_inside(MoertSession *s) {
   RtCuda *c = s->cuda;
+  RT_TRY(get_free(c, &c->free_before));
   RT_TRY(RT_CU(c, cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING)));
   RT_TRY(make_entries(s));
   RT_TRY(load_kernels(s));
@@ -437,4 +452,7 @@ const RtDevice rt_cuda = {.is = MOERT_CUDA,
                           .wait = wait,
                           .read = read,
                           .write = write,
-                          .poison = poison};
+                          .poison = poison,
+                          .taken = taken,
+                          .time_product = rt_cuda_time_product,
+                          .time_copy = rt_cuda_time_copy};

@@ -26,6 +26,11 @@ int64_t rt_cuda_gemm_bytes(void) {
   return WORKSPACE;
 }
 
+MoertStatus rt_cuda_gemm_open(RtCuda *c) {
+  if (!c->blas) RT_TRY(rt_cublaslt_load(c));
+  return c->handle ? MOERT_OK : RT_LT(c, cublasLtCreate(&c->handle));
+}
+
 /* ---- operands ------------------------------------------------------------ */
 
 /* A matrix of rows x columns as cuBLASLt has it. */
@@ -207,5 +212,5 @@ MoertStatus rt_cuda_gemm_run(RtCuda *c, const RtCudaGemm *g,
                       c->handle, g->desc, one, args[g->swapped], g->layout[0],
                       args[!g->swapped], g->layout[1], beta, args[2],
                       g->layout[2], args[2], g->layout[2], &g->how.algo,
-                      c->gemm_workspace, WORKSPACE, c->stream));
+                      c->gemm_workspace, (size_t)c->gemm_bytes, c->stream));
 }

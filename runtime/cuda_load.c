@@ -9,6 +9,8 @@
 #include <string.h>
 
 enum { LEAST_VERSION = 11040 }; /* of CUDA, for all of cuda.def */
+/* They have threads and handlers of their own: once in, they stay. */
+enum { HOW = RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE };
 
 /* ---- failures ------------------------------------------------------------ */
 
@@ -79,7 +81,7 @@ static const char *look_up(void *library, const Symbol *all, size_t n,
 }
 
 static MoertStatus load_driver(RtCuda *c) {
-  c->driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  c->driver = dlopen("libcuda.so.1", HOW);
   if (!c->driver)
     return rt_fail(MOERT_UNSUPPORTED, "no CUDA driver: %s", dlerror());
   const char *lacks =
@@ -138,7 +140,7 @@ MoertStatus rt_cublaslt_load(RtCuda *c) {
   static const char *const names[] = {"libcublasLt.so.12", "libcublasLt.so.13",
                                       "libcublasLt.so.11"};
   for (size_t i = 0; i < COUNT_OF(names) && !c->blas; i++)
-    c->blas = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    c->blas = dlopen(names[i], HOW);
   if (!c->blas)
     return rt_fail(MOERT_UNSUPPORTED,
                    "no cuBLASLt, which matrix products need: none of %s, %s "

@@ -1,5 +1,5 @@
 /* gpu.h: what the runtime's CUDA files share, in their order: cuda_load, cuda,
- * cuda_step, cuda_gemm, cuda_own. */
+ * cuda_step, cuda_gemm, cuda_peaks, cuda_own. */
 #ifndef MOEC_GPU_H
 #define MOEC_GPU_H
 
@@ -45,7 +45,7 @@ struct RtCuda {
   CUdeviceptr memory;
   void *inputs, *reports; /* the host's, of all entries */
   char *workspace, *arena, *gemm_workspace;
-  int64_t workspace_bytes, gemm_bytes;
+  int64_t workspace_bytes, gemm_bytes, free_before;
   cublasLtHandle_t handle;
   RtCudaEntry *entries;
   void **params;  /* of a kernel that is launched */
@@ -93,6 +93,8 @@ MoertStatus rt_cuda_step(MoertSession *s, int entry);
 
 /* ---- cuda_gemm.c: products ----------------------------------------------- */
 
+/* Loads the library, where it is not there yet. */
+MoertStatus rt_cuda_gemm_open(RtCuda *c);
 /* A product of operands whose addresses are multiples of `align` bytes. */
 MoertStatus rt_cuda_gemm_new(RtCuda *c, const MoertGemm *g,
                              const int64_t align[3], RtCudaGemm **out);
@@ -101,6 +103,12 @@ int64_t rt_cuda_gemm_bytes(void);
 MoertStatus rt_cuda_gemm_run(RtCuda *c, const RtCudaGemm *g,
                              void *const *args);
 void rt_cuda_gemm_free(RtCuda *c, RtCudaGemm *g);
+
+/* ---- cuda_peaks.c -------------------------------------------------------- */
+
+MoertStatus rt_cuda_time_product(const MoertSession *s, int dtype, int64_t size,
+                                 double *out_seconds);
+MoertStatus rt_cuda_time_copy(const MoertSession *s, double *out_seconds);
 
 /* ---- cuda_own.c: kernels of the runtime's -------------------------------- */
 

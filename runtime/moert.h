@@ -293,6 +293,9 @@ MOERT_API void moert_text_close(MoertText *t);
 /* Bytes a session has allocated for slabs, workspace, scratch and library
  * scratchpads: what the plan said, exactly. On a GPU of the GPU's memory. */
 MOERT_API int64_t moert_planned_bytes(const MoertSession *s);
+/* Bytes of a GPU's memory that are gone since the session was made, those that
+ * the driver and cuBLASLt have for themselves included. 0 on the CPU. */
+MOERT_API int64_t moert_gpu_bytes(MoertSession *s);
 MOERT_API int moert_threads(const MoertSession *s);
 /* What it runs on, for people: "NVIDIA H100 (sm_90)", "4 threads", and in the
  * latter case why it is not a GPU, where the model has code for one. */

@@ -199,8 +199,9 @@ double run_seconds(void) {
 
 MoertStatus run_memory(const Run *r, RunMemory *out) {
   int n = ranks_count(r->args);
+  int64_t gpu = moert_gpu_bytes(r->session);
   *out = (RunMemory){moert_planned_bytes(r->session),
-                     run_peak_bytes() - r->resident_before};
+                     gpu ? gpu : run_peak_bytes() - r->resident_before};
   if (n == 1) return MOERT_OK;
   RunMemory *all = calloc((size_t)n, sizeof *all);
   if (!all) return MOERT_NO_MEMORY;

@@ -9,14 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEAST_SIZE = 256, MOST_SIZE = 4096, LEAST_RUNS = 3, MOST_RUNS = 40 };
-#define COPY_BYTES ((int64_t)512 << 20)
+enum { LEAST_SIZE = 256, MOST_SIZE = 16384, LEAST_RUNS = 3, MOST_RUNS = 40 };
 static const double long_enough = 5e-3; /* seconds of one product */
 static const double patience = 0.5;     /* seconds in all at one size */
 
-/* Something to time: seconds of the fastest of some runs. */
-typedef MoertStatus Timed(void *user);
-static MoertStatus fastest(Timed *run, void *user, double *out_seconds) {
+MoertStatus rt_fastest(RtTimed *run, void *user, double *out_seconds) {
   double begin = rt_seconds(), best = 0;
   RT_TRY(run(user)); /* pages, caches, the team */
   for (int i = 0; i < LEAST_RUNS ||
@@ -44,30 +41,34 @@ static MoertStatus multiply(void *user) {
   return rt_gemm_run(&p->gemms, p->gemm, p->args, p->scratchpad, p->threads);
 }
 
-/* Of two square matrices of `dtype` with `size` rows. */
-static MoertStatus time_product(int dtype, int64_t size, int threads,
+MoertGemm rt_square_product(int dtype, int64_t size) {
+  return (MoertGemm){1, size, size, size, {0, size, 1}, {0, size, 1},
+                     {0, size, 1}, dtype, rt_dtype[dtype].sums, 0};
+}
+
+MoertStatus rt_cpu_time_product(const MoertSession *s, int dtype, int64_t size,
                                 double *out_seconds) {
-  Product p = {.threads = threads};
+  Product p = {.threads = s->threads};
   RtMem mem = {0};
-  int c_dtype = rt_dtype[dtype].sums;
-  MoertGemm shape = {1, size, size, size, {0, size, 1}, {0, size, 1},
-                     {0, size, 1}, dtype, c_dtype, 0};
+  MoertGemm shape = rt_square_product(dtype, size);
+  int c_dtype = shape.c_dtype;
   MoertStatus st = rt_gemm_get(&p.gemms, &shape, &p.gemm);
   for (int i = 0; i < 3 && st == MOERT_OK; i++)
     st = rt_mem_new(&mem, size * size * rt_dtype[i < 2 ? dtype : c_dtype].bytes,
                     false, &p.args[i]);
   if (st == MOERT_OK)
     st = rt_mem_new(&mem, p.gemms.scratchpad_bytes, false, &p.scratchpad);
-  if (st == MOERT_OK) st = fastest(multiply, &p, out_seconds);
+  if (st == MOERT_OK) st = rt_fastest(multiply, &p, out_seconds);
   rt_mem_free(&mem);
   rt_gemms_free(&p.gemms);
   return st;
 }
 
-static MoertStatus product_rate(int dtype, int threads, double *out) {
+static MoertStatus product_rate(const MoertSession *s, int dtype,
+                                double *out) {
   for (int64_t size = LEAST_SIZE; size <= MOST_SIZE; size *= 2) {
     double seconds = 0, n = (double)size;
-    RT_TRY(time_product(dtype, size, threads, &seconds));
+    RT_TRY(s->device->time_product(s, dtype, size, &seconds));
     double rate = 2 * n * n * n / seconds;
     if (rate > *out) *out = rate;
     if (seconds > 4 * long_enough) break; /* eight times as long: no sooner */
@@ -84,22 +85,20 @@ typedef struct Copy {
 
 static MoertStatus copy(void *user) {
   Copy *c = user;
-  int64_t part = COPY_BYTES / c->threads;
+  int64_t part = RT_COPY_BYTES / c->threads;
 #pragma omp parallel for num_threads(c->threads) schedule(static)
   for (int i = 0; i < c->threads; i++)
     memcpy((char *)c->to + i * part, (char *)c->from + i * part, (size_t)part);
   return MOERT_OK;
 }
 
-static MoertStatus copy_rate(int threads, double *out) {
-  Copy c = {.threads = threads};
+MoertStatus rt_cpu_time_copy(const MoertSession *s, double *out_seconds) {
+  Copy c = {.threads = s->threads};
   RtMem mem = {0};
-  double seconds = 0;
-  MoertStatus st = rt_mem_check(2 * COPY_BYTES);
-  if (st == MOERT_OK) st = rt_mem_new(&mem, COPY_BYTES, false, &c.from);
-  if (st == MOERT_OK) st = rt_mem_new(&mem, COPY_BYTES, false, &c.to);
-  if (st == MOERT_OK) st = fastest(copy, &c, &seconds);
-  if (st == MOERT_OK) *out = 2 * (double)COPY_BYTES / seconds;
+  MoertStatus st = rt_mem_check(2 * RT_COPY_BYTES);
+  if (st == MOERT_OK) st = rt_mem_new(&mem, RT_COPY_BYTES, false, &c.from);
+  if (st == MOERT_OK) st = rt_mem_new(&mem, RT_COPY_BYTES, false, &c.to);
+  if (st == MOERT_OK) st = rt_fastest(copy, &c, out_seconds);
   rt_mem_free(&mem);
   return st;
 }
@@ -112,7 +111,7 @@ MoertStatus moert_peak_flops(const MoertSession *s, int dtype, double *out) {
       rt_dtype[dtype].kind != RT_FLOAT)
     return rt_fail(MOERT_INVALID, "there are no products of dtype %d", dtype);
   RtTeam before = rt_team_enter(s->threads);
-  MoertStatus st = product_rate(dtype, s->threads, out);
+  MoertStatus st = product_rate(s, dtype, out);
   rt_team_leave(before);
   return st;
 }
@@ -120,7 +119,9 @@ MoertStatus moert_peak_flops(const MoertSession *s, int dtype, double *out) {
 MoertStatus moert_peak_copy(const MoertSession *s, double *out) {
   *out = 0;
   RtTeam before = rt_team_enter(s->threads);
-  MoertStatus st = copy_rate(s->threads, out);
+  double seconds;
+  MoertStatus st = s->device->time_copy(s, &seconds);
+  if (st == MOERT_OK) *out = 2 * (double)RT_COPY_BYTES / seconds;
   rt_team_leave(before);
   return st;
 }

@@ -1,6 +1,6 @@
 /* rt.h: what the runtime's files share. Sections in the order of the .c files:
  * status, word, hash, cpuid, model, mem, cpu, gemm, comm, progress, stream,
- * local, mpi, session, tables, parts, step, cpu_step, cuda, safetensors,
+ * local, mpi, session, tables, parts, step, cpu_step, cuda, peaks, safetensors,
  * ckpt_dir. */
 #ifndef MOEC_RT_H
 #define MOEC_RT_H
@@ -411,6 +411,12 @@ typedef struct RtDevice {
                        int64_t bytes);
   /* Fills what a step writes before it reads it with NaN. */
   MoertStatus (*poison)(MoertSession *s, int entry);
+  /* See moert_gpu_bytes. */
+  int64_t (*taken)(MoertSession *s);
+  /* Seconds of a product of square matrices, and of a copy of RT_COPY_BYTES. */
+  MoertStatus (*time_product)(const MoertSession *s, int dtype, int64_t size,
+                              double *out_seconds);
+  MoertStatus (*time_copy)(const MoertSession *s, double *out_seconds);
 } RtDevice;
 
 struct MoertSession {
@@ -555,6 +561,18 @@ extern const RtDevice rt_cuda;
 MoertStatus rt_cuda_find(const MoertDesc *d, RtCuda **out);
 /* "NVIDIA H100 (sm_90)" */
 void rt_cuda_name(const RtCuda *c, char *out, size_t bytes);
+
+/* ---- peaks.c ------------------------------------------------------------- */
+
+#define RT_COPY_BYTES ((int64_t)512 << 20)
+/* Something to time: seconds of the fastest of some runs. */
+typedef MoertStatus RtTimed(void *user);
+MoertStatus rt_fastest(RtTimed *run, void *user, double *out_seconds);
+/* Of two square matrices of `dtype` with `size` rows. */
+MoertGemm rt_square_product(int dtype, int64_t size);
+MoertStatus rt_cpu_time_product(const MoertSession *s, int dtype, int64_t size,
+                                double *out_seconds);
+MoertStatus rt_cpu_time_copy(const MoertSession *s, double *out_seconds);
 
 /* ---- safetensors.c ------------------------------------------------------- */
 

@@ -493,6 +493,9 @@ void moert_set_steps_done(MoertSession *s, int64_t steps) {
 int64_t moert_planned_bytes(const MoertSession *s) {
   return s->planned;
 }
+int64_t moert_gpu_bytes(MoertSession *s) {
+  return s->device->taken(s);
+}
 int moert_threads(const MoertSession *s) {
   return s->threads;
 }

@@ -319,6 +319,10 @@ static void test_steps(void) {
   CHECK("device", strstr(moert_device(cpu), "threads"), "%s",
         moert_device(cpu));
   compare("steps", cpu, gpu);
+  CHECK("memory", moert_gpu_bytes(gpu) >= moert_planned_bytes(gpu) &&
+        moert_gpu_bytes(cpu) == 0, "%lld of %lld planned",
+        (long long)moert_gpu_bytes(gpu),
+        (long long)moert_planned_bytes(gpu));
   CHECK("steps are counted", moert_steps_done(gpu) == 4, "%lld",
         (long long)moert_steps_done(gpu));
   moert_session_free(cpu);
