@@ -222,14 +222,20 @@ static void partition_region(Partition *p, Region *r, NodeVec nodes) {
 
 /* ---- inputs -------------------------------------------------------------- */
 
+/* Whether the runtime reads it from files, and can share it out over ranks. */
 static bool is_text(const Binding *b) {
-  const char *s = b->source;
-  return b->kind == BIND_INPUT && strncmp(s, "text", 4) == 0 &&
-         (!s[4] || s[4] == '(');
+  static const char *const sources[] = {"text", "pairs.source", "pairs.target"};
+  for (size_t i = 0; b->kind == BIND_INPUT && i < COUNT_OF(sources); i++) {
+    size_t n = strlen(sources[i]);
+    if (strncmp(b->source, sources[i], n) == 0 &&
+        (!b->source[n] || b->source[n] == '('))
+      return true;
+  }
+  return false;
 }
 
-/* The axes over which the text inputs of an entry share out their streams, dim
- * 0; none where they do not agree, or the model says itself what is shared. */
+/* The axes over which the text inputs of an entry share out their rows, dim 0;
+ * none where they do not agree, or the model says itself what is shared. */
 static Axes shared_axes(const Entry *e) {
   const Value *first = NULL;
   for (uint32_t i = 0; i < e->ins.len; i++) {

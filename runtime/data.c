@@ -9,7 +9,6 @@
  * its own streams of it. */
 #include "rt.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +23,8 @@ typedef struct TextInput {
 struct MoertText {
   MoertSession *session;
   const MoertEntry *entry;
+  RtPairs *pairs; /* NULL: one text, as below */
+  const char *next; /* the entry whose inputs have been filled */
   const char *path;
   RtTokens tokens;
   MoertTextMode mode;
@@ -40,105 +41,14 @@ struct MoertText {
   int64_t cursor;
 };
 
-/* ---- what an input asks for ---------------------------------------------- */
-
-typedef struct Source {
-  bool text, mask;
-  int64_t shift, below;
-  MoertCollective share; /* over whose axes the streams are split */
-} Source;
-
-static const char *skip_space(const char *p) {
-  while (isspace((unsigned char)*p))
-    p++;
-  return p;
-}
-
-/* Takes `word` at *p, not as the start of a longer one. */
-static bool take(const char **p, const char *word) {
-  size_t len = strlen(word);
-  const char *q = skip_space(*p);
-  if (strncmp(q, word, len) != 0) return false;
-  if (isalpha((unsigned char)word[0]) && isalnum((unsigned char)q[len]))
-    return false;
-  *p = q + len;
-  return true;
-}
-
-static bool take_number(const char **p, int64_t *out) {
-  char *end;
-  if (!take(p, "=")) return false;
-  *out = strtoll(*p, &end, 10);
-  bool is_number = end != *p && *out >= 0;
-  *p = end;
-  return is_number;
-}
-
-/* "dev", "data*expert": axes of the mesh, the first outermost. */
-static bool take_axes(const char **p, const MoertDesc *d, MoertCollective *k) {
-  if (!take(p, "=")) return false;
-  do {
-    int axis = 0;
-    while (axis < d->n_axes && !take(p, d->mesh[axis].name))
-      axis++;
-    if (axis == d->n_axes || k->n_axes == MOERT_MAX_MESH) return false;
-    k->axes[k->n_axes++] = axis;
-  } while (take(p, "*"));
-  return true;
-}
-
-static bool take_argument(const char **p, const MoertDesc *d, Source *out) {
-  if (take(p, "share")) return take_axes(p, d, &out->share);
-  if (take(p, "mask")) return out->mask = true;
-  if (take(p, "shift")) return take_number(p, &out->shift);
-  if (take(p, "below")) return take_number(p, &out->below) && out->below > 0;
-  return false;
-}
-
-/* False: text, but with arguments that are not understood. */
-static bool parse_source(const char *p, const MoertDesc *d, Source *out) {
-  *out = (Source){.below = INT32_MAX};
-  if (!take(&p, "text")) return true;
-  out->text = true;
-  if (take(&p, "(")) {
-    do
-      if (!take_argument(&p, d, out)) return false;
-    while (take(&p, ","));
-    if (!take(&p, ")")) return false;
-  }
-  return *skip_space(p) == 0;
-}
-
 /* ---- opening ------------------------------------------------------------- */
 
-/* How many ranks share the streams, and which part is this one's. */
-static MoertStatus find_share(const MoertText *t, const Source *src,
-                              int64_t *shares, int64_t *share) {
-  const MoertDesc *d = t->session->desc;
-  RtGroup g;
-  MoertStatus st =
-      rt_group_new(d->mesh, d->n_axes, &src->share, t->session->comm->rank, &g);
-  *shares = g.n;
-  *share = g.me;
-  rt_group_free(&g);
-  return st;
-}
-
 static MoertStatus add_input(MoertText *t, int entry, const MoertBinding *b) {
-  Source src;
-  if (!parse_source(b->source, t->session->desc, &src))
-    return rt_fail(MOERT_UNSUPPORTED,
-                   "entry %s: input '%s': this runtime does not know the "
-                   "source '%s'",
-                   t->entry->name, b->name, b->source);
-  if (!src.text) return MOERT_OK;
-  RtKind kind = src.mask ? RT_FLOAT : RT_INT;
-  if (b->rank != 2 || rt_dtype[b->dtype].kind != kind)
-    return rt_fail(
-        MOERT_INVALID, "entry %s: input '%s' from %s must be %s[B, T]",
-        t->entry->name, b->name, b->source, src.mask ? "f32" : "i32");
+  RtSource src;
+  RT_TRY(rt_source_of(t->session, t->entry, b, &src));
+  if (src.from != RT_FROM_TEXT) return MOERT_OK;
   int64_t shares, share;
-  RT_TRY(find_share(t, &src, &shares, &share));
+  RT_TRY(rt_source_share(t->session, &src, &shares, &share));
   if (t->n_inputs == 0) {
     t->own = b->dims[0], t->width = b->dims[1];
     t->streams = t->own * shares;
@@ -259,6 +169,7 @@ MoertStatus moert_text_open(MoertSession *s, const char *entry,
   t->mode = mode;
   t->below = INT32_MAX;
   t->path = path;
+  t->next = t->entry->name;
   RT_TRYGOTO(find_inputs(t, e), st, fail);
   RT_TRYGOTO(open_tokens(t), st, fail);
   RT_TRYGOTO(lay_out(t), st, fail);
@@ -269,8 +180,28 @@ fail:
   return st;
 }
 
+MoertStatus moert_pairs_open(MoertSession *s, const char *entry,
+                             const char *source_path, const char *target_path,
+                             MoertTextMode mode, MoertText **out_text) {
+  *out_text = NULL;
+  MoertText *t;
+  RT_TRY(RT_NEW(&t, 1));
+  t->session = s;
+  t->mode = mode;
+  MoertStatus st =
+      rt_pairs_open(s, entry, source_path, target_path, mode, &t->pairs);
+  if (st == MOERT_OK) {
+    t->batches = rt_pairs_batches(t->pairs);
+    *out_text = t;
+  } else {
+    moert_text_close(t);
+  }
+  return st;
+}
+
 void moert_text_close(MoertText *t) {
   if (!t) return;
+  rt_pairs_close(t->pairs);
   rt_tokens_close(&t->tokens);
   free(t->inputs);
   free(t);
@@ -295,19 +226,31 @@ static void fill_row(const MoertText *t, const TextInput *in, int64_t own,
   }
 }
 
-MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event) {
-  *out_event = MOERT_TEXT_END;
-  int64_t batch = t->cursor % t->batches;
-  if (t->mode == MOERT_TEXT_COVER && t->cursor >= t->batches) return MOERT_OK;
+static MoertStatus fill(MoertText *t, int64_t batch) {
+  if (t->pairs) return rt_pairs_fill(t->pairs, t->cursor, &t->next);
   if (batch == 0) RT_TRY(moert_reset_state(t->session, t->entry->name));
   for (int i = 0; i < t->n_inputs; i++)
     for (int64_t b = 0; b < t->own; b++)
       fill_row(t, &t->inputs[i], b, batch * t->width);
+  return MOERT_OK;
+}
+
+MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event) {
+  *out_event = MOERT_TEXT_END;
+  int64_t batch = t->cursor % t->batches;
+  if (t->mode == MOERT_TEXT_COVER && t->cursor >= t->batches) return MOERT_OK;
+  RT_TRY(fill(t, batch));
   t->cursor++;
   *out_event = batch == 0 ? MOERT_TEXT_START : MOERT_TEXT_BATCH;
   return MOERT_OK;
 }
 
+const char *moert_text_entry(const MoertText *t) {
+  return t->next;
+}
+int64_t moert_text_left_out(const MoertText *t) {
+  return t->pairs ? rt_pairs_left_out(t->pairs) : 0;
+}
 int64_t moert_text_cursor(const MoertText *t) {
   return t->cursor;
 }
@@ -315,7 +258,7 @@ void moert_text_seek(MoertText *t, int64_t cursor) {
   t->cursor = cursor < 0 ? 0 : cursor;
 }
 int64_t moert_text_batch_tokens(const MoertText *t) {
-  return t->streams * t->width;
+  return t->pairs ? rt_pairs_tokens(t->pairs) : t->streams * t->width;
 }
 int64_t moert_text_batches(const MoertText *t) {
   return t->batches;

@@ -205,11 +205,12 @@ typedef enum MoertSplit { /* ORDER SPLIT: vocab.c */
   MOERT_SPLIT_PUNCTUATION
 } MoertSplit;
 
-/* The `size` most frequent words of a text, <unk> and <eos> among them, or all
+/* The `size` most frequent words of n texts, <unk> and <eos> among them, or all
  * there are; of equally frequent ones the first by their bytes. MOERT_INVALID:
- * size below 3; MOERT_BAD_DATA: no word in the file. */
-MOERT_API MoertStatus moert_vocab_build(const char *text_path, MoertSplit split,
-                                        int64_t size, MoertVocab **out_vocab);
+ * size below 3; MOERT_BAD_DATA: no word in the files. */
+MOERT_API MoertStatus moert_vocab_build(const char *const *text_paths, int n,
+                                        MoertSplit split, int64_t size,
+                                        MoertVocab **out_vocab);
 /* MOERT_BAD_DATA: not a vocabulary; the line is named. */
 MOERT_API MoertStatus moert_vocab_open(const char *path,
                                        MoertVocab **out_vocab);
@@ -280,12 +281,37 @@ MOERT_API MoertStatus moert_set_tokens(MoertSession *s, MoertTokens tokens,
 MOERT_API MoertStatus moert_text_open(MoertSession *s, const char *entry,
                                       const char *path, MoertTextMode mode,
                                       MoertText **out_text);
+/* ---- pairs of sentences ----------------------------------------------------
+ *
+ * Two files, a sentence and its translation in lines of the same number. Inputs
+ * say what they take: `pairs.source` a sentence and its end (<eos>; of bytes
+ * that of the line), `pairs.target` the end and its translation,
+ * `pairs.target(shift=1)` the translation and its end; all i32[B, S], 0 behind;
+ * with `mask` floats, 1 for each of these tokens. A model may have an entry for
+ * each of several sizes, NAME.S16, NAME.S32 ...: a pair goes to the smallest
+ * that holds it. In training a round has the pairs in a random order of its
+ * own.
+ *
+ * `entry` is NAME. MOERT_BAD_DATA: the files have not as many lines, a token is
+ * out of bounds, or no batch can be filled. */
+MOERT_API MoertStatus moert_pairs_open(MoertSession *s, const char *entry,
+                                       const char *source_path,
+                                       const char *target_path,
+                                       MoertTextMode mode,
+                                       MoertText **out_text);
+/* Pairs that are too long for the model, or of a size that does not fill a
+ * batch: no round has them. */
+MOERT_API int64_t moert_text_left_out(const MoertText *t);
+/* The entry whose inputs hold the last batch: the one to step. */
+MOERT_API const char *moert_text_entry(const MoertText *t);
+
 /* Fills the entry's text inputs. */
 MOERT_API MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event);
 /* Batches given so far, over all rounds: what a checkpoint keeps as cursor. */
 MOERT_API int64_t moert_text_cursor(const MoertText *t);
 MOERT_API void moert_text_seek(MoertText *t, int64_t cursor);
-/* Tokens in a batch, batches in a round. */
+/* Tokens in a batch, of pairs those of targets in the mean; batches in a round.
+ */
 MOERT_API int64_t moert_text_batch_tokens(const MoertText *t);
 MOERT_API int64_t moert_text_batches(const MoertText *t);
 MOERT_API void moert_text_close(MoertText *t);

@@ -8,6 +8,7 @@
 /* The command line. Names are those of the options. */
 typedef struct RunArgs {
   const char *model, *other, *entry, *data, *valid, *log, *ckpt, *resume, *load;
+  const char *target, *valid_target;
   const char *prompt, *ir, *probe, *randomize, *vocab, *format, *split, *out;
   MoertChoice device;
   int64_t steps, seed, threads, ckpt_every, valid_every, print_every, keep;
@@ -106,8 +107,16 @@ RunExchanges run_exchanges(const Run *r, const RunExchanges *since);
 /* "12.3 ms a step in exchanges, 4.5 ms of it waited for; 8.1 MB a step come
  * in"; static thread-local text. */
 const char *run_exchanges_text(const RunExchanges *x, int64_t steps);
-/* NULL, with the message printed, when the model has no such entry. */
+/* Of NAME.S16, NAME.S32 ... the first. NULL, with the message printed, when the
+ * model has no such entry. */
 const MoertEntry *run_entry(const Run *r, const char *name);
+/* The texts of an entry: one, or pairs of sentences where there is a target. */
+MoertStatus run_open_text(const Run *r, const char *entry, const char *data,
+                          const char *target, MoertTextMode mode,
+                          MoertText **out);
+/* Fills the next inputs and runs the step of their entry. MOERT_TEXT_END: there
+ * was nothing left to run. */
+MoertStatus run_step(const Run *r, MoertText *text, MoertTextEvent *out_event);
 
 extern const char *const run_dtype_name[MOERT_DTYPE_COUNT];
 extern const int64_t run_dtype_bytes[MOERT_DTYPE_COUNT];
@@ -201,7 +210,7 @@ int run_encode(const RunArgs *a);
 int run_doctor(const RunArgs *a);
 
 /* Mean negative log likelihood over every prediction of an open text. */
-MoertStatus run_evaluate(const Run *r, const char *entry, MoertText *text,
-                         double *out_loss, double *out_tokens);
+MoertStatus run_evaluate(const Run *r, MoertText *text, double *out_loss,
+                         double *out_tokens);
 
 #endif

@@ -42,8 +42,12 @@ typedef struct Option {
 static const Option options[] = {
     {"--data", "FILE", TRAIN | EVAL | BENCH | VERIFY, OPT_TEXT, AT(data),
      "the text to read, any bytes (bench: random bytes without it)"},
+    {"--target", "FILE", TRAIN | EVAL | BENCH | VERIFY, OPT_TEXT, AT(target),
+     "the translations of --data, line by line"},
     {"--valid", "FILE", TRAIN, OPT_TEXT, AT(valid),
      "a text to evaluate on, by the entry eval"},
+    {"--valid-target", "FILE", TRAIN, OPT_TEXT, AT(valid_target),
+     "the translations of --valid"},
     {"--valid-every", "N", TRAIN, OPT_COUNT, AT(valid_every),
      "evaluate every N steps, and at the end; default: at the end"},
     {"--format", "KIND", RUNS | ENCODE, OPT_TEXT, AT(format),
@@ -286,12 +290,19 @@ static bool parse_option(const RunVerb *verbs, int verb, char **argv, int argc,
   return set_option(o, argv[++*i], out);
 }
 
-/* How often something is done needs to know what. */
-static bool check_every(const char *name, const RunArgs *a) {
+/* Options that are of no use without others. */
+static bool check_needs(const char *name, const RunArgs *a) {
   if (a->ckpt_every && !a->ckpt)
     return wrong("%s: --ckpt-every needs --ckpt DIR%s", name, "");
   if (a->valid_every && !a->valid)
     return wrong("%s: --valid-every needs --valid FILE%s", name, "");
+  if (a->valid && !a->target != !a->valid_target)
+    return wrong("%s: of --data and --valid one has translations, by --target "
+                 "or --valid-target%s", name, "");
+  if (a->valid_target && !a->valid)
+    return wrong("%s: --valid-target needs --valid FILE%s", name, "");
+  if (a->target && !a->data)
+    return wrong("%s: --target needs --data FILE%s", name, "");
   if (a->probe_every && !a->probe)
     return wrong("%s: --probe-every needs --probe DIR%s", name, "");
   return true;
@@ -335,7 +346,7 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
     return wrong("%s: --seed is larger than 4294967295%s", name, "");
   if (a->threads > INT32_MAX)
     return wrong("%s: --threads is too large%s", name, "");
-  return check_every(name, a);
+  return check_needs(name, a);
 }
 
 bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,
@@ -345,7 +356,7 @@ bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,
   for (int i = 0; i < argc; i++) {
     if (argv[i][0] == '-' && argv[i][1]) {
       if (!parse_option(verbs, verb, argv, argc, &i, out)) return false;
-    } else if (out->model && !out->other && 1 << verb == VERIFY) {
+    } else if (out->model && !out->other && 1 << verb & (VERIFY | VOCAB)) {
       out->other = argv[i];
     } else if (out->model) {
       return wrong("one model at a time: '%s' and '%s'", out->model, argv[i]);

@@ -3,14 +3,11 @@
 
 enum { WARM_UP = 3, DEFAULT_STEPS = 20 };
 
-static MoertStatus steps(Run *r, const char *entry, MoertText *data,
-                         int64_t n) {
+static MoertStatus steps(Run *r, MoertText *data, int64_t n) {
   MoertTextEvent event;
   MoertStatus st = MOERT_OK;
-  for (int64_t i = 0; i < n && st == MOERT_OK; i++) {
-    st = moert_text_next(data, &event);
-    if (st == MOERT_OK) st = moert_step(r->session, entry);
-  }
+  for (int64_t i = 0; i < n && st == MOERT_OK; i++)
+    st = run_step(r, data, &event);
   return st;
 }
 
@@ -68,13 +65,13 @@ static void print_json(const Run *r, const MoertEntry *e, const Bench *b) {
 
 static MoertStatus measure(Run *r, const MoertEntry *e, Bench *b) {
   MoertText *data;
-  RT_TRY(moert_text_open(r->session, e->name, r->args->data, MOERT_TEXT_TRAIN,
-                         &data));
+  RT_TRY(run_open_text(r, e->name, r->args->data, r->args->target,
+                       MOERT_TEXT_TRAIN, &data));
   b->tokens = moert_text_batch_tokens(data);
-  MoertStatus st = steps(r, e->name, data, WARM_UP);
+  MoertStatus st = steps(r, data, WARM_UP);
   RunExchanges before = run_exchanges(r, NULL);
   double start = run_seconds();
-  if (st == MOERT_OK) st = steps(r, e->name, data, b->steps);
+  if (st == MOERT_OK) st = steps(r, data, b->steps);
   b->seconds = run_seconds() - start;
   b->exchanges = run_exchanges(r, &before);
   b->peak_memory = run_peak_bytes(); /* before the peaks take theirs */

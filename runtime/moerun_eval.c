@@ -6,15 +6,15 @@
 
 #include <math.h>
 
-MoertStatus run_evaluate(const Run *r, const char *entry, MoertText *text,
-                         double *out_loss, double *out_tokens) {
+MoertStatus run_evaluate(const Run *r, MoertText *text, double *out_loss,
+                         double *out_tokens) {
   MoertTextEvent event;
   double sum = 0, count = 0;
   for (;;) {
     double nll, tokens;
-    MoertStatus st = moert_text_next(text, &event);
+    MoertStatus st = run_step(r, text, &event);
     if (st == MOERT_OK && event == MOERT_TEXT_END) break;
-    if (st == MOERT_OK) st = moert_step(r->session, entry);
+    const char *entry = moert_text_entry(text);
     if (st == MOERT_OK) st = moert_report(r->session, entry, "nll", &nll);
     if (st == MOERT_OK) st = moert_report(r->session, entry, "tokens", &tokens);
     if (st != MOERT_OK) return st;
@@ -29,9 +29,11 @@ MoertStatus run_evaluate(const Run *r, const char *entry, MoertText *text,
 static int evaluate(Run *r, const char *entry) {
   MoertText *text;
   double loss, tokens, start = run_seconds();
-  MoertStatus st = moert_text_open(r->session, entry, r->args->data,
-                                   MOERT_TEXT_COVER, &text);
-  if (st == MOERT_OK) st = run_evaluate(r, entry, text, &loss, &tokens);
+  int64_t left_out = 0;
+  MoertStatus st = run_open_text(r, entry, r->args->data, r->args->target,
+                                 MOERT_TEXT_COVER, &text);
+  if (st == MOERT_OK) st = run_evaluate(r, text, &loss, &tokens);
+  if (st == MOERT_OK) left_out = moert_text_left_out(text);
   moert_text_close(text);
   if (st != MOERT_OK) return run_failed(st);
   double seconds = run_seconds() - start;
@@ -42,6 +44,9 @@ static int evaluate(Run *r, const char *entry) {
             r->args->data, loss, loss / log(2), exp(loss),
             run_count_text((int64_t)tokens),
             run_count_text((int64_t)(tokens / seconds)));
+  if (left_out)
+    fprintf(stderr, "%s: %s pairs are too long for the model\n", r->args->data,
+            run_count_text(left_out));
   JsonLine j = json_start(stdout);
   json_number(&j, "loss", loss);
   json_number(&j, "bits", loss / log(2));

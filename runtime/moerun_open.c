@@ -157,14 +157,33 @@ RunExchanges run_exchanges(const Run *r, const RunExchanges *since) {
 
 const MoertEntry *run_entry(const Run *r, const char *name) {
   const MoertDesc *d = r->desc;
+  size_t len = strlen(name);
   for (int i = 0; i < d->n_entries; i++)
     if (strcmp(d->entries[i].name, name) == 0) return &d->entries[i];
+  for (int i = 0; i < d->n_entries; i++)
+    if (strncmp(d->entries[i].name, name, len) == 0 &&
+        d->entries[i].name[len] == '.')
+      return &d->entries[i];
   const char *near =
       rt_did_you_mean(name, &d->entries[0].name, (size_t)d->n_entries,
                       sizeof d->entries[0]);
   run_error("the model has no entry '%s'%s", name,
             near[0] ? near : "; 'moerun info' lists them: choose by --entry");
   return NULL;
+}
+
+MoertStatus run_open_text(const Run *r, const char *entry, const char *data,
+                          const char *target, MoertTextMode mode,
+                          MoertText **out) {
+  if (target)
+    return moert_pairs_open(r->session, entry, data, target, mode, out);
+  return moert_text_open(r->session, entry, data, mode, out);
+}
+
+MoertStatus run_step(const Run *r, MoertText *text, MoertTextEvent *out_event) {
+  MoertStatus st = moert_text_next(text, out_event);
+  if (st != MOERT_OK || *out_event == MOERT_TEXT_END) return st;
+  return moert_step(r->session, moert_text_entry(text));
 }
 
 /* ---- the process --------------------------------------------------------- */

@@ -26,8 +26,8 @@ static void catch_signals(void) {
 typedef struct Train {
   Run run;
   const RunArgs *args;
-  const char *entry_name;
-  const MoertEntry *entry;
+  const char *entry_name;  /* as asked for */
+  const MoertEntry *entry; /* of the last step */
   MoertText *data, *valid;
   FILE *log;
   Progress progress;
@@ -66,7 +66,7 @@ static double report(const Train *t, const char *name) {
   for (int i = 0; i < t->entry->n_outs; i++)
     if (is_scalar_report(&t->entry->outs[i]) &&
         strcmp(t->entry->outs[i].name, name) == 0 &&
-        moert_report(t->run.session, t->entry_name, name, &x) == MOERT_OK)
+        moert_report(t->run.session, t->entry->name, name, &x) == MOERT_OK)
       return x;
   return NAN;
 }
@@ -148,7 +148,7 @@ static int validate(Train *t, int64_t step) {
   if (!t->valid || t->valid_step == step) return 0;
   moert_text_seek(t->valid, 0);
   MoertStatus st =
-      run_evaluate(&t->run, "eval", t->valid, &t->valid_loss, &t->valid_tokens);
+      run_evaluate(&t->run, t->valid, &t->valid_loss, &t->valid_tokens);
   if (st != MOERT_OK) return run_failed(st);
   t->valid_step = step;
   progress_add_valid(&t->progress, step, t->valid_loss);
@@ -175,7 +175,7 @@ static int save(Train *t) {
 static int probe(Train *t) {
   if (!t->args->probe) return 0;
   MoertStatus st =
-      moert_save_reports(t->run.session, t->entry_name, t->args->probe);
+      moert_save_reports(t->run.session, t->entry->name, t->args->probe);
   return st == MOERT_OK ? 0 : run_failed(st);
 }
 
@@ -200,10 +200,10 @@ static int train_step(Train *t, StepInfo *out) {
   MoertTextEvent event;
   double start = run_seconds();
   RunExchanges before = run_exchanges(&t->run, NULL);
-  MoertStatus st = moert_text_next(t->data, &event);
-  if (st == MOERT_OK) st = moert_step(s, t->entry_name);
+  MoertStatus st = run_step(&t->run, t->data, &event);
   if (st == MOERT_NOT_FINITE) return stop_not_finite(t);
   if (st != MOERT_OK) return run_failed(st);
+  t->entry = run_entry(&t->run, moert_text_entry(t->data));
   double seconds = run_seconds() - start;
   t->stepping += seconds;
   before = run_exchanges(&t->run, &before);
@@ -213,9 +213,9 @@ static int train_step(Train *t, StepInfo *out) {
   int64_t step = moert_steps_done(s), tokens = moert_text_batch_tokens(t->data);
   if (event == MOERT_TEXT_START && moert_text_cursor(t->data) > 1)
     progress_note(&t->progress,
-                  "%9s data from the start again, recurrent state reset; round "
-                  "%lld",
-                  "",
+                  "%9s data from the start again, %s; round %lld", "",
+                  t->args->target ? "in another order"
+                                  : "recurrent state reset",
                   (long long)(moert_text_cursor(t->data) - 1) /
                           (long long)moert_text_batches(t->data) +
                       1);
@@ -301,6 +301,11 @@ static void introduce(Train *t) {
   progress_note(&t->progress, "%s: %s batches of %s tokens a round",
                 t->args->data, run_count_text(moert_text_batches(t->data)),
                 run_count_text(moert_text_batch_tokens(t->data)));
+  if (moert_text_left_out(t->data))
+    progress_note(&t->progress,
+                  "%s pairs are left out: too long for the model, or too few "
+                  "of a size to fill a batch",
+                  run_count_text(moert_text_left_out(t->data)));
   if (t->run.resumed)
     progress_note(&t->progress, "resumed after step %s",
                   run_count_text(t->first_step));
@@ -385,10 +390,11 @@ static int open_train(Train *t) {
     return run_error("entry %s does not train: it has no minimize",
                      t->entry_name);
   MoertSession *s = t->run.session;
-  MoertStatus st =
-      moert_text_open(s, t->entry_name, a->data, MOERT_TEXT_TRAIN, &t->data);
+  MoertStatus st = run_open_text(&t->run, t->entry_name, a->data, a->target,
+                                 MOERT_TEXT_TRAIN, &t->data);
   if (st == MOERT_OK && a->valid)
-    st = moert_text_open(s, "eval", a->valid, MOERT_TEXT_COVER, &t->valid);
+    st = run_open_text(&t->run, "eval", a->valid, a->valid_target,
+                       MOERT_TEXT_COVER, &t->valid);
   if (st != MOERT_OK) return run_failed(st);
   moert_text_seek(t->data, t->run.cursor);
   t->first_step = moert_steps_done(s);

@@ -158,10 +158,6 @@ static bool is_grad(const MoertBinding *b) {
   return b->kind == MOERT_BIND_PROBE && strncmp(b->name, "grad/", 5) == 0;
 }
 
-static const char *entry_name(const Verify *v) {
-  return v->args->entry ? v->args->entry : "train";
-}
-
 /* All ranks have gradients and reports whole: the first leaves them. */
 static MoertStatus leave_results(MoertSession *s, const Verify *v) {
   const MoertEntry *e = v->entry[side];
@@ -184,12 +180,10 @@ static MoertStatus leave_results(MoertSession *s, const Verify *v) {
 static MoertStatus steps(const Run *r, const Verify *v) {
   MoertText *text;
   MoertTextEvent event;
-  MoertStatus st = moert_text_open(r->session, entry_name(v), v->args->data,
-                                   MOERT_TEXT_TRAIN, &text);
-  for (int64_t i = 0; i < v->args->steps && st == MOERT_OK; i++) {
-    st = moert_text_next(text, &event);
-    if (st == MOERT_OK) st = moert_step(r->session, entry_name(v));
-  }
+  MoertStatus st = run_open_text(r, v->entry[side]->name, v->args->data,
+                                 v->args->target, MOERT_TEXT_TRAIN, &text);
+  for (int64_t i = 0; i < v->args->steps && st == MOERT_OK; i++)
+    st = run_step(r, text, &event);
   moert_text_close(text);
   return st;
 }
@@ -245,7 +239,7 @@ static int open_model(Verify *v, int which) {
   v->ranks[which] = 1;
   for (int i = 0; i < d->n_axes; i++)
     v->ranks[which] *= (int)d->mesh[i].size;
-  v->entry[which] = run_entry(&r, entry_name(v));
+  v->entry[which] = run_entry(&r, v->args->entry ? v->args->entry : "train");
   if (!v->entry[which]) return EXIT_USER;
   v->sizes[1 + which] = grads_bytes(v->entry[which]);
   if (v->sizes[1 + which] == 0)

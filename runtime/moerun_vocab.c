@@ -21,14 +21,18 @@ int run_vocab(const RunArgs *a) {
   int64_t n = 0, unknown = 0;
   int status = find_split(a->split, &split);
   if (status) return status;
-  MoertStatus st = moert_vocab_build(a->model, split, a->size, &v);
+  const char *const texts[] = {a->model, a->other};
+  int n_texts = a->other ? 2 : 1;
+  MoertStatus st = moert_vocab_build(texts, n_texts, split, a->size, &v);
   if (st == MOERT_OK) st = moert_vocab_save(v, a->out);
   if (st == MOERT_OK)
-    st = moert_vocab_encode_file(v, a->model, MOERT_U32, NULL, &n, &unknown);
-  if (st == MOERT_OK)
-    printf("%s: %s words, which are %.2f %% of the %s tokens of %s\n", a->out,
-           run_count_text(moert_vocab_size(v)), percent(n - unknown, n),
-           run_count_text(n), a->model);
+    printf("%s: %s words\n", a->out, run_count_text(moert_vocab_size(v)));
+  for (int i = 0; i < n_texts && st == MOERT_OK; i++) {
+    st = moert_vocab_encode_file(v, texts[i], MOERT_U32, NULL, &n, &unknown);
+    if (st == MOERT_OK)
+      printf("%s: %s tokens, %.2f %% of them among these\n", texts[i],
+             run_count_text(n), percent(n - unknown, n));
+  }
   moert_vocab_close(v);
   return st == MOERT_OK ? 0 : run_failed(st);
 }

@@ -644,6 +644,41 @@ MoertStatus rt_tokens_random(size_t n, int64_t below, RtTokens *out);
 int64_t rt_token(const RtTokens *t, int64_t i);
 void rt_tokens_close(RtTokens *t);
 
+/* ---- source.c: what inputs ask for --------------------------------------- */
+
+typedef enum RtFrom {
+  RT_FROM_ELSEWHERE,
+  RT_FROM_TEXT,
+  RT_FROM_SOURCE, /* of pairs of sentences */
+  RT_FROM_TARGET
+} RtFrom;
+typedef struct RtSource {
+  RtFrom from;
+  bool mask;
+  int64_t shift, below;
+  MoertCollective share; /* over whose axes the rows of a batch are split */
+} RtSource;
+/* MOERT_UNSUPPORTED: arguments that are not known; MOERT_INVALID: not [B, T].
+ */
+MoertStatus rt_source_of(const MoertSession *s, const MoertEntry *e,
+                         const MoertBinding *b, RtSource *out);
+/* How many ranks share the rows, and which part is this one's. */
+MoertStatus rt_source_share(const MoertSession *s, const RtSource *src,
+                            int64_t *shares, int64_t *share);
+
+/* ---- pairs.c: sentences and their translations --------------------------- */
+
+typedef struct RtPairs RtPairs;
+MoertStatus rt_pairs_open(MoertSession *s, const char *entry,
+                          const char *source, const char *target,
+                          MoertTextMode mode, RtPairs **out);
+void rt_pairs_close(RtPairs *p);
+/* Fills the inputs of an entry with batch `number`, counted over all rounds. */
+MoertStatus rt_pairs_fill(RtPairs *p, int64_t number, const char **out_entry);
+int64_t rt_pairs_batches(const RtPairs *p); /* in a round */
+int64_t rt_pairs_tokens(const RtPairs *p);  /* in a batch, in the mean */
+int64_t rt_pairs_left_out(const RtPairs *p);
+
 /* ---- ckpt_dir.c: directories of checkpoints ------------------------------ */
 
 enum { RT_PATH = 4096 };

@@ -270,19 +270,27 @@ static int by_count(const void *x, const void *y) {
   return word_compare(&a->word, &b->word);
 }
 
-static MoertStatus count_words(const char *text, size_t bytes, MoertSplit split,
+typedef struct Text {
+  const char *data;
+  size_t bytes;
+} Text;
+
+static MoertStatus count_words(const Text *texts, int n, MoertSplit split,
                                Kinds *out) {
-  Cut c = {text, text, text + bytes, split};
   uint32_t number;
   for (int i = 0; i < SPECIALS; i++) {
     Word w = {specials[i], strlen(specials[i]), false};
     RT_TRY(kinds_add(out, &w, &number));
   }
-  for (Word w; next_word(&c, &w);)
-    if (!is_line_end(&w)) {
-      RT_TRY(kinds_add(out, &w, &number));
-      out->items[number].count++;
-    }
+  for (int i = 0; i < n; i++) {
+    const Text *t = &texts[i];
+    Cut c = {t->data, t->data, t->data + t->bytes, split};
+    for (Word w; next_word(&c, &w);)
+      if (!is_line_end(&w)) {
+        RT_TRY(kinds_add(out, &w, &number));
+        out->items[number].count++;
+      }
+  }
   qsort(out->items + SPECIALS, out->n - SPECIALS, sizeof *out->items, by_count);
   return MOERT_OK;
 }
@@ -309,27 +317,41 @@ static MoertStatus write_lines(const Kinds *k, size_t n, MoertSplit split,
   return MOERT_OK;
 }
 
-MoertStatus moert_vocab_build(const char *text_path, MoertSplit split,
-                              int64_t size, MoertVocab **out_vocab) {
-  const char *map;
-  char *text = NULL;
-  size_t bytes, text_bytes = 0;
+/* The words point into the texts. */
+static MoertStatus build(const Text *texts, int n, const char *path,
+                         MoertSplit split, int64_t size, MoertVocab **out) {
   Kinds k = {0};
+  char *text = NULL;
+  size_t bytes = 0;
+  MoertStatus st = count_words(texts, n, split, &k);
+  if (st == MOERT_OK && k.n == SPECIALS)
+    st = rt_fail(MOERT_BAD_DATA, "%s: no words in it", path);
+  size_t kept = k.n < (size_t)size ? k.n : (size_t)size;
+  if (st == MOERT_OK) st = write_lines(&k, kept, split, &text, &bytes);
+  if (st == MOERT_OK) st = vocab_of(text, bytes, path, out);
+  kinds_free(&k);
+  return st;
+}
+
+MoertStatus moert_vocab_build(const char *const *text_paths, int n,
+                              MoertSplit split, int64_t size,
+                              MoertVocab **out_vocab) {
+  Text *texts;
+  MoertStatus st = MOERT_OK;
   *out_vocab = NULL;
   if (size <= SPECIALS)
     return rt_fail(MOERT_INVALID,
                    "a vocabulary of %lld words has no room beside <unk> and "
                    "<eos>",
                    (long long)size);
-  RT_TRY(rt_map_file(text_path, &map, &bytes));
-  MoertStatus st = count_words(map, bytes, split, &k);
-  if (st == MOERT_OK && k.n == SPECIALS)
-    st = rt_fail(MOERT_BAD_DATA, "%s: no words in it", text_path);
-  size_t n = k.n < (size_t)size ? k.n : (size_t)size;
-  if (st == MOERT_OK) st = write_lines(&k, n, split, &text, &text_bytes);
-  if (st == MOERT_OK) st = vocab_of(text, text_bytes, text_path, out_vocab);
-  kinds_free(&k);
-  rt_unmap(map, bytes);
+  RT_TRY(RT_NEW(&texts, n));
+  for (int i = 0; i < n && st == MOERT_OK; i++)
+    st = rt_map_file(text_paths[i], &texts[i].data, &texts[i].bytes);
+  if (st == MOERT_OK)
+    st = build(texts, n, text_paths[0], split, size, out_vocab);
+  for (int i = 0; i < n; i++)
+    rt_unmap(texts[i].data, texts[i].bytes);
+  free(texts);
   return st;
 }
 

@@ -38,7 +38,7 @@ printf 'b a  b\tc\n\nDon'"'"'t stop, b!\n(a) <unk> \xc3\xa9\xc3\xa9 a' >"$d/text
 check 'words' 0 '10 words' vocab "$d/text" -o "$d/words"
 printf '%s\n' 'moert vocabulary: words' '<unk>' '<eos>' a b '(a)' "Don't" 'b!' c stop, 'éé' >"$d/want"
 same 'words: the most frequent first' "$d/words" "$d/want"
-check 'fewer' 0 'which are 50.00 % of the 14 tokens' vocab "$d/text" -o "$d/few" --size 4
+check 'fewer' 0 '14 tokens, 50.00 % of them' vocab "$d/text" -o "$d/few" --size 4
 head -5 "$d/want" >"$d/want4"
 same 'fewer: of these the first' "$d/few" "$d/want4"
 check 'punctuation' 0 'words' vocab "$d/text" -o "$d/marks" --split punctuation
