@@ -13,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNED = 256 }; /* as cuMemAlloc's own blocks are */
+enum { ALIGNED = 256, /* as cuMemAlloc's own blocks are */
+       OLDEST = 80    /* sm_80: what kernels are made for */
+};
 
 /* ---- the context --------------------------------------------------------- */
 
@@ -34,6 +36,10 @@ static MoertStatus check_arch(const RtCuda *c, const char *arch) {
   const char *digits = arch + strcspn(arch, "0123456789");
   long wanted = strtol(digits, &end, 10);
   if (*end ? c->gpu.arch == wanted : c->gpu.arch >= wanted) return MOERT_OK;
+  if (c->gpu.arch < OLDEST)
+    return rt_fail(MOERT_UNSUPPORTED,
+                   "%s is an sm_%d: models run on GPUs from sm_%d on",
+                   c->gpu.name, c->gpu.arch, OLDEST);
   return rt_fail(MOERT_UNSUPPORTED,
                  "the model's kernels are for %s, but %s is an sm_%d: compile "
                  "it again with --arch=sm_%d",
@@ -184,25 +190,35 @@ static Needs count_needs(const MoertSession *s) {
   return n;
 }
 
-/* What of the model would fit: all but the slots grows with the batch. */
+/* "12.34 GB", "12.34 MB" */
+typedef struct Size {
+  char text[24];
+} Size;
+static Size size(int64_t bytes) {
+  Size x;
+  bool big = bytes >= 1000000000;
+  snprintf(x.text, sizeof x.text, "%.2f %s",
+           (double)bytes / (big ? 1e9 : 1e6), big ? "GB" : "MB");
+  return x;
+}
+
+/* What of the model would fit: all but slots and workspace grows with the
+ * batch. */
 static MoertStatus check_memory(RtCuda *c, const Needs *n) {
   size_t free_bytes, all_bytes;
   RT_TRY(RT_CU(c, cuMemGetInfo(&free_bytes, &all_bytes)));
   int64_t left = (int64_t)free_bytes - n->fixed, rest = n->total - n->fixed;
   if (left >= rest) return MOERT_OK;
-  char fits[160];
-  if (left <= 0)
-    snprintf(fits, sizeof fits, "its parameters and optimiser state alone take "
-             "%.2f GB", (double)n->fixed / 1e9);
-  else
-    snprintf(fits, sizeof fits, "beside %.2f GB of parameters and optimiser "
-             "state a batch of %d %% of its size would fit",
-             (double)n->fixed / 1e9, (int)(100 * (double)left / (double)rest));
+  char fits[160] = "whatever the size of a batch";
+  if (left > 0)
+    snprintf(fits, sizeof fits, "and for the rest a batch of %d %% of this one "
+             "would fit", (int)(100 * (double)left / (double)rest));
   return rt_fail(MOERT_NO_MEMORY,
-                 "the model needs %.2f GB of GPU memory, %.2f of the %.2f GB "
-                 "of %s are free: %s",
-                 (double)n->total / 1e9, (double)free_bytes / 1e9,
-                 (double)all_bytes / 1e9, c->gpu.name, fits);
+                 "the model needs %s of GPU memory, and of the %s of %s %s are "
+                 "free: parameters, optimiser state and cuBLASLt take %s, %s",
+                 size(n->total).text, size((int64_t)all_bytes).text,
+                 c->gpu.name, size((int64_t)free_bytes).text,
+                 size(n->fixed).text, fits);
 }
 
 /* The next `bytes` of the block that *at walks through. */

@@ -246,7 +246,10 @@ static MoertStatus run_all(MoertSession *s, int entry) {
 MoertStatus rt_cuda_step(MoertSession *s, int entry) {
   MoertStatus st = run_all(s, entry);
   if (st == MOERT_OK) return st;
-  return rt_fail_prefix(st, "step %lld of entry %s: ",
-                        (long long)s->steps_done + 1,
-                        s->desc->entries[entry].name);
+  const char *more = st == MOERT_INTERNAL && !s->poison
+                         ? "; when memory is poisoned the operation is named"
+                         : "";
+  return rt_fail(st, "step %lld of entry %s: %s%s",
+                 (long long)s->steps_done + 1, s->desc->entries[entry].name,
+                 moert_error(), more);
 }

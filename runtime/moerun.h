@@ -10,7 +10,8 @@ typedef struct RunArgs {
   const char *model, *other, *entry, *data, *valid, *log, *ckpt, *resume, *load;
   const char *target, *valid_target;
   const char *prompt, *ir, *probe, *randomize, *vocab, *format, *split, *out;
-  MoertChoice device;
+  MoertChoice device[2]; /* verify: of both models */
+  bool has_two_devices;
   int64_t steps, seed, threads, ckpt_every, valid_every, print_every, keep;
   int64_t probe_every;
   int64_t tokens, size;

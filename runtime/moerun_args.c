@@ -104,7 +104,7 @@ static const Option options[] = {
      "below 1 more likely, above 1 more varied, 0 the likeliest; default 1"},
     {"--device", "auto|cpu|cuda", RUNS, OPT_DEVICE, AT(device),
      "what to run on, of what the model was compiled for; auto, the default:\n"
-     "a GPU where there is one"},
+     "a GPU where there is one; verify: one of each model, as in cpu,cuda"},
     {"--timeout", "SECONDS", RUNS, OPT_REAL, AT(timeout),
      "how long a rank waits for others without any progress; default 30"},
     {"--entry", "NAME", RUNS, OPT_TEXT, AT(entry),
@@ -250,15 +250,26 @@ static bool add_set(const Option *o, const char *value, RunArgs *out) {
   return true;
 }
 
-static bool set_device(const Option *o, const char *value, MoertChoice *out) {
+static bool find_device(const char *name, size_t len, MoertChoice *out) {
   static const char *const names[] = {[MOERT_AUTO] = "auto",
                                       [MOERT_USE_CPU] = "cpu",
                                       [MOERT_USE_CUDA] = "cuda"};
   for (size_t i = 0; i < COUNT_OF(names); i++)
-    if (strcmp(value, names[i]) == 0) {
+    if (strlen(names[i]) == len && strncmp(name, names[i], len) == 0) {
       *out = (MoertChoice)i;
       return true;
     }
+  return false;
+}
+
+/* One, or two with a comma between them. */
+static bool set_device(const Option *o, const char *value, RunArgs *out) {
+  size_t len = strcspn(value, ",");
+  const char *second = value[len] ? value + len + 1 : value;
+  out->has_two_devices = value[len] != 0;
+  if (find_device(value, len, &out->device[0]) &&
+      find_device(second, strlen(second), &out->device[1]))
+    return true;
   return wrong("%s: '%s' is none of auto, cpu and cuda", o->name, value);
 }
 
@@ -270,7 +281,7 @@ static bool set_option(const Option *o, const char *value, RunArgs *out) {
   case OPT_REAL: return set_real(o, value, at);
   case OPT_FLAG: *(bool *)at = true; return true;
   case OPT_SET: return add_set(o, value, out);
-  case OPT_DEVICE: return set_device(o, value, at);
+  case OPT_DEVICE: return set_device(o, value, out);
   }
   return false;
 }
@@ -342,6 +353,8 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
     return wrong("%s: --resume and --load exclude each other%s", name, "");
   if (bit & (EVAL | SAMPLE) && !a->ckpt && !a->load)
     return wrong("%s: --ckpt DIR is missing%s", name, "");
+  if (a->has_two_devices && !(bit & VERIFY))
+    return wrong("%s: one --device at a time%s", name, "");
   if (a->seed > UINT32_MAX)
     return wrong("%s: --seed is larger than 4294967295%s", name, "");
   if (a->threads > INT32_MAX)

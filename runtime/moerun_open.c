@@ -119,7 +119,7 @@ int run_open(const RunArgs *a, const char *from, Run *out) {
   *out = (Run){.args = a};
   MoertStatus st = moert_open(a->model, &out->model);
   if (st != MOERT_OK) return run_failed(st);
-  MoertSessionOptions o = {.device = a->device,
+  MoertSessionOptions o = {.device = a->device[0],
                            .threads = (int)a->threads,
                            .seed = a->seed < 0 ? 0 : (uint32_t)a->seed,
                            .poison = a->poison,

@@ -145,7 +145,7 @@ static int by_seconds(const void *a, const void *b) {
 /* ---- the table ----------------------------------------------------------- */
 
 static void print_peaks(const Run *r, const RunPeaks *p) {
-  fprintf(stderr, "at best, by %d threads: ", moert_threads(r->session));
+  fprintf(stderr, "at best, by %s: ", moert_device(r->session));
   for (int i = 0; i < MOERT_DTYPE_COUNT; i++)
     if (p->flops[i] > 0)
       fprintf(stderr, "%s products %.0f GFLOP/s, ", run_dtype_name[i],

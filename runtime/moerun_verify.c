@@ -209,6 +209,7 @@ static int run_model(const Verify *v, int which) {
   static const RunVerb verb = {"verify", run_side, "", "", false};
   RunArgs a = *v->args;
   a.model = v->paths[which];
+  a.device[0] = a.device[which];
   side = which;
   if (v->args->comm) { /* among ranks that are there */
     if (v->ranks[which] == 1) a.comm = NULL;

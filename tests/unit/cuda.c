@@ -89,6 +89,11 @@ static const char ptx[] =
         LOAD("%f1", "%rd1") LOAD("%f2", "%rd2")
         "  add.rn.f32 %f0, %f1, %f2;\n" STORE("%rd3", "%f0"));
 
+static const char wild_ptx[] =
+    PTX("wild", "64", P("x") P("w") P("t"),
+        "  mov.u64 %rd1, 16;\n  mov.f32 %f0, 0f00000000;\n"
+        STORE("%rd1", "%f0"));
+
 static const char more_ptx[] =
     PTX("spread", "192", P("t") P("rows"),
         "  rem.u32 %r4, %r0, 64;\n  div.u32 %r5, %r0, 64;\n"
@@ -244,7 +249,8 @@ static const MoertSlot slots[] = {
      .rank = 1, .dims = {N}}};
 static const MoertOption options[] = {{"lr", 1}};
 
-static char all_ptx[sizeof ptx + sizeof more_ptx + sizeof last_ptx];
+static char all_ptx[sizeof ptx + sizeof wild_ptx + sizeof more_ptx +
+                    sizeof last_ptx];
 #define DESC                                                               \
   .magic = MOERT_MAGIC, .abi_version = MOERT_ABI_VERSION,                  \
   .compiler = "by hand", .source_hash = "0123456789abcdef", .flags = "",   \
@@ -476,7 +482,29 @@ static void test_refused(void) {
   changed[2] = entries[2];
   d.entries = changed;
   changed[2].arena_bytes = (int64_t)1 << 50;
-  refused("too little memory", &d, MOERT_NO_MEMORY, "GB of GPU memory, ");
+  refused("too little memory", &d, MOERT_NO_MEMORY, "GB of GPU memory, and of the ");
+}
+
+/* A kernel that writes where nothing is. It takes the whole context with it:
+ * the last test. */
+static void test_wild(int poison, const char *text) {
+  MoertStage stage = train_records[AT_SQUARE].kernel->stages[0];
+  MoertKernel kernel = {"square", 4 * N, 1, &stage};
+  MoertRecord record = train_records[AT_SQUARE];
+  MoertEntry changed[3] = {entries[0], entries[1], entries[2]};
+  MoertDesc d = for_cuda;
+  MoertSession *s;
+  stage.symbol = "wild";
+  record.kernel = &kernel;
+  changed[2].records = &record;
+  changed[2].n_records = 1;
+  d.entries = changed;
+  MoertSessionOptions o = on_gpu;
+  o.poison = poison;
+  CHECK_OK("wild", open_session(&d, o, &s));
+  if (!s) return;
+  CHECK_FAILS("wild", moert_step(s, "train"), MOERT_INTERNAL, text);
+  moert_session_free(s);
 }
 
 /* Where there is no driver: the CPU, and why; one line where it must be a
@@ -513,7 +541,8 @@ static void use_stand_ins(char **argv) {
 
 int main(int argc, char **argv) {
   (void)argc;
-  snprintf(all_ptx, sizeof all_ptx, "%s%s%s", ptx, more_ptx, last_ptx);
+  snprintf(all_ptx, sizeof all_ptx, "%s%s%s%s", ptx, wild_ptx, more_ptx,
+           last_ptx);
   if (!has_driver()) {
     test_no_driver();
     if (failures == 0) use_stand_ins(argv);
@@ -526,6 +555,9 @@ int main(int argc, char **argv) {
   test_not_finite();
   test_one_record();
   test_refused();
+  test_wild(0, "step 1 of entry train: CUDA: ");
+  test_wild(1, "step 1 of entry train: hand.dsl:1:1: entry train: record 0 "
+            "(%square: square), kernel square: CUDA: ");
   scratch_remove();
   return failures != 0;
 }
