@@ -1,0 +1,134 @@
+/* work.c: what an op of a stream or a graph does. */
+#include "device.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static CUresult run_launch(Device *d, const Op *op) {
+  Launch l = {.kernel = op->function->kernel,
+              .heap = &d->heap,
+              .dynamic_bytes = op->shared_bytes,
+              .params = op->data,
+              .reversed = settings.reversed,
+              .max_steps = settings.max_steps};
+  memcpy(l.grid, op->grid, sizeof l.grid);
+  memcpy(l.block, op->block, sizeof l.block);
+  run_kernel(&l);
+  counters.kernels++;
+  counters.instructions += l.steps;
+  return l.status ? device_breaks(d, l.status, l.error) : CUDA_SUCCESS;
+}
+
+/* Memory of the device, or pinned memory of the host. */
+static uint8_t *reach(Device *d, uint64_t at, uint64_t n) {
+  uint8_t *p = heap_bytes(&d->heap, at, n);
+  return p ? p : heap_bytes(&pinned, at, n);
+}
+
+static Region *region_of(Device *d, uint64_t at) {
+  return at - pinned.region.base < pinned.region.size ? &pinned.region
+                                                      : &d->heap.region;
+}
+
+static CUresult lost(Device *d, const char *what, uint64_t at, uint64_t n) {
+  char text[256], why[128];
+  heap_explain(&d->heap, at, why, sizeof why);
+  snprintf(text, sizeof text, "%s of %llu bytes at 0x%llx: out of bounds: %s",
+           what, (unsigned long long)n, (unsigned long long)at, why);
+  return device_breaks(d, CUDA_ERROR_ILLEGAL_ADDRESS, text);
+}
+
+static CUresult run_htod(Device *d, const Op *op) {
+  uint8_t *to = reach(d, op->to, op->bytes);
+  if (!to) return lost(d, "copy to the device", op->to, op->bytes);
+  memcpy(to, op->data ? op->data : op->host, op->bytes);
+  Region *r = region_of(d, op->to);
+  memset(r->state + (op->to - r->base), BYTE_HELD | BYTE_SET, op->bytes);
+  counters.htod++;
+  counters.htod_bytes += op->bytes;
+  return CUDA_SUCCESS;
+}
+
+static CUresult run_dtoh(Device *d, const Op *op) {
+  const uint8_t *from = reach(d, op->from, op->bytes);
+  if (!from) return lost(d, "copy from the device", op->from, op->bytes);
+  memcpy(op->host, from, op->bytes);
+  counters.dtoh++;
+  counters.dtoh_bytes += op->bytes;
+  return CUDA_SUCCESS;
+}
+
+/* What is unknown stays so. */
+static CUresult run_dtod(Device *d, const Op *op) {
+  const uint8_t *from = reach(d, op->from, op->bytes);
+  uint8_t *to = reach(d, op->to, op->bytes);
+  if (!from) return lost(d, "copy from", op->from, op->bytes);
+  if (!to) return lost(d, "copy to", op->to, op->bytes);
+  memmove(to, from, op->bytes);
+  Region *s = region_of(d, op->from), *t = region_of(d, op->to);
+  memmove(t->state + (op->to - t->base), s->state + (op->from - s->base),
+          op->bytes);
+  counters.dtod++;
+  return CUDA_SUCCESS;
+}
+
+static CUresult run_fill(Device *d, const Op *op) {
+  uint8_t *to = reach(d, op->to, op->bytes);
+  if (!to) return lost(d, "fill", op->to, op->bytes);
+  for (uint64_t k = 0; k < op->bytes; k += (uint64_t)op->value_bytes)
+    memcpy(to + k, &op->value, (size_t)op->value_bytes);
+  Region *r = region_of(d, op->to);
+  memset(r->state + (op->to - r->base), BYTE_HELD | BYTE_SET, op->bytes);
+  return CUDA_SUCCESS;
+}
+
+static CUresult run_call(Device *d, const Op *op) {
+  char why[320] = "";
+  CUresult r = op->call(d, op->data, why, sizeof why);
+  return r ? device_breaks(d, r, why) : CUDA_SUCCESS;
+}
+
+static CUresult run_record(const Op *op) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  op->event->seconds = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+  op->event->happened = op->ticket;
+  return CUDA_SUCCESS;
+}
+
+/* Another stream goes on until the event has happened. */
+static CUresult run_wait(const Op *op) {
+  CUresult r = CUDA_SUCCESS;
+  CUevent e = op->event;
+  if (!e->stream) return r;
+  Ops *o = &e->stream->ops;
+  while (!r && e->happened < op->ticket && o->done < o->n) {
+    const Op next = o->all[o->done++];
+    r = op_run(e->stream->device, &next);
+  }
+  return r;
+}
+
+static CUresult run_graph(Device *d, const Op *op) {
+  CUresult r = CUDA_SUCCESS;
+  for (int k = 0; k < op->graph->ops.n && !r; k++)
+    r = op_run(d, &op->graph->ops.all[k]);
+  return r;
+}
+
+CUresult op_run(Device *d, const Op *op) {
+  if (d->broken) return d->broken;
+  switch (op->kind) {
+  case DO_KERNEL: return run_launch(d, op);
+  case DO_HTOD: return run_htod(d, op);
+  case DO_DTOH: return run_dtoh(d, op);
+  case DO_DTOD: return run_dtod(d, op);
+  case DO_FILL: return run_fill(d, op);
+  case DO_CALL: return run_call(d, op);
+  case DO_RECORD: return run_record(op);
+  case DO_WAIT: return run_wait(op);
+  case DO_GRAPH: return run_graph(d, op);
+  }
+  return CUDA_ERROR_INVALID_VALUE;
+}
