@@ -19,6 +19,8 @@ typedef struct MpiState {
   bool failed, crowded;
   int looks; /* without news, and the time of that */
   double last, waited;
+  double cpu; /* this thread's time at `last` */
+  int naps;   /* to take before looks to come: others want this core */
 } MpiState;
 
 static MoertStatus lost(MoertComm *c, const RtExchange *x, const char *why) {
@@ -45,27 +47,48 @@ static MoertStatus mpi_move(MoertComm *c, RtExchange *x, RtMoved *out) {
   return MOERT_OK;
 }
 
-/* A machine may stand still: only time that this rank could run counts. */
-static MoertStatus mpi_rest(MoertComm *c, RtExchange *x) {
-  enum { LOOKS = 1000 };
-  MpiState *s = c->state;
-  char why[RT_WHY];
-  if (s->crowded) sched_yield();
-  if (s->looks++ % LOOKS) return MOERT_OK;
-  double t = rt_seconds(), step = t - s->last;
-  if (s->last > 0) s->waited += step < 0.1 ? step : 0.1;
-  s->last = t;
-  if (s->waited < c->timeout) return MOERT_OK;
-  snprintf(why, sizeof why, "rank %d has not answered for %g s",
-           x->ranks[s->mpi->missing(x)], c->timeout);
-  return lost(c, x, why);
-}
-
 /* MPI has no bell. */
 static void mpi_nap(MoertComm *c, unsigned news) {
   const struct timespec nap = {.tv_nsec = 200000};
   (void)c, (void)news;
   nanosleep(&nap, NULL);
+}
+
+static double cpu_seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Who looks all the time keeps others from what is waited for, where there are
+ * more who want to run than cores: seen by how little of the time is ours. */
+static void look_at_time(MpiState *s) {
+  enum { NAPS = 2000 };
+  double t = rt_seconds(), step = t - s->last, cpu = cpu_seconds();
+  if (s->last > 0) {
+    /* A machine may stand still: only time that this rank could run counts. */
+    s->waited += step < 0.1 ? step : 0.1;
+    if (!s->naps && step > 1e-3 && cpu - s->cpu < step / 2) s->naps = NAPS;
+  }
+  s->last = t;
+  s->cpu = cpu;
+}
+
+static MoertStatus mpi_rest(MoertComm *c, RtExchange *x) {
+  enum { LOOKS = 1000 };
+  MpiState *s = c->state;
+  char why[RT_WHY];
+  bool nap = s->naps > 0;
+  if (nap && s->naps--)
+    mpi_nap(c, 0);
+  else if (s->crowded)
+    sched_yield();
+  if (s->looks++ % LOOKS && !nap) return MOERT_OK;
+  look_at_time(s);
+  if (s->waited < c->timeout) return MOERT_OK;
+  snprintf(why, sizeof why, "rank %d has not answered for %g s",
+           x->ranks[s->mpi->missing(x)], c->timeout);
+  return lost(c, x, why);
 }
 
 static int mpi_fail(MoertComm *c, const char *text) {
