@@ -1,8 +1,8 @@
 /* codegen.h: from a planned module to one shared library.
  *
  * Sections in the order of the .c files: loops (the language and its builder),
- * lower (nodes to kernel loops), contract, rows, scalar, llvm, host, again,
- * table, link. */
+ * lower (nodes to kernel loops), contract, rows, scalar, llvm, host, nvptx,
+ * again, table, link. */
 #ifndef MOEC_CODEGEN_H
 #define MOEC_CODEGEN_H
 
@@ -134,6 +134,9 @@ typedef struct Kernel {
   uint64_t hash;   /* over its printed text, name left out */
   uint64_t code;   /* the same without the values of its keys */
   KBlock keys;     /* K_CONSTs, in the order of the text */
+  const uint8_t *aligned; /* bytes that each argument's address is a multiple
+                             of; NULL: of its element */
+  bool in_place; /* a result is where an operand is; unless `aligned` is NULL */
 } Kernel;
 
 /* Building. Statements go into the innermost open block, except that values
@@ -218,6 +221,9 @@ KDetour *kb_detour(KBuild *b, int level);
 void kb_return(KBuild *b, KDetour *d);
 bool kb_known(const KBuild *b, const KVal *v); /* may be used here */
 
+/* A number that divides an index wherever it is used; 0 for index 0. */
+int64_t kb_divisor(const KVal *v);
+
 /* Canonical text of a kernel: for --emit=loops, tests, finding equal ones. */
 void cg_print_kernel(const Kernel *k, Buf *out);
 /* Finds the keys of a kernel and its hashes. Keys are the constants that u32
@@ -238,11 +244,16 @@ extern const CgNeed cg_needs[CG_NEEDS]; /* host.c */
 typedef struct Isa {
   int lanes;    /* f32 lanes of a vector */
   unsigned has; /* KN_... */
+  int least;    /* lanes where rows are short; 0: `lanes` always */
 } Isa;
 
 /* ---- lower.c: a node to a kernel -------------------------------------------
- * Arguments of the record are the node's operands, then its results. */
+ * Arguments of the record are the node's operands, then its results. NULL after
+ * a diagnostic: it is not for this target. */
 Kernel *cg_lower(Ctx *cx, const Node *n, const Isa *isa);
+/* f32 lanes for rows of `run` elements; `wide`: some are f64, of which a vector
+ * has half as many. */
+int cg_lanes(const Isa *isa, int64_t run, bool wide);
 
 /* ---- lower*.c among themselves: one fused node at work ---------------------
  *
@@ -304,6 +315,7 @@ typedef struct Lower {
   int lanes; /* of every vector in this kernel */
   int rows;  /* leading dims that the stage's loop runs over */
   bool flat; /* all values have one dim or none */
+  bool warps; /* a vector is a warp: no loop should be one's alone */
   bool folds; /* what is pulled now is only added up or compared */
   Map values;
 } Lower;
@@ -395,12 +407,21 @@ typedef struct StageText {
 
 typedef struct CodegenOptions {
   const char *cpu;      /* "native", "x86-64-v3", ...: a level of host.c */
+  const char *arch;     /* "sm_80", ...: a row of nvptx.c */
   int opt_level;        /* 0 or 2 */
   const char *flags;    /* recorded in the library */
   const char *source_hash;
+} CodegenOptions;
+
+/* A model planned for one device. */
+typedef struct CgProgram {
+  Module *m;              /* NULL: there is none for it */
   const StageText *texts; /* IR of each stage, embedded */
   int n_texts;
-} CodegenOptions;
+} CgProgram;
+typedef struct CgPrograms {
+  CgProgram of[MOERT_DEVICE_COUNT];
+} CgPrograms;
 
 /* ---- contract.c, items.c, finish.c, blocked.c, pairs.c, squares.c, nest.c ---
  * Contractions. The product as one library call, when dims collapse to one
@@ -433,6 +454,8 @@ struct CtItem {
   const CtTask *task;
   const CtProduct *p; /* of the task */
   int64_t rows, cols, depth; /* of a block, at most */
+  int warps; /* lanes, where a vector is a warp: a block is what `block` can do
+                at once, and no stage is one warp's alone; else 0 */
   void (*block)(CtItem *t);  /* makes the code for one */
   KVal *number;              /* the expert, or other number of the batch */
   KVal *offset[CT_SIDES];    /* elements in front of row 0, k 0, column 0 */
@@ -481,7 +504,9 @@ enum {
   CT_RUN = 1024      /* elements that it reads in one go, at most */
 };
 
-/* blocked.c: a product by vectors of sums, for any target. */
+/* warps.c: a product where a vector is a warp. */
+Kernel *ct_warps(Ctx *cx, const CtTask *task, const Isa *isa);
+/* blocked.c: a product by vectors of sums, where each is one thread's. */
 Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes);
 /* An item of such a kernel, for whoever makes one; sets `done` himself. */
 CtItem *ct_blocked_item(Ctx *cx, KBuild *b, const CtTask *task, int lanes);
@@ -506,7 +531,7 @@ Kernel *cg_pack(Ctx *cx, const Node *n, const Isa *isa);
 /* squares.c: the sum of the squares of a product. */
 Kernel *cg_squares(Ctx *cx, const Node *n, const Isa *isa);
 /* nest.c: any contraction, as one loop a letter. */
-Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes);
+Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, const Isa *isa);
 
 /* ---- attention.c, attention_grad.c ---------------------------------------
  * Blocks of scores: `rows` queries by `keys` keys of one head. */
@@ -567,8 +592,8 @@ Kernel *cg_attention_grad(Ctx *cx, const Node *n, const Isa *isa);
 
 /* ---- rows.c: `route` and `scatter_add` ---------------------------------- */
 
-Kernel *cg_route(Ctx *cx, const Node *n, int lanes);
-Kernel *cg_scatter_add(Ctx *cx, const Node *n, int lanes);
+Kernel *cg_route(Ctx *cx, const Node *n, const Isa *isa);
+Kernel *cg_scatter_add(Ctx *cx, const Node *n, const Isa *isa);
 
 /* ---- scalar.c: scalar bodies as LLVM instructions ------------------------ */
 
@@ -595,29 +620,136 @@ struct LLVMOpaqueValue *cg_llvm_scalar(struct LLVMOpaqueBuilder *b, OpKind op,
 
 /* What code is made for. */
 typedef struct Target {
+  MoertDevice device;
   const char *cpu;             /* an LLVM CPU name */
   const char *const *features; /* what the code needs of a machine */
   int n_features;
   Isa isa;
+  const char *triple;
+  const struct LlWays *ways;
   struct LLVMOpaqueTargetMachine *machine;
 } Target;
 
-/* Adds each stage of a kernel to the module as an internal function of type
- * MoertBody, named `name`.0, .1 ...; out_bodies has one place a stage. That of
- * a kernel with keys takes one argument more, their address. */
+/* Adds each stage of a kernel to the module as a function, its name that of
+ * `ll_stage_name`; out_bodies has one place a stage. Where the target shares
+ * the code of kernels that differ in keys alone, that of a kernel with keys
+ * takes one argument more, their address. */
 void cg_llvm_kernel(struct LLVMOpaqueModule *m, const Target *t,
                     const Kernel *k, const char *name,
                     struct LLVMOpaqueValue **out_bodies);
+/* NAME_i */
+void ll_stage_name(const char *kernel, uint32_t i, char *out, size_t cap);
+
+/* ---- llvm*.c among themselves: the code of one stage --------------------- */
+
+typedef struct LLVMOpaqueBasicBlock *LlBlock;
+typedef struct LLVMOpaqueType *LlType;
+typedef struct LLVMOpaqueValue *LlValue;
+
+typedef struct LlBody {
+  struct LLVMOpaqueContext *c;
+  struct LLVMOpaqueModule *m;
+  struct LLVMOpaqueBuilder *b;
+  LlValue fn;
+  LlType i64, ptr;
+  const struct LlWays *ways;
+  const Kernel *kernel;
+  LlValue item;  /* induction variable of the stage's loop */
+  LlValue *args; /* addresses of the record's arguments */
+  LlValue *of;   /* by KVal id */
+  LlValue *keys; /* by KVal id; NULL where keys are constants like others */
+  /* Where threads share a vector, else NULL: */
+  LlValue lane;  /* this thread's number among them, i32 */
+  LlValue first; /* bool: it is number 0 */
+  LlValue scratch;
+  unsigned dirty; /* what was read or written since they last waited */
+  unsigned exchanged; /* what they hand each other in this stage */
+} LlBody;
+
+/* What differs by target. Vectors are shared by `threads` threads, which run
+ * the same way through a stage; each has the same number of neighbouring lanes.
+ * Functions get the address of the thread's own lanes. */
+typedef struct LlWays {
+  int threads;
+  bool shares_code; /* of kernels that differ in keys alone */
+  LlValue (*stage)(LlBody *e, const Target *t, const Kernel *k,
+                   const KStage *s, const char *name);
+  LlValue (*start_of)(LlBody *e, const KBase *base); /* less base->number */
+  unsigned (*alignment)(const LlBody *e, const KVal *access); /* bytes */
+  LlValue (*load_some)(LlBody *e, const KVal *k, LlValue at);
+  void (*store_some)(LlBody *e, const KVal *k, LlValue v, LlValue at);
+  LlValue (*gather)(LlBody *e, const KVal *k);
+  LlValue (*fold)(LlBody *e, const KVal *k);
+  LlValue (*special)(LlBody *e, const KVal *k); /* pairs and tiles */
+  /* These may be NULL: */
+  void (*mark_store)(LlBody *e, const KVal *k, LlValue store);
+  void (*fetch)(LlBody *e, const KVal *k);
+  void (*before)(LlBody *e, const KVal *access);
+  void (*enter)(LlBody *e, const KBlock *b); /* may run before what is next */
+} LlWays;
+extern const LlWays ll_x86, ll_warp;
+
+LlBody ll_body(struct LLVMOpaqueModule *m, const LlWays *ways);
+void ll_block(LlBody *e, const KBlock *k);
+LlBlock ll_new_block(LlBody *e, const char *name);
+/* Opens a block that runs if `cond`; returns what to end it with. */
+LlBlock ll_if(LlBody *e, LlValue cond);
+void ll_end_if(LlBody *e, LlBlock after);
+/* for (iv = lo; iv < hi; iv += step): open, test behind the phis, close. */
+typedef struct LlLoop {
+  LlBlock header, exit;
+  LlValue iv;
+} LlLoop;
+LlLoop ll_loop_open(LlBody *e, LlValue lo);
+void ll_loop_test(LlBody *e, LlLoop *l, LlValue hi);
+void ll_loop_close(LlBody *e, LlLoop *l, int64_t step);
+
+/* Lanes that one thread has of so many. */
+int ll_width(const LlBody *e, int lanes);
+/* The LLVM value of one that was emitted, or of a constant. */
+LlValue ll_value(LlBody *e, const KVal *k);
+LlValue ll_index_const(LlBody *e, int64_t x);
+LlValue ll_splat(LlBody *e, LlValue x, int n); /* n of them; x for one */
+LlValue ll_ramp(LlType integer, int n); /* 0, 1, 2 ... */
+LlValue ll_call(LlBody *e, const char *intrinsic, LlType *types, size_t n_types,
+                LlValue *a, unsigned n);
+LlType ll_memory_type(LlBody *e, Dtype dtype, int n);
+LlValue ll_start_of(LlBody *e, const KBase *base);
+/* Address of element `at` of a base. */
+LlValue ll_address(LlBody *e, const KBase *base, LlValue at);
+LlValue ll_from_memory(LlBody *e, Dtype dtype, LlValue v);
+LlValue ll_to_memory(LlBody *e, Dtype dtype, int n, LlValue v);
+/* A gather of the thread's lanes, one by one. */
+LlValue ll_gather_each(LlBody *e, const KVal *k, LlValue base, LlValue offsets);
+
+/* ---- llvm_x86.c ---------------------------------------------------------- */
+
 /* A function of type MoertBody that calls `code` with the keys of `k`. */
 struct LLVMOpaqueValue *cg_llvm_keyed(struct LLVMOpaqueModule *m,
                                       const Kernel *k, const char *name,
                                       struct LLVMOpaqueValue *code);
+
+/* ---- llvm_warp.c --------------------------------------------------------- */
+
+/* How a stage is launched. Each warp has scratch of its own, in shared memory
+ * or, where that has no room, in the workspace behind the kernel's. */
+typedef struct WarpGrid {
+  int64_t blocks;
+  int threads; /* of a block */
+  int64_t shared_bytes;
+  bool shares; /* scratch is in shared memory */
+} WarpGrid;
+WarpGrid cg_warp_grid(const KStage *s);
+/* What a kernel needs of workspace, scratch included. */
+int64_t cg_warp_workspace(const Kernel *k);
 
 /* ---- host.c: the machine that code is made for --------------------------- */
 
 /* False: a diagnostic that names the CPUs there are. */
 bool cg_target(Ctx *cx, const CodegenOptions *o, Target *out);
 void cg_target_free(Target *t);
+/* nvptx.c: the same for a GPU; the diagnostic names the architectures. */
+bool cg_cuda_target(Ctx *cx, const CodegenOptions *o, Target *out);
 /* An empty module for the target. The caller frees it and its context. */
 struct LLVMOpaqueModule *cg_module(const Target *t);
 void cg_optimise(const Target *t, struct LLVMOpaqueModule *m);
@@ -639,9 +771,16 @@ bool cg_again(CgAgain *s, const Node *contract);
 
 /* ---- table.c: the module as constant data, and its kernels --------------- */
 
-/* Fills the LLVM module with all kernels and the descriptor `moert_model`. */
-void cg_table(Module *m, const Target *t, const CodegenOptions *o,
-              struct LLVMOpaqueModule *out);
+/* Adds all kernels to the LLVM module `code`, and to `data`, which may be the
+ * same, the descriptor of the program, which it returns; `next`: that of the
+ * program for another device, or NULL. NULL: diagnostics, of what the target
+ * cannot do. The code of another device is optimised by then, and is part of
+ * the descriptor. */
+struct LLVMOpaqueValue *cg_table(const CgProgram *p, const Target *t,
+                                 const CodegenOptions *o,
+                                 struct LLVMOpaqueModule *data,
+                                 struct LLVMOpaqueModule *code,
+                                 struct LLVMOpaqueValue *next);
 /* Calls `each` for every kernel of the module that differs from the others. */
 void cg_kernels(Module *m, const Isa *isa,
                 void (*each)(void *user, const Kernel *k), void *user);
@@ -649,9 +788,11 @@ void cg_kernels(Module *m, const Isa *isa,
 /* ---- link.c: object code to a library ------------------------------------ */
 
 /* Writes the library to `path`, aside and renamed. False: diagnostics. */
-bool cg_library(Module *m, const CodegenOptions *o, const char *path);
-/* Appends text of all kernels: kind "loops", "llvm" or "asm". */
-bool cg_emit_text(Module *m, const CodegenOptions *o, const char *kind,
-                  Buf *out);
+bool cg_library(const CgPrograms *p, const CodegenOptions *o,
+                const char *path);
+/* Appends text of all kernels: kind "loops", "llvm" or "asm" of the first
+ * program that there is, "ptx" of that for CUDA. */
+bool cg_emit_text(const CgPrograms *p, const CodegenOptions *o,
+                  const char *kind, Buf *out);
 
 #endif

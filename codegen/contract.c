@@ -3,8 +3,9 @@
  * A product of plain matrices is a library call, unless it is a large one in
  * bf16 and the target has tiles; one with a packed operand has a kernel for
  * that (panels.c); other products run on the register-blocked kernel of
- * blocked.c, or in pairs where the target has instructions for them; what is no
- * product at all goes through the loops of nest.c. */
+ * blocked.c, or in pairs where the target has instructions for them, or on that
+ * of warps.c where a vector is a warp; what is no product at all goes through
+ * the loops of nest.c. */
 #include "codegen.h"
 
 static void set_strides(int64_t *to, const CtLetter *batch, const CtLetter *x,
@@ -54,12 +55,13 @@ CtItem *ct_product_item(Ctx *cx, KBuild *b, const CtTask *task,
 Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa) {
   CtTask t = {.n = n, .contract = n->body ? ir_product_node(n) : n};
   CtLetters ls = ir_letters(t.contract);
-  if (ct_is_panels(&ls, t.contract->ins.data[0]->type.dtype))
+  if (!isa->least && ct_is_panels(&ls, t.contract->ins.data[0]->type.dtype))
     return ct_panels(cx, n, &ls, isa);
-  if (!ir_product(t.contract, &t.p)) return ct_nest(cx, n, ls, isa->lanes);
+  if (!ir_product(t.contract, &t.p)) return ct_nest(cx, n, ls, isa);
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
     t.p.arg[side] = operand_of(&t, t.p.arg[side]);
   if (t.contract->ins.len > 2) t.offsets = operand_of(&t, 2);
+  if (isa->least) return ct_warps(cx, &t, isa);
   return ct_in_pairs(&t.p, isa) ? ct_pairs(cx, &t, isa)
                                 : ct_blocked(cx, &t, isa->lanes);
 }

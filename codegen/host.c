@@ -38,10 +38,10 @@ typedef struct Level {
 
 /* The best first: `native` takes the first that the machine has. */
 static const Level levels[] = {
-    {"x86-64-v4-amx", V4, {16, KN_TILES | KN_NARROW}},
-    {"x86-64-v4-bf16", V4, {16, KN_DOT | KN_NARROW}},
-    {"x86-64-v4", V4, {16, 0}},
-    {"x86-64-v3", V3, {8, 0}},
+    {"x86-64-v4-amx", V4, {.lanes = 16, .has = KN_TILES | KN_NARROW}},
+    {"x86-64-v4-bf16", V4, {.lanes = 16, .has = KN_DOT | KN_NARROW}},
+    {"x86-64-v4", V4, {.lanes = 16}},
+    {"x86-64-v3", V3, {.lanes = 8}},
 };
 
 static const char triple[] = "x86_64-unknown-linux-gnu";
@@ -111,6 +111,9 @@ bool cg_target(Ctx *cx, const CodegenOptions *o, Target *out) {
   out->features = l->features;
   out->n_features = (int)l->n_features;
   out->isa = l->isa;
+  out->device = MOERT_CPU;
+  out->triple = triple;
+  out->ways = &ll_x86;
   out->machine = LLVMCreateTargetMachine(target, triple, l->base, "",
                                          o->opt_level ? LLVMCodeGenLevelDefault
                                                       : LLVMCodeGenLevelLess,
@@ -131,7 +134,7 @@ LLVMModuleRef cg_module(const Target *t) {
   LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(t->machine);
   LLVMSetModuleDataLayout(m, layout);
   LLVMDisposeTargetData(layout);
-  LLVMSetTarget(m, triple);
+  LLVMSetTarget(m, t->triple);
   return m;
 }
 

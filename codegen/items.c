@@ -65,7 +65,7 @@ static void columns_from(CtItem *t, KVal *lo) {
   t->n_end = kb_alu(t->b, A_MIN, end, kb_index(t->b, t->p->n.size));
 }
 
-/* ---- who goes first ------------------------------------------------------ */
+/* ---- who goes first ----------------------------------------------------- */
 
 KVal *ct_rows(CtItem *t, KVal *e) {
   return kb_alu(t->b, A_SUB, offset(t, e, 1), offset(t, e, 0));
@@ -118,6 +118,65 @@ static void blocks_stage(CtItem *t, KBase experts, KBase firsts, int64_t most) {
   kb_end(b);
 }
 
+/* ---- the same by many warps --------------------------------------------- */
+
+/* Blocks of `rows` rows, by lane. */
+static KVal *blocks_of_rows(CtItem *t, KVal *rows) {
+  KBuild *b = t->b;
+  KVal *most = kb_const(b, DT_i32, (double)(t->rows - 1));
+  rows = kb_op2(b, OP_add, rows, kb_splat(b, most, rows->lanes));
+  KVal *each = kb_const(b, DT_i32, (double)t->rows);
+  return kb_op2(b, OP_div, rows, kb_splat(b, each, rows->lanes));
+}
+
+/* All blocks of the experts in front of e. */
+static KVal *blocks_before(CtItem *t, KVal *e) {
+  KBuild *b = t->b;
+  int lanes = t->warps;
+  KBase offsets = kb_arg(t->task->offsets, DT_i32);
+  KVal *zero = kb_splat(b, kb_const(b, DT_i32, 0), lanes);
+  KVal *loop = kb_for(b, kb_index(b, 0), e, lanes), *from = kb_iv(b, loop);
+  KVal *sum = kb_acc(b, loop, zero), *some = ct_count(b, from, e, lanes);
+  KVal *next = kb_alu_c(b, A_ADD, from, 1);
+  KVal *rows = kb_op2(b, OP_sub, kb_load_some(b, offsets, next, some, lanes),
+                      kb_load_some(b, offsets, from, some, lanes));
+  kb_next(b, sum, kb_op2(b, OP_add, sum, blocks_of_rows(t, rows)));
+  kb_end(b);
+  return kb_from_i32(b, kb_fold(b, OP_add, kb_result(b, sum)));
+}
+
+/* The expert and first row of blocks [at, end): those of `e` from `row` on. */
+static void list_vectors(CtItem *t, KBase experts, KBase firsts, KVal *at,
+                         KVal *end, KVal *e, KVal *row) {
+  KBuild *b = t->b;
+  int lanes = t->warps;
+  KVal *loop = kb_for(b, at, end, lanes), *to = kb_iv(b, loop);
+  KVal *some = ct_count(b, to, end, lanes);
+  KVal *nth = kb_lanes(b, kb_to_i32(b, kb_alu(b, A_SUB, to, at)), lanes);
+  KVal *each = kb_splat(b, kb_const(b, DT_i32, (double)t->rows), lanes);
+  KVal *rows = kb_op2(b, OP_mul, nth, each);
+  rows = kb_op2(b, OP_add, rows, kb_splat(b, kb_to_i32(b, row), lanes));
+  kb_store_some(b, firsts, to, some, rows);
+  kb_store_some(b, experts, to, some, kb_splat(b, kb_to_i32(b, e), lanes));
+  kb_end(b);
+}
+
+/* Each expert's blocks one behind the other, so that those who work on one at
+ * the same time read the same weights. */
+static void share_blocks(CtItem *t, KBase experts, KBase firsts, int64_t most) {
+  KBuild *b = t->b;
+  KVal *e = kb_stage(b, t->p->groups, 1);
+  KVal *at = blocks_before(t, e);
+  KVal *own = kb_from_i32(b, blocks_of_rows(t, kb_to_i32(b, ct_rows(t, e))));
+  KVal *end = kb_alu(b, A_ADD, at, own);
+  list_vectors(t, experts, firsts, at, end, e, offset(t, e, 0));
+  kb_if(b, kb_alu(b, A_EQ, e, kb_index(b, t->p->groups - 1)));
+  list_vectors(t, experts, firsts, end, kb_index(b, most), kb_index(b, -1),
+               kb_index(b, 0));
+  kb_end(b);
+  kb_end(b);
+}
+
 /* A stage that lists the experts, those with the most rows first, if only by
  * powers of four. */
 static void experts_stage(CtItem *t, KBase experts) {
@@ -142,7 +201,7 @@ static void experts_stage(CtItem *t, KBase experts) {
   kb_end(b);
 }
 
-/* ---- items --------------------------------------------------------------- */
+/* ---- items -------------------------------------------------------------- */
 
 static KVal *listed(KBuild *b, KBase list, KVal *at) {
   return kb_from_i32(b, kb_load(b, list, at, 1));
@@ -156,7 +215,7 @@ static void ragged_rows(CtItem *t) {
   int64_t row_blocks = p->groups + p->rows / t->rows; /* at most */
   KBase experts = kb_workspace(b, DT_i32, row_blocks);
   KBase firsts = kb_workspace(b, DT_i32, row_blocks);
-  blocks_stage(t, experts, firsts, row_blocks);
+  (t->warps ? share_blocks : blocks_stage)(t, experts, firsts, row_blocks);
   KVal *item = kb_stage(b, row_blocks * col_blocks, 1);
   kb_uneven(b);
   t->done->start(t, item, row_blocks * col_blocks);
@@ -181,7 +240,7 @@ static void plain_rows(CtItem *t) {
   const CtProduct *p = t->p;
   int64_t rows = blocks(p->m.size, t->rows), cols = blocks(p->n.size, t->cols);
   int64_t per_group = rows * cols;
-  bool sorts = p->groups > 1;
+  bool sorts = p->groups > 1 && !t->warps;
   KBase experts = {0};
   if (sorts) {
     experts = kb_workspace(b, DT_i32, p->groups);
@@ -214,8 +273,8 @@ static void plain_rows(CtItem *t) {
  * that: an item then is whole rows of it, one behind the other. */
 static void choose_shape(CtItem *t) {
   const CtProduct *p = t->p;
-  if (!p->ragged_k || p->rows / p->groups > SHALLOW || p->n.size > RUN ||
-      p->m.stride[CT_OUT] != p->n.size)
+  if (t->warps || !p->ragged_k || p->rows / p->groups > SHALLOW ||
+      p->n.size > RUN || p->m.stride[CT_OUT] != p->n.size)
     return;
   int64_t area = t->rows * t->cols / 2, most = t->rows;
   t->cols = blocks(p->n.size, STEP) * STEP;

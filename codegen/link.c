@@ -115,8 +115,6 @@ static bool run_ld(Ctx *cx, const char *object, const char *library) {
   return status == 0;
 }
 
-/* ---- the library -------------------------------------------------------- */
-
 static void free_module(LLVMModuleRef m) {
   LLVMContextRef c = LLVMGetModuleContext(m);
   LLVMDisposeModule(m);
@@ -145,20 +143,65 @@ static void warn_of_slow_bf16(Module *m, const CodegenOptions *o,
                  strcmp(o->cpu, "native") ? o->cpu : "this machine");
 }
 
-/* Machine code of the whole module, or NULL after diagnostics. */
-static LLVMMemoryBufferRef compile(Module *m, const CodegenOptions *o,
-                                   bool text) {
+/* ---- programs ------------------------------------------------------------ */
+
+/* The target of a program. */
+static bool target_of(Ctx *cx, const CodegenOptions *o, int device,
+                      Target *out) {
+  return (device == MOERT_CUDA ? cg_cuda_target : cg_target)(cx, o, out);
+}
+
+static Ctx *context_of(const CgPrograms *p) {
+  for (int d = 0; d < MOERT_DEVICE_COUNT; d++)
+    if (p->of[d].m) return p->of[d].m->cx;
+  internal_error("a library without a program");
+}
+
+/* Adds the program for one device, in front of `next`. */
+static LLVMValueRef add_program(const CgPrograms *p, const CodegenOptions *o,
+                                int device, LLVMModuleRef data,
+                                LLVMValueRef next) {
   Target t;
-  if (!cg_target(m->cx, o, &t)) return NULL;
-  warn_of_slow_bf16(m, o, &t);
-  LLVMModuleRef out = cg_module(&t);
-  cg_table(m, &t, o, out);
-  cg_optimise(&t, out);
-  LLVMMemoryBufferRef code = cg_machine_code(&t, out, text);
-  free_module(out);
+  const CgProgram *one = &p->of[device];
+  if (!target_of(one->m->cx, o, device, &t)) return NULL;
+  bool host = device == MOERT_CPU;
+  if (host) warn_of_slow_bf16(one->m, o, &t);
+  LLVMModuleRef code = host ? data : cg_module(&t);
+  LLVMValueRef d = cg_table(one, &t, o, data, code, next);
+  if (!host) free_module(code);
   cg_target_free(&t);
+  return d;
+}
+
+/* All programs, that for the CPU in front. False: diagnostics. */
+static bool add_programs(const CgPrograms *p, const CodegenOptions *o,
+                         LLVMModuleRef data) {
+  LLVMValueRef first = NULL;
+  for (int d = MOERT_DEVICE_COUNT; d-- > 0;)
+    if (p->of[d].m && !(first = add_program(p, o, d, data, first)))
+      return false;
+  LLVMSetValueName2(first, "moert_model", strlen("moert_model"));
+  LLVMSetLinkage(first, LLVMExternalLinkage);
+  return true;
+}
+
+/* The library's object code, or NULL after diagnostics. */
+static LLVMMemoryBufferRef compile(const CgPrograms *p,
+                                   const CodegenOptions *o) {
+  Target host;
+  if (!cg_target(context_of(p), o, &host)) return NULL;
+  LLVMModuleRef data = cg_module(&host);
+  LLVMMemoryBufferRef code = NULL;
+  if (add_programs(p, o, data)) {
+    cg_optimise(&host, data);
+    code = cg_machine_code(&host, data, false);
+  }
+  free_module(data);
+  cg_target_free(&host);
   return code;
 }
+
+/* ---- the library -------------------------------------------------------- */
 
 /* A rename would put the library in the place of a device or a pipe. */
 static bool may_replace(Ctx *cx, const char *path) {
@@ -168,10 +211,11 @@ static bool may_replace(Ctx *cx, const char *path) {
   return false;
 }
 
-bool cg_library(Module *m, const CodegenOptions *o, const char *path) {
-  Ctx *cx = m->cx;
+bool cg_library(const CgPrograms *p, const CodegenOptions *o,
+                const char *path) {
+  Ctx *cx = context_of(p);
   if (!may_replace(cx, path)) return false;
-  LLVMMemoryBufferRef code = compile(m, o, false);
+  LLVMMemoryBufferRef code = compile(p, o);
   if (!code) return false;
   Sym object = sym_fmt(cx, "%s.%d.o", path, (int)getpid());
   Sym aside = sym_fmt(cx, "%s.%d", path, (int)getpid());
@@ -193,28 +237,43 @@ static void print_kernel(void *user, const Kernel *k) {
   cg_print_kernel(k, user);
 }
 
-bool cg_emit_text(Module *m, const CodegenOptions *o, const char *kind,
-                  Buf *out) {
-  Target t;
-  if (!cg_target(m->cx, o, &t)) return false;
-  if (!strcmp(kind, "loops")) {
-    cg_kernels(m, &t.isa, print_kernel, out);
-    cg_target_free(&t);
-    return true;
-  }
-  LLVMModuleRef ll = cg_module(&t);
-  cg_table(m, &t, o, ll);
-  cg_optimise(&t, ll);
-  if (!strcmp(kind, "llvm")) {
+/* LLVM's text of a program's kernels, or machine code in words. */
+static bool emit_code(const CgProgram *p, const Target *t,
+                      const CodegenOptions *o, const char *kind, Buf *out) {
+  Target host;
+  if (!cg_target(p->m->cx, o, &host)) return false;
+  bool is_host = t->device == MOERT_CPU;
+  LLVMModuleRef data = cg_module(&host);
+  LLVMModuleRef ll = is_host ? data : cg_module(t);
+  LLVMValueRef d = cg_table(p, t, o, data, ll, NULL);
+  if (d && is_host) cg_optimise(t, ll);
+  if (d && !strcmp(kind, "llvm")) {
     char *text = LLVMPrintModuleToString(ll);
     buf_add(out, text);
     LLVMDisposeMessage(text);
-  } else {
-    LLVMMemoryBufferRef code = cg_machine_code(&t, ll, true);
+  } else if (d) {
+    LLVMMemoryBufferRef code = cg_machine_code(t, ll, true);
     buf_add_n(out, LLVMGetBufferStart(code), LLVMGetBufferSize(code));
     LLVMDisposeMemoryBuffer(code);
   }
-  free_module(ll);
+  if (!is_host) free_module(ll);
+  free_module(data);
+  cg_target_free(&host);
+  return d != NULL;
+}
+
+bool cg_emit_text(const CgPrograms *p, const CodegenOptions *o,
+                  const char *kind, Buf *out) {
+  Target t;
+  int device = !strcmp(kind, "ptx") ? MOERT_CUDA : MOERT_CPU;
+  while (!p->of[device].m)
+    device++;
+  const CgProgram *one = &p->of[device];
+  bool ok = target_of(one->m->cx, o, device, &t);
+  if (ok && !strcmp(kind, "loops"))
+    cg_kernels(one->m, &t.isa, print_kernel, out);
+  else if (ok)
+    ok = emit_code(one, &t, o, kind, out);
   cg_target_free(&t);
-  return true;
+  return ok;
 }

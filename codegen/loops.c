@@ -339,6 +339,30 @@ KVal *kb_fold(KBuild *b, OpKind op, KVal *v) {
       0);
 }
 
+/* ---- what is known of an index ------------------------------------------- */
+
+static int64_t gcd(int64_t x, int64_t y) {
+  while (y) {
+    int64_t r = x % y;
+    x = y;
+    y = r;
+  }
+  return x < 0 ? -x : x;
+}
+
+int64_t kb_divisor(const KVal *v) {
+  if (v->kind == K_INDEX) return v->number < 0 ? -v->number : v->number;
+  if (v->kind == K_IV && v->loop)
+    return gcd(kb_divisor(v->loop->a[0]), v->loop->number);
+  if (v->kind != K_ALU) return 1;
+  int64_t x = kb_divisor(v->a[0]), y = kb_divisor(v->a[1]);
+  if (v->alu == A_ADD || v->alu == A_SUB || v->alu == A_MIN ||
+      v->alu == A_MAX || v->alu == A_REM)
+    return gcd(x, y);
+  if (v->alu == A_MUL && x < 1 << 30 && y < 1 << 30) return x * y;
+  return 1;
+}
+
 /* ---- memory -------------------------------------------------------------- */
 
 static int64_t carve(int64_t *used, Dtype dtype, int64_t elements) {

@@ -545,19 +545,51 @@ void lw_flatten(Lower *l, const LwValue *like) {
 
 /* ---- entry --------------------------------------------------------------- */
 
-static int lanes_for(const Node *n, int lanes) {
+static bool has_f64(const Node *n) {
   const Region *body = n->body;
-  if (!body) return n->outs.data[0]->type.dtype == DT_f64 ? lanes / 2 : lanes;
+  if (!body) return n->outs.data[0]->type.dtype == DT_f64;
   for (uint32_t i = 0; i < body->params.len; i++)
-    if (body->params.data[i]->type.dtype == DT_f64) return lanes / 2;
+    if (body->params.data[i]->type.dtype == DT_f64) return true;
   for (uint32_t i = 0; i < body->nodes.len; i++)
-    if (body->nodes.data[i]->outs.data[0]->type.dtype == DT_f64)
-      return lanes / 2;
+    if (body->nodes.data[i]->outs.data[0]->type.dtype == DT_f64) return true;
+  return false;
+}
+
+int cg_lanes(const Isa *isa, int64_t run, bool wide) {
+  enum { MANY = 8 }; /* vectors, beside which a tail does not matter */
+  if (!isa->least) return isa->lanes;
+  int least = wide ? 2 * isa->least : isa->least, lanes = isa->lanes;
+  for (; lanes > least; lanes /= 2) {
+    int n = wide ? lanes / 2 : lanes;
+    if (run % n == 0 || run >= MANY * n) break;
+  }
   return lanes;
 }
 
-static void lower_map(Lower *l) {
+/* Elements side by side in the longest rows that are walked through. */
+static int64_t longest_run(const Lower *l) {
+  const Region *body = l->n->body;
+  int64_t most = 1;
+  for (uint32_t i = 0; i < body->nodes.len; i++) {
+    const Node *n = body->nodes.data[i];
+    for (uint32_t j = 0; j <= n->ins.len; j++) {
+      const LwValue *v =
+          lw_value(l, j ? n->ins.data[j - 1] : n->outs.data[0]);
+      if (v->rank && v->dims[v->rank - 1] > most) most = v->dims[v->rank - 1];
+    }
+  }
+  return most;
+}
+
+static void choose_lanes(Lower *l, const Isa *isa) {
+  bool wide = has_f64(l->n);
+  l->warps = isa->least > 0;
+  l->lanes = cg_lanes(isa, longest_run(l), wide) / (wide ? 2 : 1);
+}
+
+static void lower_map(Lower *l, const Isa *isa) {
   lw_flatten(l, lw_value(l, l->n->body->results.data[0]));
+  choose_lanes(l, isa);
   analyse(l, lw_value(l, l->n->body->results.data[0])->rank);
   lw_emit_map(l);
 }
@@ -568,7 +600,7 @@ Lower *lw_new(Ctx *cx, KBuild *b, const Node *n, int lanes) {
                .arena = &cx->scratch,
                .b = b,
                .n = n,
-               .lanes = lanes_for(n, lanes)};
+               .lanes = has_f64(n) ? lanes / 2 : lanes};
   bind_all(l);
   return l;
 }
@@ -581,29 +613,44 @@ static Kernel *lower_fused(Ctx *cx, const Node *n, const Isa *isa) {
                     isa->lanes);
   l->rows = (int)attr_int(n, "rows");
   if (strcmp(kind, "map") == 0) {
-    lower_map(l);
+    lower_map(l, isa);
   } else if (strcmp(kind, "row") == 0) {
+    choose_lanes(l, isa);
     analyse(l, l->rows);
     emit_rows(l, l->rows);
   } else {
     lw_mark_columns(l);
+    choose_lanes(l, isa);
     analyse(l, 0);
     lw_emit_cols(l);
   }
   return kb_finish(l->b);
 }
 
+/* What has kernels for vectors of one thread alone. */
+static bool can_lower(Ctx *cx, const Node *n, const Isa *isa) {
+  static const OpKind ops[] = {OP_square_sum, OP_pack, OP_attention,
+                               OP_attention_grad};
+  for (size_t i = 0; isa->least && i < COUNT_OF(ops); i++)
+    if (n->op == ops[i]) {
+      diag_error(cx, n->span, "there is no kernel of %s for GPUs",
+                 op_info[n->op].name);
+      return false;
+    }
+  return true;
+}
+
 Kernel *cg_lower(Ctx *cx, const Node *n, const Isa *isa) {
-  int lanes = isa->lanes;
+  if (!can_lower(cx, n, isa)) return NULL;
   switch ((int)n->op) {
   case OP_fused: return lower_fused(cx, n, isa);
   case OP_contract: return cg_contract(cx, n, isa);
   case OP_square_sum: return cg_squares(cx, n, isa);
   case OP_attention: return cg_attention(cx, n, isa);
   case OP_attention_grad: return cg_attention_grad(cx, n, isa);
-  case OP_route: return cg_route(cx, n, lanes);
+  case OP_route: return cg_route(cx, n, isa);
   case OP_pack: return cg_pack(cx, n, isa);
-  case OP_scatter_add: return cg_scatter_add(cx, n, lanes);
+  case OP_scatter_add: return cg_scatter_add(cx, n, isa);
   }
   internal_error("%s is not a launch", op_info[n->op].name);
 }

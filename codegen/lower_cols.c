@@ -6,7 +6,11 @@
  * a number of chunks that follows from the shapes alone. Each chunk leaves its
  * partial sums in the workspace; the second stage adds them up in order of the
  * chunks and computes the results from them. The number of threads changes
- * nothing. */
+ * nothing.
+ *
+ * A chunk's sums of a whole row are a table in the workspace that each row is
+ * added to. Where a vector is a warp an item is one vector of them instead,
+ * which stays in registers. */
 #include "codegen.h"
 
 #include <string.h>
@@ -15,7 +19,9 @@ enum {
   MAX_CHUNKS = 64,
   CHUNK_OPS = 32768,
   MIN_ROWS = 8,           /* of a chunk that keeps a table of sums */
-  PARALLEL_COLUMNS = 4096 /* sums worth adding up in parallel */
+  PARALLEL_COLUMNS = 4096, /* sums worth adding up in parallel */
+  WARPS = 2048,            /* items of stage 1, about, that warps share */
+  WARP_CHUNKS = 256
 };
 
 static int64_t product(const int64_t *dims, int n) {
@@ -49,6 +55,11 @@ static bool sums_rows(const Lower *l, const Node *n) {
 
 static bool same_rows(const LwValue *x, const LwValue *y, int rows) {
   return memcmp(x->dims, y->dims, sizeof(int64_t) * (size_t)rows) == 0;
+}
+
+static bool same_table(const LwValue *x, const LwValue *y) {
+  return x->rank == y->rank &&
+         memcmp(x->dims, y->dims, sizeof(int64_t) * (size_t)x->rank) == 0;
 }
 
 static bool reads_any(const Node *n, const Map *of) {
@@ -88,7 +99,7 @@ void lw_mark_columns(Lower *l) {
   lw_flatten(l, largest);
 }
 
-/* ---- stage 1 ------------------------------------------------------------- */
+/* ---- stage 1 ------------------------------------------------------------ */
 
 typedef struct Cols {
   Lower *l;
@@ -109,6 +120,18 @@ static void find_columns(Cols *c) {
       c->nodes[c->n++] = body->nodes.data[i];
 }
 
+/* As many items as keep all warps busy, each with some rows. */
+static void choose_for_warps(Cols *c, int64_t table, int64_t step) {
+  int64_t blocks = (table + c->l->lanes - 1) / c->l->lanes;
+  int64_t chunks = WARPS / blocks, most = c->rows / (MIN_ROWS * step);
+  if (chunks > WARP_CHUNKS) chunks = WARP_CHUNKS;
+  if (chunks > most) chunks = most;
+  if (chunks < 1) chunks = 1;
+  int64_t per = (c->rows + chunks - 1) / chunks;
+  c->per_chunk = (per + step - 1) / step * step;
+  c->chunks = (c->rows + c->per_chunk - 1) / c->per_chunk;
+}
+
 static void choose_chunks(Cols *c) {
   Lower *l = c->l;
   const LwValue *x = summed(l, c->nodes[0]);
@@ -117,6 +140,10 @@ static void choose_chunks(Cols *c) {
   for (int i = 0; i < c->n; i++)
     if (size_of(column(c, i)) > table) table = size_of(column(c, i));
   c->rows = product(x->dims, dims);
+  if (l->warps) {
+    choose_for_warps(c, table, step);
+    return;
+  }
   int64_t grain = lw_grain(l, c->rows); /* rows of CHUNK_OPS operations */
   if (table > 1 && grain < MIN_ROWS) grain = MIN_ROWS;
   int64_t chunks = (c->rows + grain - 1) / grain;
@@ -156,9 +183,7 @@ static void visit_table(Table *t) {
   for (int i = t->first; i < t->c->n; i++) {
     LwValue *v = column(t->c, i);
     const Node *n = t->c->nodes[i];
-    if (v->rank != like->rank ||
-        memcmp(v->dims, like->dims, sizeof(int64_t) * (size_t)v->rank))
-      continue;
+    if (!same_table(v, like)) continue;
     Ix to = lw_linear(l, v->dims, v->rank, t->at);
     int lanes = to.stride ? l->lanes : 1;
     KVal *start = kb_alu_c(l->b, A_MUL, t->chunk, size_of(v));
@@ -192,19 +217,18 @@ static void table_dim(Table *t, int d) {
   }
 }
 
+/* Whether column i is the first of its shape, and no scalar. */
+static bool is_first(const Cols *c, int i) {
+  for (int j = 0; j < i; j++)
+    if (same_table(column(c, j), column(c, i))) return false;
+  return column(c, i)->rank > 0;
+}
+
 /* Once for each shape among the columns. */
 static void visit_tables(Cols *c, KVal *chunk, const Ix *row) {
   for (int i = 0; i < c->n; i++) {
-    const LwValue *v = column(c, i);
-    bool seen = v->rank == 0;
-    for (int j = 0; j < i && !seen; j++) {
-      const LwValue *w = column(c, j);
-      seen = w->rank == v->rank &&
-             memcmp(w->dims, v->dims, sizeof(int64_t) * (size_t)v->rank) == 0;
-    }
-    if (seen) continue;
     Table t = {.c = c, .first = i, .chunk = chunk, .row = row};
-    table_dim(&t, 0);
+    if (is_first(c, i)) table_dim(&t, 0);
   }
 }
 
@@ -214,20 +238,89 @@ static bool has_tables(const Cols *c) {
   return false;
 }
 
+static void chunk_bounds(Cols *c, KVal *chunk, KVal **lo, KVal **hi) {
+  KBuild *b = c->l->b;
+  *lo = kb_alu_c(b, A_MUL, chunk, c->per_chunk);
+  *hi = kb_alu_c(b, A_ADD, *lo, c->per_chunk);
+  if (c->chunks * c->per_chunk > c->rows)
+    *hi = kb_alu_c(b, A_MIN, *hi, c->rows);
+}
+
+/* ---- stage 1, by vectors of sums ---------------------------------------- */
+
+/* An item of the tables that have the shape of column `first`. */
+typedef struct Block {
+  Cols *c;
+  int first;
+  KVal *chunk, *lo, *hi;
+  Ix at[MAX_RANK];
+} Block;
+
+/* The columns [lo, hi) of the last dim, in steps of `lanes`. */
+static void sum_columns(Block *t, KVal *lo, KVal *hi, int lanes) {
+  Lower *l = t->c->l;
+  KBuild *b = l->b;
+  int d = column(t->c, t->first)->rank - 1;
+  KVal *loop = kb_for(b, lo, hi, lanes), *iv = kb_iv(b, loop);
+  t->at[d] = lanes > 1 ? lw_ix_lanes(iv) : lw_ix(iv);
+  for (int i = t->first; i < t->c->n; i++) {
+    LwValue *v = column(t->c, i);
+    if (!same_table(v, column(t->c, t->first))) continue;
+    KVal *sum =
+        lw_reduce_rows(l, t->c->nodes[i], t->at, l->rows, t->lo, t->hi);
+    Ix to = lw_linear(l, v->dims, v->rank, t->at);
+    KVal *start = kb_alu_c(b, A_MUL, t->chunk, size_of(v));
+    kb_store(b, v->partial, kb_alu(b, A_ADD, start, to.base),
+             kb_splat(b, sum, lanes));
+  }
+  kb_end(b);
+}
+
+/* Item: chunk of rows, place in the leading dims, vector of the last dim. */
+static void sum_blocks(Cols *c, int first) {
+  Lower *l = c->l;
+  KBuild *b = l->b;
+  const LwValue *like = column(c, first);
+  int d = like->rank - 1, lanes = l->lanes;
+  int64_t size = like->dims[d], main = size / lanes * lanes;
+  int64_t blocks = (size + lanes - 1) / lanes, outer = product(like->dims, d);
+  Block t = {.c = c, .first = first};
+  KVal *item = kb_stage(b, c->chunks * outer * blocks, 1);
+  KVal *block = kb_alu_c(b, A_REM, item, blocks);
+  item = kb_alu_c(b, A_DIV, item, blocks);
+  t.chunk = kb_alu_c(b, A_DIV, item, outer);
+  lw_split(l, like->dims, d, lw_ix(kb_alu_c(b, A_REM, item, outer)), t.at);
+  chunk_bounds(c, t.chunk, &t.lo, &t.hi);
+  KVal *lo = kb_alu_c(b, A_MUL, block, lanes);
+  KVal *hi = kb_alu_c(b, A_ADD, lo, lanes);
+  if (main) sum_columns(&t, lo, kb_alu_c(b, A_MIN, hi, main), lanes);
+  if (main < size)
+    sum_columns(&t, kb_alu_c(b, A_MAX, lo, main), kb_alu_c(b, A_MIN, hi, size),
+                1);
+  kb_end(b);
+}
+
+static bool has_scalars(const Cols *c) {
+  for (int i = 0; i < c->n; i++)
+    if (!column(c, i)->rank) return true;
+  return false;
+}
+
 static void sum_chunk(Cols *c) {
   Lower *l = c->l;
   KBuild *b = l->b;
-  KVal *chunk = kb_stage(b, c->chunks, 1);
-  KVal *lo = kb_alu_c(b, A_MUL, chunk, c->per_chunk);
-  KVal *hi = kb_alu_c(b, A_ADD, lo, c->per_chunk);
-  if (c->chunks * c->per_chunk > c->rows) hi = kb_alu_c(b, A_MIN, hi, c->rows);
+  for (int i = 0; l->warps && i < c->n; i++)
+    if (is_first(c, i)) sum_blocks(c, i);
+  if (l->warps && !has_scalars(c)) return;
+  KVal *lo, *hi, *chunk = kb_stage(b, c->chunks, 1);
+  chunk_bounds(c, chunk, &lo, &hi);
   for (int i = 0; i < c->n; i++) {
     LwValue *v = column(c, i);
     if (v->rank) continue;
     KVal *sum = lw_reduce_rows(l, c->nodes[i], NULL, l->rows, lo, hi);
     kb_store(b, v->partial, chunk, sum);
   }
-  if (has_tables(c)) {
+  if (has_tables(c) && !l->warps) {
     visit_tables(c, chunk, NULL);
     KVal *loop = kb_for(b, lo, hi, 1);
     Ix row[MAX_RANK];
@@ -239,7 +332,7 @@ static void sum_chunk(Cols *c) {
   kb_end(b);
 }
 
-/* ---- stage 2 ------------------------------------------------------------- */
+/* ---- stage 2 ------------------------------------------------------------ */
 
 KVal *lw_column(Lower *l, LwValue *v, const Ix *at) {
   KBuild *b = l->b;
@@ -265,11 +358,9 @@ static bool is_spread(const Cols *c) {
   const LwValue *like = column(c, 0);
   for (uint32_t i = 0; i < body->results.len; i++) {
     const LwValue *v = lw_value(l, body->results.data[i]);
-    if (!v->column || v->rank != like->rank ||
-        memcmp(v->dims, like->dims, sizeof(int64_t) * (size_t)v->rank))
-      return false;
+    if (!v->column || !same_table(v, like)) return false;
   }
-  return size_of(like) >= PARALLEL_COLUMNS;
+  return size_of(like) >= (l->warps ? l->lanes : PARALLEL_COLUMNS);
 }
 
 void lw_emit_cols(Lower *l) {

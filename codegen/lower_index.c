@@ -49,29 +49,6 @@ bool lw_is_once(const KVal *lo, const KVal *hi, int64_t step) {
 
 /* ---- what is known of an index ------------------------------------------- */
 
-static int64_t gcd(int64_t x, int64_t y) {
-  while (y) {
-    int64_t r = x % y;
-    x = y;
-    y = r;
-  }
-  return x < 0 ? -x : x;
-}
-
-/* A number that divides the index in every iteration; 0 for index 0. */
-static int64_t divisor(const KVal *v) {
-  if (v->kind == K_INDEX) return v->number < 0 ? -v->number : v->number;
-  if (v->kind == K_IV && v->loop)
-    return gcd(divisor(v->loop->a[0]), v->loop->number);
-  if (v->kind != K_ALU) return 1;
-  int64_t x = divisor(v->a[0]), y = divisor(v->a[1]);
-  if (v->alu == A_ADD || v->alu == A_SUB || v->alu == A_MIN ||
-      v->alu == A_MAX || v->alu == A_REM)
-    return gcd(x, y);
-  if (v->alu == A_MUL && x < 1 << 30 && y < 1 << 30) return x * y;
-  return 1;
-}
-
 typedef struct Range {
   int64_t lo, hi;
   bool known;
@@ -150,7 +127,8 @@ Ix lw_mul_c(Lower *l, Ix x, int64_t c) {
 
 /* Lanes of consecutive indices that never cross a multiple of c. */
 static bool stays_within(const Lower *l, Ix x, int64_t c) {
-  return x.stride == 1 && c % l->lanes == 0 && divisor(x.base) % l->lanes == 0;
+  return x.stride == 1 && c % l->lanes == 0 &&
+         kb_divisor(x.base) % l->lanes == 0;
 }
 
 Ix lw_div_c(Lower *l, Ix x, int64_t c) {

@@ -127,7 +127,7 @@ static int64_t sort_letters(Nest *t) {
   return items;
 }
 
-Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes) {
+Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, const Isa *isa) {
   Nest t = {.b = kb_new(cx, "contract", (int)n->ins.len + 1, 1), .ls = ls};
   Dtype dtype = n->ins.data[0]->type.dtype;
   t.acc = dtype_info[dtype].sums;
@@ -135,7 +135,9 @@ Kernel *ct_nest(Ctx *cx, const Node *n, CtLetters ls, int lanes) {
   t.base[CT_RIGHT] = kb_arg(1, dtype);
   t.base[CT_OUT] = kb_arg((int)n->ins.len, t.acc);
   int64_t items = sort_letters(&t);
-  lanes = lanes * 4 / (int)dtype_info[t.acc].bytes;
+  int64_t run = t.vector ? t.vector->size : 1;
+  int lanes = cg_lanes(isa, run, t.acc == DT_f64) * 4 /
+              (int)dtype_info[t.acc].bytes;
   split_item(&t, kb_stage(t.b, items, items / 256 + 1));
   const CtLetter *row = ls.row ? ir_letter(&t.ls, ls.row) : NULL;
   if (row && row->in[CT_OUT])

@@ -24,8 +24,8 @@ typedef struct Emit {
 
 typedef LLVMValueRef LlFn(const Emit *e, LLVMValueRef const *a);
 
-typedef LLVMTypeRef LlType(LLVMContextRef);
-static LlType *const ll_types[DTYPE_COUNT] = {
+typedef LLVMTypeRef LlTypeOf(LLVMContextRef);
+static LlTypeOf *const ll_types[DTYPE_COUNT] = {
 #define DT(name, bytes, kind, llvm, ...) LLVM##llvm##TypeInContext,
 #include "../runtime/dtypes.def"
 #undef DT

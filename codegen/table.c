@@ -1,7 +1,8 @@
 /* table.c: a planned module as constant data: the step table.
  *
- * The library's one symbol `moert_model` is a MoertDesc (runtime/moert.h),
- * built here as LLVM constants, next to the kernels that its records point to.
+ * A program is a MoertDesc (runtime/moert.h), built here as LLVM constants,
+ * next to the kernels that its records point to, or with the text of those of
+ * another device in it. The library's one symbol, `moert_model`, is the first.
  * Nodes become records one by one: a contraction that a gemm can do is a GEMM,
  * a reshape is nothing or a COPY, a scan is LOOP, its body's records, END, an
  * exchange between ranks is START, and WAIT where its `wait` stands or at once,
@@ -25,12 +26,14 @@ typedef struct Table {
   Arena *a;
   const Target *t;
   const CodegenOptions *o;
-  LLVMModuleRef m;
+  const CgProgram *p;
+  LLVMModuleRef m;    /* of the data */
+  LLVMModuleRef code; /* of the kernels; m where they are the host's */
   LLVMContextRef c;
   LLVMTypeRef i32, i64, ptr;
   Map strings; /* Sym -> global */
   Map kernels; /* hash -> global MoertKernel */
-  Map code;    /* of kernels -> a function a stage */
+  Map code_of; /* of kernels -> a function a stage */
   uint32_t n_kernels;
   unsigned needs; /* KN_..., of all of them */
   /* of the entry at hand */
@@ -144,38 +147,98 @@ static LLVMValueRef c_stage(Table *t, const KStage *s, LLVMValueRef body) {
   return C_STRUCT(t, MoertStage, f);
 }
 
+/* One that warps run. */
+static LLVMValueRef c_launch(Table *t, const KStage *s, const char *symbol) {
+  WarpGrid g = cg_warp_grid(s);
+  LLVMValueRef f[] = {c_null(t),
+                      c_i64(t, s->count),
+                      c_i64(t, 1),
+                      c_i64(t, 0),
+                      c_i32(t, 0),
+                      c_i32(t, g.threads),
+                      c_i32(t, g.shared_bytes),
+                      c_i64(t, g.blocks),
+                      c_text(t, symbol)};
+  return C_STRUCT(t, MoertStage, f);
+}
+
 /* A function a stage, emitted once for all kernels of this code. */
 static LLVMValueRef *code_for(Table *t, const Kernel *k, const char *name) {
   const void *key = (const void *)(uintptr_t)k->code;
-  LLVMValueRef *bodies = map_get(&t->code, key);
+  LLVMValueRef *bodies = t->t->ways->shares_code ? map_get(&t->code_of, key)
+                                                 : NULL;
   if (bodies) return bodies;
   for (uint32_t i = 0; i < k->stages.len; i++)
     t->needs |= k->stages.data[i].needs;
   bodies = NEW_ARRAY(t->a, LLVMValueRef, k->stages.len);
-  cg_llvm_kernel(t->m, t->t, k, name, bodies);
-  map_put(t->a, &t->code, key, bodies);
+  cg_llvm_kernel(t->code, t->t, k, name, bodies);
+  map_put(t->a, &t->code_of, key, bodies);
   return bodies;
 }
 
+/* "k12_row": what an assembler takes for a name. */
+static void symbol_of(Table *t, const Kernel *k, char *out, size_t cap) {
+  snprintf(out, cap, "k%u_%.80s", t->n_kernels++, k->name);
+  for (char *c = out; *c; c++)
+    if (*c == '.') *c = '_';
+}
+
 static LLVMValueRef emit_kernel(Table *t, const Kernel *k) {
-  char name[96], keyed[128];
-  snprintf(name, sizeof name, "k%u.%.80s", t->n_kernels++, k->name);
+  char name[96], stage[128];
+  symbol_of(t, k, name, sizeof name);
+  bool host = t->code == t->m;
   LLVMValueRef *bodies = code_for(t, k, name);
   ConstVec stages = {0};
   for (uint32_t i = 0; i < k->stages.len; i++) {
+    const KStage *s = &k->stages.data[i];
     LLVMValueRef body = bodies[i];
-    snprintf(keyed, sizeof keyed, "%s.%u.keyed", name, i);
-    if (k->keys.len) body = cg_llvm_keyed(t->m, k, keyed, body);
-    vec_push(t->a, &stages, c_stage(t, &k->stages.data[i], body));
+    ll_stage_name(name, i, stage, sizeof stage - sizeof ".keyed");
+    if (host && k->keys.len)
+      body = cg_llvm_keyed(t->m, k, strcat(stage, ".keyed"), body);
+    vec_push(t->a, &stages,
+             host ? c_stage(t, s, body) : c_launch(t, s, stage));
   }
-  LLVMValueRef f[] = {c_text(t, k->name), c_i64(t, k->workspace_bytes),
+  int64_t workspace = host ? k->workspace_bytes : cg_warp_workspace(k);
+  LLVMValueRef f[] = {c_text(t, k->name), c_i64(t, workspace),
                       c_i32(t, (int)stages.len), c_array(t, &stages)};
   return place(t, C_STRUCT(t, MoertKernel, f));
 }
 
+/* Up to 16 bytes that a place is a multiple of, in every turn. */
+static uint8_t place_alignment(const Place *p) {
+  uint64_t at = (uint64_t)p->offset | 16;
+  for (int i = 0; i < MAX_LOOPS; i++)
+    at |= (uint64_t)p->stride[i];
+  return (uint8_t)(at & -at);
+}
+
+static bool overlap(const Value *x, const Value *y) {
+  const Place *a = &x->place, *b = &y->place;
+  return a->slab == b->slab && a->offset < b->offset + type_bytes(&y->type) &&
+         b->offset < a->offset + type_bytes(&x->type);
+}
+
+/* What the kernel may take for granted of its arguments' addresses. */
+static void note_places(Table *t, const Node *n, Kernel *k) {
+  uint8_t *all = NEW_ARRAY(t->a, uint8_t, n->ins.len + n->outs.len + 1);
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    all[i] = place_alignment(&n->ins.data[i]->place);
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    all[n->ins.len + i] = place_alignment(&n->outs.data[i]->place);
+  k->aligned = all;
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    for (uint32_t j = 0; j < n->ins.len; j++)
+      k->in_place |= overlap(n->ins.data[j], n->outs.data[i]);
+}
+
 /* One that was emitted before when its text is the same. */
 static LLVMValueRef kernel_for(Table *t, const Kernel *k) {
-  const void *key = (const void *)(uintptr_t)k->hash;
+  uint64_t hash = k->hash;
+  if (k->aligned) {
+    hash = hash_bytes(hash, k->aligned, (size_t)k->n_args);
+    hash = hash_bytes(hash, &k->in_place, sizeof k->in_place);
+  }
+  const void *key = (const void *)(uintptr_t)hash;
   LLVMValueRef g = map_get(&t->kernels, key);
   if (!g) {
     g = emit_kernel(t, k);
@@ -325,6 +388,8 @@ static void launch(Table *t, Node *n) {
     r.gemm = c_gemm(t, &g);
   } else {
     Kernel *k = cg_lower(t->ir->cx, n, &t->t->isa);
+    if (!k) return; /* no table comes of it */
+    if (t->code != t->m) note_places(t, n, k);
     r.kernel = kernel_for(t, k);
     if (n->op == OP_contract) r.name = record_name(t, n, k->name);
   }
@@ -592,9 +657,9 @@ static LLVMValueRef c_options(Table *t) {
 
 static LLVMValueRef c_texts(Table *t) {
   ConstVec all = {0};
-  for (int i = 0; i < t->o->n_texts; i++) {
-    LLVMValueRef f[] = {c_text(t, t->o->texts[i].name),
-                        c_text(t, t->o->texts[i].text)};
+  for (int i = 0; i < t->p->n_texts; i++) {
+    LLVMValueRef f[] = {c_text(t, t->p->texts[i].name),
+                        c_text(t, t->p->texts[i].text)};
     vec_push(t->a, &all, C_STRUCT(t, MoertStageText, f));
   }
   return c_array(t, &all);
@@ -622,14 +687,27 @@ static LLVMValueRef c_features(Table *t, uint32_t *out_n) {
   return c_array(t, &all);
 }
 
-static void descriptor(Table *t) {
+/* The text of kernels that are not the host's. */
+static LLVMValueRef c_ptx(Table *t) {
+  if (t->code == t->m) return c_text(t, "");
+  cg_optimise(t->t, t->code);
+  LLVMMemoryBufferRef text = cg_machine_code(t->t, t->code, true);
+  LLVMValueRef v =
+      LLVMConstStringInContext2(t->c, LLVMGetBufferStart(text),
+                                LLVMGetBufferSize(text), false);
+  LLVMDisposeMemoryBuffer(text);
+  return place(t, v);
+}
+
+static LLVMValueRef descriptor(Table *t, LLVMValueRef next) {
   const int64_t *slabs = &t->ir->slab_bytes[SLAB_PARAM];
   LLVMValueRef entries = c_entries(t);
+  if (t->ir->cx->errors) return NULL;
   uint32_t n_features;
   LLVMValueRef features = c_features(t, &n_features);
   LLVMValueRef f[] = {c_i32(t, MOERT_MAGIC),
                       c_i32(t, MOERT_ABI_VERSION),
-                      c_i32(t, MOERT_CPU),
+                      c_i32(t, t->t->device),
                       c_i32(t, t->ir->mesh.len),
                       c_text(t, "moec " MOEC_VERSION),
                       c_text(t, t->o->source_hash),
@@ -638,7 +716,7 @@ static void descriptor(Table *t) {
                       c_i32(t, t->ir->slots.len),
                       c_i32(t, t->ir->options.len),
                       c_i32(t, t->ir->entries.len),
-                      c_i32(t, t->o->n_texts),
+                      c_i32(t, t->p->n_texts),
                       features,
                       c_slots(t),
                       c_options(t),
@@ -646,32 +724,33 @@ static void descriptor(Table *t) {
                       c_texts(t),
                       c_mesh(t),
                       c_i64s(t, slabs, 3),
-                      c_null(t),
-                      c_text(t, ""),
-                      c_text(t, ""),
+                      next ? next : c_null(t),
+                      c_ptx(t),
+                      c_text(t, t->code == t->m ? "" : t->t->cpu),
                       c_null(t),
                       c_i64(t, 0)};
-  LLVMValueRef v = C_STRUCT(t, MoertDesc, f);
-  LLVMValueRef g = LLVMAddGlobal(t->m, LLVMTypeOf(v), "moert_model");
-  LLVMSetInitializer(g, v);
-  LLVMSetGlobalConstant(g, true);
+  return place(t, C_STRUCT(t, MoertDesc, f));
 }
 
-void cg_table(Module *m, const Target *target, const CodegenOptions *o,
-              LLVMModuleRef out) {
+LLVMValueRef cg_table(const CgProgram *p, const Target *target,
+                      const CodegenOptions *o, LLVMModuleRef data,
+                      LLVMModuleRef code, LLVMValueRef next) {
   Arena a = {0};
-  LLVMContextRef c = LLVMGetModuleContext(out);
-  Table t = {.ir = m,
+  LLVMContextRef c = LLVMGetModuleContext(data);
+  Table t = {.ir = p->m,
+             .p = p,
              .a = &a,
              .t = target,
              .o = o,
-             .m = out,
+             .m = data,
+             .code = code,
              .c = c,
              .i32 = LLVMInt32TypeInContext(c),
              .i64 = LLVMInt64TypeInContext(c),
              .ptr = LLVMPointerTypeInContext(c, 0)};
-  descriptor(&t);
+  LLVMValueRef d = descriptor(&t, next);
   arena_reset(&a);
+  return d;
 }
 
 /* ---- kernels alone ------------------------------------------------------ */
@@ -696,6 +775,7 @@ static void kernels_of(Kernels *ks, const Region *r) {
         (n->op == OP_contract && cg_gemm(n, ks->isa, &g, &swapped)))
       continue;
     Kernel *k = cg_lower(ks->m->cx, n, ks->isa);
+    if (!k) continue;
     const void *key = (const void *)(uintptr_t)k->hash;
     if (map_get(&ks->seen, key)) continue;
     map_put(&ks->a, &ks->seen, key, k);

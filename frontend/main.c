@@ -33,11 +33,18 @@ typedef struct Stage {
   const char *name, *text;
 } Stage;
 
+/* The model on its way to one target's program. */
+typedef struct Way {
+  Module *m; /* NULL: that target is not asked for */
+  VEC(Stage) stages;
+} Way;
+
 /* One run of the compiler. */
 typedef struct Job {
   Ctx cx;
   Options o;
-  Module *m;
+  Way ways[TARGET_COUNT];
+  PassTarget target; /* at work; the first one asked for at the end */
   int first, last;  /* stages to run, see stage_find */
   bool library;     /* the result is a library, at `output` */
   Dtype precision;
@@ -46,7 +53,6 @@ typedef struct Job {
   PlanOnly plan;         /* o.plan_only */
   const char *emit; /* the kind of text that is the result; NULL for none */
   const char *output;
-  VEC(Stage) stages;
   Buf explained; /* what --explain asks for */
   Buf out;       /* for standard output */
 } Job;
@@ -75,6 +81,11 @@ static bool emits(const Job *j, const char *kind) {
 
 static bool is_ir(const Job *j) {
   return ends_with(j->o.input, ".ir");
+}
+
+static bool asks_for(const Job *j, PassTarget t) {
+  if (!j->o.target) return t == TARGET_CPU;
+  return list_has(j->o.target, target_facts[t].name);
 }
 
 /* The library's name when none is given: models/lm.dsl to lm.so. */
@@ -184,6 +195,7 @@ static bool check_plan(Job *j) {
     return true;
   }
   if (is_ir(j)) return usage("--plan-only is for models, not for IR text");
+  if (o->target) return usage("--plan-only is about CPUs: no --target");
   if (o->output || o->emit || o->report || o->explain || o->dump ||
       o->stop_after)
     return usage("--plan-only makes nothing else: no -o, --emit, --report, "
@@ -194,6 +206,10 @@ static bool check_plan(Job *j) {
 /* What comes out, and where to. */
 static bool decide_result(Job *j) {
   const Options *o = &j->o;
+  if (o->emit && strcmp(o->emit, "ptx") == 0 && !asks_for(j, TARGET_CUDA))
+    return usage("--emit=ptx is for --target=cuda");
+  if (o->arch && !asks_for(j, TARGET_CUDA))
+    return usage("--arch is for --target=cuda");
   bool text_only =
       o->dump || o->report || o->explain || o->stop_after || o->emit;
   j->library = !o->emit && !o->stop_after && (o->output || !text_only);
@@ -256,6 +272,13 @@ static void tell_time(const Job *j, const char *stage, double since) {
     fprintf(stderr, "%-12s %8.1f ms\n", stage, now_ms() - since);
 }
 
+static Way *first_way(Job *j) {
+  int t = 0;
+  while (!j->ways[t].m)
+    t++;
+  return &j->ways[t];
+}
+
 /* Keeps the text of a stage where the library or a dump wants it. */
 static void keep_stage(void *user, int number, const char *name, Module *m) {
   Job *j = user;
@@ -265,7 +288,8 @@ static void keep_stage(void *user, int number, const char *name, Module *m) {
   ir_print(m, (PrintOptions){.loc = j->o.loc}, &b);
   const char *text = arena_copy(&j->cx.perm, b.data, b.len + 1);
   buf_free(&b);
-  vec_push(&j->cx.perm, &j->stages, ((Stage){number, name, text}));
+  vec_push(&j->cx.perm, &j->ways[j->target].stages,
+           ((Stage){number, name, text}));
 }
 
 static FeOptions fe_options(const Job *j) {
@@ -280,6 +304,7 @@ static FeOptions fe_options(const Job *j) {
 
 static bool load(Job *j) {
   double start = now_ms();
+  Module *m;
   if (is_ir(j)) {
     uint32_t file;
     if (!source_read(&j->cx, j->o.input, &file)) {
@@ -287,20 +312,24 @@ static bool load(Job *j) {
                  strerror(errno));
       return false;
     }
-    j->m = ir_read(&j->cx, file);
+    m = ir_read(&j->cx, file);
   } else {
     FeOptions fe = fe_options(j);
-    j->m = fe_compile(&j->cx, &fe);
+    m = fe_compile(&j->cx, &fe);
   }
-  if (!j->m) return false;
+  if (!m) return false;
+  while (!asks_for(j, j->target))
+    j->target++;
+  j->ways[j->target].m = m;
   tell_time(j, "frontend", start);
-  keep_stage(j, 0, "frontend", j->m);
+  keep_stage(j, 0, "frontend", m);
   return true;
 }
 
 static PassOptions pass_options(Job *j) {
   const Options *o = &j->o;
   return (PassOptions){
+      .target = j->target,
       .opt_level = o->level && strcmp(o->level, "0") == 0 ? 0 : 2,
       .precision = j->precision,
       .layers = j->layers,
@@ -312,23 +341,48 @@ static PassOptions pass_options(Job *j) {
       .explain_all = o->explain && strcmp(o->explain, "shard-all") == 0};
 }
 
-static bool run_passes(Job *j) {
-  if (j->last < j->first) {
-    if (j->first <= pass_count) return true;
-    if (pass_facts(j->m, FACT_PLANNED)) return true;
-    diag_error(&j->cx, (Span){0},
-               "cannot start from codegen: the module has values without a "
-               "place");
-    return false;
+/* Runs the stages [first, last] on what is on its way to the target. */
+static bool run_stages(Job *j, int first, int last) {
+  if (last < first) return true;
+  bool from = is_ir(j) || first > 1;
+  Pipeline p = {.options = pass_options(j),
+                .from = from ? pass_info[first - 1].name : NULL,
+                .stop_after = pass_info[last - 1].name,
+                .time_passes = j->o.time_passes,
+                .after = keep_stage,
+                .user = j};
+  return pass_run(&p, j->ways[j->target].m);
+}
+
+/* What is the same for all targets, then the rest for each of them. */
+static bool run_targets(Job *j) {
+  int first = pass_find(FIRST_OF_TARGET) + 1;
+  if (first < j->first) first = j->first;
+  if (first > j->last + 1) first = j->last + 1;
+  if (!run_stages(j, j->first, first - 1)) return false;
+  PassTarget one = j->target;
+  for (int t = one + 1; t < TARGET_COUNT; t++)
+    if (asks_for(j, t)) {
+      const Way *from = &j->ways[one];
+      j->ways[t].m = ir_module_clone(from->m);
+      for (uint32_t i = 0; i < from->stages.len; i++)
+        vec_push(&j->cx.perm, &j->ways[t].stages, from->stages.data[i]);
+    }
+  for (int t = TARGET_COUNT; t-- > 0;) {
+    j->target = t;
+    if (j->ways[t].m && !run_stages(j, first, j->last)) return false;
   }
-  Pipeline p = {
-      .options = pass_options(j),
-      .from = is_ir(j) ? pass_info[j->first - 1].name : NULL,
-      .stop_after = pass_info[j->last - 1].name,
-      .time_passes = j->o.time_passes,
-      .after = keep_stage,
-      .user = j};
-  return pass_run(&p, j->m);
+  j->target = one;
+  return true;
+}
+
+static bool run_passes(Job *j) {
+  if (j->last >= j->first || j->first <= pass_count) return run_targets(j);
+  if (pass_facts(j->ways[j->target].m, FACT_PLANNED)) return run_targets(j);
+  diag_error(&j->cx, (Span){0},
+             "cannot start from codegen: the module has values without a "
+             "place");
+  return false;
 }
 
 /* ---- results ------------------------------------------------------------ */
@@ -342,17 +396,26 @@ static Sym source_hash(Job *j, Sym flags) {
 }
 
 static CodegenOptions codegen_options(Job *j) {
-  StageText *texts = NEW_ARRAY(&j->cx.perm, StageText, j->stages.len + 1);
-  for (uint32_t i = 0; i < j->stages.len; i++)
-    texts[i] = (StageText){j->stages.data[i].name, j->stages.data[i].text};
   Sym flags = options_flags(&j->cx, &j->o);
   return (CodegenOptions){
       .cpu = j->o.mcpu ? j->o.mcpu : "native",
+      .arch = j->o.arch ? j->o.arch : "sm_80",
       .opt_level = j->o.level && strcmp(j->o.level, "0") == 0 ? 0 : 2,
       .flags = flags,
-      .source_hash = source_hash(j, flags),
-      .texts = texts,
-      .n_texts = (int)j->stages.len};
+      .source_hash = source_hash(j, flags)};
+}
+
+static CgPrograms programs(Job *j) {
+  static_assert((int)TARGET_CUDA == (int)MOERT_CUDA, "ORDER DEVICE");
+  CgPrograms p = {0};
+  for (int t = 0; t < TARGET_COUNT; t++) {
+    const Way *w = &j->ways[t];
+    StageText *texts = NEW_ARRAY(&j->cx.perm, StageText, w->stages.len + 1);
+    for (uint32_t i = 0; i < w->stages.len; i++)
+      texts[i] = (StageText){w->stages.data[i].name, w->stages.data[i].text};
+    p.of[t] = (CgProgram){w->m, texts, (int)w->stages.len};
+  }
+  return p;
 }
 
 static bool write_file(Job *j, const char *path, const char *text) {
@@ -369,16 +432,17 @@ static bool write_file(Job *j, const char *path, const char *text) {
  * reader takes for comments, or each to its file. */
 static bool write_dumps(Job *j) {
   uint32_t n = 0;
-  for (uint32_t i = 0; i < j->stages.len; i++)
-    n += list_has(j->o.dump, j->stages.data[i].name);
+  const Way *w = first_way(j);
+  for (uint32_t i = 0; i < w->stages.len; i++)
+    n += list_has(j->o.dump, w->stages.data[i].name);
   if (n && j->o.dump_dir && mkdir(j->o.dump_dir, 0777) != 0 &&
       errno != EEXIST) {
     diag_error(&j->cx, (Span){0}, "cannot make folder '%s': %s", j->o.dump_dir,
                strerror(errno));
     return false;
   }
-  for (uint32_t i = 0; i < j->stages.len; i++) {
-    const Stage *s = &j->stages.data[i];
+  for (uint32_t i = 0; i < w->stages.len; i++) {
+    const Stage *s = &w->stages.data[i];
     if (!list_has(j->o.dump, s->name)) continue;
     if (!j->o.dump_dir) {
       if (n > 1) buf_fmt(&j->out, "# %02d %s\n", s->number, s->name);
@@ -396,7 +460,7 @@ static bool write_dumps(Job *j) {
 static bool emit_text(Job *j, Buf *text) {
   buf_add(text, "");
   if (emits(j, "ir")) {
-    ir_print(j->m, (PrintOptions){.loc = j->o.loc}, text);
+    ir_print(first_way(j)->m, (PrintOptions){.loc = j->o.loc}, text);
     return true;
   }
   if (emits(j, "ast")) {
@@ -404,7 +468,8 @@ static bool emit_text(Job *j, Buf *text) {
     return fe_print_ast(&j->cx, &fe, text);
   }
   CodegenOptions c = codegen_options(j);
-  return cg_emit_text(j->m, &c, j->emit, text);
+  CgPrograms p = programs(j);
+  return cg_emit_text(&p, &c, j->emit, text);
 }
 
 static bool write_emit(Job *j) {
@@ -420,7 +485,8 @@ static bool write_library(Job *j) {
   if (!j->library) return true;
   double start = now_ms();
   CodegenOptions c = codegen_options(j);
-  bool ok = cg_library(j->m, &c, j->output);
+  CgPrograms p = programs(j);
+  bool ok = cg_library(&p, &c, j->output);
   tell_time(j, "codegen", start);
   return ok;
 }
@@ -441,18 +507,19 @@ static bool compile(Job *j) {
   }
   if (!load(j)) return false;
   if (list_has(j->o.report, "cost")) {
-    Entry *e = ir_main_entry(j->m);
+    Module *m = first_way(j)->m;
+    Entry *e = ir_main_entry(m);
     if (!e) {
       diag_error(&j->cx, (Span){0}, "--report=cost: the model has no entry");
       return false;
     }
-    cost_report(j->m, e, &j->out);
+    cost_report(m, e, &j->out);
   }
   if (!run_passes(j)) return false;
   write_explained(j);
   if (list_has(j->o.report, "memory")) {
     if (j->out.len) buf_add(&j->out, "\n");
-    memory_report(j->m, &j->out);
+    memory_report(first_way(j)->m, &j->out);
   }
   return write_dumps(j) && write_emit(j) && write_library(j);
 }

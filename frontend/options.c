@@ -32,10 +32,9 @@ static const OptionRow rows[] = {
     {O_TEXT, "-o", "FILE", NULL, FIELD(output), 0,
      "the library to write, or with --emit the text; - is standard output "
      "(default: the model's name with .so, unless only text is asked for)"},
-    {O_TEXT, "--emit", "KIND", "ast|ir|loops|llvm|asm", FIELD(emit), 0,
+    {O_TEXT, "--emit", "KIND", "ast|ir|loops|llvm|asm|ptx", FIELD(emit), 0,
      "text instead of a library: the model in canonical form, the last IR, "
-     "kernel "
-     "loops, LLVM IR, assembly"},
+     "kernel loops, LLVM IR, assembly, PTX of --target=cuda"},
     {O_TEXT, "--report", "LIST", "memory,cost", FIELD(report), 0,
      "planned memory and biggest buffers; parameters, operations and bytes by "
      "layer"},
@@ -73,6 +72,11 @@ static const OptionRow rows[] = {
     {O_HEADING, NULL, NULL, NULL, 0, 0, "How to compile"},
     {O_TEXT, "-O", "LEVEL", "0|2", FIELD(level), 1,
      "0: one launch an op, for debugging; 2: fuse everything (default)"},
+    {O_TEXT, "--target", "LIST", "cpu,cuda", FIELD(target), 1,
+     "what to make code for (default cpu), both in one library where both are "
+     "named; texts and dumps are then those for the CPU"},
+    {O_TEXT, "--arch", "ARCH", "sm_80|sm_90|sm_90a", FIELD(arch), 1,
+     "the least that a GPU must be (default sm_80); sm_90a is itself alone"},
     {O_TEXT, "--mcpu", "CPU", NULL, FIELD(mcpu), 1,
      "the processor to make code for: native (default), x86-64-v3 (AVX2) or "
      "x86-64-v4 (AVX-512)"},

@@ -174,7 +174,7 @@ static void layout_region(Ctx *cx, const PassOptions *o, Region *r) {
     l.b = ir_builder_like(cx, r, &nodes, n);
     if (n->op == OP_scan) {
       layout_region(cx, o, n->body);
-      layout_scan(&l.b, n, o);
+      if (target_facts[o->target].packs) layout_scan(&l.b, n, o);
     }
     if (is_dense(n) && rewrite(&l, n)) continue;
     vec_push(&cx->perm, &nodes, n);

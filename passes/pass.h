@@ -27,7 +27,19 @@ typedef struct LayerDtype {
   bool found;  /* set by the precision pass: it has a product */
 } LayerDtype;
 
+/* What a program is made for, and what passes need to know of it. */
+typedef enum PassTarget { TARGET_CPU, TARGET_CUDA, TARGET_COUNT } PassTarget;
+typedef struct TargetFacts {
+  const char *name;
+  bool packs;   /* operands that a loop's products read in every turn */
+  bool remakes; /* gradients rather than store them */
+} TargetFacts;
+extern const TargetFacts target_facts[TARGET_COUNT]; /* pipeline.c */
+/* The first pass that looks at them: what is before it is one for all. */
+#define FIRST_OF_TARGET "layout"
+
 typedef struct PassOptions {
+  PassTarget target;
   int opt_level;      /* 0: no fusion; 2: everything */
   Dtype precision;    /* DT_f32, DT_bf16 for products, or DT_f64 */
   LayerDtype *layers; /* with DT_bf16 */

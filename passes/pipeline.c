@@ -25,6 +25,11 @@ const PassInfo pass_info[] = {
 #undef PLANNED
 const int pass_count = COUNT_OF(pass_info);
 
+const TargetFacts target_facts[TARGET_COUNT] = {
+    [TARGET_CPU] = {"cpu", .packs = true, .remakes = true},
+    [TARGET_CUDA] = {"cuda"},
+};
+
 static const struct {
   unsigned fact;
   const char *lacking; /* what a node is that rules it out */

@@ -36,7 +36,8 @@
  *   %step = mul %g.1, %rate : f32[256, 512, 1024]
  *
  * The sum of the squares of any other product becomes a `square_sum` where that
- * takes less time than reading it. */
+ * takes less time than reading it. A target whose memory is fast enough has
+ * neither. */
 #include "pass.h"
 
 /* ---- what a machine does in a second ------------------------------------- */
@@ -304,6 +305,7 @@ static bool run_once(Remake *r) {
 }
 
 bool pass_remake(Module *m, const PassOptions *o) {
+  if (!target_facts[o->target].remakes) return true;
   for (uint32_t i = 0; o->opt_level && i < m->entries.len; i++) {
     bool again = true;
     while (again) {

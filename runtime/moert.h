@@ -376,7 +376,11 @@ typedef struct MoertRef {
 } MoertRef;
 
 /* What a program's kernels run on. */
-typedef enum MoertDevice { MOERT_CPU, MOERT_CUDA } MoertDevice;
+typedef enum MoertDevice {
+  MOERT_CPU,
+  MOERT_CUDA,
+  MOERT_DEVICE_COUNT
+} MoertDevice;
 
 /* One parallel loop. On the CPU the runtime splits [0, count) into calls of
  * `body`, which is given all of the record's argument addresses. Chunks are

@@ -30,7 +30,8 @@ static bool compile(Dtype precision, const char *path) {
   CodegenOptions c = {
       .cpu = "native", .opt_level = 2, .flags = "", .source_hash = "0"};
   Module *m = fe_compile(&cx, &o);
-  bool ok = m && pass_run(&p, m) && products(m) >= 4 && cg_library(m, &c, path);
+  bool ok = m && pass_run(&p, m) && products(m) >= 4 &&
+            cg_library(&(CgPrograms){{{.m = m}}}, &c, path);
   if (cx.errors) diag_print(&cx, stdout);
   ctx_free(&cx);
   return ok;

@@ -327,7 +327,7 @@ static bool compile(Check *c, Module *m, const char *cpu, char *path) {
   const char *dir = getenv("TMPDIR");
   snprintf(path, 256, "%s/moec-test-%d.so", dir ? dir : "/tmp", (int)getpid());
   MoertSessionOptions options = {.threads = 2, .poison = 1};
-  if (!cg_library(m, &o, path)) {
+  if (!cg_library(&(CgPrograms){{{.m = m}}}, &o, path)) {
     buf_add(c->why, "it does not compile");
     return false;
   }

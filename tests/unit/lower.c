@@ -117,9 +117,10 @@ static bool lacks_offsets(const Node *n) {
 static void check_node(void *user, const Node *n, const Tensor *const *ins,
                        Tensor *const *outs) {
   Lowering *l = user;
-  bool contracts = (n->op == OP_contract && l->isa.has) ||
+  bool contracts = (n->op == OP_contract && (l->isa.has || l->isa.least)) ||
                    n->op == OP_square_sum || n->op == OP_attention ||
-                   n->op == OP_attention_grad;
+                   n->op == OP_attention_grad || n->op == OP_route ||
+                   n->op == OP_scatter_add;
   if ((n->op != OP_fused && !contracts) || l->why.len || lacks_offsets(n))
     return;
   l->launches++;
@@ -157,10 +158,11 @@ static void check_node(void *user, const Node *n, const Tensor *const *ins,
 
 /* ---- random graphs ------------------------------------------------------- */
 
-static void random_case(uint64_t seed, int nodes, int opt_level, int lanes) {
+static void random_case(uint64_t seed, int nodes, int opt_level, Isa isa) {
   char name[64];
-  snprintf(name, sizeof name, "random graph %llu, %d nodes, O%d, %d lanes",
-           (unsigned long long)seed, nodes, opt_level, lanes);
+  snprintf(name, sizeof name, "random graph %llu, %d nodes, O%d, %d lanes%s",
+           (unsigned long long)seed, nodes, opt_level, isa.lanes,
+           isa.least ? " of warps" : "");
   Ctx cx = {0};
   RandomGraph g = {.seed = seed,
                    .nodes = nodes,
@@ -181,7 +183,7 @@ static void random_case(uint64_t seed, int nodes, int opt_level, int lanes) {
   Eval ev = {.cx = &cx, .mode = EVAL_TYPED};
   ir_eval(&ev, e, ins, before, &a);
   pass_fuse(m, &o);
-  Lowering l = {.cx = &cx, .isa = {lanes, 0}};
+  Lowering l = {.cx = &cx, .isa = isa};
   if (!ir_verify(m, true) || pass_facts(m, FACT_FUSED | FACT_EXPANDED) !=
                                  (FACT_FUSED | FACT_EXPANDED)) {
     diag_print(&cx, stderr);
@@ -219,8 +221,8 @@ static void module_case(Ctx *cx, const char *name, uint32_t file, Isa isa) {
     Eval ev = {.cx = cx, .mode = EVAL_TYPED, .hook = check_node, .user = &l};
     ir_eval(&ev, e, ins, outs, &a);
     char text[256];
-    snprintf(text, sizeof text, "%s @%s, %d lanes, %d launches", name, e->name,
-             isa.lanes, l.launches);
+    snprintf(text, sizeof text, "%s @%s, %d lanes%s, %d launches", name,
+             e->name, isa.lanes, isa.least ? " of warps" : "", l.launches);
     CHECK(text, !l.why.len, "%s", l.why.data);
     buf_free(&l.why);
     arena_reset(&a);
@@ -232,7 +234,7 @@ static void file_case(const char *path) {
   uint32_t file;
   bool there = source_read(&cx, path, &file);
   CHECK(path, there, "cannot be read");
-  if (there) module_case(&cx, path, file, (Isa){LANES, 0});
+  if (there) module_case(&cx, path, file, (Isa){.lanes = LANES});
   ctx_free(&cx);
 }
 
@@ -258,10 +260,12 @@ static void shape_case(const char *name, const char *fmt, const int *sizes) {
   char full[128];
   snprintf(full, sizeof full, "%s %dx%dx%d", name, sizes[0], sizes[1],
            sizes[2]);
-  for (int lanes = 4; lanes <= 16; lanes *= 4) {
+  static const Isa isas[] = {
+      {.lanes = 4}, {.lanes = LANES}, {.lanes = LANES, .least = 4}};
+  for (size_t i = 0; i < COUNT_OF(isas); i++) {
     Ctx cx = {0};
     uint32_t file = source_add(&cx, "text", filled.data, filled.len);
-    module_case(&cx, full, file, (Isa){lanes, 0});
+    module_case(&cx, full, file, isas[i]);
     ctx_free(&cx);
   }
   buf_free(&text);
@@ -316,15 +320,15 @@ static void text_case(const char *name, const char *fmt, const char *letters,
   buf_free(&text);
 }
 
-static void pairs_case(const int *sizes, unsigned has) {
+static void pairs_case(const int *sizes, const char *kernel, Isa isa) {
   int all[] = {sizes[0],    sizes[1], sizes[2],
                sizes[3],    sizes[4], sizes[0] * sizes[1],
                sizes[3] + 1};
   char name[128];
   snprintf(name, sizeof name, "%s %d choices of %d, %d of %d to %d",
-           has == KN_TILES ? "tiles" : "pairs", sizes[1], sizes[3], sizes[0],
+           kernel, sizes[1], sizes[3], sizes[0],
            sizes[2], sizes[4]);
-  text_case(name, pairs_text, "TKDNHRO", all, (Isa){LANES, has});
+  text_case(name, pairs_text, "TKDNHRO", all, isa);
 }
 
 static void pairs_cases(void) {
@@ -333,8 +337,10 @@ static void pairs_cases(void) {
                                   {17, 2, 16, 1, 65}, {290, 1, 3, 1, 2},
                                   {3, 1, 270, 1, 4},  {2, 1, 2, 2, 530}};
   for (size_t i = 0; i < COUNT_OF(shapes); i++) {
-    pairs_case(shapes[i], KN_TILES);
-    pairs_case(shapes[i], KN_DOT | KN_NARROW);
+    pairs_case(shapes[i], "tiles", (Isa){.lanes = LANES, .has = KN_TILES});
+    pairs_case(shapes[i], "pairs",
+               (Isa){.lanes = LANES, .has = KN_DOT | KN_NARROW});
+    pairs_case(shapes[i], "warps", (Isa){.lanes = LANES, .least = 4});
   }
 }
 
@@ -356,7 +362,8 @@ static void dense_cases(void) {
     const int *s = shapes[i];
     char name[128];
     snprintf(name, sizeof name, "tiles, %d rows of %d to %d", s[0], s[1], s[2]);
-    text_case(name, dense_text, "TDH", s, (Isa){LANES, KN_TILES});
+    text_case(name, dense_text, "TDH", s,
+              (Isa){.lanes = LANES, .has = KN_TILES});
   }
 }
 
@@ -416,11 +423,12 @@ static void squares_cases(void) {
       {70, 1, 90, 2, 80, 4}, {70, 2, 20, 5, 30, 3}, {3, 1, 300, 4, 270, 1},
       {250, 1, 300, 1, 1100, 1}};
   for (size_t i = 0; i < COUNT_OF(shapes); i++) {
-    squares_case(shapes[i], "f32", (Isa){LANES, 0});
-    squares_case(shapes[i], "f32", (Isa){8, 0});
-    squares_case(shapes[i], "bf16", (Isa){LANES, KN_TILES});
-    squares_case(shapes[i], "bf16", (Isa){LANES, KN_DOT | KN_NARROW});
-    squares_case(shapes[i], "bf16", (Isa){LANES, 0});
+    squares_case(shapes[i], "f32", (Isa){.lanes = LANES});
+    squares_case(shapes[i], "f32", (Isa){.lanes = 8});
+    squares_case(shapes[i], "bf16", (Isa){.lanes = LANES, .has = KN_TILES});
+    squares_case(shapes[i], "bf16",
+                 (Isa){.lanes = LANES, .has = KN_DOT | KN_NARROW});
+    squares_case(shapes[i], "bf16", (Isa){.lanes = LANES});
   }
 }
 
@@ -453,7 +461,7 @@ static void cancel_cases(void) {
     char name[128];
     snprintf(name, sizeof name, "squares that cancel, %d rows of %d to %d",
              s[0], s[1], s[2]);
-    text_case(name, cancel_text, "TDHR", all, (Isa){LANES, 0});
+    text_case(name, cancel_text, "TDHR", all, (Isa){.lanes = LANES});
   }
 }
 
@@ -493,10 +501,10 @@ static void panels_cases(void) {
                                   {20, 96, 2}, {33, 32, 4}, {48, 320, 2},
                                   {65, 64, 1}, {64, 288, 17}};
   for (size_t i = 0; i < COUNT_OF(shapes); i++) {
-    panels_case(shapes[i], (Isa){LANES, KN_TILES});
-    panels_case(shapes[i], (Isa){LANES, KN_DOT});
-    panels_case(shapes[i], (Isa){LANES, 0});
-    panels_case(shapes[i], (Isa){8, 0});
+    panels_case(shapes[i], (Isa){.lanes = LANES, .has = KN_TILES});
+    panels_case(shapes[i], (Isa){.lanes = LANES, .has = KN_DOT});
+    panels_case(shapes[i], (Isa){.lanes = LANES});
+    panels_case(shapes[i], (Isa){.lanes = 8});
   }
 }
 
@@ -628,11 +636,12 @@ static void attention_cases(void) {
       {1, 7, 5, 4, 2, 8, 5},     {1, 37, 33, 1, 1, 33, 16},
       {1, 70, 150, 1, 1, 16, 1}, {1, 150, 70, 1, 1, 5, 40}};
   for (size_t i = 0; i < COUNT_OF(shapes); i++) {
-    attention_case(shapes[i], "f32", "f32", (Isa){LANES, 0});
-    attention_case(shapes[i], "f32", "f32", (Isa){4, 0});
-    attention_case(shapes[i], "f64", "f64", (Isa){LANES, 0});
+    attention_case(shapes[i], "f32", "f32", (Isa){.lanes = LANES});
+    attention_case(shapes[i], "f32", "f32", (Isa){.lanes = 4});
+    attention_case(shapes[i], "f64", "f64", (Isa){.lanes = LANES});
     for (size_t k = 0; k < COUNT_OF(has); k++)
-      attention_case(shapes[i], "bf16", "f32", (Isa){LANES, has[k]});
+      attention_case(shapes[i], "bf16", "f32",
+                     (Isa){.lanes = LANES, .has = has[k]});
   }
 }
 
@@ -649,9 +658,14 @@ int main(int argc, char **argv) {
   cancel_cases();
   uint64_t many = getenv("SEEDS") ? strtoull(getenv("SEEDS"), NULL, 10) : 60;
   for (uint64_t seed = 1; seed <= many; seed++) {
-    int lanes = seed % 4 == 1 ? 4 : seed % 4 == 2 ? 8 : LANES;
-    random_case(seed, seed % 5 == 0 ? 120 : 25, 2, lanes);
-    if (seed % 4 == 0) random_case(seed, 25, 0, lanes);
+    static const Isa isas[] = {{.lanes = LANES},
+                               {.lanes = 4},
+                               {.lanes = 8},
+                               {.lanes = LANES},
+                               {.lanes = LANES, .least = 4}};
+    Isa isa = isas[seed % COUNT_OF(isas)];
+    random_case(seed, seed % 7 == 0 ? 120 : 25, 2, isa);
+    if (seed % 4 == 0) random_case(seed, 25, 0, isa);
   }
   return failures != 0;
 }

@@ -301,7 +301,8 @@ static bool build(Run *r, const char *path, int opt_level) {
                 .from = "recompute"}; /* it speaks of one rank's parts */
   CodegenOptions o = {
       .cpu = "native", .opt_level = 2, .flags = "", .source_hash = "0"};
-  return pass_run(&p, r->m) && cg_library(r->m, &o, path);
+  return pass_run(&p, r->m) &&
+         cg_library(&(CgPrograms){{{.m = r->m}}}, &o, path);
 }
 
 static void new_run(Run *r, const Case *c) {

@@ -1,0 +1,404 @@
+/* llvm_warp.c: what is a GPU's own in the code of a stage.
+ *
+ * A stage becomes one kernel, `ptx_kernel`, of the addresses of the record's
+ * arguments and of the workspace. A vector is shared by the 32 threads of a
+ * warp, neighbouring lanes by one thread: a load of 128 lanes of f32 is 16
+ * bytes a thread, all of them side by side. Scalars and the way through the
+ * code are the same in all threads of a warp, so nothing diverges but a store
+ * of a scalar, which thread 0 does alone. Warps share out the stage's items,
+ * and have scratch of their own.
+ *
+ *   stage %0 in 40 {                 warp w of W, lane l
+ *     %1 = mul %0, 128               for i = w; i < 40; i += W
+ *     %2 = load arg0[%1] : f32x128     float4 v = arg0[i * 128 + l * 4 ...]
+ *     %3 = fold add %2                 s = shuffles of v.x, v.y, v.z, v.w
+ *     store arg1[%0], %3               if l == 0: arg1[i] = s
+ *   }
+ *
+ * What threads of a warp hand each other by way of memory is waited for: no
+ * order holds between what one thread has stored and another loads until both
+ * have been at `bar.warp.sync`. One stands in front of an access whenever there
+ * may have been one since the last that it must not overtake. */
+#include "codegen.h"
+
+#include <llvm-c/Core.h>
+#include <string.h>
+
+enum {
+  WARP = 32,
+  WARPS = 4,                  /* of a block */
+  SHARED_BYTES = 48 << 10,    /* of a block, at most */
+  MAX_BLOCKS = 1 << 16,       /* more items are taken in turns */
+  SCRATCH_WARPS = 2048,       /* with scratch in the workspace */
+  LINE = 128,                 /* bytes; scratch is whole ones */
+  PTX_KERNEL = 71             /* LLVM's number of the calling convention */
+};
+
+/* ---- launches ------------------------------------------------------------ */
+
+static int64_t round_up(int64_t x, int64_t step) {
+  return (x + step - 1) / step * step;
+}
+
+static int64_t scratch_of(const KStage *s) {
+  return round_up(s->scratch_bytes, LINE);
+}
+
+WarpGrid cg_warp_grid(const KStage *s) {
+  int64_t scratch = scratch_of(s), warps = WARPS, most = MAX_BLOCKS;
+  while (warps > 1 && warps * scratch > SHARED_BYTES)
+    warps /= 2;
+  WarpGrid g = {.shares = scratch && warps * scratch <= SHARED_BYTES};
+  if (g.shares) g.shared_bytes = warps * scratch;
+  if (scratch && !g.shares) {
+    warps = WARPS;
+    most = SCRATCH_WARPS / WARPS;
+  }
+  g.threads = (int)warps * WARP;
+  g.blocks = (s->count + warps - 1) / warps;
+  if (g.blocks > most) g.blocks = most;
+  if (g.blocks < 1) g.blocks = 1;
+  return g;
+}
+
+int64_t cg_warp_workspace(const Kernel *k) {
+  int64_t own = round_up(k->workspace_bytes, LINE), most = 0;
+  for (uint32_t i = 0; i < k->stages.len; i++) {
+    const KStage *s = &k->stages.data[i];
+    WarpGrid g = cg_warp_grid(s);
+    int64_t all = g.blocks * g.threads / WARP * scratch_of(s);
+    if (!g.shares && all > most) most = all;
+  }
+  return own + most;
+}
+
+/* ---- what threads hand each other ---------------------------------------- */
+
+/* Accesses that a later one may have to wait for, a set each for scratch, the
+ * workspace and arguments. ONE: by thread 0 alone. */
+enum { LOADED = 1, STORED = 2, STORED_ONE = 4, PLACE_BITS = 3 };
+
+static int place_of(const KVal *k) {
+  return (int)k->base.kind * PLACE_BITS;
+}
+
+/* What the access is to those after it. Arguments are apart from each other but
+ * where a result takes the place of one. */
+static unsigned leaves(const LlBody *e, const KVal *k) {
+  if (k->kind == K_STORE)
+    return (unsigned)(k->a[1]->lanes > 1 ? STORED : STORED_ONE) << place_of(k);
+  if (k->kind != K_LOAD) return 0;
+  bool counts = k->base.kind != KB_ARG || e->exchanged;
+  return (counts ? (unsigned)LOADED : 0) << place_of(k);
+}
+
+/* What it must not overtake. */
+static unsigned waits_for(const LlBody *e, const KVal *k) {
+  unsigned set = STORED | STORED_ONE;
+  if (k->kind == K_LOAD && k->base.kind == KB_ARG && !e->exchanged) return 0;
+  if (k->kind == K_STORE)
+    set = LOADED | (k->a[1]->lanes > 1 ? STORED_ONE : STORED);
+  return set << place_of(k);
+}
+
+static void before(LlBody *e, const KVal *k) {
+  if (e->dirty & waits_for(e, k)) {
+    LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+    LLVMValueRef all = LLVMConstAllOnes(i32);
+    ll_call(e, "llvm.nvvm.bar.warp.sync", NULL, 0, &all, 1);
+    e->dirty = 0;
+  }
+  e->dirty |= leaves(e, k);
+}
+
+static void enter(LlBody *e, const KBlock *b) {
+  for (uint32_t i = 0; i < b->len; i++) {
+    e->dirty |= leaves(e, b->data[i]);
+    enter(e, &b->data[i]->body);
+  }
+}
+
+/* Which arguments are loaded and stored, a bit each; the last for many. */
+static void note_args(const KBlock *b, uint64_t *loaded, uint64_t *stored) {
+  for (uint32_t i = 0; i < b->len; i++) {
+    const KVal *k = b->data[i];
+    int64_t number = k->base.number < 63 ? k->base.number : 63;
+    if (k->kind == K_LOAD && k->base.kind == KB_ARG) *loaded |= 1ull << number;
+    if (k->kind == K_STORE && k->base.kind == KB_ARG) *stored |= 1ull << number;
+    note_args(&k->body, loaded, stored);
+  }
+}
+
+/* ---- memory -------------------------------------------------------------- */
+
+static LLVMValueRef start_of(LlBody *e, const KBase *base) {
+  switch (base->kind) {
+  case KB_ARG: return e->args[base->number];
+  case KB_SCRATCH: return e->scratch;
+  case KB_WORKSPACE: return LLVMGetParam(e->fn, (unsigned)e->kernel->n_args);
+  }
+  return NULL;
+}
+
+/* The largest power of two, at most 16, that divides the address of each
+ * thread's lanes. */
+static unsigned alignment(const LlBody *e, const KVal *k) {
+  unsigned bytes = dtype_info[k->base.dtype].bytes;
+  int lanes = k->kind == K_STORE ? k->a[1]->lanes : k->lanes;
+  uint64_t at = (uint64_t)kb_divisor(k->a[0]) * bytes | 16;
+  if (k->base.kind == KB_ARG)
+    at |= e->kernel->aligned ? e->kernel->aligned[k->base.number] : bytes;
+  else
+    at |= (uint64_t)k->base.number;
+  if (lanes > 1) at |= (uint64_t)ll_width(e, lanes) * bytes;
+  return (unsigned)(at & -at);
+}
+
+/* Whether lane i of the thread's is among the first k->a[count]. */
+static LLVMValueRef is_among(LlBody *e, LLVMValueRef count, int n, int i) {
+  LLVMValueRef lane = LLVMBuildZExt(e->b, e->lane, e->i64, "");
+  lane = LLVMBuildMul(e->b, lane, ll_index_const(e, n), "");
+  lane = LLVMBuildAdd(e->b, lane, ll_index_const(e, i), "");
+  return LLVMBuildICmp(e->b, LLVMIntSLT, lane, count, "");
+}
+
+static LLVMValueRef nth(LlBody *e, LLVMValueRef at, Dtype dtype, int i) {
+  LLVMValueRef index = ll_index_const(e, i);
+  LLVMTypeRef t = ll_memory_type(e, dtype, 1);
+  return LLVMBuildInBoundsGEP2(e->b, t, at, &index, 1, "");
+}
+
+static LLVMValueRef lane_const(LlBody *e, int i) {
+  return LLVMConstInt(LLVMInt32TypeInContext(e->c), (uint64_t)i, false);
+}
+
+/* The loads are under conditions: memory is not touched where there is none. */
+static LLVMValueRef load_some(LlBody *e, const KVal *k, LLVMValueRef at) {
+  int n = ll_width(e, k->lanes);
+  LLVMTypeRef t = ll_memory_type(e, k->dtype, 1);
+  LLVMValueRef count = ll_value(e, k->a[1]), v = NULL;
+  v = LLVMGetPoison(ll_memory_type(e, k->dtype, n));
+  for (int i = 0; i < n; i++) {
+    LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(e->b), NULL};
+    LLVMBasicBlockRef after = ll_if(e, is_among(e, count, n, i));
+    LLVMValueRef p = nth(e, at, k->dtype, i);
+    LLVMValueRef in[2] = {LLVMConstNull(t), LLVMBuildLoad2(e->b, t, p, "")};
+    LLVMSetAlignment(in[1], dtype_info[k->dtype].bytes);
+    from[1] = LLVMGetInsertBlock(e->b);
+    ll_end_if(e, after);
+    LLVMValueRef x = LLVMBuildPhi(e->b, t, "");
+    LLVMAddIncoming(x, in, from, 2);
+    v = n > 1 ? LLVMBuildInsertElement(e->b, v, x, lane_const(e, i), "") : x;
+  }
+  return ll_from_memory(e, k->dtype, v);
+}
+
+static void store_some(LlBody *e, const KVal *k, LLVMValueRef v,
+                       LLVMValueRef at) {
+  Dtype dtype = k->a[1]->dtype;
+  int n = ll_width(e, k->a[1]->lanes);
+  LLVMValueRef count = ll_value(e, k->a[2]);
+  v = ll_to_memory(e, dtype, n, v);
+  for (int i = 0; i < n; i++) {
+    LLVMBasicBlockRef after = ll_if(e, is_among(e, count, n, i));
+    LLVMValueRef x = v;
+    if (n > 1) x = LLVMBuildExtractElement(e->b, v, lane_const(e, i), "");
+    LLVMValueRef s = LLVMBuildStore(e->b, x, nth(e, at, dtype, i));
+    LLVMSetAlignment(s, dtype_info[dtype].bytes);
+    ll_end_if(e, after);
+  }
+}
+
+static LLVMValueRef gather(LlBody *e, const KVal *k) {
+  LLVMValueRef base = ll_address(e, &k->base, ll_value(e, k->a[0]));
+  return ll_gather_each(e, k, base, ll_value(e, k->a[1]));
+}
+
+/* ---- across lanes -------------------------------------------------------- */
+
+/* Words of 32 bits by a shuffle of the warp. */
+static LLVMValueRef shuffle_word(LlBody *e, const char *way, LLVMValueRef word,
+                                 int n) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  LLVMValueRef a[4] = {LLVMConstAllOnes(i32), word, lane_const(e, n),
+                       lane_const(e, WARP - 1)};
+  return ll_call(e, way, NULL, 0, a, 4);
+}
+
+static LLVMValueRef shuffle_element(LlBody *e, const char *way, LLVMValueRef x,
+                                    int n) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c), t = LLVMTypeOf(x);
+  LLVMTypeKind kind = LLVMGetTypeKind(t);
+  if (kind == LLVMDoubleTypeKind) {
+    LLVMTypeRef two = LLVMVectorType(i32, 2);
+    LLVMValueRef words = LLVMBuildBitCast(e->b, x, two, "");
+    for (int i = 0; i < 2; i++) {
+      LLVMValueRef lane = lane_const(e, i);
+      LLVMValueRef w = LLVMBuildExtractElement(e->b, words, lane, "");
+      w = shuffle_word(e, way, w, n);
+      words = LLVMBuildInsertElement(e->b, words, w, lane, "");
+    }
+    return LLVMBuildBitCast(e->b, words, t, "");
+  }
+  if (kind == LLVMFloatTypeKind) {
+    x = shuffle_word(e, way, LLVMBuildBitCast(e->b, x, i32, ""), n);
+    return LLVMBuildBitCast(e->b, x, t, "");
+  }
+  x = LLVMBuildZExtOrBitCast(e->b, x, i32, "");
+  return LLVMBuildTruncOrBitCast(e->b, shuffle_word(e, way, x, n), t, "");
+}
+
+static LLVMValueRef shuffle(LlBody *e, const char *way, LLVMValueRef v,
+                            int width, int n) {
+  if (width == 1) return shuffle_element(e, way, v, n);
+  LLVMValueRef out = LLVMGetPoison(LLVMTypeOf(v));
+  for (int i = 0; i < width; i++) {
+    LLVMValueRef lane = lane_const(e, i);
+    LLVMValueRef x = LLVMBuildExtractElement(e->b, v, lane, "");
+    x = shuffle_element(e, way, x, n);
+    out = LLVMBuildInsertElement(e->b, out, x, lane, "");
+  }
+  return out;
+}
+
+/* Lane i with lane i + half, which is another thread's until one thread has all
+ * that is left; thread 0's result is everyone's. */
+static LLVMValueRef fold(LlBody *e, const KVal *k) {
+  int width = ll_width(e, k->a[0]->lanes);
+  LLVMValueRef v = ll_value(e, k->a[0]);
+  for (int n = WARP / 2; n >= 1; n /= 2) {
+    LLVMValueRef half[2] = {
+        v, shuffle(e, "llvm.nvvm.shfl.sync.down.i32", v, width, n)};
+    v = cg_llvm_scalar(e->b, k->op, k->dtype, k->dtype, half);
+  }
+  LLVMValueRef x[64] = {v};
+  assert(width <= (int)COUNT_OF(x));
+  for (int i = 0; width > 1 && i < width; i++)
+    x[i] = LLVMBuildExtractElement(e->b, v, lane_const(e, i), "");
+  for (int n = width / 2; n >= 1; n /= 2)
+    for (int i = 0; i < n; i++) {
+      LLVMValueRef half[2] = {x[i], x[i + n]};
+      x[i] = cg_llvm_scalar(e->b, k->op, k->dtype, k->dtype, half);
+    }
+  return shuffle_element(e, "llvm.nvvm.shfl.sync.idx.i32", x[0], 0);
+}
+
+static LLVMValueRef special(LlBody *e, const KVal *k) {
+  (void)e;
+  internal_error("statement %d is not for warps", (int)k->kind);
+}
+
+/* ---- stages -------------------------------------------------------------- */
+
+static LLVMValueRef read_register(LlBody *e, const char *name) {
+  return ll_call(e, name, NULL, 0, NULL, 0);
+}
+
+/* Tells LLVM, for ptxas to share out registers, how many threads there are. */
+static void annotate(LlBody *e, int threads) {
+  LLVMMetadataRef f[3] = {
+      LLVMValueAsMetadata(e->fn), LLVMMDStringInContext2(e->c, "maxntidx", 8),
+      LLVMValueAsMetadata(lane_const(e, threads))};
+  LLVMMetadataRef node = LLVMMDNodeInContext2(e->c, f, 3);
+  LLVMAddNamedMetadataOperand(e->m, "nvvm.annotations",
+                              LLVMMetadataAsValue(e->c, node));
+}
+
+static void declare(LlBody *e, const Kernel *k, const char *name) {
+  Arena a = {0};
+  unsigned n = (unsigned)k->n_args + 1;
+  LLVMTypeRef *params = NEW_ARRAY(&a, LLVMTypeRef, n);
+  for (unsigned i = 0; i < n; i++)
+    params[i] = LLVMPointerTypeInContext(e->c, 1);
+  LLVMTypeRef type =
+      LLVMFunctionType(LLVMVoidTypeInContext(e->c), params, n, false);
+  e->fn = LLVMAddFunction(e->m, name, type);
+  LLVMSetFunctionCallConv(e->fn, PTX_KERNEL);
+  unsigned noalias = LLVMGetEnumAttributeKindForName("noalias", 7);
+  LLVMAddAttributeAtIndex(e->fn, n,
+                          LLVMCreateEnumAttribute(e->c, noalias, 0));
+  arena_reset(&a);
+}
+
+/* The block's shared memory, as much as it is launched with. */
+static LLVMValueRef shared_memory(LlBody *e) {
+  LLVMValueRef g = LLVMGetNamedGlobal(e->m, "shared_memory");
+  if (g) return g;
+  LLVMTypeRef bytes = LLVMArrayType2(LLVMInt8TypeInContext(e->c), 0);
+  g = LLVMAddGlobalInAddressSpace(e->m, bytes, "shared_memory", 3);
+  LLVMSetLinkage(g, LLVMExternalLinkage);
+  LLVMSetAlignment(g, 16);
+  return g;
+}
+
+/* Where warp number `of_block` of the block's, `of_all` of the grid's, has its
+ * scratch. */
+static void find_scratch(LlBody *e, const KStage *s, const WarpGrid *g,
+                         LLVMValueRef of_block, LLVMValueRef of_all) {
+  LLVMTypeRef byte = LLVMInt8TypeInContext(e->c);
+  LLVMValueRef start = NULL, at = of_block;
+  if (!s->scratch_bytes) return;
+  if (g->shares) {
+    start = shared_memory(e);
+  } else {
+    int64_t own = round_up(e->kernel->workspace_bytes, LINE);
+    LLVMValueRef skip = ll_index_const(e, own);
+    start = LLVMGetParam(e->fn, (unsigned)e->kernel->n_args);
+    start = LLVMBuildInBoundsGEP2(e->b, byte, start, &skip, 1, "");
+    at = of_all;
+  }
+  at = LLVMBuildMul(e->b, at, ll_index_const(e, scratch_of(s)), "");
+  e->scratch = LLVMBuildInBoundsGEP2(e->b, byte, start, &at, 1, "");
+}
+
+/* This thread's lane and this warp's number among all. */
+static LLVMValueRef find_warp(LlBody *e, const KStage *s, const WarpGrid *g) {
+  LLVMValueRef thread = read_register(e, "llvm.nvvm.read.ptx.sreg.tid.x");
+  LLVMValueRef block = read_register(e, "llvm.nvvm.read.ptx.sreg.ctaid.x");
+  e->lane = LLVMBuildAnd(e->b, thread, lane_const(e, WARP - 1), "");
+  e->first =
+      LLVMBuildICmp(e->b, LLVMIntEQ, e->lane, lane_const(e, 0), "");
+  LLVMValueRef warp = LLVMBuildLShr(e->b, thread, lane_const(e, 5), "");
+  warp = LLVMBuildZExt(e->b, warp, e->i64, "");
+  block = LLVMBuildZExt(e->b, block, e->i64, "");
+  LLVMValueRef all =
+      LLVMBuildMul(e->b, block, ll_index_const(e, g->threads / WARP), "");
+  all = LLVMBuildAdd(e->b, all, warp, "");
+  find_scratch(e, s, g, warp, all);
+  return all;
+}
+
+static LLVMValueRef stage(LlBody *e, const Target *t, const Kernel *k,
+                          const KStage *s, const char *name) {
+  (void)t;
+  uint64_t loaded = 0, stored = 0;
+  WarpGrid g = cg_warp_grid(s);
+  declare(e, k, name);
+  annotate(e, g.threads);
+  LLVMPositionBuilderAtEnd(e->b, ll_new_block(e, "entry"));
+  for (int i = 0; i < k->n_args; i++)
+    e->args[i] = LLVMGetParam(e->fn, (unsigned)i);
+  LlLoop l = ll_loop_open(e, find_warp(e, s, &g));
+  e->item = l.iv;
+  ll_loop_test(e, &l, ll_index_const(e, s->count));
+  note_args(&s->body, &loaded, &stored);
+  e->exchanged = k->in_place || (loaded & stored);
+  e->dirty = 0;
+  if (g.blocks * g.threads / WARP < s->count) enter(e, &s->body);
+  ll_block(e, &s->body);
+  ll_loop_close(e, &l, g.blocks * g.threads / WARP);
+  LLVMBuildRetVoid(e->b);
+  return e->fn;
+}
+
+const LlWays ll_warp = {.threads = WARP,
+                        .stage = stage,
+                        .start_of = start_of,
+                        .alignment = alignment,
+                        .load_some = load_some,
+                        .store_some = store_some,
+                        .gather = gather,
+                        .fold = fold,
+                        .special = special,
+                        .before = before,
+                        .enter = enter};
