@@ -1,0 +1,134 @@
+#!/bin/bash
+# Models on a GPU, through the programs, with the stand-ins of tests/cudasim for
+# NVIDIA's libraries: the same as on the CPU; what a step does, by the counters
+# of the stand-ins; what users get where the GPU or its driver will not do.
+set -u
+d=$(mktemp -d)
+trap 'rm -rf "$d"' EXIT
+status=0
+sim=$BUILD/tests/cudasim
+for library in libcuda.so.1 libcublasLt.so.12; do
+  if [ ! -e "$sim/$library" ]; then
+    echo "skip cuda: this build has no stand-in for $library"
+    exit 0
+  fi
+done
+
+expect() { # NAME COMMAND...
+  local name=$1
+  shift
+  if "$@"; then
+    echo "ok $name"
+  else
+    echo "not ok $name: $*"
+    status=1
+  fi
+}
+
+# run NAME STATUS PATTERN COMMAND...: the exit status, and a pattern in the output.
+run() {
+  local name=$1 want=$2 pattern=$3 got
+  shift 3
+  "$@" >"$d/out" 2>"$d/err"
+  got=$?
+  if [ $got != "$want" ]; then
+    echo "not ok $name: exit status $got, not $want: $(tail -1 "$d/err")"
+    status=1
+  elif [ "$pattern" ] && ! cat "$d/out" "$d/err" | grep -q -e "$pattern"; then
+    echo "not ok $name: '$(tail -1 "$d/err")' lacks '$pattern'"
+    status=1
+  else
+    echo "ok $name"
+  fi
+}
+
+field() { grep -o "\"$1\": [^,}]*" "$2" | sed 's/.*: //'; }
+# near A B: two files of numbers, line by line.
+near() {
+  awk -v other="$2" '{ getline y < other; n++
+    e = $1 > y ? $1 - y : y - $1; if (e > 1e-4 * ($1 < 0 ? -$1 : $1)) bad = 1 }
+    END { exit bad || !n || (getline y < other) > 0 }' "$1"
+}
+
+cat models/lib/*.dsl >"$d/text"
+train() { # ARGUMENTS...: on the stand-ins
+  LD_LIBRARY_PATH=$sim "$MOERUN" train "$d/lm.so" --data "$d/text" \
+    --threads 2 "$@"
+}
+
+run 'compile' 0 '' "$MOEC" models/lm_moe.dsl -D D=32 -D N=4 -D K=2 -D H=16 \
+  -D T=4 -D B=2 -D WARMUP=20 --target=cpu,cuda -o "$d/lm.so"
+
+# ---- the same as on the CPU --------------------------------------------------------
+
+run 'the CPU' 0 ', 2 threads$' train --device=cpu --steps 20 \
+  --log "$d/cpu.log" --ckpt "$d/cpu"
+CUDASIM_COUNTERS=$d/of20 run 'a GPU' 0 ', cudasim sm_90 (sm_90)$' train \
+  --device=cuda --steps 20 --log "$d/gpu.log" --ckpt "$d/gpu"
+for what in loss grad_norm; do
+  field $what "$d/cpu.log" >"$d/a"
+  field $what "$d/gpu.log" >"$d/b"
+  expect "20 steps: the same $what" near "$d/a" "$d/b"
+done
+run 'auto is a GPU' 0 ', cudasim sm_90 (sm_90)$' train --steps 1
+run 'poisoned memory, one by one' 0 '' train --device=cuda --steps 1 --poison \
+  --log "$d/one.log"
+expect 'poisoned memory: the same bits' cmp \
+  <(field loss "$d/gpu.log" | head -1) <(field loss "$d/one.log")
+
+# ---- a step: one copy there, one launch, nothing back ------------------------------
+
+CUDASIM_COUNTERS=$d/of2 run '2 steps' 0 '' train --device=cuda --steps 2 \
+  --ckpt "$d/two" --quiet
+by() { # COUNTER: by how much 18 steps more change it
+  echo $(($(awk -v c="$1" '$1 == c { print $2 }' "$d/of20") -
+    $(awk -v c="$1" '$1 == c { print $2 }' "$d/of2")))
+}
+for row in 'graph_launches 18' 'htod 18' 'dtoh 0' 'dtoh_bytes 0' \
+  'kernel_launches 0' 'allocations 0' 'synchronizations 18'; do
+  # shellcheck disable=SC2086
+  set -- $row
+  expect "18 steps: $1 by $2" [ "$(by "$1")" = "$2" ]
+done
+
+# ---- checkpoints know no device -----------------------------------------------------
+
+cp -r "$d/gpu" "$d/moved"
+run 'from a GPU to the CPU' 0 '' train --device=cpu --steps 22 --resume auto \
+  --ckpt "$d/moved" --log "$d/moved.log" --quiet
+run 'on the GPU' 0 '' train --device=cuda --steps 22 --resume auto \
+  --ckpt "$d/gpu" --log "$d/stayed.log" --quiet
+expect 'from a GPU to the CPU: the same' near <(field loss "$d/moved.log") \
+  <(field loss "$d/stayed.log" | tee "$d/b")
+run 'from the CPU to a GPU' 0 '' train --device=cuda --steps 22 --resume auto \
+  --ckpt "$d/cpu" --log "$d/back.log" --quiet
+expect 'from the CPU to a GPU: the same' near <(field loss "$d/back.log") "$d/b"
+
+run 'compile with gradients' 0 '' "$MOEC" models/tiny.dsl --keep-grads \
+  --target=cpu,cuda -o "$d/tiny.so"
+LD_LIBRARY_PATH=$sim run 'gradients of both' 0 '' "$MOERUN" verify \
+  "$d/tiny.so" "$d/tiny.so" --data "$d/text" --device=cpu,cuda
+
+# ---- what cannot be -----------------------------------------------------------------
+
+no() { # NAME PATTERN [VARIABLE=VALUE]...: one line, and exit status 1
+  local name=$1 pattern=$2
+  shift 2
+  run "$name" 1 "^moerun: $pattern" env LD_LIBRARY_PATH="$sim" "$@" "$MOERUN" \
+    train "$d/lm.so" --data "$d/text" --device=cuda --steps 1
+  expect "$name: one line" [ "$(cat "$d/out" "$d/err" | wc -l)" = 1 ]
+}
+no 'no GPU' 'no GPU: the CUDA driver finds none$' CUDASIM_DEVICES=0
+no 'an old driver' 'the CUDA driver is too old: it is for CUDA 11.0, 11.4 is' \
+  CUDASIM_DRIVER=11000
+no 'an old GPU' 'cudasim sm_75 is an sm_75: models run on GPUs from sm_80 on$' \
+  CUDASIM_ARCH=75
+no 'little memory' 'the model needs .* of GPU memory, and of the 1.00 MB' \
+  CUDASIM_MEMORY=1000000
+run 'auto: why not a GPU' 0 ', 2 threads (no GPU: the CUDA driver finds none)$' \
+  env CUDASIM_DEVICES=0 LD_LIBRARY_PATH="$sim" "$MOERUN" train "$d/lm.so" \
+  --data "$d/text" --threads 2 --steps 1
+LD_LIBRARY_PATH=$sim CUDASIM_DEVICES=2 run 'doctor' 0 \
+  '^CUDA driver  for CUDA 13.0$' "$MOERUN" doctor
+expect 'doctor: GPUs' [ "$(grep -c '^GPU  *cudasim sm_90' "$d/out")" = 2 ]
+exit $status
