@@ -530,9 +530,12 @@ static int has_driver(void) {
 /* Starts again with the stand-ins, where they are. */
 static void use_stand_ins(char **argv) {
   const char *dir = beside("../tests/cudasim");
-  char path[4200];
-  snprintf(path, sizeof path, "%s/libcuda.so.1", dir);
-  if (getenv("CUDASIM_CHECKED") || access(path, R_OK) != 0) return;
+  char driver[4200], blas[4200];
+  snprintf(driver, sizeof driver, "%s/libcuda.so.1", dir);
+  snprintf(blas, sizeof blas, "%s/libcublasLt.so.12", dir);
+  if (access(driver, R_OK) != 0 || access(blas, R_OK) != 0 ||
+      getenv("CUDASIM_CHECKED"))
+    return;
   setenv("CUDASIM_CHECKED", "1", 1);
   setenv("LD_LIBRARY_PATH", dir, 1);
   fflush(stdout);
