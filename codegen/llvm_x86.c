@@ -142,6 +142,8 @@ static LLVMValueRef load_some(LlBody *e, const KVal *k, LLVMValueRef p) {
                        first_lanes(e, ll_value(e, k->a[1]), types[0]),
                        LLVMConstNull(types[0])};
   LLVMValueRef v = ll_call(e, "llvm.masked.load", types, 2, a, 4);
+  if (dtype_info[k->dtype].kind == DK_BOOL)
+    return ll_from_memory(e, k->dtype, v);
   return LLVMBuildBitCast(e->b, v, cg_llvm_type(e->c, k->dtype, k->lanes), "");
 }
 
@@ -150,7 +152,10 @@ static void store_some(LlBody *e, const KVal *k, LLVMValueRef v,
   LLVMTypeRef types[2] = {plain_type(e, k->dtype, k->lanes), e->ptr};
   LLVMValueRef align = LLVMConstInt(LLVMInt32TypeInContext(e->c),
                                     dtype_info[k->dtype].bytes, false);
-  LLVMValueRef a[4] = {LLVMBuildBitCast(e->b, v, types[0], ""), p, align,
+  LLVMValueRef plain = dtype_info[k->dtype].kind == DK_BOOL
+                           ? LLVMBuildZExt(e->b, v, types[0], "")
+                           : LLVMBuildBitCast(e->b, v, types[0], "");
+  LLVMValueRef a[4] = {plain, p, align,
                        first_lanes(e, ll_value(e, k->a[2]), types[0])};
   ll_call(e, "llvm.masked.store", types, 2, a, 4);
 }

@@ -292,6 +292,10 @@ static bool arg_scale(BuiltinCall *c, int i, const Value *q, double *out) {
   return true;
 }
 
+static bool is_all_true(const Value *v) {
+  return v->def && v->def->op == OP_const && attr_float(v->def, "value") != 0;
+}
+
 Val builtin_attention(BuiltinCall *c) {
   Value *ins[4] = {arg_tensor(c, 0), arg_tensor(c, 1), arg_tensor(c, 2),
                    c->given[5] ? arg_tensor(c, 5) : NULL};
@@ -300,6 +304,7 @@ Val builtin_attention(BuiltinCall *c) {
   if (!ins[0] || !ins[1] || !ins[2] || (masked && !ins[3]) ||
       !arg_bool(c, 3, &causal) || !arg_scale(c, 4, ins[0], &scale))
     return val_error;
+  if (masked) masked = !is_all_true(ins[3]); /* as layers have it by default */
   Node *n = fe_node(c->S, c->span, OP_attention, NULL, ins, masked ? 4 : 3,
                     "causal", (int64_t)causal, "scale", scale, NULL);
   return n ? val_tensor(n->outs.data[0]) : val_error;

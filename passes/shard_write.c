@@ -1,6 +1,6 @@
 /* shard_write.c: writes what shard.c found into the module: a placement on each
  * value and slot, a `reshard` before what wants an operand elsewhere. Readers
- * that want a value at the same place share one. */
+ * that want a value at the same place share one; a constant is made again. */
 #include "pass.h"
 
 #include <string.h>
@@ -33,10 +33,18 @@ static Inserted *place_before(Writer *w, const void *key) {
   return at;
 }
 
-/* The span and layer are those of what makes the value, so that a report says
+/* Of numbers: rows that are all the same still have their ids, and ids that are
+ * all the same say whose they are. */
+static bool is_const(const Value *v) {
+  return v->def && v->def->op == OP_const && !type_is_ragged(&v->type) &&
+         dtype_info[v->type.dtype].kind == DK_FLOAT;
+}
+
+/* The value at another place. A constant is made there, which takes nothing.
+ * The span and layer are those of what makes the value, so that a report says
  * of which tensor it is; of a parameter those of its reader. */
-static Value *make_reshard(Writer *w, const ShardEnd *e, const ShardUnit *u,
-                           const Placement *to) {
+static Value *make_there(Writer *w, const ShardEnd *e, const ShardUnit *u,
+                         const Placement *to) {
   const void *key = e->before ? (const void *)e->before : e->region;
   Inserted *at = place_before(w, key);
   const Node *like = e->v->def ? e->v->def : u->n;
@@ -45,7 +53,9 @@ static Value *make_reshard(Writer *w, const ShardEnd *e, const ShardUnit *u,
   b.out = &at->nodes;
   b.remat = 0;
   if (e->before) b.backward = e->before->backward;
-  Value *v = ir_unary(&b, OP_reshard, e->v);
+  Value *v = is_const(e->v)
+                 ? ir_const_like(&b, e->v, attr_float(e->v->def, "value"))
+                 : ir_unary(&b, OP_reshard, e->v);
   v->placement = *to;
   v->name = e->v->name;
   return v;
@@ -56,10 +66,14 @@ static void move_operand(Writer *w, const ShardUnit *u, uint32_t i) {
   Placement from = shard_now(w->s, e->v), to = shard_wanted(u, i);
   if (!to.partial) to.kind = PARTIAL_SUM;
   if (placement_equal(&from, &to)) return;
+  if (is_const(e->v)) {
+    *e->use = make_there(w, e, u, &to);
+    return;
+  }
   ShardMove *old = find_move(w->s, e->v, &to);
   if (!old) {
     ShardMove new = {.from = e->v,
-                     .to = make_reshard(w, e, u, &to),
+                     .to = make_there(w, e, u, &to),
                      .move = reshard_move(w->s->m, &e->v->type, &from, &to),
                      .times = shard_times(e->region),
                      .reader = u};

@@ -5,7 +5,7 @@
 set -u
 d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
-sizes='V=16 D=8 N=4 K=2 H=12 T=3 B=4 WARMUP=10'
+sizes='V=16 D=8 N=4 K=2 H=12 T=3 B=4 WARMUP=10 HEADS=2 F=12'
 status=0
 
 bad() { # NAME WHY [FILE]

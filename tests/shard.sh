@@ -53,4 +53,5 @@ for mesh in data=8 dev=2,data=2; do
   check models/lm_wide.dsl "$mesh" 0 partition
 done
 check models/lm_moe.dsl data=8 0 partition
+check models/lm_transformer.dsl data=2,model=2 0 partition
 exit $status

@@ -17,3 +17,8 @@ fn normal_init(std)(w: f32[..]) {
 fn glorot()(w: f32[.., i, o]) {
   return (2.0 * uniform(random_bits(w)) - 1.0) * sqrt(6.0 / (i + o))
 }
+
+# The same where several dims are the rows or the columns.
+fn glorot_fans(i, o)(w: f32[..]) {
+  return (2.0 * uniform(random_bits(w)) - 1.0) * sqrt(6.0 / (i + o))
+}

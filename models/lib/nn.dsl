@@ -70,3 +70,17 @@ fn cross_entropy_each(logits: f32[.., n], y: i32[..]) {
 fn cross_entropy(logits: f32[.., n], y: i32[..]) {
   return mean(cross_entropy_each(logits, y))
 }
+
+# Over the last dim: to mean 0 and variance 1, then trained ones (Ba et al. 2016).
+fn layer_norm(x: f32[.., d], eps = 1e-5) {
+  param gain: f32[d] = 1.0
+  param bias: f32[d] = 0.0
+  let c = x - mean(x, dim = -1, keep = true)
+  return c / sqrt(mean(c * c, dim = -1, keep = true) + eps) * gain + bias
+}
+
+# To a mean square of 1 (Zhang and Sennrich 2019).
+fn rms_norm(x: f32[.., d], eps = 1e-6) {
+  param gain: f32[d] = 1.0
+  return x / sqrt(mean(x * x, dim = -1, keep = true) + eps) * gain
+}

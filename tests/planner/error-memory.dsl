@@ -12,6 +12,6 @@ entry score(x: i32[8 @dev, 4] from tokens) {
 #       | ^
 # note: parameters and optimiser 36.0 KiB, gradients 0 B, activations and all else of a step 16.0 KiB
 # note: the model has sizes that --mesh dev=16 does not divide
-# note: --mesh model=4 needs 29.2 KiB a device
+# note: --mesh model=4 needs 19.2 KiB a device
 # <<<
 # >>> exit 1

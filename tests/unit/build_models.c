@@ -66,6 +66,9 @@ static void models(void) {
                                        "H=40", "T=3",  "B=5",  "A=3"};
   static const char *const plain[] = {"V=19", "D=24", "T=3", "B=5"};
   static const char *const packed[] = {"V=19", "D=64", "T=5", "B=20"};
+  static const char *const small[] = {"V=19", "T=7", "B=3"};
+  static const char *const layers[] = {"V=19", "T=7", "B=3", "D=24", "L=2",
+                                       "HEADS=3", "F=40", "N=5", "H=8"};
   static const char *const others[] = {
       "tests/models/blocks.dsl",       "tests/models/moe_recompute.dsl",
       "tests/models/moe_scan.dsl",     "tests/models/hierarchical.dsl",
@@ -85,6 +88,10 @@ static void models(void) {
     check_model("models/lm_moe.dsl", levels, 9, level, precision);
     check_model("models/lm_4lstm.dsl", plain, 4, level, precision);
     check_model("models/lm_4lstm.dsl", packed, 4, level, precision);
+    if (precision == DT_bf16)
+      check_model("models/lm_transformer.dsl", layers, 9, level, precision);
+    if (!level)
+      check_model("tests/models/attention.dsl", small, 3, level, precision);
     for (size_t i = 0; i < COUNT_OF(others); i++)
       check_model(others[i], NULL, 0, level, precision);
     if (level) /* what it is for happens to launches of several ops */

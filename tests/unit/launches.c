@@ -164,6 +164,9 @@ static void compare(Check *c, const Node *n, uint32_t out, const Tensor *got,
     return;
   }
   double d = distance(got, want), tol = dtype_info[t->dtype].tol;
+  /* Weights of an attention are rounded to the dtype of its operands. */
+  if (n->op == OP_attention || n->op == OP_attention_grad)
+    tol = dtype_info[n->ins.data[0]->type.dtype].tol;
   if (d > tol * (norm(want) + scale))
     fail(c, "result %u of %s: off by %.3g of %.3g; at %lld %.9g, not %.9g", out,
          shown(c, n), d, norm(want), (long long)at, got->data[at],

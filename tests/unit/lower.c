@@ -3,6 +3,7 @@
  * lowered and its kernel loops executed on poisoned results. */
 #include "../../passes/pass.h"
 
+#include "attention_text.h"
 #include "check.h"
 #include "loops_eval.h"
 #include "random_graph.h"
@@ -583,49 +584,14 @@ static void shape_cases(void) {
       shape_case(bodies[i].name, bodies[i].text, shapes[j]);
 }
 
-/* Attention: B sequences of T queries and U keys, H heads of queries, G of keys,
- * D wide, values E wide; with a mask, causal, neither. */
-static const char attention_text[] =
-    "moec-ir 1\n"
-    "entry @f(%q: $F[$B, $T, $H, $D] = input \"q\", "
-    "%k: $F[$B, $U, $G, $D] = input \"k\", "
-    "%v: $F[$B, $U, $G, $E] = input \"v\", "
-    "%d: $F[$B, $T, $H, $E] = input \"d\", "
-    "%t: $S[$B, $T, $H] = input \"t\", %m: bool[$B, $U] = input \"m\") {\n"
-    "%a, %la = attention %q, %k, %v {causal=false, scale=0.3}"
-    " : $S[$B, $T, $H, $E], $S[$B, $T, $H]\n"
-    "%b, %lb = attention %q, %k, %v {causal=true, scale=0.5}"
-    " : $S[$B, $T, $H, $E], $S[$B, $T, $H]\n"
-    "%c, %lc = attention %q, %k, %v, %m {causal=true, scale=1}"
-    " : $S[$B, $T, $H, $E], $S[$B, $T, $H]\n"
-    "%qa, %ka, %va = attention_grad %q, %k, %v, %d, %la, %t"
-    " {causal=false, scale=0.3}"
-    " : $S[$B, $T, $H, $D], $S[$B, $U, $G, $D], $S[$B, $U, $G, $E]\n"
-    "%qb, %kb, %vb = attention_grad %q, %k, %v, %d, %lb, %t"
-    " {causal=true, scale=0.5}"
-    " : $S[$B, $T, $H, $D], $S[$B, $U, $G, $D], $S[$B, $U, $G, $E]\n"
-    "%qc, %kc, %vc = attention_grad %q, %k, %v, %d, %lc, %t, %m"
-    " {causal=true, scale=1}"
-    " : $S[$B, $T, $H, $D], $S[$B, $U, $G, $D], $S[$B, $U, $G, $E]\n"
-    "return probe \"a\" = %a, probe \"b\" = %b, probe \"c\" = %c, "
-    "probe \"qa\" = %qa, probe \"ka\" = %ka, probe \"va\" = %va, "
-    "probe \"qb\" = %qb, probe \"kb\" = %kb, probe \"vb\" = %vb, "
-    "probe \"qc\" = %qc, probe \"kc\" = %kc, probe \"vc\" = %vc\n"
-    "}\n";
-
-static void attention_case(const int *sizes, const char *dtype,
-                           const char *sums, Isa isa) {
+static void attention_case(const int *sizes, const char *dtype, Isa isa) {
+  char name[160];
   Buf text = {0};
-  for (const char *c = attention_text; *c; c++)
-    if (c[0] == '$' && (c[1] == 'F' || c[1] == 'S'))
-      buf_add(&text, *++c == 'F' ? dtype : sums);
-    else
-      buf_add_n(&text, c, 1);
-  char name[128];
-  snprintf(name, sizeof name,
-           "attention in %s, %u, %d by %d, %d of %d heads, %d wide, %d", dtype,
-           isa.has, sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]);
-  text_case(name, text.data, "BTUHGDE", sizes, isa);
+  attention_text(sizes, dtype, "abcd", &text);
+  attention_name(name, "loops", sizes, dtype);
+  Ctx cx = {0};
+  module_case(&cx, name, source_add(&cx, "text", text.data, text.len), isa);
+  ctx_free(&cx);
   buf_free(&text);
 }
 
@@ -636,11 +602,11 @@ static void attention_cases(void) {
       {1, 7, 5, 4, 2, 8, 5},     {1, 37, 33, 1, 1, 33, 16},
       {1, 70, 150, 1, 1, 16, 1}, {1, 150, 70, 1, 1, 5, 40}};
   for (size_t i = 0; i < COUNT_OF(shapes); i++) {
-    attention_case(shapes[i], "f32", "f32", (Isa){.lanes = LANES});
-    attention_case(shapes[i], "f32", "f32", (Isa){.lanes = 4});
-    attention_case(shapes[i], "f64", "f64", (Isa){.lanes = LANES});
+    attention_case(shapes[i], "f32", (Isa){.lanes = LANES});
+    attention_case(shapes[i], "f32", (Isa){.lanes = 4});
+    attention_case(shapes[i], "f64", (Isa){.lanes = LANES});
     for (size_t k = 0; k < COUNT_OF(has); k++)
-      attention_case(shapes[i], "bf16", "f32",
+      attention_case(shapes[i], "bf16",
                      (Isa){.lanes = LANES, .has = has[k]});
   }
 }

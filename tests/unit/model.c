@@ -283,6 +283,12 @@ int main(void) {
       {"models/lm_wide.dsl", {"V=11", "D=5", "H=7", "T=3", "B=2"}},
       {"models/lm_wide.dsl", {"V=11", "D=4", "H=5", "LAYERS=3", "T=2", "B=2"}},
       {"models/lm_4lstm.dsl", {"V=11", "D=4", "T=2", "B=2"}},
+      {"models/lm_transformer.dsl",
+       {"V=11", "D=4", "HEADS=2", "L=2", "F=5", "H=3", "N=3", "T=3", "B=2"}},
+      {"models/lm_transformer.dsl", /* trained positions */
+       {"V=11", "D=4", "HEADS=1", "L=1", "F=3", "T=4", "B=1", "ROTARY=0",
+        "CONTEXT=3"}},
+      {"tests/models/attention.dsl", {"V=11", "T=3", "B=2"}},
       {"tests/models/blocks.dsl", {0}},
       {"tests/models/moe_recompute.dsl", {0}},
       {"tests/models/moe_scan.dsl", {0}},

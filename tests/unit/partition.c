@@ -50,6 +50,9 @@ static const struct {
     {"models/lm_wide.dsl", "dev=4,data=2", false},
     {"models/lm_wide.dsl", "expert=2,model=3", false},
     {"models/lm_wide.dsl", "model=8", false},
+    {"tests/models/attention.dsl", "data=2,model=2", true},
+    {"tests/models/attention.dsl", "model=4", false},
+    {"tests/models/attention.dsl", "dev=4", false},
 };
 
 static const char *const even[] = {"V=16", "D=8", "B=8", "T=5", "P=0.25"};

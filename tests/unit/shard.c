@@ -205,7 +205,8 @@ static void check_units(const char *name, Module *m) {
 static void test_models(void) {
   static const char *const models[] = {"models/lm_moe.dsl",
                                        "models/lm_4lstm.dsl",
-                                       "models/lm_wide.dsl"};
+                                       "models/lm_wide.dsl",
+                                       "models/lm_transformer.dsl"};
   static const char *const meshes[] = {
       "dev=8", "data=2,expert=4", "data=4,model=2",
       "dev=2,data=2,expert=2,model=2", "model=8"};
