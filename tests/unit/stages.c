@@ -132,9 +132,11 @@ typedef struct Model {
 } Model;
 
 static const Model models[] = {
-    {"lm_moe", {"V=11", "D=6", "N=5", "K=2", "H=7", "T=3", "B=4", "WARMUP=5"}, 0},
-    {"lm_wide", {"V=11", "D=6", "H=7", "T=3", "B=4", "WARMUP=5"}, 0},
-    {"lm_4lstm", {"V=11", "D=6", "L=3", "T=3", "B=4", "WARMUP=5"}, 0},
+    {"lm_moe",
+     {"V=11", "D=6", "N=5", "K=2", "H=7", "T=3", "B=4", "WARMUP=5"},
+     false},
+    {"lm_wide", {"V=11", "D=6", "H=7", "T=3", "B=4", "WARMUP=5"}, false},
+    {"lm_4lstm", {"V=11", "D=6", "L=3", "T=3", "B=4", "WARMUP=5"}, false},
     {"lm_transformer",
      {"V=11", "D=6", "HEADS=3", "L=2", "F=8", "N=5", "T=4", "B=8"},
      true},
