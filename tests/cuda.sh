@@ -131,4 +131,22 @@ run 'auto: why not a GPU' 0 ', 2 threads (no GPU: the CUDA driver finds none)$' 
 LD_LIBRARY_PATH=$sim CUDASIM_DEVICES=2 run 'doctor' 0 \
   '^CUDA driver  for CUDA 13.0$' "$MOERUN" doctor
 expect 'doctor: GPUs' [ "$(grep -c '^GPU  *cudasim sm_90' "$d/out")" = 2 ]
+
+# ---- what is taken to a machine with a GPU -------------------------------------------
+
+# Sanitized libraries do not run without the rest of their build.
+if grep -q __asan_init "$MOERUN"; then
+  echo 'skip the bundle: under the sanitizers'
+else
+  run 'bundle' 0 'b.tar.gz: [0-9]* bytes$' tests/gpu/bundle.sh "$d/b.tar.gz" \
+    --dry
+  tar -C "$d" -xzf "$d/b.tar.gz"
+  LD_LIBRARY_PATH=$sim run 'bundle: its checks' 0 '' \
+    "$d/moec-gpu/run.sh" "$d/results.json"
+  for kind in losses gradients poisoned; do
+    expect "bundle: $kind" grep -q -x \
+      "{\"check\": \"$kind\", \"model\": \"check-tiny\", \"ok\": true}" \
+      "$d/results.json"
+  done
+fi
 exit $status

@@ -1,0 +1,101 @@
+#!/bin/bash
+# Checks and measures models on the GPU of this machine, out of a bundle that
+# tests/gpu/bundle.sh has made:
+#
+#   tar xzf BUNDLE.tar.gz && moec-gpu/run.sh [RESULTS.json]
+#
+# It takes less than ten minutes. Results go to standard output as text, and as
+# lines of JSON to RESULTS.json (default results.json). Exit status 0: every
+# check held. Measurements are only told.
+set -u
+results=$(realpath -m "${1:-results.json}")
+cd "$(dirname "$0")" || exit 2
+export LD_LIBRARY_PATH=$PWD/bin${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+moerun=$PWD/bin/moerun
+d=$(mktemp -d)
+trap 'rm -rf "$d"' EXIT
+status=0
+: >"$results"
+
+told() { # KIND NAME OK TEXT: a check
+  printf '%-8s %-28s %s\n' "$3" "$2" "$4"
+  printf '{"check": "%s", "model": "%s", "ok": %s}\n' "$1" "$2" \
+    "$([ "$3" = ok ] && echo true || echo false)" >>"$results"
+  [ "$3" = ok ] || status=1
+}
+
+# check KIND NAME COMMAND...: within two minutes, or it counts as failed.
+check() {
+  local kind=$1 name=$2
+  shift 2
+  if timeout 120 "$@" >"$d/out" 2>"$d/err"; then
+    told "$kind" "$name" ok "$kind"
+  else
+    told "$kind" "$name" 'not ok' "$kind: $(tail -1 "$d/err")"
+  fi
+}
+
+# ---- the machine ---------------------------------------------------------------
+
+date -u '+%Y-%m-%d %H:%M UTC'
+"$moerun" doctor
+"$moerun" doctor | sed -n 's/^GPU  *\([^,]*\), .*/{"gpu": "\1"}/p' >>"$results"
+echo
+
+# ---- checks --------------------------------------------------------------------
+
+# Losses step by step, each against the CPU's that made the bundle. Those of
+# bf16 drift apart as sums are made in another order.
+losses() { # NAME TOLERANCE
+  local steps
+  steps=$(wc -l <"golden/$1.jsonl")
+  "$moerun" train "models/$1.so" --device=cuda --data text --steps "$steps" \
+    --set lr=1e-3 --quiet --log "$d/$1.jsonl" || return 1
+  grep -o '"loss": [^,}]*' "golden/$1.jsonl" >"$d/want"
+  grep -o '"loss": [^,}]*' "$d/$1.jsonl" | paste - "$d/want" |
+    awk -v most="$2" -v steps="$steps" '{ e = $2 > $4 ? $2 - $4 : $4 - $2; n++
+      if (!(e <= most * $4)) { bad = 1
+        print "step " NR ": loss " $2 ", wanted " $4 >"/dev/stderr" } }
+      END { exit bad || n != steps }'
+}
+export -f losses
+export moerun d
+
+for so in models/check-*.so; do
+  name=$(basename "$so" .so)
+  case $name in *bf16) losses=2e-2 grads=2e-2 ;; *) losses=1e-4 grads=1e-4 ;; esac
+  check losses "$name" bash -c "losses $name $losses"
+  check gradients "$name" "$moerun" verify "$so" "$so" --data text \
+    --device=cpu,cuda --tolerance $grads
+  check poisoned "$name" "$moerun" train "$so" --device=cuda --data text \
+    --steps 2 --poison --quiet
+  if command -v compute-sanitizer >"$d/out"; then
+    check sanitizer "$name" compute-sanitizer --error-exitcode 1 "$moerun" \
+      train "$so" --device=cuda --data text --steps 1 --quiet
+  fi
+done
+command -v compute-sanitizer >"$d/out" ||
+  echo 'skip     compute-sanitizer is not on this machine'
+
+# ---- speed ---------------------------------------------------------------------
+
+field() { sed -n "s/.*\"$1\": \"\{0,1\}\([^,}\"]*\).*/\1/p" "$d/out"; }
+echo
+printf '%-20s %12s %10s %10s %12s\n' model tokens/s 'ms a step' '% of limit' \
+  'memory MB'
+for so in models/bench-*.so; do
+  [ -e "$so" ] || continue
+  name=$(basename "$so" .so)
+  if timeout 100 "$moerun" bench "$so" --device=cuda --roofline --steps 20 \
+    >"$d/out" 2>"$d/err"; then
+    printf '%-20s %12.0f %10.2f %10.0f %12.0f\n' "${name#bench-}" \
+      "$(field tokens_per_s)" "$(field step_ms)" \
+      "$(awk -v x="$(field limit_share)" 'BEGIN { print 100 * x }')" \
+      "$(awk -v x="$(field peak_bytes_measured)" 'BEGIN { print x / 1e6 }')"
+    sed "s/^{/{\"bench\": \"${name#bench-}\", /" "$d/out" >>"$results"
+  else
+    printf '%-20s %s\n' "${name#bench-}" "failed: $(tail -1 "$d/err")"
+    status=1
+  fi
+done
+exit $status
