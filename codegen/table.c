@@ -524,6 +524,8 @@ static void scan(Table *t, const Node *n) {
   Record r = record_of(t, MOERT_LOOP, n);
   r.count = attr_int(n, "length");
   r.reverse = attr_bool(n, "reverse");
+  if (attr_bool(n, "counted"))
+    vec_push(t->a, &r.args, value_ref(t, n->ins.data[n->ins.len - 1]));
   if (is_read(n->body, index)) {
     vec_push(t->a, &r.args, value_ref(t, index));
     r.n_outs = 1;
@@ -532,7 +534,7 @@ static void scan(Table *t, const Node *n) {
   int64_t before = t->flops;
   t->flops = 0;
   region(t, n->body);
-  t->flops = before + t->flops * r.count;
+  t->flops = before + t->flops * (int64_t)ir_usual_turns(n);
   Record end = record_of(t, MOERT_END, n);
   add_record(t, &end);
 }

@@ -419,11 +419,19 @@ static void scan_yield(EvalCall *c, uint32_t carries, int64_t t) {
   free(next);
 }
 
+/* How many turns a scan takes. */
+static int64_t scan_turns(const EvalCall *c) {
+  int64_t length = attr_int(c->n, "length");
+  if (!attr_bool(c->n, "counted")) return length;
+  int64_t turns = (int64_t)c->ins[c->n->ins.len - 1]->data[0];
+  return turns < length ? turns : length;
+}
+
 void eval_scan(EvalCall *c) {
   Region *body = c->n->body;
   uint32_t carries = (uint32_t)attr_int(c->n, "carries");
   uint32_t scanned = (uint32_t)attr_int(c->n, "scanned");
-  int64_t length = attr_int(c->n, "length");
+  int64_t length = scan_turns(c);
   bool reverse = attr_bool(c->n, "reverse");
   scan_bind(c, carries, scanned);
   for (int64_t i = 0; i < length && !c->failed; i++) {

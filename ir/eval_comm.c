@@ -199,25 +199,35 @@ typedef struct Run {
 
 /* What the rank at `experts` has of the experts. */
 static DimPart experts_of(const Meeting *m, int64_t experts) {
-  int64_t all = m->c->ins[1]->type.dims[0].size - 1;
+  int64_t all = m->c->ins[ROWS_MINE]->type.dims[0].size - 1;
   if (!m->all) return (DimPart){0, all, all};
   const Module *module = m->c->n->region->entry->module;
   return axes_part(module, m->axes, all,
                    axes_member(module, m->axes, m->rank, experts));
 }
 
+/* The rows of expert e of all that go from the rank at `tokens`. */
+static Run own_rows(const Meeting *m, int64_t tokens, int64_t e) {
+  const double *mine = shown(m, tokens, ROWS_MINE)->data;
+  if (m->c->n->ins.len <= ROWS_SOME)
+    return (Run){.here = (int64_t)mine[e],
+                 .n = (int64_t)mine[e + 1] - (int64_t)mine[e]};
+  const Tensor *some = shown(m, tokens, ROWS_SOME);
+  int64_t experts = some->type.dims[1].size;
+  return (Run){.here = (int64_t)some->data[e],
+               .n = (int64_t)some->data[experts + e]};
+}
+
 /* What the rank at `tokens` has for expert e of the rank at `experts`: none
  * where the experts do not divide and it is none of them. */
 static Run run_of(const Meeting *m, int64_t tokens, int64_t experts,
                   int64_t e) {
-  const double *mine = shown(m, tokens, 1)->data;
-  const double *got = shown(m, experts, 2)->data;
-  int64_t width = shown(m, experts, 2)->type.dims[1].size;
+  const double *got = shown(m, experts, ROWS_GOT)->data;
+  int64_t width = shown(m, experts, ROWS_GOT)->type.dims[1].size;
   DimPart part = experts_of(m, experts);
-  bool there = e < part.count;
-  const double *at = mine + (there ? part.start + e : 0);
-  Run r = {(int64_t)at[0], (int64_t)shown(m, experts, 3)->data[e],
-           there ? (int64_t)at[1] - (int64_t)at[0] : 0};
+  Run r = {0};
+  if (e < part.count) r = own_rows(m, tokens, part.start + e);
+  r.there = (int64_t)shown(m, experts, ROWS_THEIRS)->data[e];
   for (int64_t p = 0; p < tokens; p++)
     r.there += (int64_t)got[p * width + e];
   if (r.n != (int64_t)got[tokens * width + e]) r.n = -1;
@@ -251,8 +261,12 @@ static void eval_rows(EvalCall *c, bool back) {
   Meeting m;
   if (!meet(c, &m)) return;
   Tensor *out = c->outs[0];
-  int64_t experts = c->ins[2]->type.dims[1].size;
-  memset(out->data, 0, sizeof(double) * (size_t)type_elements(&out->type));
+  int64_t experts = c->ins[ROWS_GOT]->type.dims[1].size;
+  size_t bytes = sizeof(double) * (size_t)type_elements(&out->type);
+  if (c->n->ins.len > ROWS_OTHERS)
+    memcpy(out->data, c->ins[ROWS_OTHERS]->data, bytes);
+  else
+    memset(out->data, 0, bytes);
   for (int64_t p = 0; p < m.size; p++)
     for (int64_t e = 0; e < experts; e++) {
       Run r = back ? run_of(&m, m.place, p, e) : run_of(&m, p, m.place, e);

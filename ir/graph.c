@@ -347,10 +347,10 @@ static Value *seen_from(const Region *from, Value *source) {
 
 int ir_rows_operand(OpKind op) {
   switch ((int)op) {
-  case OP_dispatch:
-  case OP_rows_return: return 1;
+  case OP_dispatch: return 1;
+  case OP_rows_return: return ROWS_MINE;
   case OP_rows_gather: return 2;
-  case OP_rows_send: return 3;
+  case OP_rows_send: return ROWS_THEIRS;
   }
   return -1;
 }
@@ -560,6 +560,10 @@ Sym node_loc(Ctx *cx, const Node *n) {
 static int letter_at(const char *letters, char c) {
   const char *p = strchr(letters, c);
   return p ? (int)(p - letters) : -1;
+}
+
+double ir_usual_turns(const Node *scan) {
+  return attr_bool(scan, "counted") ? 0 : (double)attr_int(scan, "length");
 }
 
 int64_t ir_macs(const Node *n) {

@@ -720,11 +720,26 @@ static bool stacked(Infer *I, Type t) {
   return result(I, all);
 }
 
+/* Of a loop with its number of turns as the last operand. */
+static bool want_turns(Infer *I) {
+  uint32_t n = I->n->ins.len, carries = (uint32_t)attr_int(I->n, "carries");
+  if (attr_int(I->n, "scanned") || attr_bool(I->n, "reverse") ||
+      I->n->body->results.len != carries)
+    return fail(I, "counted turns go forward, and nothing is scanned or "
+                   "stacked");
+  if (n == carries) return fail(I, "no operand counts the turns");
+  Type t = in(I, n - 1), want = type_scalar(DT_i32);
+  return type_equal(&t, &want) ||
+         fail(I, "operand %u counts the turns and must be i32[], but is %s",
+              n - 1, text(I, t));
+}
+
 static bool infer_scan(Infer *I) {
   int64_t n = I->n->ins.len;
   if (!want_range(I, "carries", 0, n) ||
       !want_range(I, "scanned", 0, n - attr_int(I->n, "carries")) ||
-      !want_range(I, "length", 1, MAX_DIM))
+      !want_range(I, "length", 1, MAX_DIM) ||
+      (attr_bool(I->n, "counted") && !want_turns(I)))
     return false;
   uint32_t carries = (uint32_t)attr_int(I->n, "carries");
   if (!scan_params(I, carries, (uint32_t)attr_int(I->n, "scanned")))

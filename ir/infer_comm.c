@@ -150,8 +150,22 @@ bool infer_permute(Infer *I) {
 /* How many experts there are in all, by the offsets of the rows where the
  * tokens are; -1: operand 1 is no list of offsets. */
 static int64_t all_experts(const Infer *I) {
-  Type t = in(I, 1);
+  Type t = in(I, ROWS_MINE);
   return t.rank == 1 ? t.dims[0].size - 1 : -1;
+}
+
+/* Operand `some`: which rows go, of those of so many experts. */
+static bool want_some(Infer *I, int64_t experts) {
+  int64_t dims[] = {2, experts};
+  return I->n->ins.len <= ROWS_SOME || want_i32(I, ROWS_SOME, 2, dims);
+}
+
+static bool want_others(Infer *I, Type result) {
+  if (I->n->ins.len <= ROWS_OTHERS) return true;
+  Type t = in(I, ROWS_OTHERS);
+  return type_equal(&t, &result) ||
+         fail(I, "operand %d must be like the result, %s, but is %s",
+              ROWS_OTHERS, text(I, result), text(I, t));
 }
 
 /* Operands x, mine, got, theirs; `there`: x lies where the experts are. */
@@ -169,15 +183,15 @@ static bool infer_rows(Infer *I, bool there) {
     return fail(I, "%s are not the offsets of %lld ranks with %lld groups each",
                 text(I, in(I, 1)), (long long)p, (long long)m);
   int64_t mine = groups + 1, got[] = {p, m}, theirs = m + 1;
-  if (!want_i32(I, 1, 1, &mine) || !want_i32(I, 2, 2, got) ||
-      !want_i32(I, 3, 1, &theirs))
+  if (!want_i32(I, ROWS_MINE, 1, &mine) || !want_i32(I, ROWS_GOT, 2, got) ||
+      !want_i32(I, ROWS_THEIRS, 1, &theirs) || !want_some(I, mine - 1))
     return false;
   if (rows < 1 || rows > MAX_DIM)
     return fail(I, "rows=%lld is not in 1 to %lld", (long long)rows,
                 (long long)MAX_DIM);
   t.dims[0].size = there ? groups : m;
   t.dims[1].size = rows;
-  return infer_result(I, t);
+  return want_others(I, t) && infer_result(I, t);
 }
 
 bool infer_rows_send(Infer *I) {

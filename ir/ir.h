@@ -80,6 +80,9 @@ typedef enum BatchKind {
                   holds for the others */
 } BatchKind;
 
+/* Operands of rows_send and rows_return; the last two may be absent. */
+enum { ROWS_X, ROWS_MINE, ROWS_GOT, ROWS_THEIRS, ROWS_SOME, ROWS_OTHERS };
+
 enum { VARIADIC = -1, MAX_RANK = 8, MAX_ATTRS = 6 };
 enum { PANEL = 32 }; /* columns of a panel: what `pack` makes */
 
@@ -344,6 +347,9 @@ uint32_t ir_number(Entry *e);
 /* Uses of each value by id, bodies' captures not existing: regions see only
  * their parameters and their own nodes. Array of ir_number() counts. */
 uint32_t *ir_use_counts(Entry *e, Arena *a);
+/* Turns of a scan that estimates go by: of one that counts them none, as it is
+ * there for what seldom is. */
+double ir_usual_turns(const Node *scan);
 /* Multiply-adds of a contraction: the product of all letters of its map, a
  * ragged pair (group, row) counting its R rows; and of an attention. 0 for any
  * other op. */

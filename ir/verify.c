@@ -435,7 +435,7 @@ static void set_param_sources(Verify *V, const Node *n) {
 static Value *rows_by(const Node *n) {
   bool first = n->op == OP_combine || n->op == OP_rows_combine ||
                n->op == OP_rows_send;
-  uint32_t at = first ? 1 : n->op == OP_rows_return ? 3 : 2;
+  uint32_t at = first ? 1 : n->op == OP_rows_return ? ROWS_THEIRS : 2;
   bool slots = n->op == OP_rows_combine || n->op == OP_rows_dot;
   bool direct = n->op == OP_combine || n->op == OP_row_dot ||
                 n->op == OP_rows_send || n->op == OP_rows_return ||
@@ -451,6 +451,11 @@ static bool check_ragged(Verify *V, const Node *n) {
   /* A body's own nodes are looked at one by one: it may work on several. */
   for (uint32_t i = 0; i < n->ins.len && !n->body; i++) {
     Value *source = source_of(V, n->ins.data[i]);
+    bool back = n->op == OP_rows_return && i == ROWS_OTHERS;
+    if (back && source && source != told_by(n->ins.data[ROWS_MINE]))
+      return fail(V, n->span, "%s: rows of operand %u are not the result's",
+                  op_name(n), i);
+    if (back) continue;
     if (source && all && source != all)
       return fail(V, n->span, "%s: rows of operand %u are grouped by other ids",
                   op_name(n), i);

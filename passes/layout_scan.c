@@ -141,7 +141,7 @@ static void drop_unread(Builder *b, Node *scan) {
 }
 
 void layout_scan(Builder *before, Node *scan, const PassOptions *o) {
-  if (attr_int(scan, "length") < TURNS) return;
+  if (attr_int(scan, "length") < TURNS || attr_bool(scan, "counted")) return;
   Ctx *cx = before->cx;
   NodeVec nodes = {0}, old = scan->body->nodes;
   bool any = false;

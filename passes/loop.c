@@ -35,10 +35,13 @@ Loop loop_open(Ctx *cx, Node *n) {
             .length = attr_int(n, "length"),
             .reverse = attr_bool(n, "reverse"),
             .index = body->params.data[0]};
+  bool counted = attr_bool(n, "counted");
   for (uint32_t i = 0; i < n->ins.len; i++) {
     Value *outer = ir_now(n->ins.data[i]), *p = body->params.data[i + 1];
     LoopInput in = {outer, p};
-    if (i < carries) {
+    if (counted && i + 1 == n->ins.len) {
+      l.turns = in;
+    } else if (i < carries) {
       LoopCarry c = {outer, p, ir_now(body->results.data[i]), n->outs.data[i]};
       vec_push(&cx->perm, &l.carries, c);
     } else if (i < carries + scanned) {
@@ -59,6 +62,11 @@ Loop loop_new(Ctx *cx, Entry *e, int64_t length, bool reverse) {
   Region *body = ir_region(cx, e, NULL);
   l.index = ir_param(cx, body, sym(cx, "t"), type_scalar(DT_i32));
   return l;
+}
+
+void loop_count(Ctx *cx, Loop *l, Value *turns) {
+  l->turns.outer = turns;
+  l->turns.param = ir_param(cx, l->index->region, turns->name, turns->type);
 }
 
 /* ---- adding parts ------------------------------------------------------ */
@@ -144,6 +152,10 @@ static void write_back(Arena *a, const Loop *l, Region *body) {
     vec_push(a, &n->ins, l->invariants.data[i].outer);
     add_param(a, body, l->invariants.data[i].param);
   }
+  if (l->turns.outer) {
+    vec_push(a, &n->ins, l->turns.outer);
+    add_param(a, body, l->turns.param);
+  }
   for (uint32_t i = 0; i < l->stacked.len; i++) {
     vec_push(a, &body->results, l->stacked.data[i].value);
     add_out(a, n, l->stacked.data[i].out);
@@ -159,6 +171,7 @@ void loop_close(Builder *b, Loop *l) {
                              {.present = true},
                              {.i = l->length, .present = true},
                              {.i = l->reverse, .present = true}};
+    attrs[4].i = attrs[4].present = l->turns.outer != NULL;
     l->n = ir_node_raw(b, OP_scan, NULL, 0, attrs, NULL, 0);
     l->n->body = body;
     body->owner = l->n;

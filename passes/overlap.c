@@ -114,7 +114,7 @@ static double cost_of_body(const Region *r) {
 static double cost_of(const Node *n) {
   int64_t macs = ir_macs(n);
   if (n->op == OP_scan)
-    return (double)attr_int(n, "length") * cost_of_body(n->body);
+    return ir_usual_turns(n) * cost_of_body(n->body);
   if (n->op == OP_reshape || n->op == OP_wait) return 0;
   for (uint32_t i = 0; n->op == OP_fused && i < n->body->nodes.len; i++)
     macs += ir_macs(n->body->nodes.data[i]);

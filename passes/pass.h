@@ -50,13 +50,15 @@ typedef struct PassOptions {
   int64_t reshard_limit; /* bytes above which shard warns; 0: the default */
   bool reshard_errors;   /* those warnings are errors */
   bool keep_grads; /* autodiff makes probes of what it computes */
+  double expert_rows; /* rows for a rank's experts at once, times the mean; 0:
+                         all there can be */
 } PassOptions;
 #define RESHARD_LIMIT (INT64_C(64) << 20)
 
 typedef bool PassFn(Module *m, const PassOptions *o);
 PassFn pass_simplify, pass_hoist, pass_autodiff, pass_precision,
-    pass_shard, pass_partition, pass_bucket, pass_recompute, pass_expand,
-    pass_layout, pass_remake, pass_fuse, pass_schedule, pass_plan;
+    pass_shard, pass_partition, pass_rounds, pass_bucket, pass_recompute,
+    pass_expand, pass_layout, pass_remake, pass_fuse, pass_schedule, pass_plan;
 
 typedef struct PassInfo {
   const char *name;
@@ -201,11 +203,14 @@ typedef struct Loop {
   VEC(LoopInput) scanned;
   VEC(LoopInput) invariants;
   VEC(LoopOutput) stacked;
+  LoopInput turns; /* counted at run time; without an outer value: `length` */
 } Loop;
 
 Loop loop_open(Ctx *cx, Node *n);
 /* An empty loop over `length` whose body belongs to no scan yet. */
 Loop loop_new(Ctx *cx, Entry *e, int64_t length, bool reverse);
+/* Has a new loop take so many turns, i32[], its length being the most. */
+void loop_count(Ctx *cx, Loop *l, Value *turns);
 /* Makes l->n hold the parts; for a new loop makes the scan through `b`. */
 void loop_close(Builder *b, Loop *l);
 /* The body's parameter for an operand, the result for a body's value: the one
@@ -677,6 +682,33 @@ Value *partition_rows_mask(Partition *p, Value *v, const PartValue *was,
 /* One rank's part of a ragged value: its dim 1 bounds the rows that it has. */
 Type partition_rows_local(const Partition *p, const Type *t,
                           const Placement *at);
+
+/* ---- rounds.c ------------------------------------------------------------ */
+
+/* Of so many rows, which may all be for one device, how many it has room for:
+ * `factor` times what it gets with `here` of the experts, if all get as many
+ * rows. */
+int64_t rounds_bound(int64_t rows, int64_t here, int64_t experts,
+                     double factor);
+
+/* ---- rounds_some.c, for rounds.c ----------------------------------------- */
+
+/* Rows on their way between two ranks' lists of offsets: numbers of all of
+ * them, from which those of a round follow. */
+typedef struct RoundRows {
+  Value *mine, *got, *theirs; /* operands of rows_send without `some` */
+  Value *begin; /* i32[P, M]: where each rank's rows begin, at the experts */
+  Value *there; /* i32[N]: where one's own begin there */
+  Value *first, *count; /* i32[N]: one's own, where they are now */
+} RoundRows;
+RoundRows rounds_rows(Builder *b, const Node *send);
+/* Operands of rows_send and rows_return for the round that begins with row `lo`
+ * of each rank's experts, i32[] (NULL: 0), and has `bound` rows. */
+Value *rounds_theirs(Builder *b, Value *theirs, Value *lo, int64_t bound);
+Value *rounds_got(Builder *b, const RoundRows *r, Value *lo, int64_t bound);
+Value *rounds_some(Builder *b, const RoundRows *r, Value *lo, int64_t bound);
+/* How many rounds there are beyond the first, i32[]: the same on all ranks. */
+Value *rounds_more(Builder *b, Value *theirs, int64_t bound);
 
 /* ---- recompute.c, for vjp_scan.c ----------------------------------------- */
 

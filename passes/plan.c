@@ -239,6 +239,7 @@ static bool may_write_over(Plan *p, const Node *n, uint32_t i, uint32_t j) {
     return false;
   if (op_is(n->op, TRAIT_EW)) return true;
   if (n->op == OP_all_reduce) return i == j;
+  if (n->op == OP_rows_return) return i == ROWS_OTHERS;
   if (n->op != OP_fused) return false;
   const Value *param = n->body->params.data[i];
   return is_pointwise(n->body, param, p->a) ||
@@ -348,18 +349,20 @@ static void send_scans(Plan *p, Region *r, int depth) {
   }
 }
 
-/* The initial value of carry c is to be at `h` when the scan starts. */
+/* The initial value of carry c is to be at `h` when the scan starts: what an
+ * exchange has written, where it has been waited for. */
 static void send_init(Plan *p, Region *r, Node *n, uint32_t c, Home h) {
-  Value *v = n->ins.data[c];
-  ValueVec views = views_of(p, r, v);
-  bool mine = can_send(p, v) && !is_view(p, v->def) && views.len == 1 &&
-              !in_vec(&r->results, v);
+  Value *v = n->ins.data[c], *made = v;
+  if (v->def && v->def->op == OP_wait) made = v->def->ins.data[v->index];
+  ValueVec views = views_of(p, r, made);
+  bool mine = can_send(p, made) && !is_view(p, made->def) &&
+              views.len == 1 + (made != v) && !in_vec(&r->results, v);
   for (uint32_t i = 0; i < n->ins.len && mine; i++)
     mine = i == c || n->ins.data[i] != v;
   for (uint32_t i = node_position(r, n) + 1; i < r->nodes.len && mine; i++)
     mine = !reads_any(r->nodes.data[i], &views);
-  if (!mine) n->ins.data[c] = v = add_copy(p, r, v, node_position(r, n));
-  set_home(p, v, h);
+  if (!mine) n->ins.data[c] = made = add_copy(p, r, v, node_position(r, n));
+  set_home(p, made, h);
 }
 
 /* Whether result i stacks carry c: what it becomes, or what it was. */

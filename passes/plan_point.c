@@ -155,7 +155,7 @@ static double add_region(Step *s, const Region *r, double times) {
   Clocks c = {0};
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     const Node *n = r->nodes.data[i];
-    double turns = n->op == OP_scan ? (double)attr_int(n, "length") : 1;
+    double turns = n->op == OP_scan ? ir_usual_turns(n) : 1;
     if (n->op == OP_scan)
       c.now += turns * add_region(s, n->body, times * turns);
     else if (ir_is_exchange(n))

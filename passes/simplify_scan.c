@@ -278,7 +278,7 @@ bool simplify_scan(Builder *b, Node *n, const Map *uses, const PassOptions *o) {
               .body = n->body,
               .uses = uses,
               .options = o};
-  if (s.l.length == 1) {
+  if (s.l.length == 1 && !s.l.turns.outer) {
     unroll_once(&s);
     return true;
   }

@@ -127,7 +127,14 @@ static MoertStatus lay_permute(RtPending *p) {
 
 /* ---- rows ---------------------------------------------------------------- */
 
-enum { X, MINE, GOT, THEIRS, OUT, N_ROWS_ARGS };
+enum { X, MINE, GOT, THEIRS, SOME, OTHERS };
+
+static int rows_out(const RtPending *p) {
+  return p->n_buffers - 1;
+}
+static bool has_some(const RtPending *p) {
+  return rows_out(p) > SOME;
+}
 
 static int32_t number(const RtPending *p, int which, int64_t i) {
   return ((const int32_t *)(const void *)p->buffers[which].data)[i];
@@ -174,11 +181,25 @@ static void experts_of(const RtPending *p, int place, int64_t *first,
   if (!count) *first = *end = 0;
 }
 
+/* Of each expert's rows those that go. */
+static MoertStatus lay_some(const RtPending *p, RtStream *s, int which,
+                            int64_t first, int64_t end) {
+  int64_t experts = p->buffers[MINE].elements - 1;
+  for (int64_t e = first; e < end; e++)
+    RT_TRY(add_rows(p, s, which, number(p, SOME, e),
+                    number(p, SOME, experts + e)));
+  return MOERT_OK;
+}
+
 /* Where the tokens are, rows of a rank's experts lie side by side. */
 static MoertStatus lay_tokens(const RtPending *p, RtStream *all, int which) {
   for (int i = 0; i < p->group.n; i++) {
     int64_t first, end;
     experts_of(p, i, &first, &end);
+    if (has_some(p)) {
+      RT_TRY(lay_some(p, &all[i], which, first, end));
+      continue;
+    }
     int64_t lo = number(p, MINE, first), hi = number(p, MINE, end);
     RT_TRY(add_rows(p, &all[i], which, lo, hi - lo));
   }
@@ -199,19 +220,49 @@ static MoertStatus lay_experts(const RtPending *p, RtStream *all, int which) {
   return MOERT_OK;
 }
 
+static int64_t last_number(const RtPending *p, int which) {
+  return number(p, which, p->buffers[which].elements - 1);
+}
+
+/* Rows [from, end) of the result are 0. */
+static void clear_rows(const RtPending *p, int64_t from, int64_t end) {
+  int64_t bytes = row_bytes(p);
+  if (from < end)
+    memset(p->buffers[rows_out(p)].data + from * bytes, 0,
+           (size_t)((end - from) * bytes));
+}
+
+/* What does not come back is as it was in `others`, or 0. */
+static void fill_others(const RtPending *p) {
+  const RtBuffer *out = &p->buffers[rows_out(p)];
+  int64_t experts = p->buffers[MINE].elements - 1, done = 0;
+  if (rows_out(p) > OTHERS) {
+    const RtBuffer *others = &p->buffers[OTHERS];
+    if (others->data != out->data)
+      memcpy(out->data, others->data, (size_t)buffer_bytes(out));
+    return;
+  }
+  for (int64_t e = 0; e < experts; e++) {
+    clear_rows(p, done, number(p, SOME, e));
+    done = number(p, SOME, e) + number(p, SOME, experts + e);
+  }
+  clear_rows(p, done, buffer_bytes(out) / row_bytes(p));
+}
+
 /* Rows behind the last are 0. */
-static void clear_rest(const RtPending *p, int64_t rows) {
-  const RtBuffer *out = &p->buffers[OUT];
-  int64_t used = rows * row_bytes(p);
-  memset(out->data + used, 0, (size_t)(buffer_bytes(out) - used));
+static void fill_rest(const RtPending *p, bool back) {
+  int64_t room = buffer_bytes(&p->buffers[rows_out(p)]) / row_bytes(p);
+  if (back && has_some(p))
+    fill_others(p);
+  else
+    clear_rows(p, last_number(p, back ? MINE : THEIRS), room);
 }
 
 static MoertStatus lay_rows(RtPending *p, bool back) {
-  int64_t experts = p->buffers[THEIRS].elements - 1;
-  RT_TRY(lay_tokens(p, back ? p->x.recv : p->x.send, back ? OUT : X));
-  RT_TRY(lay_experts(p, back ? p->x.send : p->x.recv, back ? X : OUT));
-  clear_rest(p, back ? number(p, MINE, p->buffers[MINE].elements - 1)
-                     : number(p, THEIRS, experts));
+  int out = rows_out(p);
+  RT_TRY(lay_tokens(p, back ? p->x.recv : p->x.send, back ? out : X));
+  RT_TRY(lay_experts(p, back ? p->x.send : p->x.recv, back ? X : out));
+  fill_rest(p, back);
   return MOERT_OK;
 }
 

@@ -187,8 +187,9 @@ static MoertStatus run_record(MoertSession *s, int entry, int index,
   case MOERT_START: return start(s, entry, index);
   case MOERT_WAIT: return rt_comm_wait(&s->entries[entry].pending[r->count]);
   case MOERT_LOOP:
-    if (r->n_args)
-      rt_store(r->args[0].dtype, s->args[0], (double)l->index[l->depth - 1]);
+    if (r->n_outs)
+      rt_store(r->args[r->n_args - 1].dtype, s->args[r->n_args - 1],
+               (double)l->index[l->depth - 1]);
     break;
   case MOERT_END: break;
   }
@@ -267,8 +268,10 @@ static void walk_loop(MoertSession *s, int entry, int start, RtLoops l) {
   do {
     int kind = e->records[i].kind, was = i;
     bool turns = false;
+    int64_t count = 0;
+    if (kind == MOERT_LOOP) rt_loop_turns(s, entry, i, &l, &count);
     if (kind == MOERT_LOOP)
-      turns = rt_loop_enter(e, &i, &l);
+      turns = rt_loop_enter(e, &i, count, &l);
     else if (kind == MOERT_END)
       turns = rt_loop_next(e, &i, &l);
     else if (s->profile && me == 0)

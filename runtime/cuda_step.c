@@ -104,9 +104,9 @@ static MoertStatus copy(MoertSession *s, const MoertRecord *r) {
 static MoertStatus set_index(MoertSession *s, const MoertRecord *r,
                              int64_t index) {
   RtCuda *c = s->cuda;
-  if (r->n_args == 0) return MOERT_OK;
-  return RT_CU(c, cuMemsetD32Async(rt_cu_address(s->args[0]), (unsigned)index,
-                                   1, c->stream));
+  if (r->n_outs == 0) return MOERT_OK;
+  return RT_CU(c, cuMemsetD32Async(rt_cu_address(s->args[r->n_args - 1]),
+                                   (unsigned)index, 1, c->stream));
 }
 
 static MoertStatus run(MoertSession *s, int entry, int index,
@@ -237,9 +237,19 @@ static MoertStatus copy_inputs(MoertSession *s, int entry) {
                                     e->input, (size_t)bytes, c->stream));
 }
 
+/* Whether what is launched depends on what is computed: no graph says it. */
+static bool counts_turns(const MoertEntry *e) {
+  for (int i = 0; i < e->n_records; i++)
+    if (e->records[i].kind == MOERT_LOOP &&
+        e->records[i].n_args > e->records[i].n_outs)
+      return true;
+  return false;
+}
+
 static MoertStatus run_all(MoertSession *s, int entry) {
   RT_TRY(copy_inputs(s, entry));
-  if (s->poison) return rt_each_record(s, entry, run_and_wait, NULL);
+  if (s->poison || counts_turns(&s->desc->entries[entry]))
+    return rt_each_record(s, entry, run_and_wait, NULL);
   return s->profile ? run_profiled(s, entry) : launch_graph(s, entry);
 }
 

@@ -342,7 +342,7 @@ MOERT_API int moert_doctor(MoertFinding *out, int cap);
 
 /* A compiled model exports `const MoertDesc moert_model`. Everything in it is
  * constant data. Bump the version with any change to a struct below. */
-#define MOERT_ABI_VERSION 5
+#define MOERT_ABI_VERSION 6
 #define MOERT_MAGIC 0x63656f6du /* "moec" */
 #define MOERT_MAX_RANK 8
 #define MOERT_MAX_LOOPS 4
@@ -434,8 +434,10 @@ typedef enum MoertCollectiveKind {
   MOERT_REDUCE_SCATTER, /* in: pieces */
   MOERT_ALL_TO_ALL,     /* in and out: pieces */
   MOERT_PERMUTE,        /* place i's goes to place to[i] */
-  MOERT_ROWS_SEND,   /* args: x, mine, got, theirs, out; run: elements a row */
-  MOERT_ROWS_RETURN, /* the same; ir/ops.def says what they are */
+  MOERT_ROWS_SEND,   /* args: x, mine, got, theirs (, some), out; run: elements
+                        a row */
+  MOERT_ROWS_RETURN, /* the same, or (, some, others); ir/ops.def says what they
+                        are */
   MOERT_PLACE        /* out: i32, this rank's place in the group */
 } MoertCollectiveKind;
 
@@ -457,8 +459,10 @@ typedef enum MoertRecordKind {
   MOERT_LAUNCH, /* kernel */
   MOERT_GEMM,   /* args: a, b, c */
   MOERT_COPY,   /* args: from, to; whole elements of `to` */
-  MOERT_LOOP,   /* repeats the records up to its MOERT_END `count` times; with
-                   an argument: it is i32 and gets the index before each turn */
+  MOERT_LOOP,   /* repeats the records up to its MOERT_END `count` times. Args
+                   are i32: one that is not written says how many times it is,
+                   `count` at most; one that is gets the index before each
+                   turn */
   MOERT_END,
   MOERT_START, /* begins an exchange: its args are neither read nor written
                   until it is waited for */

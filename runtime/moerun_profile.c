@@ -20,14 +20,16 @@ static const double least_share = 1e-3; /* of a step: lines below it, beyond so
 
 /* ---- what a step does ---------------------------------------------------- */
 
-/* FLOPs that a step needs by dtype of the operands, loops included. */
+/* FLOPs that a step needs by dtype of the operands, loops included: of one that
+ * counts its turns no turn is taken to be needed. */
 static void count_flops(const MoertEntry *e, double out[MOERT_DTYPE_COUNT]) {
   double times[MOERT_MAX_LOOPS + 1] = {1};
   int depth = 0;
   for (int i = 0; i < e->n_records; i++) {
     const MoertRecord *r = &e->records[i];
+    bool counted = r->n_args > r->n_outs;
     if (r->kind == MOERT_LOOP)
-      times[depth + 1] = times[depth] * (double)r->count, depth++;
+      times[depth + 1] = counted ? 0 : times[depth] * (double)r->count, depth++;
     else if (r->kind == MOERT_END)
       depth--;
     else if (r->needed > 0)

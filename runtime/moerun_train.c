@@ -39,6 +39,8 @@ typedef struct Train {
   double last_loss, valid_loss, valid_tokens;
   int64_t valid_step; /* of valid_loss, -1 for none */
   int64_t saved_step; /* of the newest checkpoint, -1 for none */
+  double rounds, most_rounds; /* that rows went to experts in: since the last
+                                 line of the table, and before */
 } Train;
 
 /* ---- reports ------------------------------------------------------------- */
@@ -230,8 +232,21 @@ static int train_step(Train *t, StepInfo *out) {
   return 0;
 }
 
+/* Once, and where there are more than ever before. */
+static void note_rounds(Train *t) {
+  if (t->rounds > t->most_rounds && t->rounds > 1)
+    progress_note(&t->progress,
+                  "%9s more rows for a rank's experts than it has room for at "
+                  "once: up to %.0f rounds a step",
+                  "", t->rounds);
+  if (t->rounds > t->most_rounds) t->most_rounds = t->rounds;
+  t->rounds = 0;
+}
+
 /* What the table shows: the mean since its last line, the speed so far. */
 static void show(Train *t, const StepInfo *i) {
+  double rounds = report(t, "rounds");
+  if (rounds > t->rounds) t->rounds = rounds;
   t->last_loss = i->loss;
   t->sum += i->loss;
   t->summed++;
@@ -243,6 +258,7 @@ static void show(Train *t, const StepInfo *i) {
   bool is_first = i->step == t->first_step + 1;
   if (is_first || is_due(t->print_every, i->step) || i->step == t->steps) {
     progress_line(&t->progress, &mean);
+    note_rounds(t);
     t->sum = 0;
     t->summed = 0;
   } else {
@@ -327,6 +343,7 @@ static void summary_ranks(const Train *t, JsonLine *j) {
   json_number(j, "exchange_ms", t->exchanges.busy * 1e3 / n);
   json_number(j, "exposed_ms", t->exchanges.waited * 1e3 / n);
   json_number(j, "exchange_bytes", (double)t->exchanges.bytes / n);
+  if (t->most_rounds > 1) json_number(j, "rounds", t->most_rounds);
 }
 
 static void summary_json(const Train *t, const RunMemory *memory,

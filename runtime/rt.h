@@ -385,6 +385,7 @@ typedef struct RtEntry {
 typedef struct RtLoops {
   int64_t index[MOERT_MAX_LOOPS];
   int64_t turn[MOERT_MAX_LOOPS]; /* from 0, whatever the direction */
+  int64_t turns[MOERT_MAX_LOOPS]; /* how many there are */
   int start[MOERT_MAX_LOOPS];    /* its record */
   int depth;
 } RtLoops;
@@ -537,7 +538,10 @@ MoertStatus rt_run_entry(MoertSession *s, int entry);
 /* The way through an entry's records. A loop begins at *at, or ends there: true
  * where a turn of it follows. The caller goes on behind *at. */
 int rt_loop_end(const MoertEntry *e, int start);
-bool rt_loop_enter(const MoertEntry *e, int *at, RtLoops *l);
+/* How many turns the loop that begins at `at` takes now. */
+MoertStatus rt_loop_turns(MoertSession *s, int entry, int at, const RtLoops *l,
+                          int64_t *out);
+bool rt_loop_enter(const MoertEntry *e, int *at, int64_t turns, RtLoops *l);
 bool rt_loop_next(const MoertEntry *e, int *at, RtLoops *l);
 /* Visits each record that does something, and a loop's before each turn.
  * `whole` may be NULL, or do a loop by itself and return its end; it returns

@@ -28,14 +28,28 @@ int rt_loop_end(const MoertEntry *e, int start) {
 static void set_index(const MoertEntry *e, RtLoops *l) {
   int d = l->depth - 1;
   const MoertRecord *r = &e->records[l->start[d]];
-  l->index[d] = r->reverse ? r->count - 1 - l->turn[d] : l->turn[d];
+  l->index[d] = r->reverse ? l->turns[d] - 1 - l->turn[d] : l->turn[d];
 }
 
-bool rt_loop_enter(const MoertEntry *e, int *at, RtLoops *l) {
-  if (e->records[*at].count <= 0) {
+MoertStatus rt_loop_turns(MoertSession *s, int entry, int at, const RtLoops *l,
+                          int64_t *out) {
+  const MoertRecord *r = &s->desc->entries[entry].records[at];
+  int32_t counted;
+  *out = r->count;
+  if (r->n_args == r->n_outs) return MOERT_OK;
+  RT_TRY(s->device->read(s, &counted,
+                         rt_address(s, entry, &r->args[0], l->index),
+                         (int64_t)sizeof counted));
+  if (counted < *out) *out = counted;
+  return MOERT_OK;
+}
+
+bool rt_loop_enter(const MoertEntry *e, int *at, int64_t turns, RtLoops *l) {
+  if (turns <= 0) {
     *at = rt_loop_end(e, *at);
     return false;
   }
+  l->turns[l->depth] = turns;
   l->start[l->depth] = *at;
   l->turn[l->depth++] = 0;
   set_index(e, l);
@@ -44,7 +58,7 @@ bool rt_loop_enter(const MoertEntry *e, int *at, RtLoops *l) {
 
 bool rt_loop_next(const MoertEntry *e, int *at, RtLoops *l) {
   int d = l->depth - 1, start = l->start[d];
-  if (++l->turn[d] < e->records[start].count) {
+  if (++l->turn[d] < l->turns[d]) {
     set_index(e, l);
     *at = start;
     return true;
@@ -60,9 +74,11 @@ MoertStatus rt_each_record(MoertSession *s, int entry, RtVisit *visit,
   RtLoops l = {0};
   for (int i = 0; i < e->n_records; i++) {
     int kind = e->records[i].kind, was = i;
+    int64_t count = 0;
     if (kind == MOERT_LOOP && whole && (i = whole(s, entry, i, &l)) != was)
       continue;
-    bool turns = kind == MOERT_LOOP  ? rt_loop_enter(e, &i, &l)
+    if (kind == MOERT_LOOP) RT_TRY(rt_loop_turns(s, entry, i, &l, &count));
+    bool turns = kind == MOERT_LOOP  ? rt_loop_enter(e, &i, count, &l)
                  : kind == MOERT_END ? rt_loop_next(e, &i, &l)
                                      : false;
     if (turns)

@@ -203,7 +203,7 @@ static const MoertRecord train_records[] = {
     LAUNCH(square, a_square, 1),
     LAUNCH(spread, a_spread, 1),
     LAUNCH(zero, a_zero_acc, 1),
-    {.kind = MOERT_LOOP, .n_args = 1, .reverse = 1, .count = TURNS,
+    {.kind = MOERT_LOOP, .n_args = 1, .n_outs = 1, .reverse = 1, .count = TURNS,
      .name = "loop", .where = "", .args = a_index},
     LAUNCH(gather, a_gather, 1),
     {.kind = MOERT_END, .name = "end", .where = ""},

@@ -352,6 +352,20 @@ static const Case cases[] = {
      "%z = fma %g, %e, %e : f32[]\nyield %z\n} : f32[]\n"
      "yield %y\n} : f32[]",
      "%x", "1 | 1 2 3 4", "88", 0},
+    {"scan that counts its turns", "f32[] i32[] i32[]",
+     "%x = scan %a, %b {carries=1, scanned=0, length=3, reverse=false, "
+     "counted=true} (%t: i32[], %h: f32[], %n: i32[]) {\n"
+     "%u = cast %t : f32[]\n%v = add %h, %u : f32[]\n%w = add %v, %v : f32[]\n"
+     "yield %w\n} : f32[]\n"
+     "%y = scan %a, %c {carries=1, scanned=0, length=3, reverse=false, "
+     "counted=true} (%t2: i32[], %h2: f32[], %n2: i32[]) {\n"
+     "%w2 = add %h2, %h2 : f32[]\nyield %w2\n} : f32[]",
+     "%x %y", "10 | 2 | 7", "42 | 80", 0},
+    {"scan of no turns", "f32[] i32[]",
+     "%x = scan %a, %b {carries=1, scanned=0, length=3, reverse=false, "
+     "counted=true} (%t: i32[], %h: f32[], %n: i32[]) {\n"
+     "%v = add %h, %h : f32[]\nyield %v\n} : f32[]",
+     "%x", "10 | -1", "10", 0},
     {"fused", "f32[2] f32[2]",
      "%x, %y = fused %a, %b {kind=\"loop\", rows=1} "
      "(%p: f32[2], %q: f32[2]) {\n"

@@ -31,6 +31,22 @@ typedef struct Case {
 #define SEND(rows)                                                            \
   "%y = rows_send %x, %o, %g, %t {axes=\"dev\", rows=" #rows "}"              \
   " : f32[2, r<=" #rows ", 1]\n"
+/* Rows and back, those that %c1 names: to zeros, and doubled to the others. */
+#define SOME                                                                  \
+  "%k = slice %c1 {dim=0, start=1, size=1} : i32[1, 4]\n"                     \
+  "%k1 = reshape %k : i32[4]\n"                                               \
+  "%m2 = all_to_all %k1 {axes=\"dev\", split=0, concat=0} : i32[4]\n"         \
+  "%g2 = reshape %m2 : i32[2, 2]\n"                                           \
+  "%c2 = reduce_sum %g2 {map=\"pm->m\"} : i32[2]\n"                           \
+  "%e2 = cumsum %c2 {exclusive=false, reverse=false} : i32[2]\n"              \
+  "%t2 = pad %e2 {dim=0, lo=1, hi=0} : i32[3]\n"                              \
+  "%sy = rows_send %x, %o, %g2, %t2, %c1 {axes=\"dev\", rows=3}"              \
+  " : f32[2, r<=3, 1]\n"                                                      \
+  "%sw = rows_return %sy, %o, %g2, %t2, %c1 {axes=\"dev\", rows=3}"           \
+  " : f32[4, r<=3, 1]\n"                                                      \
+  "%d = add %sy, %sy : f32[2, r<=3, 1]\n"                                     \
+  "%sz = rows_return %d, %o, %g2, %t2, %c1, %x {axes=\"dev\", rows=3}"        \
+  " : f32[4, r<=3, 1]\n"
 #define TOKENS "1 2 3  2 0 2 | 10 20 30  1 2 1"
 
 static const Case cases[] = {
@@ -184,6 +200,10 @@ static const Case cases[] = {
      "%x = rows_gather %a, %r, %own {choices=1} : f32[2, r<=3, 1]\n"
      "%p = reduce_sum %x {map=\"nrd->nd\"} : f32[2, 1]",
      "%p", TOKENS, "2 0 | 0 40", NULL},
+    {"some of the rows", "dev=2", "f32[3, 1] i32[3, 1] i32[2, 4]",
+     ROUTE SOME, "%sy %sw %sz",
+     "1 2 3  2 0 2  0 0 2 0 0 0 1 0 | 10 20 30  1 2 1  0 1 2 0 0 1 1 0",
+     "30 0 0  0 0 3  2 1 6 | 3 20 0  0 30 20  10 60 40", NULL},
     {"more rows than there is room for", "dev=2", "f32[3, 1] i32[3, 1]",
      ROUTE SEND(2), "%y", TOKENS, NULL, "more rows than there is room for"},
 };

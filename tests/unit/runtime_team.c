@@ -62,8 +62,8 @@ static const MoertRef a_copy[] = {
 static const MoertRef a_turn[] = {X, Y};
 
 #define LOOP(times, back, arg)                                         \
-  {.kind = MOERT_LOOP, .n_args = 1, .reverse = (back), .count = (times), \
-   .name = "loop", .where = "", .args = (arg)}
+  {.kind = MOERT_LOOP, .n_args = 1, .n_outs = 1, .reverse = (back), \
+   .count = (times), .name = "loop", .where = "", .args = (arg)}
 #define END {.kind = MOERT_END, .name = "end", .where = ""}
 static const MoertRecord records[] = {
     LOOP(OUTER, 0, a_outer),
