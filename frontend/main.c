@@ -50,6 +50,7 @@ typedef struct Job {
   Dtype precision;
   LayerDtype *layers; /* o.layers */
   int64_t reshard_limit; /* bytes; 0 for the default */
+  double expert_rows;    /* times the mean; 0: no bound */
   PlanOnly plan;         /* o.plan_only */
   const char *emit; /* the kind of text that is the result; NULL for none */
   const char *output;
@@ -166,6 +167,16 @@ static bool read_limit(Job *j) {
   return true;
 }
 
+static bool read_expert_rows(Job *j) {
+  const char *text = j->o.expert_rows;
+  char *end;
+  if (!text) return true;
+  j->expert_rows = strtod(text, &end);
+  if (end == text || *end || !(j->expert_rows >= 1 && j->expert_rows <= 1e9))
+    return usage("--expert-rows is a number of at least 1, not '%s'", text);
+  return true;
+}
+
 static bool check_input(const Job *j) {
   const Options *o = &j->o;
   if (!o->input) return usage("no input; 'moec --help' tells more");
@@ -254,6 +265,7 @@ static bool decide_stages(Job *j) {
 
 static bool decide(Job *j) {
   if (!check_input(j) || !read_precision(j) || !read_limit(j) ||
+      !read_expert_rows(j) ||
       !check_plan(j))
     return false;
   return j->o.plan_only || (decide_result(j) && decide_stages(j));
@@ -337,6 +349,7 @@ static PassOptions pass_options(Job *j) {
       .reshard_limit = j->reshard_limit,
       .reshard_errors = o->reshard_errors,
       .keep_grads = o->keep_grads,
+      .expert_rows = j->expert_rows,
       .explain = o->explain ? &j->explained : NULL,
       .explain_all = o->explain && strcmp(o->explain, "shard-all") == 0};
 }

@@ -62,6 +62,11 @@ static const OptionRow rows[] = {
     {O_LIST, "--mesh", "AXIS=SIZE", NULL, FIELD(mesh), 1,
      "sizes of mesh axes (default 1), also AXIS=SIZE,AXIS=SIZE"},
 
+    {O_TEXT, "--expert-rows", "F", NULL, FIELD(expert_rows), 1,
+     "a device of --mesh has room for F times the mean number of rows that go "
+     "to its experts, 1 or more; what is more goes in further rounds, "
+     "computing its experts' activations again in the backward pass, so "
+     "nothing is dropped (default: room for all there can be)"},
     {O_TEXT, "--reshard-limit", "MIB", NULL, FIELD(reshard_limit), 0,
      "warn of a parameter that every device has whole, and of a value that is "
      "gathered, above so many MiB, if the model does not ask for it (default "

@@ -10,7 +10,7 @@ typedef VEC(const char *) TextVec;
  * into argv. */
 typedef struct Options {
   const char *input;
-  const char *output, *emit, *report, *explain, *reshard_limit;
+  const char *output, *emit, *report, *explain, *reshard_limit, *expert_rows;
   const char *plan_only; /* "" without an argument */
   const char *topology, *grow;
   TextVec defines, includes, mesh, layers;

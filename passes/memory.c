@@ -180,6 +180,25 @@ static void print_unstored(Report *r, const Region *region) {
   }
 }
 
+/* ---- rows in rounds ------------------------------------------------------ */
+
+/* Rows that go to experts, of which not all that can be have room at once. */
+static void print_rounds(Report *r, const Region *region, bool *any) {
+  for (uint32_t i = 0; i < region->nodes.len; i++) {
+    const Node *n = region->nodes.data[i];
+    if (n->op == OP_scan && !attr_bool(n, "counted"))
+      print_rounds(r, n->body, any);
+    if (n->op != OP_rows_send || n->ins.len <= ROWS_SOME) continue;
+    if (!*any) buf_add(r->out, "  rows that go to experts in rounds\n");
+    *any = true;
+    int64_t all = n->ins.data[ROWS_X]->type.dims[1].size *
+                  n->ins.data[ROWS_GOT]->type.dims[0].size;
+    print_value(r, n->outs.data[0],
+                sym_fmt(r->cx, ", room for %lld of %lld rows",
+                        (long long)attr_int(n, "rows"), (long long)all));
+  }
+}
+
 static void report_entry(Report *r, Entry *e) {
   int64_t peak;
   PieceVec alive = find_peak(r, e, &peak);
@@ -198,6 +217,8 @@ static void report_entry(Report *r, Entry *e) {
   buf_add(r->out, "  alive at the peak\n");
   print_pieces(r, &alive, ALIVE);
   print_unstored(r, e->region);
+  bool any = false;
+  print_rounds(r, e->region, &any);
 }
 
 void memory_report(Module *m, Buf *out) {

@@ -86,10 +86,22 @@ static PartRows *rows_of(const Partition *p, const Value *v) {
   return NULL;
 }
 
+/* Rows that are not sent may be all there are. */
+static void warn_of_room(Partition *p, Axes experts) {
+  Buf axes = {0};
+  axes_text(p->m, experts, &axes);
+  diag_warning(p->cx, p->b.span,
+               "--expert-rows does not bound these rows: each device along%s "
+               "has all tokens, so none are sent",
+               axes.data);
+  buf_free(&axes);
+}
+
 /* Choices of experts that others have, or nobody has, have no row here. */
 static void route(Partition *p, PartRows *r, Value *ids) {
   Builder *b = &p->b;
   int64_t groups = local_groups(p, r);
+  if (r->experts && p->o->expert_rows) warn_of_room(p, r->experts);
   PartIds own = partition_ids(p, ids, r->experts, r->groups);
   Value *none = ir_const_like(b, ids, (double)groups);
   if (r->drops && !own.ours) own.ours = ir_binary(b, OP_lt, ids, none);

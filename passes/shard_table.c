@@ -248,6 +248,26 @@ static int by_bytes(const void *x, const void *y) {
   return (a > b) - (a < b);
 }
 
+/* How many of the rows that go to experts there is room for. */
+static void room_for_rows(Report *r, const ShardMove *m) {
+  const Type *t = &m->to->type;
+  Axes before = m->from->placement.dims[0], after = m->to->placement.dims[0];
+  double factor = r->s->o->expert_rows;
+  if (!factor || !type_is_ragged(t) || before == after) return;
+  if (axes_parts(r->s->m, after) <= axes_parts(r->s->m, before)) return;
+  int64_t parts = axes_parts(r->s->m, m->to->placement.dims[1]);
+  int64_t rows = (t->dims[1].size + parts - 1) / parts;
+  Type from = placement_local(r->s->m, t, &m->from->placement);
+  Type to = placement_local(r->s->m, t, &m->to->placement);
+  int64_t bound =
+      rounds_bound(rows, to.dims[0].size, from.dims[0].size, factor);
+  if (bound < rows)
+    buf_fmt(r->out,
+            "    each has room for %lld of %lld rows (--expert-rows=%g), more "
+            "go in rounds\n",
+            (long long)bound, (long long)rows, factor);
+}
+
 static void one_move(Report *r, const ShardMove *m) {
   Buf name = {0};
   for (int k = 0; k < m->move.n; k++) {
@@ -274,6 +294,7 @@ static void one_move(Report *r, const ShardMove *m) {
   buf_add(r->out, "  to  ");
   add_type(r, &m->to->type, &m->to->placement);
   buf_add(r->out, "\n");
+  room_for_rows(r, m);
   shard_move_text(r->s, m, "    ", r->out);
 }
 

@@ -31,13 +31,13 @@ unnamed() {
 }
 
 check_stage() { # MODEL TEXT NEXT-STAGE
-  local name text=$2 next=$3 flags=()
+  local name text=$2 next=$3 flags=("${options[@]:1}")
   name="$1 after $(basename "$text" .ir | cut -d- -f2-)"
   "$MOEC" "$text" --dump=frontend >"$d/again" 2>"$d/err" ||
     { bad "$name" "cannot be read" "$d/err"; return; }
   diff "$text" "$d/again" >"$d/diff" ||
     { bad "$name" "prints otherwise once read" "$d/diff"; return; }
-  case " ${rest[*]} " in *' precision '*) flags=(--precision="$precision") ;; esac
+  case " ${rest[*]} " in *' precision '*) flags+=(--precision="$precision") ;; esac
   if [ "$next" != codegen ]; then
     "$MOEC" "$text" --from="$next" "${flags[@]}" --stop-after=plan >"$d/planned" 2>"$d/err" ||
       { bad "$name" "cannot go on with $next" "$d/err"; return; }
@@ -47,15 +47,19 @@ check_stage() { # MODEL TEXT NEXT-STAGE
   echo "ok $name"
 }
 
-for run in models/*.dsl models/lm_moe.dsl:bf16; do
-  model=${run%:*} precision=f32
-  [ "$model" = "$run" ] || precision=${run#*:}
+# MODEL:PRECISION:OPTIONS, the latter for all stages as well
+for run in models/*.dsl models/lm_moe.dsl:bf16 \
+  'models/lm_moe.dsl::--mesh=dev=2 --expert-rows=1'; do
+  IFS=: read -r model precision options <<<"$run"
+  precision=${precision:-f32}
+  read -ra options <<<"$options"
   defines=()
   for size in $sizes; do
     grep -q "^const ${size%=*} *=" "$model" && defines+=(-D "$size")
   done
   rm -rf "$d/dump"
-  if ! "$MOEC" "$model" "${defines[@]}" --precision=$precision --dump=all --dump-dir="$d/dump" \
+  if ! "$MOEC" "$model" "${defines[@]}" --precision=$precision \
+    "${options[@]}" --dump=all --dump-dir="$d/dump" \
     2>"$d/err"; then
     bad "$model" "does not compile" "$d/err"
     continue

@@ -135,8 +135,49 @@ static void module_of(const Case *c, Buf *b) {
   buf_fmt(b, "  return %s\n}\n", c->results);
 }
 
-static void test_case(const Case *c) {
-  Sides s = {0};
+/* Rounds that rows go in with room for so many times the mean. */
+static const struct {
+  const char *name;
+  double room;
+  int rounds;
+} rounds[] = {
+    {"tokens and experts split over one axis", 1, 2},
+    {"tokens and experts split over one axis", 1.25, 2},
+    {"tokens and experts split over one axis", 2, 1},
+    {"experts that do not divide", 1, 2},
+    {"experts that do not divide", 1.25, 1},
+    {"one expert", 1, 1},
+    {"all tokens to one expert", 1, 4},
+    {"all tokens to one expert", 1.25, 4},
+    {"all tokens to one expert", 2, 2},
+    {"all tokens to the last expert of those that do not divide", 1, 3},
+    {"all tokens to the last expert of those that do not divide", 2, 2},
+    {"experts without a token", 1, 4},
+};
+
+/* Cases that no rounds can be made of: rows that go on from one rank to another
+ * and rows for all to see. */
+static const char *const all_at_once[] = {"axes in another order",
+                                          "rows for all to see"};
+
+static bool needs_all(const Case *c, double room) {
+  for (size_t i = 0; i < COUNT_OF(all_at_once); i++)
+    if (!strcmp(all_at_once[i], c->name)) return room > 0 && room < 2;
+  return false;
+}
+
+static void check_rounds(Sides *s, const Case *c) {
+  for (size_t i = 0; i < COUNT_OF(rounds); i++)
+    if (!strcmp(rounds[i].name, c->name) && rounds[i].room == s->expert_rows)
+      CHECK(sym_fmt(&s->cx, "%s, room for %g times the mean: rounds", c->name,
+                    s->expert_rows),
+            s->rounds == rounds[i].rounds, "%g, not %d", s->rounds,
+            rounds[i].rounds);
+}
+
+/* With room for `room` times the mean of rows; 0: for all. */
+static void test_case(const Case *c, double room) {
+  Sides s = {.expert_rows = room};
   Buf b = {0};
   const char *why = "cannot be partitioned";
   RanksSlots slots = {0};
@@ -144,7 +185,16 @@ static void test_case(const Case *c) {
   uint32_t file = source_add(&s.cx, c->name, b.data, b.len);
   if (sides_split(&s, ir_read(&s.cx, file), "shard"))
     why = sides_step(&s, "f", &slots, 0, EVAL_F64, BELOW, 1e-13);
-  CHECK(c->name, !why, "%s", why);
+  Sym name = c->name;
+  if (room) name = sym_fmt(&s.cx, "%s, room for %g times the mean", name, room);
+  if (needs_all(c, room)) {
+    CHECK(name, s.cx.errors == 1, "%u errors", s.cx.errors);
+    why = NULL;
+  } else {
+    CHECK(name, !why, "%s", why);
+    check_rounds(&s, c);
+  }
+  if (getenv("VERBOSE")) printf("# %s: %g rounds\n", name, s.rounds);
   if (why) diag_print(&s.cx, stdout);
   if (why && getenv("VERBOSE")) printf("%s\n", b.data);
   if (why && getenv("VERBOSE") && s.part) {
@@ -222,8 +272,8 @@ static void count_exchanges(Sides *s, Sym name, size_t model) {
         returned, counts);
 }
 
-static void test_model(size_t i) {
-  Sides s = {0};
+static void test_model(size_t i, double room) {
+  Sides s = {.expert_rows = room};
   uint32_t n = COUNT_OF(small) - (models[i].more ? 0 : 1);
   small[COUNT_OF(small) - 2] = models[i].experts;
   small[COUNT_OF(small) - 1] = models[i].more;
@@ -232,23 +282,30 @@ static void test_model(size_t i) {
                   .n_mesh = 1,
                   .defines = small,
                   .n_defines = models[i].experts ? n : 0};
-  Sym name = sym_fmt(&s.cx, "%s %s %s on %s", models[i].path,
+  Sym name = sym_fmt(&s.cx, "%s %s %s on %s%s", models[i].path,
                      models[i].experts ? models[i].experts : "",
-                     models[i].more ? models[i].more : "", models[i].mesh);
+                     models[i].more ? models[i].more : "", models[i].mesh,
+                     room ? ", in rounds" : "");
   const char *why = "cannot be partitioned";
   bool ok = sides_split(&s, fe_compile(&s.cx, &fe), NULL);
   if (ok) why = run_model(&s);
   CHECK(name, !why, "%s", why);
-  if (ok) count_exchanges(&s, name, i);
+  if (ok && !room) count_exchanges(&s, name, i);
   if (why) diag_print(&s.cx, stdout);
-  if (getenv("VERBOSE")) printf("# %s: %g\n", name, s.worst);
+  if (getenv("VERBOSE"))
+    printf("# %s: %g, %g rounds\n", name, s.worst, s.rounds);
   sides_free(&s);
 }
 
+static const double rooms[] = {0, 1, 1.25, 2};
+
 int main(void) {
   for (size_t i = 0; i < COUNT_OF(cases); i++)
-    test_case(&cases[i]);
-  for (size_t i = 0; i < COUNT_OF(models); i++)
-    test_model(i);
+    for (size_t k = 0; k < COUNT_OF(rooms); k++)
+      test_case(&cases[i], rooms[k]);
+  for (size_t i = 0; i < COUNT_OF(models); i++) {
+    test_model(i, 0);
+    if (models[i].sent) test_model(i, 1);
+  }
   return failures != 0;
 }

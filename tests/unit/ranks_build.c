@@ -21,7 +21,62 @@ typedef struct Case {
   const char *name, *mesh, *text;
   double tol; /* by norm; 0: bit for bit */
   int below;  /* integer inputs are in [0, below) */
+  double room; /* for rows, as of PassOptions */
 } Case;
+
+#define ON_OTHERS                                                             \
+  "(%x: f32[30, 6] = input \"x\", %ids: i32[30, 2] = input \"x\","            \
+  " %w: f32[2, 6, 5] = input \"x\", %v: f32[2, 5, 6] = input \"x\") {\n"      \
+  "  %o, %slot, %src = route %ids {experts=8}"                                \
+  " : i32[9], i32[30, 2], i32[60]\n"                                          \
+  "  %d = rows_gather %x, %src, %o {choices=2} : f32[8, r<=60, 6]\n"          \
+  "  %lo = slice %o {dim=0, start=0, size=8} : i32[8]\n"                      \
+  "  %hi = slice %o {dim=0, start=1, size=8} : i32[8]\n"                      \
+  "  %n = sub %hi, %lo : i32[8]\n"                                            \
+  "  %m = all_to_all %n {axes=\"dev\", split=0, concat=0} : i32[8]\n"         \
+  "  %got = reshape %m : i32[4, 2]\n"                                         \
+  "  %c = reduce_sum %got {map=\"pm->m\"} : i32[2]\n"                         \
+  "  %e = cumsum %c {exclusive=false, reverse=false} : i32[2]\n"              \
+  "  %theirs = pad %e {dim=0, lo=1, hi=0} : i32[3]\n"                         \
+  "  %there = rows_send %d, %o, %got, %theirs {axes=\"dev\", rows=240}"       \
+  " : f32[2, r<=240, 6]\n"                                                    \
+  "  %h = contract %there, %w {map=\"nrd,ndh->nrh\"} : f32[2, r<=240, 5]\n"   \
+  "  %a = mul %h, %h : f32[2, r<=240, 5]\n"                                   \
+  "  %y = contract %a, %v {map=\"nrh,nhd->nrd\"} : f32[2, r<=240, 6]\n"       \
+  "  %back = rows_return %y, %o, %got, %theirs {axes=\"dev\", rows=60}"       \
+  " : f32[8, r<=60, 6]\n"                                                     \
+  "  %out = rows_combine %back, %slot : f32[30, 6]\n"                         \
+  "  %dw = contract %there, %a {map=\"nrd,nrh->ndh\"} : f32[2, 6, 5]\n"       \
+  "  return probe \"out\" = %out, probe \"dw\" = %dw, probe \"t\" = %theirs"  \
+  "\n}\n"
+#define IN_HALVES                                                             \
+  "(%x: f32[30, 6] = input \"x\", %ids: i32[30, 2] = input \"x\","            \
+  " %w: f32[2, 6, 4] = input \"x\") {\n"                                      \
+  "  %o, %slot, %src = route %ids {experts=4}"                                \
+  " : i32[5], i32[30, 2], i32[60]\n"                                          \
+  "  %d = rows_gather %x, %src, %o {choices=2} : f32[4, r<=60, 6]\n"          \
+  "  %lo = slice %o {dim=0, start=0, size=4} : i32[4]\n"                      \
+  "  %hi = slice %o {dim=0, start=1, size=4} : i32[4]\n"                      \
+  "  %n = sub %hi, %lo : i32[4]\n"                                            \
+  "  %n6 = pad %n {dim=0, lo=0, hi=2} : i32[6]\n"                             \
+  "  %m = all_to_all %n6 {axes=\"dev\", split=0, concat=0} : i32[6]\n"        \
+  "  %got = reshape %m : i32[3, 2]\n"                                         \
+  "  %c = reduce_sum %got {map=\"pm->m\"} : i32[2]\n"                         \
+  "  %e = cumsum %c {exclusive=false, reverse=false} : i32[2]\n"              \
+  "  %theirs = pad %e {dim=0, lo=1, hi=0} : i32[3]\n"                         \
+  "  %there = rows_send %d, %o, %got, %theirs {axes=\"dev\", rows=180}"       \
+  " : f32[2, r<=180, 6]\n"                                                    \
+  "  %y = contract %there, %w {map=\"nrd,ndh->nrh\"} : f32[2, r<=180, 4]\n"   \
+  "  %back = rows_return %y, %o, %got, %theirs {axes=\"dev\", rows=60}"       \
+  " : f32[4, r<=60, 4]\n"                                                     \
+  "  %r = rank {axes=\"model\"} : i32[]\n"                                    \
+  "  %half = local_slice %back, %r {dim=2, parts=2} : f32[4, r<=60, 2]\n"     \
+  "  %all = all_gather %half {axes=\"model\", dim=2} : f32[4, r<=60, 4]\n"    \
+  "  %s = all_reduce %all {axes=\"model\", op=\"sum\"} : f32[4, r<=60, 4]\n"  \
+  "  %part = reduce_scatter %s {axes=\"model\", dim=2, op=\"max\"}"           \
+  " : f32[4, r<=60, 2]\n"                                                     \
+  "  %out = rows_combine %part, %slot : f32[30, 2]\n"                         \
+  "  return probe \"out\" = %out, probe \"t\" = %theirs\n}\n"
 
 static const Case cases[] = {
     {"dense", "dev=4",
@@ -38,7 +93,7 @@ static const Case cases[] = {
      "  %h = permute %f {axes=\"dev\", to=[2, 0, 3, 1]} : f32[2, 48]\n"
      "  %n = neg %h : f32[2, 48]\n"
      "  return probe \"a\" = %a, probe \"e\" = %e, probe \"n\" = %n, "
-     "probe \"r\" = %r, probe \"s\" = %s\n}\n", 0, 0},
+     "probe \"r\" = %r, probe \"s\" = %s\n}\n", 0, 0, 0},
     {"two axes", "data=2, expert=3",
      "(%x: f32[6, 6] = input \"x\", %i: i32[5] = input \"x\") {\n"
      "  %p = all_reduce %x {axes=\"expert\", op=\"sum\"} : f32[6, 6]\n"
@@ -50,7 +105,7 @@ static const Case cases[] = {
      "  %d = all_reduce %i {axes=\"data,expert\", op=\"sum\"} : i32[5]\n"
      "  %r = rank {axes=\"expert,data\"} : i32[]\n"
      "  return probe \"a\" = %a, probe \"d\" = %d, probe \"r\" = %r\n}\n",
-     0, 1000},
+     0, 1000, 0},
     {"in a loop", "dev=2",
      "(%h: f32[4] = input \"x\", %u: f32[5, 4] = input \"x\") {\n"
      "  %e, %ys = scan %h, %u {carries=1, scanned=1, length=5, reverse=false}"
@@ -63,14 +118,14 @@ static const Case cases[] = {
      "    %o = tanh %n : f32[4]\n"
      "    yield %o, %k\n"
      "  } : f32[4], f32[5, 4]\n"
-     "  return probe \"e\" = %e, probe \"ys\" = %ys\n}\n", 1e-6, 0},
+     "  return probe \"e\" = %e, probe \"ys\" = %ys\n}\n", 1e-6, 0, 0},
     {"in place", "dev=3",
      "(%x: f32[1000] = input \"x\") {\n"
      "  %y = mul %x, %x : f32[1000]\n"
      "  %z = all_reduce %y {axes=\"dev\", op=\"sum\"} : f32[1000]\n"
      "  %w = sub %z, %x : f32[1000]\n"
      "  %v = all_reduce %w {axes=\"dev\", op=\"sum\"} : f32[1000]\n"
-     "  return probe \"v\" = %v\n}\n", 0, 0},
+     "  return probe \"v\" = %v\n}\n", 0, 0, 0},
     {"behind work", "dev=3",
      "(%x: f32[300, 40] = input \"x\", %h: f32[40] = input \"x\") {\n"
      "  %a = mul %x, %x : f32[300, 40]\n"
@@ -90,60 +145,13 @@ static const Case cases[] = {
      "  %c = add %q, %n : f32[300, 40]\n"
      "  %d = sub %c, %ys : f32[300, 40]\n"
      "  return probe \"d\" = %d, probe \"e\" = %e, probe \"r\" = %r,"
-     " probe \"b\" = %b\n}\n", 0, 0},
-    {"experts on other ranks", "dev=4",
-     "(%x: f32[30, 6] = input \"x\", %ids: i32[30, 2] = input \"x\","
-     " %w: f32[2, 6, 5] = input \"x\", %v: f32[2, 5, 6] = input \"x\") {\n"
-     "  %o, %slot, %src = route %ids {experts=8}"
-     " : i32[9], i32[30, 2], i32[60]\n"
-     "  %d = rows_gather %x, %src, %o {choices=2} : f32[8, r<=60, 6]\n"
-     "  %lo = slice %o {dim=0, start=0, size=8} : i32[8]\n"
-     "  %hi = slice %o {dim=0, start=1, size=8} : i32[8]\n"
-     "  %n = sub %hi, %lo : i32[8]\n"
-     "  %m = all_to_all %n {axes=\"dev\", split=0, concat=0} : i32[8]\n"
-     "  %got = reshape %m : i32[4, 2]\n"
-     "  %c = reduce_sum %got {map=\"pm->m\"} : i32[2]\n"
-     "  %e = cumsum %c {exclusive=false, reverse=false} : i32[2]\n"
-     "  %theirs = pad %e {dim=0, lo=1, hi=0} : i32[3]\n"
-     "  %there = rows_send %d, %o, %got, %theirs {axes=\"dev\", rows=240}"
-     " : f32[2, r<=240, 6]\n"
-     "  %h = contract %there, %w {map=\"nrd,ndh->nrh\"} : f32[2, r<=240, 5]\n"
-     "  %a = mul %h, %h : f32[2, r<=240, 5]\n"
-     "  %y = contract %a, %v {map=\"nrh,nhd->nrd\"} : f32[2, r<=240, 6]\n"
-     "  %back = rows_return %y, %o, %got, %theirs {axes=\"dev\", rows=60}"
-     " : f32[8, r<=60, 6]\n"
-     "  %out = rows_combine %back, %slot : f32[30, 6]\n"
-     "  %dw = contract %there, %a {map=\"nrd,nrh->ndh\"} : f32[2, 6, 5]\n"
-     "  return probe \"out\" = %out, probe \"dw\" = %dw, probe \"t\" = %theirs"
-     "\n}\n", 1e-5, 8},
-    {"experts that do not divide, in halves", "dev=3, model=2",
-     "(%x: f32[30, 6] = input \"x\", %ids: i32[30, 2] = input \"x\","
-     " %w: f32[2, 6, 4] = input \"x\") {\n"
-     "  %o, %slot, %src = route %ids {experts=4}"
-     " : i32[5], i32[30, 2], i32[60]\n"
-     "  %d = rows_gather %x, %src, %o {choices=2} : f32[4, r<=60, 6]\n"
-     "  %lo = slice %o {dim=0, start=0, size=4} : i32[4]\n"
-     "  %hi = slice %o {dim=0, start=1, size=4} : i32[4]\n"
-     "  %n = sub %hi, %lo : i32[4]\n"
-     "  %n6 = pad %n {dim=0, lo=0, hi=2} : i32[6]\n"
-     "  %m = all_to_all %n6 {axes=\"dev\", split=0, concat=0} : i32[6]\n"
-     "  %got = reshape %m : i32[3, 2]\n"
-     "  %c = reduce_sum %got {map=\"pm->m\"} : i32[2]\n"
-     "  %e = cumsum %c {exclusive=false, reverse=false} : i32[2]\n"
-     "  %theirs = pad %e {dim=0, lo=1, hi=0} : i32[3]\n"
-     "  %there = rows_send %d, %o, %got, %theirs {axes=\"dev\", rows=180}"
-     " : f32[2, r<=180, 6]\n"
-     "  %y = contract %there, %w {map=\"nrd,ndh->nrh\"} : f32[2, r<=180, 4]\n"
-     "  %back = rows_return %y, %o, %got, %theirs {axes=\"dev\", rows=60}"
-     " : f32[4, r<=60, 4]\n"
-     "  %r = rank {axes=\"model\"} : i32[]\n"
-     "  %half = local_slice %back, %r {dim=2, parts=2} : f32[4, r<=60, 2]\n"
-     "  %all = all_gather %half {axes=\"model\", dim=2} : f32[4, r<=60, 4]\n"
-     "  %s = all_reduce %all {axes=\"model\", op=\"sum\"} : f32[4, r<=60, 4]\n"
-     "  %part = reduce_scatter %s {axes=\"model\", dim=2, op=\"max\"}"
-     " : f32[4, r<=60, 2]\n"
-     "  %out = rows_combine %part, %slot : f32[30, 2]\n"
-     "  return probe \"out\" = %out, probe \"t\" = %theirs\n}\n", 1e-5, 4},
+     " probe \"b\" = %b\n}\n", 0, 0, 0},
+    {"experts on other ranks", "dev=4", ON_OTHERS, 1e-5, 8, 0},
+    {"experts that do not divide, in halves", "dev=3, model=2", IN_HALVES, 1e-5,
+     4, 0},
+    {"experts in rounds", "dev=4", ON_OTHERS, 1e-5, 8, 1},
+    {"one expert in rounds", "dev=4", ON_OTHERS, 1e-5, 1, 1.25},
+    {"halves of experts in rounds", "dev=3, model=2", IN_HALVES, 1e-5, 3, 1},
 };
 
 /* ---- operands and results ------------------------------------------------ */
@@ -153,6 +161,7 @@ typedef struct Run {
   Module *m;
   Entry *e;
   int ranks;
+  uint32_t n_outs; /* without the report of rounds */
   Tensor **ins[MOST_RANKS], **outs[MOST_RANKS];
   char *got[MOST_RANKS]; /* shared: results of the real ranks, one a slot */
   char (*whys)[WHY];
@@ -208,7 +217,7 @@ static MoertStatus step(Run *r, int rank, MoertComm *comm, const char *path) {
     r->came[rank] = moert_comm_bytes(comm) - before;
   }
   char *to = r->got[rank];
-  for (uint32_t i = 0; i < r->e->outs.len && st == MOERT_OK; i++) {
+  for (uint32_t i = 0; i < r->n_outs && st == MOERT_OK; i++) {
     size_t n = (size_t)type_bytes(&r->outs[rank][i]->type);
     memcpy(to, moert_address(s, 0, &e->outs[i].ref, NULL), n);
     to += n;
@@ -249,7 +258,7 @@ static bool run_real(Run *r, const char *path, Buf *why) {
 static void compare(Run *r, double tol, Buf *why) {
   for (int k = 0; k < r->ranks; k++) {
     const char *from = r->got[k];
-    for (uint32_t i = 0; i < r->e->outs.len && !why->len; i++) {
+    for (uint32_t i = 0; i < r->n_outs && !why->len; i++) {
       Tensor *want = r->outs[k][i];
       Tensor *got = tensor_new(&r->cx.perm, want->type);
       tensor_from_bytes(got, from);
@@ -296,9 +305,10 @@ static void compare_bytes(const Run *r, Buf *why) {
   }
 }
 
-static bool build(Run *r, const char *path, int opt_level) {
-  Pipeline p = {.options = {.opt_level = opt_level, .precision = DT_f32},
-                .from = "recompute"}; /* it speaks of one rank's parts */
+static bool build(Run *r, const Case *c, const char *path, int opt_level) {
+  Pipeline p = {.options = {.opt_level = opt_level, .precision = DT_f32,
+                            .expert_rows = c->room},
+                .from = "rounds"}; /* it speaks of one rank's parts */
   CodegenOptions o = {
       .cpu = "native", .opt_level = 2, .flags = "", .source_hash = "0"};
   return pass_run(&p, r->m) &&
@@ -313,6 +323,7 @@ static void new_run(Run *r, const Case *c) {
   buf_free(&b);
   if (!r->m) return;
   r->e = r->m->entries.data[0];
+  r->n_outs = r->e->outs.len;
   r->ranks = (int)mesh_devices(r->m);
   for (uint32_t i = 0; i < r->e->outs.len; i++)
     r->bytes += (size_t)type_bytes(&r->e->region->results.data[i]->type);
@@ -334,7 +345,7 @@ static void run_case(const Case *c, int opt_level) {
   bool ok = r->m != NULL;
   if (ok) {
     draw(r, c);
-    ok = evaluate(r) && build(r, path, opt_level) && run_real(r, path, &why);
+    ok = evaluate(r) && build(r, c, path, opt_level) && run_real(r, path, &why);
   }
   if (ok) compare(r, c->tol, &why);
   if (ok) compare_bytes(r, &why);

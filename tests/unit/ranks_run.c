@@ -170,6 +170,18 @@ static const char *compare(RanksRun *r, Tensor **const *outs, int n,
   return NULL;
 }
 
+/* All ranks say the same. */
+static const char *read_rounds(RanksRun *r, Tensor **const *outs, int n) {
+  r->rounds = 1;
+  for (uint32_t i = 0; i < r->part->outs.len; i++) {
+    if (strcmp(r->part->outs.data[i].name, "rounds")) continue;
+    r->rounds = outs[0][i]->data[0];
+    for (int k = 0; k < n; k++)
+      if (outs[k][i]->data[0] != r->rounds) return "rounds differ over ranks";
+  }
+  return NULL;
+}
+
 const char *ranks_run(RanksRun *r, double tol) {
   Eval ev = {.cx = r->cx, .mode = r->mode};
   int n = (int)mesh_devices(module_of(r));
@@ -191,18 +203,22 @@ const char *ranks_run(RanksRun *r, double tol) {
                                    (Tensor **const *)outs, r->a);
   if (clamped == EVAL_FAILED) return "the ranks fail";
   if (clamped) return sym_fmt(r->cx, "%u ids are out of bounds", clamped);
+  const char *why = read_rounds(r, (Tensor **const *)outs, n);
+  if (why) return why;
   return compare(r, (Tensor **const *)outs, n, tol);
 }
 
 /* ---- both sides ---------------------------------------------------------- */
 
 bool sides_split(Sides *s, Module *m, const char *from) {
-  Pipeline p = {.options = {.opt_level = 2, .precision = DT_f32},
+  Pipeline p = {.options = {.opt_level = 2, .precision = DT_f32,
+                            .expert_rows = s->expert_rows},
                 .from = from,
                 .stop_after = "shard"};
   if (!m || !pass_run(&p, m)) return false;
   s->whole = ir_module_clone(m);
-  p.from = p.stop_after = "partition";
+  p.from = "partition";
+  p.stop_after = "rounds";
   s->part = m;
   return pass_run(&p, m);
 }
@@ -219,6 +235,7 @@ const char *sides_step(Sides *s, const char *entry, RanksSlots *slots,
   ranks_draw(&r, slots, at);
   const char *why = ranks_run(&r, tol);
   if (r.worst > s->worst) s->worst = r.worst;
+  if (r.rounds > s->rounds) s->rounds = r.rounds;
   if (!why) ranks_keep(&r, slots);
   return why;
 }

@@ -16,6 +16,7 @@ typedef struct RanksRun {
   Tensor **ins;  /* of `whole`, as whole->ins */
   Tensor **outs; /* its results, set by ranks_run */
   double worst;  /* largest difference of a result, as ranks_run has it */
+  double rounds; /* report `rounds` of the ranks, 1 where there is none */
 } RanksRun;
 
 /* What a rank has of `t` where it is placed so; padding is NaN, of integers the
@@ -42,9 +43,11 @@ typedef struct Sides {
   Module *whole, *part;
   Arena a;
   double worst; /* as of RanksRun, over all steps */
+  double expert_rows; /* as of PassOptions */
+  double rounds;      /* the most of a step */
 } Sides;
-/* Runs `m`, at stage `from`, NULL for a new one, through both passes. False:
- * one has failed. */
+/* Runs `m`, at stage `from`, NULL for a new one, through the passes, up to
+ * `rounds`. False: one has failed. */
 bool sides_split(Sides *s, Module *m, const char *from);
 /* Step `at` of an entry of both, from `slots`, which are those after it then;
  * integers drawn are in [0, below). As ranks_run. */
