@@ -65,7 +65,7 @@ static void columns_from(CtItem *t, KVal *lo) {
   t->n_end = kb_alu(t->b, A_MIN, end, kb_index(t->b, t->p->n.size));
 }
 
-/* ---- who goes first ----------------------------------------------------- */
+/* ---- who goes first ------------------------------------------------------ */
 
 KVal *ct_rows(CtItem *t, KVal *e) {
   return kb_alu(t->b, A_SUB, offset(t, e, 1), offset(t, e, 0));
@@ -118,7 +118,7 @@ static void blocks_stage(CtItem *t, KBase experts, KBase firsts, int64_t most) {
   kb_end(b);
 }
 
-/* ---- the same by many warps --------------------------------------------- */
+/* ---- the same by many warps ---------------------------------------------- */
 
 /* Blocks of `rows` rows, by lane. */
 static KVal *blocks_of_rows(CtItem *t, KVal *rows) {
@@ -201,7 +201,7 @@ static void experts_stage(CtItem *t, KBase experts) {
   kb_end(b);
 }
 
-/* ---- items -------------------------------------------------------------- */
+/* ---- items --------------------------------------------------------------- */
 
 static KVal *listed(KBuild *b, KBase list, KVal *at) {
   return kb_from_i32(b, kb_load(b, list, at, 1));

@@ -248,6 +248,7 @@ static void for_loop(LlBody *e, const KVal *k) {
   }
   ll_loop_test(e, &l, hi);
   if (e->ways->enter) e->ways->enter(e, &k->body);
+  unsigned dirty = e->dirty; /* and after no turn at all */
   ll_block(e, &k->body);
   LLVMBasicBlockRef latch = LLVMGetInsertBlock(e->b);
   for (uint32_t i = 0; i < k->accs.len; i++) {
@@ -255,6 +256,7 @@ static void for_loop(LlBody *e, const KVal *k) {
     LLVMAddIncoming(e->of[k->accs.data[i]->id], &next, &latch, 1);
   }
   ll_loop_close(e, &l, k->number);
+  e->dirty = dirty;
 }
 
 LLVMBasicBlockRef ll_if(LlBody *e, LLVMValueRef cond) {
@@ -272,9 +274,10 @@ void ll_end_if(LlBody *e, LLVMBasicBlockRef after) {
 
 static void if_block(LlBody *e, const KVal *k) {
   LLVMBasicBlockRef after = ll_if(e, ll_value(e, k->a[0]));
+  unsigned dirty = e->dirty;
   ll_block(e, &k->body);
   ll_end_if(e, after);
-  if (e->ways->enter) e->ways->enter(e, &k->body);
+  e->dirty |= dirty;
 }
 
 static LLVMValueRef statement(LlBody *e, const KVal *k) {

@@ -99,7 +99,7 @@ void lw_mark_columns(Lower *l) {
   lw_flatten(l, largest);
 }
 
-/* ---- stage 1 ------------------------------------------------------------ */
+/* ---- stage 1 ------------------------------------------------------------- */
 
 typedef struct Cols {
   Lower *l;
@@ -246,7 +246,7 @@ static void chunk_bounds(Cols *c, KVal *chunk, KVal **lo, KVal **hi) {
     *hi = kb_alu_c(b, A_MIN, *hi, c->rows);
 }
 
-/* ---- stage 1, by vectors of sums ---------------------------------------- */
+/* ---- stage 1, by vectors of sums ----------------------------------------- */
 
 /* An item of the tables that have the shape of column `first`. */
 typedef struct Block {
@@ -332,7 +332,7 @@ static void sum_chunk(Cols *c) {
   kb_end(b);
 }
 
-/* ---- stage 2 ------------------------------------------------------------ */
+/* ---- stage 2 ------------------------------------------------------------- */
 
 KVal *lw_column(Lower *l, LwValue *v, const Ix *at) {
   KBuild *b = l->b;

@@ -119,7 +119,7 @@ static void order_stage(Sort *s) {
   kb_end(b);
 }
 
-/* ---- by comparing ------------------------------------------------------- */
+/* ---- by comparing -------------------------------------------------------- */
 
 static KVal *clamped(Sort *s, KVal *id) {
   KBuild *b = s->b;
@@ -257,7 +257,7 @@ Kernel *cg_route(Ctx *cx, const Node *n, const Isa *isa) {
   return kb_finish(s.b);
 }
 
-/* ---- scatter_add -------------------------------------------------------- */
+/* ---- scatter_add --------------------------------------------------------- */
 
 /* `vectors` neighbouring sums of `lanes` columns, over the rows at positions
  * [lo, hi), into the table at `to`. */

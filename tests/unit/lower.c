@@ -1,18 +1,32 @@
-/* lower.c: fuse and the lowering of launches, without LLVM: random modules and
- * models are fused, the interpreter must see no difference, and each launch is
- * lowered and its kernel loops executed on poisoned results. */
+/* lower.c: fuse and the lowering of launches: random modules and models are
+ * fused, the interpreter must see no difference, and each launch is lowered and
+ * executed on poisoned results: its kernel loops, without LLVM; or, built with
+ * WARPS, those for GPUs as PTX. */
 #include "../../passes/pass.h"
 
 #include "attention_text.h"
 #include "check.h"
 #include "loops_eval.h"
 #include "random_graph.h"
+#include "warps_eval.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { LANES = 16 };
+
+#ifdef WARPS
+#define RUN warps_eval
+enum { SEEDS = 30 };
+static const Isa any_isas[] = {{.lanes = 128, .least = 32}};
+#else
+#define RUN loops_eval
+enum { SEEDS = 60 };
+static const Isa any_isas[] = {{.lanes = LANES},
+                               {.lanes = 4},
+                               {.lanes = LANES, .least = 4}};
+#endif
 
 typedef struct Lowering {
   Ctx *cx;
@@ -135,7 +149,7 @@ static void check_node(void *user, const Node *n, const Tensor *const *ins,
   }
   for (uint32_t i = 0; i < n->outs.len; i++)
     args[n_ins + i] = arg_of(&outs[i]->type);
-  bool ok = loops_eval(l->cx, k, args, &l->why);
+  bool ok = RUN(l->cx, k, args, &l->why);
   Arena a = {0};
   for (uint32_t i = 0; ok && i < n->outs.len; i++) {
     Tensor *got = tensor_new(&a, outs[i]->type);
@@ -235,7 +249,7 @@ static void file_case(const char *path) {
   uint32_t file;
   bool there = source_read(&cx, path, &file);
   CHECK(path, there, "cannot be read");
-  if (there) module_case(&cx, path, file, (Isa){.lanes = LANES});
+  if (there) module_case(&cx, path, file, any_isas[0]);
   ctx_free(&cx);
 }
 
@@ -261,12 +275,10 @@ static void shape_case(const char *name, const char *fmt, const int *sizes) {
   char full[128];
   snprintf(full, sizeof full, "%s %dx%dx%d", name, sizes[0], sizes[1],
            sizes[2]);
-  static const Isa isas[] = {
-      {.lanes = 4}, {.lanes = LANES}, {.lanes = LANES, .least = 4}};
-  for (size_t i = 0; i < COUNT_OF(isas); i++) {
+  for (size_t i = 0; i < COUNT_OF(any_isas); i++) {
     Ctx cx = {0};
     uint32_t file = source_add(&cx, "text", filled.data, filled.len);
-    module_case(&cx, full, file, isas[i]);
+    module_case(&cx, full, file, any_isas[i]);
     ctx_free(&cx);
   }
   buf_free(&text);
@@ -338,10 +350,14 @@ static void pairs_cases(void) {
                                   {17, 2, 16, 1, 65}, {290, 1, 3, 1, 2},
                                   {3, 1, 270, 1, 4},  {2, 1, 2, 2, 530}};
   for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+#ifdef WARPS
+    pairs_case(shapes[i], "warps", any_isas[0]);
+#else
     pairs_case(shapes[i], "tiles", (Isa){.lanes = LANES, .has = KN_TILES});
     pairs_case(shapes[i], "pairs",
                (Isa){.lanes = LANES, .has = KN_DOT | KN_NARROW});
     pairs_case(shapes[i], "warps", (Isa){.lanes = LANES, .least = 4});
+#endif
   }
 }
 
@@ -611,25 +627,22 @@ static void attention_cases(void) {
   }
 }
 
+/* Of kernels for vectors of one thread. */
+static void (*const host_cases[])(void) = {
+    dense_cases, panels_cases, squares_cases, attention_cases,
+    cancel_cases};
+
 int main(int argc, char **argv) {
   for (int i = 1; i < argc; i++)
     file_case(argv[i]);
   if (argc > 1) return failures != 0;
   shape_cases();
   pairs_cases();
-  dense_cases();
-  panels_cases();
-  squares_cases();
-  attention_cases();
-  cancel_cases();
-  uint64_t many = getenv("SEEDS") ? strtoull(getenv("SEEDS"), NULL, 10) : 60;
+  for (size_t i = 0; !any_isas[0].least && i < COUNT_OF(host_cases); i++)
+    host_cases[i]();
+  uint64_t many = getenv("SEEDS") ? strtoull(getenv("SEEDS"), NULL, 10) : SEEDS;
   for (uint64_t seed = 1; seed <= many; seed++) {
-    static const Isa isas[] = {{.lanes = LANES},
-                               {.lanes = 4},
-                               {.lanes = 8},
-                               {.lanes = LANES},
-                               {.lanes = LANES, .least = 4}};
-    Isa isa = isas[seed % COUNT_OF(isas)];
+    Isa isa = any_isas[seed % COUNT_OF(any_isas)];
     random_case(seed, seed % 7 == 0 ? 120 : 25, 2, isa);
     if (seed % 4 == 0) random_case(seed, 25, 0, isa);
   }

@@ -1,0 +1,3 @@
+/* lower_warps.c: lower.c, where a vector is a warp. */
+#define WARPS
+#include "lower.c"
