@@ -8,7 +8,8 @@
  * these read they read at the same place.
  *
  * Sums over the whole result are added up in the workspace, for each item a
- * vector and a scalar for ragged ends; a second stage adds the items in order.
+ * vector and a scalar for ragged ends; a second stage adds the items in order,
+ * or, where a vector is a warp, as many at a time as it has lanes.
  */
 #include "codegen.h"
 
@@ -258,16 +259,46 @@ static void finish_item(CtItem *t, const CtSums *s) {
   if (t->last) kb_end(b);
 }
 
+/* Where a vector is a warp, each item's part becomes a scalar first. */
+static void fold_items(CtFinish *f, KBuild *b) {
+  KVal *item = kb_stage(b, f->items, 1);
+  for (int i = 0; i < f->n; i++) {
+    const Result *r = &f->results[i];
+    if (!r->total) continue;
+    KVal *at = kb_alu_c(b, A_MUL, item, f->l->lanes);
+    KVal *sum = kb_load(b, r->vectors, at, f->l->lanes);
+    sum = kb_fold(b, OP_add, sum);
+    sum = kb_op2(b, OP_add, sum, kb_load(b, r->scalars, item, 1));
+    kb_store(b, r->scalars, item, sum);
+  }
+  kb_end(b);
+}
+
+/* The items' scalars, many at a time. */
+static KVal *add_scalars(CtFinish *f, KBuild *b, const Result *r) {
+  int lanes = f->l->lanes;
+  KVal *zero = kb_splat(b, kb_const(b, r->scalars.dtype, 0), lanes);
+  KVal *end = kb_index(b, f->items);
+  KVal *loop = kb_for(b, kb_index(b, 0), end, lanes), *at = kb_iv(b, loop);
+  KVal *sum = kb_acc(b, loop, zero);
+  KVal *x = kb_load_some(b, r->scalars, at, ct_count(b, at, end, lanes), lanes);
+  kb_next(b, sum, kb_op2(b, OP_add, sum, x));
+  kb_end(b);
+  return kb_fold(b, OP_add, kb_result(b, sum));
+}
+
 static void add_items(CtItem *t) {
   CtFinish *f = t->sink;
   KBuild *b = t->b;
   if (!has_totals(f)) return;
+  if (t->warps) fold_items(f, b);
   kb_stage(b, 1, 1);
   for (int i = 0; i < f->n; i++) {
     const Result *r = &f->results[i];
     if (!r->total) continue;
-    KVal *sum = add_parts(f, b, r, f->l->lanes);
-    sum = kb_op2(b, OP_add, sum, add_parts(f, b, r, 1));
+    KVal *sum = t->warps ? add_scalars(f, b, r)
+                         : add_parts(f, b, r, f->l->lanes);
+    if (!t->warps) sum = kb_op2(b, OP_add, sum, add_parts(f, b, r, 1));
     kb_store(b, r->to, kb_index(b, 0), sum);
   }
   kb_end(b);

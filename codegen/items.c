@@ -138,9 +138,10 @@ static KVal *blocks_before(CtItem *t, KVal *e) {
   KVal *loop = kb_for(b, kb_index(b, 0), e, lanes), *from = kb_iv(b, loop);
   KVal *sum = kb_acc(b, loop, zero), *some = ct_count(b, from, e, lanes);
   KVal *next = kb_alu_c(b, A_ADD, from, 1);
-  KVal *rows = kb_op2(b, OP_sub, kb_load_some(b, offsets, next, some, lanes),
-                      kb_load_some(b, offsets, from, some, lanes));
-  kb_next(b, sum, kb_op2(b, OP_add, sum, blocks_of_rows(t, rows)));
+  KVal *ends = kb_load_some(b, offsets, next, some, lanes);
+  KVal *starts = kb_load_some(b, offsets, from, some, lanes);
+  KVal *own = blocks_of_rows(t, kb_op2(b, OP_sub, ends, starts));
+  kb_next(b, sum, kb_op2(b, OP_add, sum, own));
   kb_end(b);
   return kb_from_i32(b, kb_fold(b, OP_add, kb_result(b, sum)));
 }

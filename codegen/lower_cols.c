@@ -161,11 +161,13 @@ static KVal *start_value(Lower *l, const Node *n, int lanes) {
   return kb_splat(l->b, kb_const(l->b, t, x), lanes);
 }
 
+static OpKind fold_of(const Node *n) {
+  if (n->op == OP_reduce_max) return OP_max;
+  return n->op == OP_reduce_min ? OP_min : OP_add;
+}
+
 static KVal *joined(Lower *l, const Node *n, KVal *x, KVal *y) {
-  OpKind op = n->op == OP_reduce_max   ? OP_max
-              : n->op == OP_reduce_min ? OP_min
-                                       : OP_add;
-  return kb_op2(l->b, op, x, y);
+  return kb_op2(l->b, fold_of(n), x, y);
 }
 
 /* Does `visit` for each element of a table, the last dim in vector steps. */
@@ -334,9 +336,33 @@ static void sum_chunk(Cols *c) {
 
 /* ---- stage 2 ------------------------------------------------------------- */
 
+/* The parts of a sum, which lie side by side, by vectors. */
+static KVal *add_parts(Lower *l, const LwValue *v) {
+  KBuild *b = l->b;
+  const Node *n = v->v->def;
+  KVal *lo = kb_index(b, 0), *hi = kb_index(b, v->chunks / l->lanes * l->lanes);
+  KVal *loop = kb_for(b, lo, hi, l->lanes);
+  KVal *vector = kb_acc(b, loop, start_value(l, n, l->lanes));
+  KVal *x = kb_load(b, v->partial, kb_iv(b, loop), l->lanes);
+  kb_next(b, vector, joined(l, n, vector, x));
+  kb_end(b);
+  KVal *sum = kb_fold(b, fold_of(n), kb_result(b, vector));
+  loop = kb_for(b, hi, kb_index(b, v->chunks), 1);
+  KVal *rest = kb_acc(b, loop, sum);
+  x = kb_load(b, v->partial, kb_iv(b, loop), 1);
+  kb_next(b, rest, joined(l, n, rest, x));
+  kb_end(b);
+  return kb_result(b, rest);
+}
+
 KVal *lw_column(Lower *l, LwValue *v, const Ix *at) {
   KBuild *b = l->b;
   KDetour *d = kb_detour(b, lw_level(at, v->rank));
+  if (l->warps && size_of(v) == 1 && v->chunks >= l->lanes) {
+    KVal *sum = add_parts(l, v);
+    kb_return(b, d);
+    return sum;
+  }
   const Node *n = v->v->def;
   Ix to = lw_linear(l, v->dims, v->rank, at);
   int lanes = to.stride || to.vec ? l->lanes : 1;

@@ -204,9 +204,9 @@ static void compare_order(Sort *s) {
   KVal *c = kb_alu_c(b, A_DIV, i, s->chunk);
   KVal *id = clamped(s, kb_load(b, s->id, i, 1));
   KVal *at = plus(b, kb_alu_c(b, A_MUL, c, s->ids), kb_from_i32(b, id));
-  KVal *rank = kb_op2(b, OP_add, kb_load(b, s->counts, at, 1),
-                      matches(s, kb_alu_c(b, A_MUL, c, s->chunk), i, OP_eq,
-                              id));
+  KVal *first = kb_load(b, s->counts, at, 1);
+  KVal *lo = kb_alu_c(b, A_MUL, c, s->chunk);
+  KVal *rank = kb_op2(b, OP_add, first, matches(s, lo, i, OP_eq, id));
   if (s->wants_rank) kb_store(b, s->rank, i, rank);
   kb_store(b, s->order, kb_from_i32(b, rank), kb_to_i32(b, i));
   kb_end(b);

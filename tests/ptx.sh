@@ -30,7 +30,7 @@ fails() {
   fi
 }
 
-# ---- what to make ----------------------------------------------------------------
+# ---- what to make ------------------------------------------------------------
 
 small=(-D V=19 -D D=24 -D N=5 -D K=2 -D H=40 -D T=3 -D B=5)
 compile() { "$MOEC" models/lm_moe.dsl "${small[@]}" "$@"; }
@@ -49,7 +49,24 @@ fails 'architecture of what is not made' 2 '--arch is for --target=cuda' \
 fails 'another target' 2 "did you mean 'cuda'?" compile --target=cude
 fails 'another architecture' 2 'sm_70' compile --target=cuda --arch=sm_70
 
-# ---- ptxas -----------------------------------------------------------------------
+# ---- what it computes --------------------------------------------------------
+
+# agrees NAME MODEL OPTIONS...: each launch of each entry, executed by the
+# stand-in for libcuda, does what the interpreter does.
+agrees() {
+  local name=$1 model=$2
+  shift 2
+  ok "$name for a GPU" "$MOEC" "models/$model.dsl" --target=cuda "$@" \
+    --stop-after=plan -o "$d/$name.ir"
+  ok "$name, launch by launch" "$BUILD/unit/lower_warps" "$d/$name.ir"
+}
+agrees lm_moe lm_moe "${small[@]}"
+agrees lm_moe_bf16 lm_moe "${small[@]}" --precision=bf16
+agrees lm_wide lm_wide -D V=19 -D D=24 -D T=3 -D B=5
+agrees lm_4lstm lm_4lstm -D V=19 -D D=24 -D T=3 -D B=5 --precision=f64
+agrees tiny tiny
+
+# ---- ptxas -------------------------------------------------------------------
 
 PTXAS=$(command -v ptxas || echo /usr/local/cuda/bin/ptxas)
 if [ ! -x "$PTXAS" ]; then
