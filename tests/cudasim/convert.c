@@ -103,6 +103,10 @@ float bf16_to_float(uint16_t h) {
   return float_of((uint32_t)h << 16);
 }
 
+uint16_t float_to_bf16(float x) {
+  return (uint16_t)shorten(x, 16, RN, 0x7fff);
+}
+
 float f16_to_float(uint16_t h) {
   int exponent = h >> 10 & 31, fraction = h & 1023;
   float x = exponent == 31 ? (fraction ? NAN : INFINITY)

@@ -236,6 +236,7 @@ struct Kernel {
 typedef enum Rounding { R_NONE, RN, RZ, RNA, RNI, RZI, RMI, RPI } Rounding;
 
 float bf16_to_float(uint16_t h);
+uint16_t float_to_bf16(float x);
 float f16_to_float(uint16_t h);
 
 /* Decodes all kernels; addresses of global variables are known by now. */
@@ -369,6 +370,7 @@ void heap_explain(const Heap *h, uint64_t at, char *text, size_t n);
 /* The bytes, or NULL where some of them are not held. */
 uint8_t *heap_bytes(Heap *h, uint64_t at, uint64_t n);
 void heap_set_state(Heap *h, uint64_t at, uint64_t n);
+bool heap_is_set(const Heap *h, uint64_t at, uint64_t n);
 extern Heap pinned; /* memory of the host that devices see */
 
 /* ---- execution (exec.c) -------------------------------------------------- */

@@ -134,7 +134,7 @@ struct CUgraphExec_st {
 /* Does an op now; a failure breaks the device. */
 CUresult op_run(Device *d, const Op *op);
 /* Puts an op, whose data it copies, at the end of a stream or its capture. */
-EXPORT CUresult stream_add(CUstream stream, Op op);
+CUresult stream_add(CUstream stream, Op op);
 CUresult stream_run(CUstream stream);
 CUresult device_run(Device *d);
 void ops_free(Ops *ops);

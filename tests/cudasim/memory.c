@@ -167,6 +167,13 @@ void heap_set_state(Heap *h, uint64_t at, uint64_t n) {
   memset(h->region.state + (at - h->region.base), BYTE_HELD | BYTE_SET, n);
 }
 
+bool heap_is_set(const Heap *h, uint64_t at, uint64_t n) {
+  const uint8_t *state = h->region.state + (at - h->region.base);
+  for (uint64_t k = 0; k < n; k++)
+    if (!(state[k] & BYTE_SET)) return false;
+  return true;
+}
+
 /* ---- accesses of kernels ------------------------------------------------- */
 
 /* All of the bytes have these bits. */
