@@ -100,6 +100,49 @@ static void ins_load(Warp *w, const Ins *i) {
   }
 }
 
+/* Most of all loads: n words of global memory, for which nothing is wrong. */
+static inline void load_words(Warp *w, const Ins *i, int n) {
+  const Region *r = &w->block->launch->heap->region;
+  const uint64_t known = UINT64_C(0x0303030303030303), *base = src(w, i, n);
+  for (uint32_t left = w->active; left && !w->stop; left &= left - 1) {
+    int lane = __builtin_ctz(left);
+    uint64_t at = base[lane] + (uint64_t)i->imm, offset = at - r->base;
+    uint64_t state[2] = {known, known};
+    uint32_t v[4];
+    bool plain = offset < r->size && !(at % (uint64_t)(4 * n));
+    if (plain) memcpy(state, r->state + offset, (size_t)(4 * n));
+    if (plain && (state[0] & state[1] & known) == known)
+      memcpy(v, r->mem + offset, (size_t)(4 * n));
+    else
+      memcpy(v, touch(w, i, lane, SP_GLOBAL, at, 4 * n, TOUCH_LOAD),
+             (size_t)(4 * n));
+    for (int k = 0; k < n; k++)
+      ((uint32_t *)dst(w, i, k))[lane] = v[k];
+  }
+}
+
+static void ins_load_word(Warp *w, const Ins *i) {
+  load_words(w, i, 1);
+}
+static void ins_load_2_words(Warp *w, const Ins *i) {
+  load_words(w, i, 2);
+}
+static void ins_load_4_words(Warp *w, const Ins *i) {
+  load_words(w, i, 4);
+}
+
+/* The function for loads of words by addresses of 64 bits, or the general. */
+static InsFn *load_by(const Decoder *d, const Ins *i) {
+  bool words = i->space == SP_GLOBAL && type_info[i->type].bytes == 4 &&
+               d->refs[i->vec].bytes == 8;
+  for (int k = 0; k < i->vec; k++)
+    words = words && d->refs[k].bytes == 4 && !d->refs[k].none;
+  if (!words) return ins_load;
+  return i->vec == 1   ? ins_load_word
+         : i->vec == 2 ? ins_load_2_words
+                       : ins_load_4_words;
+}
+
 static void ins_store(Warp *w, const Ins *i) {
   int bytes = type_info[i->type].bytes;
   for (uint32_t left = w->active; left && !w->stop; left &= left - 1) {
@@ -115,10 +158,12 @@ static void ins_store(Warp *w, const Ins *i) {
 
 bool decode_ld(Decoder *d, Ins *i, const Stmt *s, Str rest) {
   if (!access_modifiers(d, i, s, rest)) return false;
-  i->run = ins_load;
   if (s->n_op != 2) return decode_error(d, s, "2 operands are needed");
-  return add_values(d, i, s, &s->op[0]) &&
-         operand_address(d, i, s, &s->op[1]);
+  if (!add_values(d, i, s, &s->op[0]) ||
+      !operand_address(d, i, s, &s->op[1]))
+    return false;
+  i->run = load_by(d, i);
+  return true;
 }
 
 bool decode_ldu(Decoder *d, Ins *i, const Stmt *s, Str rest) {

@@ -265,7 +265,8 @@ static bool kernel(Module *m, const Func *f, Kernel **out) {
 }
 
 bool ptx_decode(Module *m) {
-  m->kernels = arena_new(&m->arena, (size_t)m->n_funcs * sizeof *m->kernels + 1);
+  m->kernels =
+      arena_new(&m->arena, (size_t)m->n_funcs * sizeof *m->kernels + 1);
   for (int k = 0; k < m->n_funcs; k++)
     if (m->funcs[k].entry && m->funcs[k].has_body &&
         !kernel(m, &m->funcs[k], &m->kernels[m->n_kernels++]))

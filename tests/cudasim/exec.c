@@ -19,7 +19,8 @@
 static int where(const Warp *w, const Ins *i, int lane, char *text, size_t n) {
   const Launch *l = w->block->launch;
   const uint32_t *id = w->block->id;
-  int at = snprintf(text, n, "kernel %s, PTX line %d", l->kernel->name, i->line);
+  int at =
+      snprintf(text, n, "kernel %s, PTX line %d", l->kernel->name, i->line);
   if (i->loc)
     at += snprintf(text + at, n - (size_t)at, " (source line %d)", i->loc);
   at += snprintf(text + at, n - (size_t)at, ", block (%u,%u,%u), ", id[0],

@@ -134,7 +134,8 @@ static bool add_special(Decoder *d, Ins *i, const Stmt *s, Str name,
                         int bytes) {
   for (int k = 0; k < SPECIAL_COUNT; k++) {
     if (!str_is(name, special_names[k])) continue;
-    if (bytes != 4 && bytes != ANY_SIZE) return wrong_size(d, s, name, 4, bytes);
+    if (bytes != 4 && bytes != ANY_SIZE)
+      return wrong_size(d, s, name, 4, bytes);
     Ref r = {(uint32_t)(k * LANES * 4), BASE_SPECIAL, 4, false};
     return push(d, i, s, r);
   }
