@@ -15,7 +15,7 @@
 /* ---- kernels ------------------------------------------------------------- */
 
 /* Beyond this a kernel must ask for shared memory. */
-enum { SHARED_AT_ONCE = 48 << 10, MOST_THREADS = 1024 };
+enum { SHARED_AT_ONCE = 48 << 10, MOST_THREADS = 1024, MOST_PARAMS = 512 };
 
 static MoertStatus named(MoertStatus st, const MoertSession *s, int entry,
                          int index) {
@@ -49,6 +49,9 @@ static MoertStatus find_stage(RtCuda *c, const MoertStage *g,
 static MoertStatus find_kernel(MoertSession *s, int entry, int index) {
   const MoertRecord *r = &s->desc->entries[entry].records[index];
   CUfunction **functions = &s->cuda->entries[entry].functions[index];
+  if (r->n_args + 1 > MOST_PARAMS)
+    return rt_fail(MOERT_BAD_DATA, "%d addresses, a kernel takes %d at most",
+                   r->n_args + 1, MOST_PARAMS);
   RT_TRY(RT_NEW(functions, r->kernel->n_stages));
   for (int i = 0; i < r->kernel->n_stages; i++)
     RT_TRY(find_stage(s->cuda, &r->kernel->stages[i], &(*functions)[i]));

@@ -171,6 +171,5 @@ void moert_close(MoertModel *model) {
 }
 
 const MoertDesc *moert_desc(const MoertModel *model) {
-  const MoertDesc *cpu = rt_program(model, MOERT_CPU);
-  return cpu ? cpu : model->desc;
+  return model->desc;
 }

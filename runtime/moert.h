@@ -581,7 +581,8 @@ typedef struct MoertDesc {
 
 /* ---- for tests and tools: one record at a time --------------------------- */
 
-/* A model's program for the CPU, or the one it has; the one a session runs. */
+/* A model's programs, linked by `next`, that for the CPU first; the one that a
+ * session runs. */
 MOERT_API const MoertDesc *moert_desc(const MoertModel *model);
 MOERT_API const MoertDesc *moert_session_desc(const MoertSession *s);
 /* Address of a ref in a session at given loop indices (NULL: all 0): on a GPU

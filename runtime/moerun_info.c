@@ -41,16 +41,37 @@ static bool has_ranks(const MoertDesc *d) {
   return n > 1;
 }
 
+/* "cpu, cuda (sm_80, 61 kernels)" */
+static void print_devices(const MoertDesc *d) {
+  const char *between = "";
+  printf("devices    ");
+  for (; d; d = d->next, between = ", ") {
+    if (d->device == MOERT_CPU) {
+      printf("%scpu", between);
+      continue;
+    }
+    int kernels = 0;
+    for (const char *p = d->ptx; (p = strstr(p, ".entry ")); p++)
+      kernels++;
+    printf("%scuda (%s, %d kernels)", between, d->arch, kernels);
+  }
+  printf("\n");
+}
+
 static void print_model(const RunArgs *a, const MoertDesc *d) {
-  printf("model      %s\ncompiler   %s, options: %s\nsource     %s\nneeds     ",
+  printf("model      %s\ncompiler   %s, options: %s\nsource     %s\n",
          a->model, d->compiler, d->flags[0] ? d->flags : "none",
          d->source_hash);
+  print_devices(d);
+  if (d->n_features) printf("needs     ");
   for (int i = 0; i < d->n_features; i++)
     printf(" %s", d->features[i]);
-  if (d->n_axes) printf("\nmesh      ");
+  if (d->n_features) printf("\n");
+  if (d->n_axes) printf("mesh      ");
   for (int i = 0; i < d->n_axes; i++)
     printf(" %s=%" PRId64, d->mesh[i].name, d->mesh[i].size);
-  printf("\nmemory     %sparameters %s, optimiser state %s, recurrent state "
+  if (d->n_axes) printf("\n");
+  printf("memory     %sparameters %s, optimiser state %s, recurrent state "
          "%s\n",
          has_ranks(d) ? "of each rank: " : "",
          run_bytes_text(d->slab_bytes[MOERT_SLOT_PARAM]),

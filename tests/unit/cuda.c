@@ -2,9 +2,8 @@
  * same tables, bodies in C for the CPU, PTX for CUDA. All values are small
  * whole numbers, so both give the same bits. Where the machine has no driver,
  * the stand-ins of tests/cudasim take its place. */
-#include "tiny.h"
+#include "stand_ins.h"
 
-#include <dlfcn.h>
 #include <math.h>
 
 enum { N = 64, SIDE = 8, TURNS = 3 };
@@ -521,27 +520,6 @@ static void test_no_driver(void) {
   moert_session_free(s);
 }
 
-static int has_driver(void) {
-  void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (driver) dlclose(driver);
-  return driver != NULL;
-}
-
-/* Starts again with the stand-ins, where they are. */
-static void use_stand_ins(char **argv) {
-  const char *dir = beside("../tests/cudasim");
-  char driver[4200], blas[4200];
-  snprintf(driver, sizeof driver, "%s/libcuda.so.1", dir);
-  snprintf(blas, sizeof blas, "%s/libcublasLt.so.12", dir);
-  if (access(driver, R_OK) != 0 || access(blas, R_OK) != 0 ||
-      getenv("CUDASIM_CHECKED"))
-    return;
-  setenv("CUDASIM_CHECKED", "1", 1);
-  setenv("LD_LIBRARY_PATH", dir, 1);
-  fflush(stdout);
-  execv("/proc/self/exe", argv);
-}
-
 int main(int argc, char **argv) {
   (void)argc;
   snprintf(all_ptx, sizeof all_ptx, "%s%s%s%s", ptx, wild_ptx, more_ptx,
@@ -549,8 +527,7 @@ int main(int argc, char **argv) {
   if (!has_driver()) {
     test_no_driver();
     if (failures == 0) use_stand_ins(argv);
-    printf("skip cuda: no CUDA driver, nor the stand-ins of tests/cudasim\n");
-    return failures != 0;
+    return no_stand_ins("cuda");
   }
   test_steps();
   test_one_by_one();

@@ -1,0 +1,37 @@
+/* stand_ins.h: tests that need a GPU's driver, or the stand-ins for it. */
+#ifndef MOEC_STAND_INS_H
+#define MOEC_STAND_INS_H
+
+#include "tiny.h"
+
+#include <dlfcn.h>
+
+static inline int has_driver(void) {
+  void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (driver) dlclose(driver);
+  return driver != NULL;
+}
+
+/* Where the machine has no driver, starts again with the stand-ins of
+ * tests/cudasim, if this build has them; else returns. */
+static inline void use_stand_ins(char **argv) {
+  const char *dir = beside("../tests/cudasim");
+  char driver[4200], blas[4200];
+  snprintf(driver, sizeof driver, "%s/libcuda.so.1", dir);
+  snprintf(blas, sizeof blas, "%s/libcublasLt.so.12", dir);
+  if (access(driver, R_OK) != 0 || access(blas, R_OK) != 0 ||
+      getenv("CUDASIM_CHECKED"))
+    return;
+  setenv("CUDASIM_CHECKED", "1", 1);
+  setenv("LD_LIBRARY_PATH", dir, 1);
+  fflush(stdout);
+  execv("/proc/self/exe", argv);
+}
+
+/* What such a test says when it returned. */
+static inline int no_stand_ins(const char *name) {
+  printf("skip %s: no CUDA driver, nor the stand-ins of tests/cudasim\n", name);
+  return failures != 0;
+}
+
+#endif
