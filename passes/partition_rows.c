@@ -86,9 +86,11 @@ static PartRows *rows_of(const Partition *p, const Value *v) {
   return NULL;
 }
 
-/* Rows that are not sent may be all there are. */
+/* Rows that are not sent may be all there are: of one token that all devices
+ * have, to write text, those are few. */
 static void warn_of_room(Partition *p, Axes experts) {
   Buf axes = {0};
+  if (p->b.region->entry != ir_main_entry(p->m)) return;
   axes_text(p->m, experts, &axes);
   diag_warning(p->cx, p->b.span,
                "--expert-rows does not bound these rows: each device along%s "

@@ -97,7 +97,7 @@ then ok 'rounds: they take less memory'; else
   not_ok 'rounds: they take less memory' "$all, for twice $twice, $mean"
 fi
 if grep -q 'rows that go to experts in rounds' "$work/out" &&
-  grep -q 'room for 256 of 2048 rows' "$work/out"
+  grep -q 'room for 256 of 2048 rows' "$work/out" && [ ! -s "$work/err" ]
 then ok 'rounds: the report of memory tells'; else
   fails 'the report of memory tells'
 fi
