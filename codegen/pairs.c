@@ -205,13 +205,20 @@ static void pack_left_turned(Pairs *g, KVal *x, KVal *k, KVal *to) {
   }
 }
 
+/* In the order in which the operand lies in memory. */
 static void pack_left(Pairs *g) {
   KBuild *b = g->at.b;
   bool rows = runs_along(&g->at.p->k, CT_LEFT);
-  KVal *loop = kb_for(b, g->at.m_lo, g->at.m_end, rows ? 1 : STEP);
-  KVal *x = kb_iv(b, loop);
-  KVal *inner = kb_for(b, kb_index(b, 0), g->depth, STEP);
-  KVal *k = plus(b, g->at.k_lo, kb_iv(b, inner)), *to = left_at(g, x, k);
+  KVal *bounds[2][3] = {
+      {g->at.m_lo, g->at.m_end, kb_index(b, rows ? 1 : STEP)},
+      {kb_index(b, 0), g->depth, kb_index(b, STEP)}};
+  KVal *iv[2];
+  for (int level = 0; level < 2; level++) {
+    int which = rows ? level : 1 - level;
+    KVal **e = bounds[which];
+    iv[which] = kb_iv(b, kb_for(b, e[0], e[1], e[2]->number));
+  }
+  KVal *x = iv[0], *k = plus(b, g->at.k_lo, iv[1]), *to = left_at(g, x, k);
   if (rows)
     pack_left_rows(g, x, k, to);
   else
