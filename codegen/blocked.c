@@ -353,7 +353,8 @@ static void block(CtItem *t) {
   KVal *loop = kb_for(b, t->n_lo, t->n_end, g->width);
   (g->way == WAY_PANEL ? panel_parts : panel_rows)(g, kb_iv(b, loop));
   kb_end(b);
-  t->done->sums(t, &(CtSums){g->sums, g->width, sum_rows * g->width});
+  t->done->sums(t, &(CtSums){g->sums, g->width, sum_rows * g->width,
+                             kb_index(b, 0)});
 }
 
 CtItem *ct_blocked_item(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {

@@ -477,19 +477,22 @@ KVal *ct_rows(CtItem *t, KVal *e); /* that expert e has */
 KVal *ct_offset(KBuild *b, int arg, KVal *e);
 KVal *ct_at(KBuild *b, KVal *base, KVal *i, int64_t stride);
 
-/* Sums of an item in scratch: [panel][row - m_lo][width], `panel` elements from
- * one panel of `width` columns to the next. */
+/* Sums of an item in scratch, from `at` on: [panel][row - m_lo][width], `panel`
+ * elements from one panel of `width` columns to the next. */
 typedef struct CtSums {
   KBase base;
   int64_t width, panel;
+  KVal *at;
 } CtSums;
 
 /* What becomes of the sums. */
 typedef struct CtDone {
   /* In the open stage, at the start of each of its items. */
   void (*start)(CtItem *t, KVal *item, int64_t items);
-  /* Behind a depth block: all of an item, complete where it is the last. */
+  /* Behind a depth block: all of an item, complete where it is the last. Where
+   * `parts` is set it may be called for each part of an item by itself. */
   void (*sums)(CtItem *t, const CtSums *sums);
+  bool parts;
   void (*end)(CtItem *t); /* behind the stage */
 } CtDone;
 

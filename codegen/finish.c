@@ -25,7 +25,10 @@ typedef struct Result {
   KBase vectors, scalars;
 } Result;
 
-enum { STREAMED = 1 << 23 }; /* bytes of a result that caches do not keep */
+enum {
+  STREAMED = 1 << 23, /* bytes of a result that caches do not keep */
+  LINE = 64           /* bytes of the caches */
+};
 
 typedef struct CtFinish {
   Lower *l;
@@ -235,7 +238,7 @@ static void finish_part(CtItem *t, const CtSums *s, KVal *lo, KVal *hi,
       start[i] = kb_load(b, part_of(&f->results[i], lanes),
                          part_at(f, b, lanes), lanes);
   KVal *row = open_totals(t, t->m_lo, t->m_end, 1, start, rows);
-  KVal *from = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, row, t->m_lo), s->width);
+  KVal *from = ct_at(b, s->at, kb_alu(b, A_SUB, row, t->m_lo), s->width);
   KVal *n = open_totals(t, lo, hi, lanes, rows, cols);
   memcpy(now, cols, sizeof *now * room);
   finish_at(t, row, n, lanes, s->base, column_at(t, s, from, n), now);
@@ -353,8 +356,21 @@ static CtFinish *finish_new(Ctx *cx, KBuild *b, const CtTask *task,
   return f;
 }
 
+/* Whether all that is stored goes past the caches, in whole lines: then it
+ * does not matter in which order, and memory is busy while sums are made. */
+static bool is_by_parts(const CtFinish *f) {
+  for (int i = 0; i < f->n; i++) {
+    const Result *r = &f->results[i];
+    int64_t bytes = f->l->lanes * dtype_info[r->v->type.dtype].bytes;
+    if (!r->total && !(r->streams && bytes % LINE == 0)) return false;
+  }
+  return true;
+}
+
 void ct_finish_of(Ctx *cx, CtItem *t, int lanes) {
-  static const CtDone done = {start_item, finish_item, add_items};
-  t->sink = finish_new(cx, t->b, t->task, lanes);
-  t->done = &done;
+  static const CtDone whole = {start_item, finish_item, false, add_items};
+  static const CtDone parts = {start_item, finish_item, true, add_items};
+  CtFinish *f = finish_new(cx, t->b, t->task, lanes);
+  t->sink = f;
+  t->done = is_by_parts(f) ? &parts : &whole;
 }

@@ -463,23 +463,35 @@ static void fetch_next_panel(Pairs *g, KVal *m) {
     kb_fetch(b, g->in[CT_RIGHT].base, kb_alu_c(b, A_ADD, at, i * LINE));
 }
 
+static bool hands_on(const Pairs *g) {
+  return g->at.done->parts;
+}
+
+/* Hands on the panel's sums of rows from m on, while they are near. */
+static void hand_on(Pairs *g, KVal *m) {
+  KBuild *b = g->at.b;
+  CtItem part = g->at;
+  KVal *end = kb_alu_c(b, A_ADD, g->n, STEP);
+  part.m_lo = m;
+  part.m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, STEP), g->at.m_end);
+  part.n_lo = g->n;
+  part.n_end = g->whole ? end : kb_alu(b, A_MIN, end, g->at.n_end);
+  part.done->sums(&part, &(CtSums){g->sums, STEP, 0, sums_at(g, m)});
+}
+
 /* All rows of the item for the panel. */
 static void panel_of_tiles(Pairs *g) {
   KBuild *b = g->at.b;
-  KVal *count = minus(b, g->at.m_end, g->at.m_lo);
-  KVal *full = kb_alu_c(b, A_DIV, count, STEP);
-  KVal *rest = ct_at(b, g->at.m_lo, full, STEP);
-  KVal *loop = kb_for(b, g->at.m_lo, rest, STEP);
-  fetch_next_panel(g, kb_iv(b, loop));
-  sum_tiles(g, kb_iv(b, loop), 2);
+  KVal *loop = kb_for(b, g->at.m_lo, g->at.m_end, STEP), *m = kb_iv(b, loop);
+  KVal *tall = kb_alu(b, A_LT, kb_alu_c(b, A_ADD, m, TILE), g->at.m_end);
+  fetch_next_panel(g, m);
+  kb_if(b, tall);
+  sum_tiles(g, m, 2);
   kb_end(b);
-  KVal *rows = minus(b, g->at.m_end, rest);
-  kb_if(b, kb_alu(b, A_LT, kb_index(b, TILE), rows));
-  sum_tiles(g, rest, 2);
+  kb_if(b, kb_scalar(b, OP_not, DT_bool, &tall, 1));
+  sum_tiles(g, m, 1);
   kb_end(b);
-  KVal *some = kb_alu(b, A_LT, kb_index(b, 0), rows);
-  kb_if(b, kb_op2(b, OP_and, some, kb_alu_c(b, A_LE, rows, TILE)));
-  sum_tiles(g, rest, 1);
+  if (hands_on(g)) hand_on(g, m);
   kb_end(b);
 }
 
@@ -570,7 +582,9 @@ static void block_of(CtItem *t, bool tiles) {
   KVal *loop = kb_for(b, t->n_lo, t->n_end, STEP);
   panel(g, kb_iv(b, loop), tiles);
   kb_end(b);
-  t->done->sums(t, &(CtSums){g->sums, STEP, sum_rows(g) * STEP});
+  if (!tiles || !hands_on(g))
+    t->done->sums(t, &(CtSums){g->sums, STEP, sum_rows(g) * STEP,
+                               kb_index(b, 0)});
 }
 
 static void block_of_tiles(CtItem *t) {

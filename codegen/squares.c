@@ -48,7 +48,7 @@ static KVal *zeros(const Squares *s, int lanes) {
 
 /* Where the sums of an item's row and column are, counted from its first. */
 static KVal *sums_at(KBuild *b, const CtSums *sums, KVal *row, KVal *column) {
-  KVal *at = kb_alu_c(b, A_MUL, row, sums->width);
+  KVal *at = ct_at(b, sums->at, row, sums->width);
   at = ct_at(b, at, kb_alu_c(b, A_DIV, column, sums->width), sums->panel);
   return kb_alu(b, A_ADD, at, kb_alu_c(b, A_REM, column, sums->width));
 }
@@ -101,7 +101,7 @@ static CtProduct gram_of(const CtProduct *p, int side) {
 }
 
 static void new_gram(Squares *s, int side, const Isa *isa) {
-  static const CtDone done = {NULL, keep_sums, NULL};
+  static const CtDone done = {NULL, keep_sums, false, NULL};
   s->grams[side] = s->task;
   s->grams[side].p = gram_of(&s->task.p, side);
   s->items[side] = ct_product_item(s->cx, s->b, &s->grams[side], isa);
@@ -229,7 +229,7 @@ static void end_items(CtItem *t) {
 }
 
 static Kernel *whole_stages(Squares *s, const Isa *isa) {
-  static const CtDone done = {start_item, square_item, end_items};
+  static const CtDone done = {start_item, square_item, false, end_items};
   CtProduct *p = &s->task.p; /* whose result lies nowhere */
   p->batch.stride[CT_OUT] = p->m.stride[CT_OUT] = p->n.stride[CT_OUT] = 0;
   CtItem *t = ct_product_item(s->cx, s->b, &s->task, isa);
