@@ -25,7 +25,8 @@ enum {
   MAX_LANES = 16,
   LINE = 64, /* bytes of the caches */
   PLACE_DEPTH = 32, /* k of a block that is read in place, */
-  PANEL_DEPTH = 128 /* and of a panel that is packed alone */
+  PANEL_DEPTH = 128, /* and of a panel that is packed alone */
+  STRIP = 36         /* rows of a strip */
 };
 
 /* How the right operand comes to the kernel. */
@@ -44,12 +45,15 @@ typedef struct Gen {
   int rows;         /* of the kernel */
   KBase base[CT_OUT];
   KBase right; /* packed [panel][k - k_lo][width] */
-  KBase sums;  /* [panel][row - m_lo][width] */
+  KBase sums;  /* [panel][row - first_row][width] */
+  KVal *first_row;
+  int64_t sum_rows; /* there is room for */
   Way way;
   KVal *first; /* the column that `right` starts with */
   KVal *top;   /* WAY_PANEL: the item's k_lo; k_lo is that of a part of it */
-  KBase left;      /* packed rows [k - k_lo][row - m_lo], where packs_left */
-  bool packs_left; /* the left operand's depth is not contiguous */
+  KBase left;  /* packed rows [k - k_lo][row - first_left], where packs_left */
+  KVal *first_left; /* and their first row */
+  bool packs_left;  /* the left operand's depth is not contiguous */
 } Gen;
 
 static KVal *plus(KBuild *b, KVal *x, KVal *y) {
@@ -189,11 +193,12 @@ static void pack_left(Gen *g) {
   kb_end(b);
 }
 
-/* Where the item's sums for the panel from n on are. */
-static KVal *sums_at(Gen *g, KVal *n) {
+/* Where the sums of row m for the panel from n on are. */
+static KVal *sums_at(Gen *g, KVal *m, KVal *n) {
   KBuild *b = g->at.b;
-  return kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, n, g->at.n_lo),
-                  g->at.rows + REST_ROWS);
+  KVal *panel = kb_alu_c(b, A_MUL, kb_alu(b, A_SUB, n, g->at.n_lo),
+                         g->sum_rows);
+  return ct_at(b, panel, kb_alu(b, A_SUB, m, g->first_row), g->width);
 }
 
 /* What a vector of sums starts from: zeros, or what the depth blocks before
@@ -259,15 +264,14 @@ enum { MAX_ROWS = 12, VECTORS = 2 };
  * there, those past the item's last are that one again. */
 static void micro(Gen *g, KVal *m, int rows, bool all, KVal *n) {
   KBuild *b = g->at.b;
-  KVal *sums = sums_at(g, n);
+  KVal *sums = sums_at(g, m, n);
   KVal *from[MAX_ROWS], *acc[MAX_ROWS][VECTORS];
   KVal *to[MAX_ROWS][VECTORS], *init[MAX_ROWS][VECTORS];
   KVal *last = kb_alu_c(b, A_SUB, g->at.m_end, 1);
-  sums = ct_at(b, sums, kb_alu(b, A_SUB, m, g->at.m_lo), g->width);
   for (int i = 0; i < rows; i++) {
     KVal *row = kb_alu_c(b, A_ADD, m, i);
     if (!all) row = kb_alu(b, A_MIN, row, last);
-    from[i] = g->packs_left ? kb_alu(b, A_SUB, row, g->at.m_lo)
+    from[i] = g->packs_left ? kb_alu(b, A_SUB, row, g->first_left)
                             : row_at(g, CT_LEFT, row);
     for (int v = 0; v < VECTORS; v++) {
       to[i][v] = kb_alu_c(b, A_ADD, sums, i * g->width + v * g->lanes);
@@ -333,6 +337,33 @@ static void panel_parts(Gen *g, KVal *n) {
   *t = whole;
 }
 
+/* All panels of the item's rows, and what becomes of them. */
+static void all_panels(Gen *g) {
+  KBuild *b = g->at.b;
+  KVal *loop = kb_for(b, g->at.n_lo, g->at.n_end, g->width);
+  (g->way == WAY_PANEL ? panel_parts : panel_rows)(g, kb_iv(b, loop));
+  kb_end(b);
+  g->at.done->sums(&g->at, &(CtSums){g->sums, g->width, g->sum_rows * g->width,
+                                     sums_at(g, g->at.m_lo, g->at.n_lo)});
+}
+
+/* The same strip by strip of rows, whose sums are few and stay near. Where there
+ * is one block of depth, all strips use the same room. */
+static void strips(Gen *g) {
+  KBuild *b = g->at.b;
+  CtItem *t = &g->at, whole = *t;
+  KVal *loop = kb_for(b, t->m_lo, t->m_end, STRIP);
+  KVal *lo = kb_iv(b, loop), *once = kb_index(b, 1);
+  if (t->fresh) once = ct_number(b, kb_op2(b, OP_and, t->fresh, t->last));
+  KVal *skip = kb_alu(b, A_MUL, kb_alu(b, A_SUB, lo, whole.m_lo), once);
+  g->first_row = plus(b, whole.m_lo, skip);
+  t->m_lo = lo;
+  t->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, lo, STRIP), whole.m_end);
+  all_panels(g);
+  kb_end(b);
+  *t = whole;
+}
+
 /* One block of depth of an item. */
 static void block(CtItem *t) {
   Gen *g = (Gen *)t;
@@ -341,20 +372,17 @@ static void block(CtItem *t) {
                        [WAY_PLACE] = 0};
   if (columns[g->way])
     g->right = kb_scratch(b, g->sum, DEPTH * columns[g->way]);
-  int64_t sum_rows = t->rows + REST_ROWS;
-  g->sums = kb_scratch(b, g->sum, sum_rows * t->cols);
+  g->sum_rows = t->rows + REST_ROWS;
+  g->sums = kb_scratch(b, g->sum, g->sum_rows * t->cols);
   g->packs_left = packs_left(t->p);
+  g->first_row = g->first_left = t->m_lo;
   if (g->packs_left) {
     g->left = kb_scratch(b, g->sum, DEPTH * t->rows);
     pack_left(g);
   }
   g->first = t->n_lo;
   if (g->way == WAY_BLOCK) pack_right(g, t->n_lo, t->n_end);
-  KVal *loop = kb_for(b, t->n_lo, t->n_end, g->width);
-  (g->way == WAY_PANEL ? panel_parts : panel_rows)(g, kb_iv(b, loop));
-  kb_end(b);
-  t->done->sums(t, &(CtSums){g->sums, g->width, sum_rows * g->width,
-                             kb_index(b, 0)});
+  (t->strip ? strips : all_panels)(g);
 }
 
 CtItem *ct_blocked_item(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
@@ -406,5 +434,6 @@ Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes) {
   ct_finish_of(cx, t, lanes);
   g->way = way_of(g);
   if (g->way != WAY_BLOCK) set_few(g);
+  t->strip = STRIP;
   return ct_items(t);
 }

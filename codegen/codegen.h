@@ -463,6 +463,8 @@ struct CtItem {
   KVal *fresh; /* bool: the first depth block; NULL: there is one only */
   KVal *last;  /* the same for the last */
   int64_t least; /* groups of fewer rows are left out; rows are k then */
+  int64_t strip; /* rows that it can hand on together, where memory takes most
+                    of the time; 0: all of an item */
   const struct CtDone *done;
   void *sink; /* of those */
 };
@@ -476,6 +478,7 @@ KVal *ct_rows(CtItem *t, KVal *e); /* that expert e has */
 /* Offset number `e` of ragged rows, from operand `arg` of the launch. */
 KVal *ct_offset(KBuild *b, int arg, KVal *e);
 KVal *ct_at(KBuild *b, KVal *base, KVal *i, int64_t stride);
+KVal *ct_number(KBuild *b, KVal *cond); /* 1 where it holds, else 0 */
 
 /* Sums of an item in scratch, from `at` on: [panel][row - m_lo][width], `panel`
  * elements from one panel of `width` columns to the next. */
@@ -489,11 +492,11 @@ typedef struct CtSums {
 typedef struct CtDone {
   /* In the open stage, at the start of each of its items. */
   void (*start)(CtItem *t, KVal *item, int64_t items);
-  /* Behind a depth block: all of an item, complete where it is the last. Where
-   * `parts` is set it may be called for each part of an item by itself. */
+  /* Behind a depth block: all of an item, complete where it is the last; or
+   * some rows and columns of it, for a kernel that does so. */
   void (*sums)(CtItem *t, const CtSums *sums);
-  bool parts;
   void (*end)(CtItem *t); /* behind the stage */
+  bool soon; /* `sums` is best called for each few of them */
 } CtDone;
 
 /* finish.c: into the results of the task's node. */

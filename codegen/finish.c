@@ -358,7 +358,7 @@ static CtFinish *finish_new(Ctx *cx, KBuild *b, const CtTask *task,
 
 /* Whether all that is stored goes past the caches, in whole lines: then it
  * does not matter in which order, and memory is busy while sums are made. */
-static bool is_by_parts(const CtFinish *f) {
+static bool is_soon(const CtFinish *f) {
   for (int i = 0; i < f->n; i++) {
     const Result *r = &f->results[i];
     int64_t bytes = f->l->lanes * dtype_info[r->v->type.dtype].bytes;
@@ -368,9 +368,9 @@ static bool is_by_parts(const CtFinish *f) {
 }
 
 void ct_finish_of(Ctx *cx, CtItem *t, int lanes) {
-  static const CtDone whole = {start_item, finish_item, false, add_items};
-  static const CtDone parts = {start_item, finish_item, true, add_items};
+  static const CtDone whole = {start_item, finish_item, add_items, false};
+  static const CtDone soon = {start_item, finish_item, add_items, true};
   CtFinish *f = finish_new(cx, t->b, t->task, lanes);
   t->sink = f;
-  t->done = is_by_parts(f) ? &parts : &whole;
+  t->done = is_soon(f) ? &soon : &whole;
 }

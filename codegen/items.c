@@ -14,6 +14,7 @@ enum {
   SHALLOW = 64, /* depth that takes less time than the memory of the result */
   FEW = 64,     /* rows of an expert, in the mean */
   RUN = 2048,   /* columns of an item, at most, whose rows are whole */
+  WHOLE = 256,  /* rows of an item that hands them on by strips */
   STEP = 32     /* a multiple of what kernels do at once */
 };
 
@@ -71,8 +72,7 @@ KVal *ct_rows(CtItem *t, KVal *e) {
   return kb_alu(t->b, A_SUB, offset(t, e, 1), offset(t, e, 0));
 }
 
-/* 1 where `cond` holds, else 0. */
-static KVal *as_number(KBuild *b, KVal *cond) {
+KVal *ct_number(KBuild *b, KVal *cond) {
   return kb_from_i32(b, kb_scalar(b, OP_cast, DT_i32, &cond, 1));
 }
 
@@ -93,7 +93,7 @@ static KVal *list_blocks(CtItem *t, KBase experts, KBase firsts, KVal *from,
     lo = kb_index(b, 0);
   else
     hi = kb_alu(b, A_ADD, full,
-                as_number(b, kb_alu(b, A_LT, kb_alu_c(b, A_MUL, full, t->rows),
+                ct_number(b, kb_alu(b, A_LT, kb_alu_c(b, A_MUL, full, t->rows),
                                     rows)));
   KVal *blocks_of = kb_for(b, lo, hi, 1), *nth = kb_iv(b, blocks_of);
   KVal *to = kb_alu(b, A_ADD, at, kb_alu(b, A_SUB, nth, lo));
@@ -195,7 +195,7 @@ static void experts_stage(CtItem *t, KBase experts) {
     kb_if(b, is);
     put(b, experts, at, e);
     kb_end(b);
-    kb_next(b, at, kb_alu(b, A_ADD, at, as_number(b, is)));
+    kb_next(b, at, kb_alu(b, A_ADD, at, ct_number(b, is)));
     kb_end(b);
     at = kb_result(b, at);
   }
@@ -275,12 +275,14 @@ static void plain_rows(CtItem *t) {
 static void choose_shape(CtItem *t) {
   const CtProduct *p = t->p;
   if (t->warps || !p->ragged_k || p->rows / p->groups > SHALLOW ||
-      p->n.size > RUN || p->m.stride[CT_OUT] != p->n.size)
+      p->n.size > RUN || p->m.stride[CT_OUT] != p->n.size) {
+    t->strip = 0;
     return;
+  }
   int64_t area = t->rows * t->cols / 2, most = t->rows;
   t->cols = blocks(p->n.size, STEP) * STEP;
-  t->rows = blocks(area / t->cols, STEP) * STEP;
-  if (t->rows > most) t->rows = most;
+  t->rows = t->strip ? WHOLE : blocks(area / t->cols, STEP) * STEP;
+  if (!t->strip && t->rows > most) t->rows = most;
 }
 
 bool ct_few_rows(const CtProduct *p) {

@@ -464,7 +464,7 @@ static void fetch_next_panel(Pairs *g, KVal *m) {
 }
 
 static bool hands_on(const Pairs *g) {
-  return g->at.done->parts;
+  return g->at.done->soon;
 }
 
 /* Hands on the panel's sums of rows from m on, while they are near. */

@@ -101,7 +101,7 @@ static CtProduct gram_of(const CtProduct *p, int side) {
 }
 
 static void new_gram(Squares *s, int side, const Isa *isa) {
-  static const CtDone done = {NULL, keep_sums, false, NULL};
+  static const CtDone done = {.sums = keep_sums};
   s->grams[side] = s->task;
   s->grams[side].p = gram_of(&s->task.p, side);
   s->items[side] = ct_product_item(s->cx, s->b, &s->grams[side], isa);
@@ -229,7 +229,9 @@ static void end_items(CtItem *t) {
 }
 
 static Kernel *whole_stages(Squares *s, const Isa *isa) {
-  static const CtDone done = {start_item, square_item, false, end_items};
+  static const CtDone done = {.start = start_item,
+                              .sums = square_item,
+                              .end = end_items};
   CtProduct *p = &s->task.p; /* whose result lies nowhere */
   p->batch.stride[CT_OUT] = p->m.stride[CT_OUT] = p->n.stride[CT_OUT] = 0;
   CtItem *t = ct_product_item(s->cx, s->b, &s->task, isa);
