@@ -35,6 +35,10 @@ static const Case cases[] = {
     {"batch, b repeated", 5, 16, 24, 32, 0, 0, 0, 1, 0, MOERT_f32, 0},
     {"batch, a turned", 5, 16, 24, 32, 1, 0, 0, 0, 0, MOERT_f32, 0},
     {"batch inside of a's rows", 5, 16, 24, 32, 0, 0, 0, 1, 1, MOERT_f32, 0},
+    {"long rows", 1, 3, 4500, 7, 1, 0, 0, 0, 0, MOERT_f32, 0},
+    {"long rows, whole blocks", 1, 3, 6144, 7, 1, 0, 0, 0, 0, MOERT_f32, 0},
+    {"long rows, all turned", 1, 3, 4500, 7, 1, 1, 1, 0, 0, MOERT_f32, 1},
+    {"long rows, batch", 2, 3, 4500, 7, 1, 0, 0, 0, 0, MOERT_f32, 1},
     {"f64", 1, 31, 70, 65, 0, 0, 0, 0, 0, MOERT_f64, 0},
     {"f64, batch, turned", 3, 31, 17, 65, 1, 1, 1, 1, 0, MOERT_f64, 1},
     {"bf16", 1, 64, 96, 33, 0, 0, 0, 0, 0, MOERT_bf16, 0},
@@ -46,6 +50,7 @@ static const Case cases[] = {
     {"bf16, all turned", 1, 31, 17, 65, 1, 1, 1, 0, 0, MOERT_bf16, 1},
     {"bf16, accumulate", 1, 64, 96, 33, 0, 0, 0, 0, 0, MOERT_bf16, 1},
     {"bf16, batch, b repeated", 5, 16, 24, 32, 0, 0, 0, 1, 0, MOERT_bf16, 0},
+    {"bf16, long rows", 1, 3, 4500, 7, 1, 0, 0, 0, 0, MOERT_bf16, 0},
     {"bf16, batch inside", 5, 16, 24, 32, 0, 0, 0, 1, 1, MOERT_bf16, 0},
 };
 
