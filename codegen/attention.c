@@ -135,7 +135,7 @@ static void keep_sums(CtItem *t, const CtSums *sums) {
 
 CtItem *at_product(Attend *a, CtProduct p, int left, const KBase *weights,
                    int right, CtSums *sums) {
-  static const CtDone done = {NULL, keep_sums, NULL};
+  static const CtDone done = {.sums = keep_sums};
   CtTask *task = NEW(&a->cx->scratch, CtTask);
   *task = (CtTask){.n = a->n, .p = p, .held = {weights != NULL}};
   if (weights) task->at[CT_LEFT] = *weights;
@@ -209,7 +209,7 @@ KVal *at_panels(Attend *a, const CtSums *sums) {
 }
 
 KVal *at_row(Attend *a, const CtSums *sums, KVal *row, KVal *panel) {
-  KVal *at = kb_alu_c(a->b, A_MUL, row, sums->width);
+  KVal *at = ct_at(a->b, sums->at, row, sums->width);
   return ct_at(a->b, at, panel, sums->panel);
 }
 

@@ -337,14 +337,15 @@ static void panel_parts(Gen *g, KVal *n) {
   *t = whole;
 }
 
-/* All panels of the item's rows, and what becomes of them. */
-static void all_panels(Gen *g) {
+/* All panels of the item's rows, and what becomes of them; their sums are from
+ * `at` on. */
+static void all_panels(Gen *g, KVal *at) {
   KBuild *b = g->at.b;
   KVal *loop = kb_for(b, g->at.n_lo, g->at.n_end, g->width);
   (g->way == WAY_PANEL ? panel_parts : panel_rows)(g, kb_iv(b, loop));
   kb_end(b);
   g->at.done->sums(&g->at, &(CtSums){g->sums, g->width, g->sum_rows * g->width,
-                                     sums_at(g, g->at.m_lo, g->at.n_lo)});
+                                     at});
 }
 
 /* The same strip by strip of rows, whose sums are few and stay near. Where there
@@ -359,7 +360,7 @@ static void strips(Gen *g) {
   g->first_row = plus(b, whole.m_lo, skip);
   t->m_lo = lo;
   t->m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, lo, STRIP), whole.m_end);
-  all_panels(g);
+  all_panels(g, sums_at(g, lo, t->n_lo));
   kb_end(b);
   *t = whole;
 }
@@ -382,7 +383,10 @@ static void block(CtItem *t) {
   }
   g->first = t->n_lo;
   if (g->way == WAY_BLOCK) pack_right(g, t->n_lo, t->n_end);
-  (t->strip ? strips : all_panels)(g);
+  if (t->strip)
+    strips(g);
+  else
+    all_panels(g, kb_index(b, 0));
 }
 
 CtItem *ct_blocked_item(Ctx *cx, KBuild *b, const CtTask *task, int lanes) {
