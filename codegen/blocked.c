@@ -348,8 +348,8 @@ static void all_panels(Gen *g, KVal *at) {
                                      at});
 }
 
-/* The same strip by strip of rows, whose sums are few and stay near. Where there
- * is one block of depth, all strips use the same room. */
+/* The same strip by strip of rows, whose sums are few and stay near. Where
+ * there is one block of depth, all strips use the same room. */
 static void strips(Gen *g) {
   KBuild *b = g->at.b;
   CtItem *t = &g->at, whole = *t;

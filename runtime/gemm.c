@@ -10,11 +10,11 @@
  * Where the machine has no fast product in bf16, the operands are widened into
  * scratch memory, as they lie, and multiplied in f32.
  *
- * A product of long rows is made by blocks of columns, unless its depth is small
- * and its left operand lies in rows: oneDNN 2.6 is slower at all of them at once
- * (512 x 2048 x 10000 in f32, 4 threads: 430 to 490 GFLOP/s, by blocks 640 to
- * 670; with 512 in place of 2048, 680 either way, and 570 or 650 where the left
- * operand lies in columns). */
+ * A product of long rows is made by blocks of columns, unless its depth is
+ * small and its left operand lies in rows: oneDNN 2.6 is slower at all of them
+ * at once (512 x 2048 x 10000 in f32, 4 threads: 430 to 490 GFLOP/s, by blocks
+ * 640 to 670; with 512 in place of 2048, 680 either way, and 570 or 650 where
+ * the left operand lies in columns). */
 #include "rt.h"
 
 #include <oneapi/dnnl/dnnl.h>

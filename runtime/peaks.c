@@ -4,8 +4,8 @@
  * Products go through gemm.c, as those of models do. Their size grows until a
  * product takes long enough to be timed well; the best rate of all counts. They
  * are of random numbers: where power is what limits a machine, it multiplies
- * zeros up to a third faster, but no model does. The copy is of more than caches
- * hold; every thread copies a part of its own. */
+ * zeros up to a third faster, but no model does. The copy is of more than
+ * caches hold; every thread copies a part of its own. */
 #include "rt.h"
 
 #include <stdlib.h>
