@@ -110,7 +110,8 @@ static void block(CtItem *t) {
   Warps *w = (Warps *)t;
   KBase sums = kb_scratch(t->b, w->sum, t->rows * t->cols);
   sum_block(w, sums, kb_index(t->b, 0), t->m_lo, t->n_lo);
-  t->done->sums(t, &(CtSums){sums, t->cols, t->rows * t->cols});
+  t->done->sums(t, &(CtSums){sums, t->cols, t->rows * t->cols,
+                             kb_index(t->b, 0)});
 }
 
 Kernel *ct_warps(Ctx *cx, const CtTask *task, const Isa *isa) {
