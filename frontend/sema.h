@@ -96,7 +96,7 @@ struct Local {
   Sym name;
   Val val;
   Span span;
-  SlotUse *state; /* what `set` changes; NULL for all else */
+  SlotUse *slot; /* what `set` changes; NULL for all else */
 };
 
 typedef struct Scope {

@@ -208,7 +208,7 @@ static void bind_results(Sema *S, Build *b) {
 static void tell_late(Sema *S, const Build *b) {
   if (!b->ok) return;
   for (uint32_t i = b->declared; i < b->slots.len; i++)
-    if (b->slots.data[i]->slot->kind == SLOT_PARAM)
+    if (b->slots.data[i]->slot->kind == SLOT_PARAM && !b->slots.data[i]->after)
       fe_warning(S, b->slots.data[i]->span,
                  "parameter '%s' is not trained: it comes after minimize",
                  b->slots.data[i]->slot->path);

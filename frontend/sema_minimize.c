@@ -96,7 +96,8 @@ static void tell_unmatched(Sema *S, const RuleVec *rules,
   }
 }
 
-/* Picks each parameter's optimiser; those that train are collected. */
+/* Picks each parameter's optimiser; those that train are collected. What the
+ * model has set itself is no optimiser's. */
 static bool choose(Sema *S, const Stmt *s, const Map *seen, TrainedVec *out) {
   const RuleVec *rules = &s->minimize.rules;
   Choice *choices = NEW_ARRAY(&S->cx->perm, Choice, rules->len + 1);
@@ -107,7 +108,7 @@ static bool choose(Sema *S, const Stmt *s, const Map *seen, TrainedVec *out) {
   }
   for (uint32_t i = 0; i < S->build->slots.len; i++) {
     SlotUse *use = S->build->slots.data[i];
-    if (use->slot->kind != SLOT_PARAM) continue;
+    if (use->slot->kind != SLOT_PARAM || use->after) continue;
     int r = rule_for(rules, use->slot->path);
     if (r < 0) {
       fe_error(S, s->span, "no pattern matches parameter '%s'",

@@ -144,14 +144,15 @@ static SlotUse *declare(Sema *S, const Stmt *s, SlotKind kind, Sym path) {
 
 void fe_param(Sema *S, const Stmt *s) {
   Val v = val_error;
+  SlotUse *use = NULL;
   if (S->in_optimiser) {
     fe_error(S, s->span, "an optimiser has states, not parameters");
   } else if (may_declare(S, s, "parameters")) {
     Sym path = path_join(S, S->frame->path, s->slot.name.text);
-    SlotUse *use = declare(S, s, SLOT_PARAM, path);
+    use = declare(S, s, SLOT_PARAM, path);
     if (use) v = val_tensor(use->before);
   }
-  scope_add(S, s->slot.name, v);
+  scope_add(S, s->slot.name, v)->slot = use;
 }
 
 /* A state is read without a gradient: it came from the step before. */
@@ -169,10 +170,35 @@ void fe_state(Sema *S, const Stmt *s) {
   if (use && !S->in_optimiser)
     v = val_tensor(fe_unary_op(S, s->span, OP_stop_gradient,
                                value_here(S, use->before, s->span)));
-  scope_add(S, s->slot.name, v)->state = use;
+  scope_add(S, s->slot.name, v)->slot = use;
 }
 
 /* ---- set ----------------------------------------------------------------- */
+
+/* Whether `set` may change what `l` names, here. */
+static bool may_set(Sema *S, const Name *name, const Local *l) {
+  const SlotUse *use = l->slot;
+  if (!use) {
+    fe_error(S, name->span, "'%s' is no state and no parameter", name->text);
+    fe_note(S, l->span, "it is declared here");
+    return false;
+  }
+  bool is_param = use->slot->kind == SLOT_PARAM;
+  if (S->scan) {
+    fe_error(S, name->span,
+             "a %s cannot be set inside of a scan; "
+             "carry '%s' and set it after",
+             is_param ? "parameter" : "state", name->text);
+    return false;
+  }
+  if (!is_param || S->build->training) return true;
+  fe_error(S, name->span,
+           "a parameter is set where the model trains; "
+           "write: if training { set %s = ... }",
+           name->text);
+  fe_note(S, S->build->entry->span, "this entry does not minimize");
+  return false;
+}
 
 static void set_one(Sema *S, const Named *n, Span at) {
   Item it = fe_item(S, n->value);
@@ -181,17 +207,10 @@ static void set_one(Sema *S, const Named *n, Span at) {
     name_unknown(S, n->name, "state");
     return;
   }
-  SlotUse *use = l->state;
-  if (it.val.kind == VAL_ERROR || l->val.kind == VAL_ERROR) return;
-  if (!use || S->scan) {
-    fe_error(S, n->name.span,
-             use ? "a state cannot be set inside of a scan; "
-                   "carry '%s' and set it after"
-                 : "'%s' is no state",
-             n->name.text);
-    if (!use) fe_note(S, l->span, "it is declared here");
+  SlotUse *use = l->slot;
+  if (it.val.kind == VAL_ERROR || l->val.kind == VAL_ERROR ||
+      !may_set(S, &n->name, l))
     return;
-  }
   if (use->after) {
     fe_error(S, n->name.span, "'%s' is set already", n->name.text);
     fe_note(S, use->set_at, "it is set here");

@@ -103,7 +103,7 @@ static bool is_narrowed(const Narrow *w, const Node *n) {
 static void keep_exact(Narrow *w, Map *seen, const Value *v) {
   Arena *a = &w->cx->scratch;
   const Node *n = v->def;
-  if (!n || n->op == OP_scan || map_get(seen, n)) return;
+  if (!n || map_get(seen, n)) return;
   map_put(a, seen, n, (void *)n);
   if (n->op == OP_contract || product_operands(n)) {
     map_put(a, &w->exact, layer_key(n), (void *)layer_key(n));

@@ -22,3 +22,9 @@ fn glorot()(w: f32[.., i, o]) {
 fn glorot_fans(i, o)(w: f32[..]) {
   return (2.0 * uniform(random_bits(w)) - 1.0) * sqrt(6.0 / (i + o))
 }
+
+# Normal of variance scale / fan_in, drawn within two of its standard deviations:
+# uniform bits between the quantiles of -2 and 2, which `normal` inverts.
+fn truncated_normal(scale)(w: f32[.., i, o]) {
+  return normal(97711073 + mulhi(random_bits(w), 4099545150)) * sqrt(scale / i)
+}

@@ -2,6 +2,7 @@
 # Gers et al. 2000, no peepholes), over the time dim of x: f32[b, t, d].
 import "init.dsl"
 import "mesh.dsl"
+import "nn.dsl"
 
 # State is carried from batch to batch, as for text read in order; its gradient
 # stops at the batch's start. Gates in the order input, forget, cell, output;
@@ -42,7 +43,6 @@ fn times(w: f32[n, o])(x: f32[.., n]) {
   let y[.., o] = x[.., n] * w[n, o]
   return y
 }
-fn unchanged(x) { return x }
 
 # 1 for the forget gate, 0 for the others: f32[4, units].
 fn forget_bias(w: f32[4, n]) {

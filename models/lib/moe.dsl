@@ -9,13 +9,17 @@ import "nn.dsl"
 # gate: (x, experts) -> gates f32[.., k], ids i32[.., k], auxiliary loss f32[].
 # With a capacity factor, an expert takes in training at most that many times
 # the mean number of rows from each group of tokens; what is more is dropped.
-fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1, p = 0.0) {
-  let gates, ids, aux = gate(x, experts) as "gate"
+# skip: a choice whose gate is 0 takes no row of its expert, and none of its
+# capacity. It changes no result: it is for gates that leave choices empty.
+fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1, p = 0.0, skip = false) {
+  require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
+  let gates, chosen, aux = gate(x, experts) as "gate"
   let bounded = capacity > 0.0 and training
+  let ids = select(gates > 0.0, chosen, experts) if skip else chosen
   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
   if bounded { report dropped = mean(f32(kept == experts)) }
-  let y = expert_ffn(dispatch(x, kept, experts, drops = bounded), hidden, p) as "experts"
-  return combine(y, kept, gates), aux
+  let rows = dispatch(x, kept, experts, drops = bounded or skip)
+  return combine(expert_ffn(rows, hidden, p) as "experts", kept, gates), aux
 }
 
 # Choices i32[.., k] with `experts`, which is none, in place of those beyond what
@@ -23,6 +27,9 @@ fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1, p = 0.0
 # and of each group an expert takes `factor` times the mean, rounded up, first
 # choices before second ones, tokens in order. No mesh changes what is kept.
 fn within_capacity(ids: i32[.., k], experts, factor, groups) {
+  let tokens = size(reshape(ids, -1, k), 0)
+  require(groups >= 1 and tokens % groups == 0,
+          "tokens must divide by the groups that have a capacity", tokens, groups)
   let line = reshape(transpose(reshape(ids, groups, -1, k), 0, 2, 1), groups, -1)
   let most = factor * size(line, 1) / experts
   let chosen = f32(expand(line) == iota_like(line, experts))

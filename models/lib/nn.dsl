@@ -6,10 +6,27 @@ fn softplus(x: f32[..]) { return max(x, 0.0) + log1p(exp(-abs(x))) }
 # Its slope at 0 is 0, so that where x > 0 is all that its gradient needs.
 fn relu(x: f32[..]) { return select(x > 0.0, x, 0.0) }
 
+fn unchanged(x) { return x }
+# -1, 0 or 1.
+fn sign(x: f32[..]) { return f32(x > 0.0) - f32(x < 0.0) }
+
 # Softmax over the last dim.
 fn softmax(x: f32[.., n]) {
   let e = exp(x - stop_gradient(max(x, dim = -1, keep = true)))
   return e / sum(e, dim = -1, keep = true)
+}
+
+# Logarithm of the sum of exponentials over the last dim.
+fn log_sum_exp(x: f32[.., n]) {
+  let top = stop_gradient(max(x, dim = -1))
+  return top + log(sum(exp(x - expand(top)), dim = -1))
+}
+
+# 32 bits that all depend on all 32 of h (the last steps of MurmurHash3).
+fn mix_bits(h: u32[..]) {
+  let a = xor(h, shr(h, 16)) * 2246822507
+  let b = xor(a, shr(a, 13)) * 3266489909
+  return xor(b, shr(b, 16))
 }
 
 # Rows of a trained table: ids i32[..] -> f32[.., width].

@@ -57,12 +57,12 @@ entry eval(x: f32[2, 4] from text) {
 # tests/parse/slots.dsl:19:11: note: in 'layer', called here
 #    19 |   let a = layer(x) + layer(x)
 #       |           ^~~~~~~~
-# tests/parse/slots.dsl:8:7: error: 'w' is no state
+# tests/parse/slots.dsl:8:7: error: a parameter is set where the model trains; write: if training { set w = ... }
 #     8 |   set w = x
 #       |       ^
-# tests/parse/slots.dsl:3:9: note: it is declared here
-#     3 |   param w: f32[d, d] = 0.0
-#       |         ^
+# tests/parse/slots.dsl:18:1: note: this entry does not minimize
+#    18 | entry train(x: f32[2, 3] from text) {
+#       | ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # tests/parse/slots.dsl:19:11: note: in 'layer', called here
 #    19 |   let a = layer(x) + layer(x)
 #       |           ^~~~~~~~

@@ -75,6 +75,9 @@ static void models(void) {
       "tests/models/nested_scans.dsl", "tests/models/halves.dsl",
       "tests/models/expert_dropout.dsl",
   };
+  static const char *const gates[] = {"GATE=gshard", "GATE=loss_free",
+                                      "GATE=hash", "GATE=top_p",
+                                      "GATE=expert_choice", "GATE=base"};
   static const struct {
     int level;
     Dtype precision;
@@ -96,6 +99,11 @@ static void models(void) {
       check_model(others[i], NULL, 0, level, precision);
     if (level) /* what it is for happens to launches of several ops */
       check_model("tests/models/many_experts.dsl", NULL, 0, level, precision);
+  }
+  for (size_t i = 0; i < COUNT_OF(gates); i++) {
+    const char *gate[] = {"V=19", "D=24", "N=6", "K=2", "H=40",
+                          "T=3",  "B=6",  "EXPERT_P=0.3", gates[i]};
+    check_model("models/lm_moe.dsl", gate, 9, 2, DT_f32);
   }
 }
 

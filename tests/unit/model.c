@@ -296,7 +296,20 @@ int main(void) {
       {"tests/models/nested_scans.dsl", {0}},
       {"tests/models/expert_dropout.dsl", {0}},
   };
+  /* balanced: its loss teaches thresholds alone, tests/unit/gates.c has it */
+  static const char *const gates[] = {
+      "switch",        "gshard",   "deepseek", "deepseek_sigmoid",
+      "loss_free",     "hash",     "top_p",    "cosine",
+      "expert_choice", "sinkhorn", "base"};
   for (size_t i = 0; i < COUNT_OF(models); i++)
     check_model(models[i].path, models[i].defines);
+  for (size_t i = 0; i < COUNT_OF(gates); i++) {
+    char gate[32];
+    const char *defines[] = {"V=11",     "D=4",          "N=4", "K=2", "H=3",
+                             "SHARED=1", "EXPERT_P=0.3", "T=2", "B=2", gate,
+                             NULL};
+    snprintf(gate, sizeof gate, "GATE=%s", gates[i]);
+    check_model("models/lm_moe.dsl", defines);
+  }
   return failures != 0;
 }

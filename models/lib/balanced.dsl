@@ -1,0 +1,188 @@
+# Gates that look at a whole batch of tokens, so that experts get as many rows
+# each: with the signature of those in gates.dsl. Tokens are cut in order into
+# `groups` that are balanced on their own in training, whatever the mesh. Where a token may
+# have any number of experts, `most` bounds it; choices beyond, those of the
+# smallest gates, are left out, and so are empty ones with moe(..., skip = true).
+# Letters: d model, g groups, s tokens of one, n experts.
+import "gates.dsl"
+
+# ---- what they share -------------------------------------------------------
+
+# Of each column the m largest: 1 for those, else 0. Ties to the first token.
+fn largest_of_columns(z: f32[g, s, n], m) {
+  let by_expert = transpose(z, 0, 2, 1)
+  let top, tokens = top_k(by_expert, m)
+  return transpose(put(ones_like(top), tokens, s), 0, 2, 1)
+}
+
+# What is not 0 of f32[.., n] as choices: the `most` largest.
+fn as_choices(dense: f32[.., n], most) {
+  report_rows(sum_rows(f32(dense > 0.0))) as ""
+  return top_k(dense, most)
+}
+
+# ---- expert choice (Zhou et al. 2022) -----------------------------------------
+
+# Each expert takes the c * s / n tokens of a group with the highest probability
+# for it; a token may get any number of experts. Not causal.
+fn expert_choice_gate(most, c = 2.0, groups = 1)(x: f32[.., d], experts) {
+  require(most >= 1 and most <= experts,
+          "experts per token must be 1 to the number of experts", most, experts)
+  require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
+  let p = softmax(router(x, experts) as "")
+  let s = by_group(p, groups if training else 1)
+  let dense = s * largest_of_columns(s, max(1, floor(c * size(s, 1) / experts)))
+  let gates, ids = as_choices(reshape(dense, f32[.., experts]), most) as ""
+  return gates, ids, 0.0
+}
+
+# ---- strictly balanced (Shazeer et al. 2017, Appendix F) ----------------------
+
+# In training the k * s / n largest gates of each expert (Eq. 18), elsewhere those
+# above its threshold (Eq. 19), which a loss of weight `w_threshold` learns
+# (Eq. 20; its gradient goes to thresholds alone). Gates are shares of those
+# that are kept (Eq. 16).
+fn balanced_gate(k, most, w_threshold = 1.0, groups = 1)(x: f32[.., d], experts) {
+  require(k >= 1 and k <= experts,
+          "experts per token must be 1 to the number of experts", k, experts)
+  require(most >= 1 and most <= experts,
+          "experts per token must be 1 to the number of experts", most, experts)
+  param threshold: f32[experts] = 1.0 / experts
+  let p = softmax(router(x, experts) as "")
+  if training {
+    let kept = largest_in_batch(p, k, groups) as ""
+    let gates, ids = as_choices(shares_of(p * kept), most) as ""
+    return gates, ids, w_threshold * threshold_loss(p, threshold, kept)
+  } else {
+    let gates, ids = as_choices(shares_of(select(p > threshold, p, 0.0)), most) as ""
+    return gates, ids, 0.0
+  }
+}
+
+fn largest_in_batch(p: f32[.., n], k, groups) {
+  let s = by_group(p, groups)
+  let choices = k * size(s, 1)
+  require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
+  return reshape(largest_of_columns(s, choices / n), f32[.., n])
+}
+
+fn threshold_loss(p: f32[.., n], threshold: f32[n], batchwise: f32[.., n]) {
+  let fixed = stop_gradient(p)
+  return sum((f32(fixed > threshold) - batchwise) * (fixed - threshold))
+}
+
+# ---- Sinkhorn (as in Megatron-LM) --------------------------------------------
+
+# In training the k largest of a matrix with equal sums of rows and of columns,
+# elsewhere of the activations: sigmoid of logits for k = 1, else softmax. Gates
+# are activations either way.
+fn sinkhorn_gate(k, rounds = 8, groups = 1)(x: f32[.., d], experts) {
+  require(k >= 1 and k <= experts,
+          "experts per token must be 1 to the number of experts", k, experts)
+  let z = router(x, experts) as ""
+  let activations = sigmoid(z) if k == 1 else softmax(z)
+  let by = sinkhorn(by_group(stop_gradient(z), groups), rounds) if training else activations
+  let _, ids = top_k(reshape(stop_gradient(by), f32[.., experts]), k)
+  let gates = take(activations, ids)
+  report_rows(sum_rows(put(ones_like(gates), ids, experts))) as ""
+  return gates, ids, 0.0
+}
+
+# exp(z), with rows and columns scaled by turns so that columns add up to 1 / n and
+# rows, nearly, to 1 / s.
+fn sinkhorn(z: f32[g, s, n], rounds) {
+  require(rounds >= 1, "at least one round", rounds)
+  let cost = exp(z - max(z, dim = -1, keep = true))
+  let start: f32[g, n] = 1.0
+  let columns, rows = for i in 0..rounds with d1 = start, d0 = zeros(f32[g, s]) {
+    let across[g, s] = cost[g, s, n] * d1[g, n]
+    let r = 1.0 / s / (across + 1e-8)
+    let down[g, n] = cost[g, s, n] * r[g, s]
+    next d1 = 1.0 / n / (down + 1e-8), d0 = r
+  }
+  return expand(rows) * cost * reshape(columns, g, 1, n)
+}
+
+# ---- BASE (Lewis et al. 2021) --------------------------------------------------
+
+# One expert a token and s / n tokens an expert, so that the sum of scores is about
+# the largest, by an auction of `rounds`; elsewhere than in training the expert of
+# the highest score. The gate is the sigmoid of the score, and the output is to be
+# added to x: x + gate * expert(x). No gradient through the choice, no loss.
+fn base_gate(rounds = 20, groups = 1)(x: f32[.., d], experts) {
+  param w: f32[d, experts] = normal_init(0.1 / sqrt(d))
+  let z[.., n] = x[.., d] * w[d, n]
+  let ids = assigned(stop_gradient(z), rounds, groups) if training else first_of(stop_gradient(z))
+  let gates = sigmoid(take(z, ids))
+  report_rows(sum_rows(put(ones_like(gates), ids, experts))) as ""
+  return gates, ids, 0.0
+}
+
+fn first_of(z: f32[.., n]) {
+  let _, ids = top_k(z, 1)
+  return ids
+}
+
+fn assigned(z: f32[.., n], rounds, groups) {
+  let s = by_group(z, groups)
+  require(size(s, 1) % n == 0,
+          "tokens of a group must divide by the experts", size(s, 1), n)
+  return reshape(assign(s, rounds), i32[.., 1])
+}
+
+# An auction (Bertsekas 1992): tokens without an expert bid for the one that is
+# worth most to them after its price, by as much as makes the next best as good; an
+# expert keeps its s / n highest bids, and its price is the lowest of them once it
+# has so many. Tokens that have none in the end get the places that are left, in
+# order. Each expert gets s / n tokens: i32[g, s].
+fn assign(z: f32[g, s, n], rounds) {
+  let m = s / n
+  let spread = max(z, dim = -1, keep = true) - min(z, dim = -1, keep = true)
+  let step = max(1e-3 * max(spread, dim = 1, keep = true), 1e-6)
+  # What is bid: above 0 for the expert of a token, else 0.
+  let bids = scan i in 0..rounds with held = zeros_like(z) {
+    let price = full(f32[g, s, n], lowest_kept(held, m))
+    let top, which = top_k(z - price, min(2, n))
+    let best = which[:, :, 0:1]
+    let margin = top[:, :, 0:1] - top[:, :, -1:size(top, 2)]
+    let free = f32(max(held, dim = -1, keep = true) == 0.0)
+    let bid = held + put(free * (take(price, best) + margin + step), best, n)
+    next held = bid * largest_of_columns(bid, m)
+  }
+  let most, which = top_k(bids, 1)
+  let free = f32(most[:, :, 0] == 0.0)
+  let places = cumsum(m - sum(f32(bids > 0.0), dim = 1))
+  let rest = expand(cumsum(free, exclusive = true)) >= reshape(places, g, 1, n)
+  return select(free > 0.0, i32(sum(f32(rest), dim = -1)), which[:, :, 0])
+}
+
+# The m-th largest of each column: f32[g, s, n] -> f32[g, 1, n].
+fn lowest_kept(z: f32[g, s, n], m) {
+  let top, _ = top_k(transpose(z, 0, 2, 1), m)
+  return reshape(top[:, :, -1:m], g, 1, n)
+}
+
+# ---- by name -------------------------------------------------------------------
+
+# A gate with the settings of its paper: k experts a token, or where the number is
+# open at most `most`; groups are those of moe.
+fn gate_named(name, k, most, groups, tokens) {
+  if name == "switch" { return switch_gate() }
+  else if name == "gshard" { return gshard_gate(groups = groups) }
+  else if name == "deepseek" { return deepseek_gate(k) }
+  else if name == "deepseek_sigmoid" { return deepseek_gate(k, score = sigmoid, normalise = true) }
+  else if name == "loss_free" { return loss_free_gate(k) }
+  else if name == "hash" { return hash_gate(tokens, k) }
+  else if name == "top_p" { return top_p_gate(0.4, most) }
+  else if name == "cosine" { return cosine_gate(k, width = 16) }
+  else if name == "expert_choice" { return expert_choice_gate(most, groups = groups) }
+  else if name == "balanced" { return balanced_gate(k, most, groups = groups) }
+  else if name == "sinkhorn" { return sinkhorn_gate(k, groups = groups) }
+  else if name == "base" { return base_gate(groups = groups) }
+  else { require(false, "there is no gate of this name", name) }
+}
+
+# Whether moe is to skip choices that it leaves empty.
+fn leaves_choices(name) {
+  return name == "gshard" or name == "top_p" or name == "expert_choice" or name == "balanced"
+}

@@ -1,0 +1,151 @@
+# test: %s -I models
+# What goes with no gate: each call below is one mistake.
+import "lib/balanced.dsl"
+import "lib/hierarchical.dsl"
+
+fn layer(x, gate, capacity = 0.0, groups = 1) {
+  let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+  return sum(y) + aux
+}
+fn down(p: f32[..], g: f32[..]) { return p - g }
+entry train(x: f32[2, 3, 2] from text) {
+  let a = layer(x, noisy_top_k(k = 5))
+  let b = layer(x, deepseek_gate(k = 5))
+  let c = layer(x, hierarchical(groups = 3, k = 1))
+  let d = layer(x, hierarchical(groups = 2, k = 3))
+  let e = layer(x, switch_gate(), capacity = -1.0)
+  let f = layer(x, switch_gate(), capacity = 1.0, groups = 4)
+  let g = layer(x, gshard_gate(groups = 5))
+  let h = layer(x, balanced_gate(k = 1, most = 4))
+  let i = layer(x, base_gate())
+  let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
+  let l = layer(x, gate_named("none", 1, 1, 1, x))
+  minimize a + b + c + d + e + f + g + h + i + j + l with { "*": down }
+}
+
+# >>> err
+# models/lib/balanced.dsl:31:3: error: c is above 0 and at most the number of experts: 5, 4
+#    31 |   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:20:28: note: in 'expert_choice_gate', called here
+#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
+#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:21:11: note: in 'layer', called here
+#    21 |   let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/balanced.dsl:65:3: error: choices of a group must divide by the experts: 6, 4
+#    65 |   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/balanced.dsl:53:16: note: in 'largest_in_batch', called here
+#    53 |     let kept = largest_in_batch(p, k, groups) as ""
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:20:28: note: in 'balanced_gate', called here
+#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
+#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/balanced.dsl:128:3: error: tokens of a group must divide by the experts: 6, 4
+#   128 |   require(size(s, 1) % n == 0,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/balanced.dsl:115:13: note: in 'assigned', called here
+#   115 |   let ids = assigned(stop_gradient(z), rounds, groups) if training else first_of(stop_gradient(z))
+#       |             ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:20:28: note: in 'base_gate', called here
+#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
+#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/balanced.dsl:182:10: error: there is no gate of this name: none
+#   182 |   else { require(false, "there is no gate of this name", name) }
+#       |          ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:22:20: note: in 'gate_named', called here
+#    22 |   let l = layer(x, gate_named("none", 1, 1, 1, x))
+#       |                    ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:22:3: error: tokens must divide by the groups: 6, 5
+#    22 |   require(groups >= 1 and count_tokens(z) % groups == 0,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:102:14: note: in 'by_group', called here
+#   102 |   let by_p = by_group(p, groups)
+#       |              ^~~~~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:90:34: note: in 'gshard_loss', called here
+#    90 |   return gates, ids, w_balance * gshard_loss(p, first, groups if training else 1) + w_z * z_loss(z)
+#       |                                  ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:20:28: note: in 'gshard_gate', called here
+#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:118:3: error: experts per token must be 1 to the number of experts: 5, 4
+#   118 |   require(k >= 1 and k <= experts,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:20:28: note: in 'deepseek_gate', called here
+#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
+#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:13:11: note: in 'layer', called here
+#    13 |   let b = layer(x, deepseek_gate(k = 5))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:17:3: error: a capacity is above 0, or 0 for none: -1
+#    17 |   require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
+#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:16:11: note: in 'layer', called here
+#    16 |   let e = layer(x, switch_gate(), capacity = -1.0)
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:51:3: error: tokens must divide by the groups that have a capacity: 6, 4
+#    51 |   require(groups >= 1 and tokens % groups == 0,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:23:14: note: in 'within_capacity', called here
+#    23 |   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
+#       |              ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
+#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:17:11: note: in 'layer', called here
+#    17 |   let f = layer(x, switch_gate(), capacity = 1.0, groups = 4)
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:76:3: error: experts per token must be 1 to the number of experts: 5, 4
+#    76 |   require(k >= 1 and k <= experts,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:20:28: note: in 'noisy_top_k', called here
+#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
+#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:12:11: note: in 'layer', called here
+#    12 |   let a = layer(x, noisy_top_k(k = 5))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/hierarchical.dsl:11:3: error: the number of experts must be a multiple of the groups: 4, 3
+#    11 |   require(groups >= 1 and experts % groups == 0,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:20:28: note: in 'hierarchical', called here
+#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
+#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:14:11: note: in 'layer', called here
+#    14 |   let c = layer(x, hierarchical(groups = 3, k = 1))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/hierarchical.dsl:14:3: error: choices of a level must be 1 to the groups and to the experts of a group: 3, 2, 2
+#    14 |   require(k >= 1 and k <= min(groups, b),
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:20:28: note: in 'hierarchical', called here
+#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
+#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:15:11: note: in 'layer', called here
+#    15 |   let d = layer(x, hierarchical(groups = 2, k = 3))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# <<<
+# >>> exit 1
