@@ -17,7 +17,8 @@
  *
  * Not cast are products with a vector, and the layers that say so: an entry's
  * layers that have a product from which a top_k or sort chooses, as a gate's,
- * since there a small error picks another expert; the user's word counts more.
+ * also by what goes into a loop, since there a small error picks another
+ * expert; the user's word counts more.
  *
  *   %y = contract %x, %w {map="bd,dn->bn"} : f32[64, 8]
  *

@@ -3,7 +3,8 @@
 # contraction and three launches. A launch over columns has two stages and
 # counts as two. What counts is work on tokens: what comes after the sums over
 # them, some numbers an expert, joins launches that other things need in train.
-# Cheap ops that the backward pass computes again are part of its launches.
+# Cheap ops that the backward pass computes again are part of its launches. And
+# every gate in bf16.
 set -u
 text=$(mktemp)
 trap 'rm -f "$text"' EXIT
@@ -35,4 +36,24 @@ for entry in train eval; do
     status=1
   fi
 done
+
+# Gates choose in f32 where the model is in bf16: those of models/README.md, and
+# of two levels.
+small=(-D V=64 -D D=64 -D N=8 -D K=2 -D H=64 -D B=8 --precision=bf16)
+gates=$(sed -n 's/^| `\([a-z_]*\)` | `[a-z_]*`.*/\1/p' models/README.md)
+for gate in $gates two_levels; do
+  consts=(-D "GATE=$gate")
+  [ "$gate" = two_levels ] && consts=(-D A=4)
+  "$MOEC" models/lm_moe.dsl "${small[@]}" "${consts[@]}" --dump=precision \
+    >"$text" || status=1
+  chosen=$(grep -c 'layer("lm/moe/gate["/]' "$text")
+  narrow=$(grep 'layer("lm/moe/gate["/]' "$text" | grep -c bf16)
+  if [ "$chosen" -gt 0 ] && [ "$narrow" = 0 ] && grep -q bf16 "$text"; then
+    echo "ok the gate $gate chooses in f32"
+  else
+    echo "not ok the gate $gate chooses in f32: $narrow of $chosen in bf16"
+    status=1
+  fi
+done
+[ "$(wc -w <<<"$gates")" = 13 ] || { echo "not ok gates: $gates"; status=1; }
 exit $status

@@ -27,8 +27,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/balanced.dsl:31:3: error: c is above 0 and at most the number of experts: 5, 4
 #    31 |   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:20:28: note: in 'expert_choice_gate', called here
-#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:16:28: note: in 'expert_choice_gate', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -42,8 +42,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/balanced.dsl:53:16: note: in 'largest_in_batch', called here
 #    53 |     let kept = largest_in_batch(p, k, groups) as ""
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:20:28: note: in 'balanced_gate', called here
-#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:16:28: note: in 'balanced_gate', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -54,8 +54,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/balanced.dsl:115:13: note: in 'assigned', called here
 #   115 |   let ids = assigned(stop_gradient(z), rounds, groups) if training else first_of(stop_gradient(z))
 #       |             ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:20:28: note: in 'base_gate', called here
-#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:16:28: note: in 'base_gate', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -75,14 +75,14 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/gates.dsl:90:34: note: in 'gshard_loss', called here
 #    90 |   return gates, ids, w_balance * gshard_loss(p, first, groups if training else 1) + w_z * z_loss(z)
 #       |                                  ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:20:28: note: in 'gshard_gate', called here
-#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:16:28: note: in 'gshard_gate', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # models/lib/gates.dsl:118:3: error: experts per token must be 1 to the number of experts: 5, 4
 #   118 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:20:28: note: in 'deepseek_gate', called here
-#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:16:28: note: in 'deepseek_gate', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -90,8 +90,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:13:11: note: in 'layer', called here
 #    13 |   let b = layer(x, deepseek_gate(k = 5))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:3: error: a capacity is above 0, or 0 for none: -1
-#    17 |   require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
+# models/lib/moe.dsl:15:3: error: a capacity is above 0, or 0 for none: -1
+#    15 |   require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -99,11 +99,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:16:11: note: in 'layer', called here
 #    16 |   let e = layer(x, switch_gate(), capacity = -1.0)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:51:3: error: tokens must divide by the groups that have a capacity: 6, 4
-#    51 |   require(groups >= 1 and tokens % groups == 0,
+# models/lib/moe.dsl:31:3: error: tokens must divide by the groups that have a capacity: 6, 4
+#    31 |   require(groups >= 1 and tokens % groups == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:23:14: note: in 'within_capacity', called here
-#    23 |   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
+# models/lib/moe.dsl:19:14: note: in 'within_capacity', called here
+#    19 |   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
 #       |              ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -111,11 +111,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:17:11: note: in 'layer', called here
 #    17 |   let f = layer(x, switch_gate(), capacity = 1.0, groups = 4)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:76:3: error: experts per token must be 1 to the number of experts: 5, 4
-#    76 |   require(k >= 1 and k <= experts,
+# models/lib/moe.dsl:55:3: error: experts per token must be 1 to the number of experts: 5, 4
+#    55 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:20:28: note: in 'noisy_top_k', called here
-#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:16:28: note: in 'noisy_top_k', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -126,8 +126,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/hierarchical.dsl:11:3: error: the number of experts must be a multiple of the groups: 4, 3
 #    11 |   require(groups >= 1 and experts % groups == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:20:28: note: in 'hierarchical', called here
-#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:16:28: note: in 'hierarchical', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -138,8 +138,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/hierarchical.dsl:14:3: error: choices of a level must be 1 to the groups and to the experts of a group: 3, 2, 2
 #    14 |   require(k >= 1 and k <= min(groups, b),
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:20:28: note: in 'hierarchical', called here
-#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:16:28: note: in 'hierarchical', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)

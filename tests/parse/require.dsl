@@ -2,11 +2,11 @@
 # Fewer experts than are to be chosen.
 
 # >>> err
-# models/lib/moe.dsl:76:3: error: experts per token must be 1 to the number of experts: 4, 2
-#    76 |   require(k >= 1 and k <= experts,
+# models/lib/moe.dsl:55:3: error: experts per token must be 1 to the number of experts: 4, 2
+#    55 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:20:28: note: in 'noisy_top_k', called here
-#    20 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:16:28: note: in 'noisy_top_k', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # models/lm_moe.dsl:36:16: note: in 'moe', called here
 #    36 |   let y, aux = moe(a, experts = N, hidden = H, gate = gate(x), skip = leaves_choices(GATE),
