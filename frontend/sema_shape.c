@@ -227,25 +227,38 @@ Val builtin_take(BuiltinCall *c) {
   return over(c, OP_take, 2);
 }
 
-/* The same of rows, operand 0: what their `dispatch` drops has none. */
-static Val over_rows(BuiltinCall *c, OpKind op, int n) {
+/* Rows go back by the ids that they came by. */
+static bool check_ids(BuiltinCall *c, Value *rows, int at) {
+  Value *ids = arg_tensor(c, at), *source = ir_ragged_source(rows);
+  if (!ids || !source || ir_outermost(source) == ir_outermost(ids)) return ids;
+  fe_error(c->S, c->args[at].span, "%s: the rows came by other ids than these",
+           c->name);
+  fe_note(c->S, ir_ragged_owner(rows)->span, "they came from here");
+  return false;
+}
+
+/* The same of rows, operand 0, by the ids of argument `at`: what their
+ * `dispatch` drops has none. */
+static Val over_rows(BuiltinCall *c, OpKind op, int at, int n) {
+  Value *rows = arg_tensor(c, 0);
+  if (!rows || !check_ids(c, rows, at)) return val_error;
   Val v = over(c, op, n);
   if (v.kind != VAL_TENSOR) return v;
-  const Node *owner = ir_ragged_owner(arg_tensor(c, 0));
+  const Node *owner = ir_ragged_owner(rows);
   if (owner && owner->op == OP_dispatch)
     ir_drops(v.tensor->def, attr_bool(owner, "drops"));
   return v;
 }
 
 Val builtin_row_dot(BuiltinCall *c) {
-  return over_rows(c, OP_row_dot, 3);
+  return over_rows(c, OP_row_dot, 2, 3);
 }
 Val builtin_stop_gradient(BuiltinCall *c) {
   return over(c, OP_stop_gradient, 1);
 }
 
 Val builtin_combine(BuiltinCall *c) {
-  return over_rows(c, OP_combine, c->given[2] ? 3 : 2);
+  return over_rows(c, OP_combine, 1, c->given[2] ? 3 : 2);
 }
 
 Val builtin_scatter_add(BuiltinCall *c) {

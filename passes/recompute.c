@@ -57,8 +57,20 @@ static bool is_spread(const Node *n) {
   return false;
 }
 
+/* Rows are told apart by the value of their ids: there is to be one of it, also
+ * where positions alone say who goes where. */
+static Map ids_of_rows(Arena *a, const Region *r) {
+  Map ids = {0};
+  for (uint32_t i = 0; i < r->nodes.len; i++) {
+    Node *n = r->nodes.data[i];
+    int at = ir_rows_operand(n->op);
+    if (at >= 0) map_put(a, &ids, n->ins.data[at], n);
+  }
+  return ids;
+}
+
 Map recompute_generated(Arena *a, const Region *r) {
-  Map found = {0};
+  Map found = {0}, ids = ids_of_rows(a, r);
   for (uint32_t i = 0; i < r->params.len; i++)
     if (is_fixed_scalar(r->params.data[i]))
       map_put(a, &found, r->params.data[i], r->params.data[i]);
@@ -69,7 +81,8 @@ Map recompute_generated(Arena *a, const Region *r) {
     for (uint32_t k = 0; ok && k < n->ins.len; k++)
       ok = map_get(&found, n->ins.data[k]) != NULL;
     ok = ok || is_spread(n);
-    if (ok) map_put(a, &found, n->outs.data[0], n);
+    if (ok && !map_get(&ids, n->outs.data[0]))
+      map_put(a, &found, n->outs.data[0], n);
   }
   return found;
 }
