@@ -131,6 +131,8 @@ struct CUgraphExec_st {
   Ops ops;
 };
 
+/* Memory of the host that is pinned, or the device's. */
+Heap *heap_at(Device *d, uint64_t at);
 /* Does an op now; a failure breaks the device. */
 CUresult op_run(Device *d, const Op *op);
 /* Puts an op, whose data it copies, at the end of a stream or its capture. */

@@ -41,10 +41,11 @@ static uint8_t *column(Device *d, const ProductMatrix *x, char name,
   int64_t from = (int64_t)batch * x->batch_step + (int64_t)c * x->ld;
   uint64_t at = x->at + (uint64_t)(from * (int64_t)size);
   uint64_t bytes = x->rows * size;
-  uint8_t *p = heap_bytes(&d->heap, at, bytes);
-  if (p && (!reads || heap_is_set(&d->heap, at, bytes))) return p;
+  Heap *h = heap_at(d, at);
+  uint8_t *p = heap_bytes(h, at, bytes);
+  if (p && (!reads || heap_is_set(h, at, bytes))) return p;
   char what[128] = "memory that nobody has written";
-  if (!p) heap_explain(&d->heap, at + bytes - 1, what, sizeof what);
+  if (!p) heap_explain(h, at + bytes - 1, what, sizeof what);
   snprintf(why, n,
            "cublasLtMatmul: column %llu of matrix %c, %llu x %llu: %s",
            (unsigned long long)c, name, (unsigned long long)x->rows,
@@ -121,9 +122,9 @@ static bool scatter(Device *dev, const Product *p, uint64_t batch,
       if (c) v += p->beta * get(p->c.type, c + i * c_size);
       put(p->d.type, d + i * d_size, v);
     }
-    int64_t at = (int64_t)batch * p->d.batch_step + (int64_t)j * p->d.ld;
-    heap_set_state(&dev->heap, p->d.at + (uint64_t)(at * (int64_t)d_size),
-                   p->m * d_size);
+    int64_t from = (int64_t)batch * p->d.batch_step + (int64_t)j * p->d.ld;
+    uint64_t at = p->d.at + (uint64_t)(from * (int64_t)d_size);
+    heap_set_state(heap_at(dev, at), at, p->m * d_size);
   }
   return true;
 }

@@ -158,7 +158,7 @@ EXPORT CUresult cuStreamQuery(CUstream stream) {
 /* ---- copies -------------------------------------------------------------- */
 
 static bool is_device(Device *d, uint64_t at, uint64_t n) {
-  return heap_bytes(&d->heap, at, n) || heap_bytes(&pinned, at, n);
+  return heap_bytes(heap_at(d, at), at, n) != NULL;
 }
 static bool is_pinned(const void *host, size_t bytes) {
   return heap_bytes(&pinned, (uint64_t)(uintptr_t)host, bytes);

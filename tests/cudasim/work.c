@@ -20,15 +20,13 @@ static CUresult run_launch(Device *d, const Op *op) {
   return l.status ? device_breaks(d, l.status, l.error) : CUDA_SUCCESS;
 }
 
-/* Memory of the device, or pinned memory of the host. */
-static uint8_t *reach(Device *d, uint64_t at, uint64_t n) {
-  uint8_t *p = heap_bytes(&d->heap, at, n);
-  return p ? p : heap_bytes(&pinned, at, n);
+Heap *heap_at(Device *d, uint64_t at) {
+  bool is_host = at - pinned.region.base < pinned.region.size;
+  return is_host ? &pinned : &d->heap;
 }
 
-static Region *region_of(Device *d, uint64_t at) {
-  return at - pinned.region.base < pinned.region.size ? &pinned.region
-                                                      : &d->heap.region;
+static uint8_t *reach(Device *d, uint64_t at, uint64_t n) {
+  return heap_bytes(heap_at(d, at), at, n);
 }
 
 static CUresult lost(Device *d, const char *what, uint64_t at, uint64_t n) {
@@ -43,8 +41,7 @@ static CUresult run_htod(Device *d, const Op *op) {
   uint8_t *to = reach(d, op->to, op->bytes);
   if (!to) return lost(d, "copy to the device", op->to, op->bytes);
   memcpy(to, op->data ? op->data : op->host, op->bytes);
-  Region *r = region_of(d, op->to);
-  memset(r->state + (op->to - r->base), BYTE_HELD | BYTE_SET, op->bytes);
+  heap_set_state(heap_at(d, op->to), op->to, op->bytes);
   counters.htod++;
   counters.htod_bytes += op->bytes;
   return CUDA_SUCCESS;
@@ -66,7 +63,8 @@ static CUresult run_dtod(Device *d, const Op *op) {
   if (!from) return lost(d, "copy from", op->from, op->bytes);
   if (!to) return lost(d, "copy to", op->to, op->bytes);
   memmove(to, from, op->bytes);
-  Region *s = region_of(d, op->from), *t = region_of(d, op->to);
+  const Region *s = &heap_at(d, op->from)->region;
+  const Region *t = &heap_at(d, op->to)->region;
   memmove(t->state + (op->to - t->base), s->state + (op->from - s->base),
           op->bytes);
   counters.dtod++;
@@ -78,8 +76,7 @@ static CUresult run_fill(Device *d, const Op *op) {
   if (!to) return lost(d, "fill", op->to, op->bytes);
   for (uint64_t k = 0; k < op->bytes; k += (uint64_t)op->value_bytes)
     memcpy(to + k, &op->value, (size_t)op->value_bytes);
-  Region *r = region_of(d, op->to);
-  memset(r->state + (op->to - r->base), BYTE_HELD | BYTE_SET, op->bytes);
+  heap_set_state(heap_at(d, op->to), op->to, op->bytes);
   return CUDA_SUCCESS;
 }
 
