@@ -68,6 +68,7 @@ typedef struct Shared {
   int ranks;
   uint64_t ring_bytes; /* a power of 2 */
   atomic_int failing;  /* 0; 1 while the text is written; 2 */
+  atomic_int told;     /* one rank has said so */
   int failed_rank;
   char text[TEXT]; /* "rank 2 was killed by signal 9" */
   Seat seats[];
@@ -216,14 +217,23 @@ void moert_local_lost(MoertLocal *l, int rank, const char *how) {
   note_failure(l->shared, rank, "rank %d %s", rank, how);
 }
 
+int moert_local_told(const MoertLocal *l) {
+  return atomic_load(&l->shared->told) != 0;
+}
+
+/* What only repeats another's failure, or tells of a lost rank again, says
+ * nothing new. */
 static int local_fail(MoertComm *c, const char *text) {
   Shared *s = ((Local *)c->state)->l->shared;
   char whole[TEXT];
   snprintf(whole, sizeof whole, "rank %d has failed: %s", c->rank, text);
-  if (note_failure(s, c->rank, "%s", whole)) return 1;
-  /* What only repeats another's failure says nothing new. */
+  if (note_failure(s, c->rank, "%s", whole)) {
+    atomic_store(&s->told, 1);
+    return 1;
+  }
   const char *other = strstr(s->text, "failed: ");
-  return !other || !strstr(text, other + strlen("failed: "));
+  if (other && strstr(text, other + strlen("failed: "))) return 0;
+  return !strstr(text, s->text) || !atomic_exchange(&s->told, 1);
 }
 
 /* A process that is no more and has not said good-bye; -1: none. */

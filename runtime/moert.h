@@ -69,6 +69,8 @@ MOERT_API MoertStatus moert_local_join(MoertLocal *l, int rank, double timeout,
 /* For the process that has forked them: a rank has ended before its time, `how`
  * in words. The others are told. */
 MOERT_API void moert_local_lost(MoertLocal *l, int rank, const char *how);
+/* Whether one of them was the first to say why they end: moert_comm_fail. */
+MOERT_API int moert_local_told(const MoertLocal *l);
 MOERT_API void moert_local_free(MoertLocal *l);
 
 /* Ranks started by mpirun or srun. MOERT_UNSUPPORTED: this build has no MPI, or
@@ -90,8 +92,9 @@ MOERT_API void moert_comm_seconds(const MoertComm *c, double *out_busy,
 MOERT_API MoertStatus moert_comm_barrier(MoertComm *c);
 /* The largest value that any rank gives, for all of them. */
 MOERT_API MoertStatus moert_comm_max(MoertComm *c, int *value);
-/* Tells the others that this rank gives up. Returns 0 where a rank has given up
- * before with this very text: one of them saying it is enough. */
+/* Tells the others that this rank gives up. Returns 0 where another rank of this
+ * machine has said so before: that it gives up with this very text, or that the
+ * same rank is lost. One of them saying it is enough. */
 MOERT_API int moert_comm_fail(MoertComm *c, const char *text);
 MOERT_API void moert_comm_close(MoertComm *c);
 

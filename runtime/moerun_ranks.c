@@ -174,6 +174,7 @@ typedef struct Launch {
   pid_t pids[MOST_RANKS]; /* 0: has ended */
   int n, left, status;
   double failed_at; /* 0: no rank has failed */
+  char killed[160]; /* "rank 2 was killed by signal 9", the first that was */
 } Launch;
 
 static Launch *launched; /* for the signal handler */
@@ -217,9 +218,12 @@ static void note_end(Launch *l, int rank, int how) {
   if (l->failed_at != 0) return;
   l->failed_at = run_seconds();
   l->status = WIFEXITED(how) ? WEXITSTATUS(how) : EXIT_USER;
-  if (WIFSIGNALED(how)) run_error("rank %d %s", rank, text);
+  if (WIFSIGNALED(how))
+    snprintf(l->killed, sizeof l->killed, "rank %d %s", rank, text);
 }
 
+/* One of those that are left says which rank was killed, and where it was
+ * waited for; where none does, it is said here. */
 static void wait_for_all(Launch *l) {
   const struct timespec nap = {.tv_nsec = 20000000};
   while (l->left > 0) {
@@ -231,6 +235,7 @@ static void wait_for_all(Launch *l) {
     if (l->failed_at != 0 && run_seconds() - l->failed_at > LINGER_S)
       kill_all(l, SIGKILL);
   }
+  if (*l->killed && !moert_local_told(l->local)) run_error("%s", l->killed);
 }
 
 static int be_rank(Launch *l, int rank, const RunVerb *verb, RunArgs *a) {

@@ -92,9 +92,10 @@ static MoertStatus mpi_rest(MoertComm *c, RtExchange *x) {
 }
 
 static int mpi_fail(MoertComm *c, const char *text) {
-  (void)text;
-  ((MpiState *)c->state)->failed = true;
-  return 1;
+  MpiState *s = c->state;
+  bool lost = s->failed; /* or it has said so before */
+  s->failed = true;
+  return s->mpi->tell(text, lost);
 }
 
 /* After a failure the others may wait for ever: only to end without a good-bye

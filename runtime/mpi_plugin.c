@@ -8,13 +8,24 @@
 
 #include <limits.h>
 #include <mpi.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { BLOCK = 1 << 30 }; /* bytes of a block in a datatype: counts are int */
 
 static MPI_Comm world;
+
+/* What the first rank of this machine to give up has said, in memory that they
+ * share. */
+typedef struct Told {
+  atomic_int state; /* 0: nothing yet; 1: it is being written; 2 */
+  char text[RT_WHY];
+} Told;
+static MPI_Win told_window;
+static Told *told; /* NULL: there is no such memory */
 
 /* An exchange under way. */
 typedef struct Requests {
@@ -35,14 +46,31 @@ static bool ok(int status, char *why) {
 
 /* ---- starting ------------------------------------------------------------ */
 
+static void open_told(MPI_Comm near, int rank) {
+  MPI_Aint bytes = rank == 0 ? (MPI_Aint)sizeof *told : 0;
+  int unit;
+  void *own;
+  MPI_Comm_set_errhandler(near, MPI_ERRORS_RETURN);
+  if (MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, near, &own,
+                              &told_window) != MPI_SUCCESS)
+    return;
+  if (MPI_Win_shared_query(told_window, 0, &bytes, &unit, &told) !=
+      MPI_SUCCESS)
+    told = NULL;
+  if (told && rank == 0) atomic_store(&told->state, 0);
+  MPI_Barrier(near);
+}
+
 /* How many processes share this machine. */
-static int count_near(int size) {
+static int open_near(int size) {
   MPI_Comm near;
-  int n = 1;
+  int n = 1, rank;
   if (MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL,
                           &near) != MPI_SUCCESS)
     return size;
   MPI_Comm_size(near, &n);
+  MPI_Comm_rank(near, &rank);
+  open_told(near, rank);
   MPI_Comm_free(&near);
   return n;
 }
@@ -56,14 +84,30 @@ static bool plugin_open(int *rank, int *size, bool *crowded, bool *any_thread,
     return false;
   MPI_Comm_rank(world, rank);
   MPI_Comm_size(world, size);
-  int near = count_near(*size);
+  int near = open_near(*size);
   *crowded = near > (int)sysconf(_SC_NPROCESSORS_ONLN);
   *far = near < *size;
   *any_thread = given >= MPI_THREAD_SERIALIZED;
   return true;
 }
 
+static bool plugin_tell(const char *text, bool lost) {
+  enum { GRACE_MS = 100 };
+  const struct timespec nap = {.tv_nsec = 1000000};
+  int none = 0;
+  if (!told) return true;
+  if (atomic_compare_exchange_strong(&told->state, &none, 1)) {
+    snprintf(told->text, sizeof told->text, "%s", text);
+    atomic_store(&told->state, 2);
+    return true;
+  }
+  for (int i = 0; i < GRACE_MS && atomic_load(&told->state) == 1; i++)
+    nanosleep(&nap, NULL);
+  return !lost && strncmp(told->text, text, sizeof told->text - 1) != 0;
+}
+
 static void plugin_close(void) {
+  if (told) MPI_Win_free(&told_window);
   MPI_Comm_free(&world);
   MPI_Finalize();
 }
@@ -225,4 +269,5 @@ static int plugin_missing(const RtExchange *x) {
 
 extern MOERT_API const RtMpi moert_mpi;
 const RtMpi moert_mpi = {RT_MPI_VERSION, plugin_open, plugin_start,
-                         plugin_test,    plugin_missing, plugin_close};
+                         plugin_test,    plugin_missing, plugin_tell,
+                         plugin_close};

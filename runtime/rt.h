@@ -351,7 +351,7 @@ void rt_combine(int dtype, MoertCombine op, char *to, const char *pieces,
 
 /* What libmoert-mpi.so exports as `moert_mpi`. Functions leave a text in `why`
  * and return false where they fail. */
-#define RT_MPI_VERSION 2
+#define RT_MPI_VERSION 3
 enum { RT_WHY = 512 };
 enum { RT_MPI_FAILED = -1, RT_MPI_NOTHING, RT_MPI_MOVED, RT_MPI_DONE };
 typedef struct RtMpi {
@@ -363,6 +363,9 @@ typedef struct RtMpi {
   int (*test)(RtExchange *x, char *why); /* RT_MPI_... */
   /* Place of a rank that is still waited for. */
   int (*missing)(const RtExchange *x);
+  /* Whether a rank that gives up has something to say: it is the first of this
+   * machine, or has not lost another and says something new. */
+  bool (*tell)(const char *text, bool lost);
   void (*close)(void);
 } RtMpi;
 
