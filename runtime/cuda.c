@@ -5,8 +5,8 @@
  * and one for cuBLASLt. Whether there is as much is known before. Addresses
  * never change, so a step can be captured once.
  *
- * Inputs are filled in the host's memory, pinned, and copied before a step.
- * Reports are written by the GPU straight into the host's memory: a step copies
+ * Inputs are filled in the host's memory, pinned, and copied before a step. At
+ * its end a kernel writes the reports into the host's memory: a step copies
  * nothing back. */
 #include "gpu.h"
 
@@ -186,7 +186,8 @@ static Needs count_needs(const MoertSession *s) {
   n.fixed = s->cuda->gemm_bytes;
   for (int i = 0; i < 3; i++)
     n.fixed += round_up(d->slab_bytes[i]);
-  n.total = n.fixed + round_up(n.arena) + round_up(n.workspace) + n.inputs;
+  n.total = n.fixed + round_up(n.arena) + round_up(n.workspace) + n.inputs +
+            n.reports;
   return n;
 }
 
@@ -264,7 +265,8 @@ static void lay_out(MoertSession *s, const Needs *n, char *at,
       own->base[k] = s->slab[k];
     own->base[MOERT_SLAB_ARENA] = c->arena;
     own->base[MOERT_SLAB_INPUT] = take(&at, e->input_bytes);
-    own->base[MOERT_SLAB_REPORT] = take(&report_at, e->report_bytes);
+    own->base[MOERT_SLAB_REPORT] = take(&at, e->report_bytes);
+    c->entries[i].report = take(&report_at, e->report_bytes);
     own->input = take(&inputs, e->input_bytes);
     own->report = take(&reports, e->report_bytes);
   }
@@ -294,37 +296,18 @@ static MoertStatus wait_inside(RtCuda *c) {
   return RT_CU(c, cuStreamSynchronize(c->stream));
 }
 
-/* Reports are in the host's memory already. */
-static bool is_report(const MoertSession *s, const char *from, char **out) {
-  for (int i = 0; i < s->desc->n_entries; i++) {
-    const RtEntry *e = &s->entries[i];
-    const char *base = e->base[MOERT_SLAB_REPORT];
-    if (from < base || from >= base + s->desc->entries[i].report_bytes)
-      continue;
-    *out = e->report + (from - base);
-    return true;
-  }
-  return false;
-}
-
-static MoertStatus read_inside(MoertSession *s, void *to, const void *from,
+static MoertStatus read_inside(RtCuda *c, void *to, const void *from,
                                int64_t bytes) {
-  RtCuda *c = s->cuda;
-  char *report;
-  bool near = is_report(s, from, &report);
-  if (!near)
-    RT_TRY(RT_CU(c, cuMemcpyDtoHAsync(to, rt_cu_address(from), (size_t)bytes,
-                                      c->stream)));
-  RT_TRY(wait_inside(c));
-  if (near) memcpy(to, report, (size_t)bytes);
-  return MOERT_OK;
+  RT_TRY(RT_CU(c, cuMemcpyDtoHAsync(to, rt_cu_address(from), (size_t)bytes,
+                                    c->stream)));
+  return wait_inside(c);
 }
 
 static MoertStatus read(MoertSession *s, void *to, const void *from,
                         int64_t bytes) {
   if (bytes == 0) return MOERT_OK;
   RT_TRY(rt_cuda_enter(s->cuda));
-  MoertStatus st = read_inside(s, to, from, bytes);
+  MoertStatus st = read_inside(s->cuda, to, from, bytes);
   rt_cuda_leave(s->cuda);
   return st;
 }
@@ -344,8 +327,8 @@ static MoertStatus write(MoertSession *s, void *to, const void *from,
 static MoertStatus poison_inside(MoertSession *s, int entry) {
   RtCuda *c = s->cuda;
   const MoertEntry *e = &s->desc->entries[entry];
-  if (e->report_bytes)
-    memset(s->entries[entry].report, 0xff, (size_t)e->report_bytes);
+  RT_TRY(fill(c, s->entries[entry].base[MOERT_SLAB_REPORT], 0xff,
+              e->report_bytes));
   RT_TRY(fill(c, c->arena, 0xff, e->arena_bytes));
   return fill(c, c->workspace, 0xff, c->workspace_bytes);
 }

@@ -4,8 +4,7 @@
  *                                strides of any kind: one thread an element of
  *                                c, which sums over k in order, as gemm.c's
  *                                plain loops do on the CPU
- *   own_copy                     bytes into memory of the host's, where a copy
- *                                of the driver's would be one back to the host
+ *   own_copy                     words of 8 bytes into memory of the host's
  *
  * Registers: %rd0 to %rd2 are a, b, c; %rd3 the element; %rd4, %rd5 its row and
  * column; %rd6 its batch. */
@@ -120,15 +119,14 @@ static const Own copy = {
     "own_copy",
     HEAD
     ".visible .entry own_copy(\n"
-    "  .param .u64 to, .param .u64 from, .param .u64 bytes)\n"
+    "  .param .u64 to, .param .u64 from, .param .u64 words)\n"
     "{\n"
     "  .reg .pred %p<1>;\n"
-    "  .reg .b16 %h<1>;\n"
     "  .reg .b32 %r<3>;\n"
-    "  .reg .b64 %rd<6>;\n"
+    "  .reg .b64 %rd<7>;\n"
     "  ld.param.u64 %rd0, [to];\n"
     "  ld.param.u64 %rd1, [from];\n"
-    "  ld.param.u64 %rd2, [bytes];\n"
+    "  ld.param.u64 %rd2, [words];\n"
     "  mov.u32 %r0, %ctaid.x;\n"
     "  mov.u32 %r1, %ntid.x;\n"
     "  mov.u32 %r2, %tid.x;\n"
@@ -137,10 +135,11 @@ static const Own copy = {
     "  add.u64 %rd3, %rd3, %rd4;\n"
     "  setp.ge.u64 %p0, %rd3, %rd2;\n"
     "  @%p0 bra done;\n"
+    "  shl.b64 %rd3, %rd3, 3;\n"
     "  add.u64 %rd4, %rd1, %rd3;\n"
     "  add.u64 %rd5, %rd0, %rd3;\n"
-    "  ld.global.u8 %h0, [%rd4];\n"
-    "  st.global.u8 [%rd5], %h0;\n"
+    "  ld.global.u64 %rd6, [%rd4];\n"
+    "  st.global.u64 [%rd5], %rd6;\n"
     "done:\n"
     "  ret;\n"
     "}\n"};
@@ -184,9 +183,10 @@ static MoertStatus launch(RtCuda *c, CUfunction f, int64_t n, uint64_t *values,
 
 MoertStatus rt_cuda_run_copy(RtCuda *c, void *to, const void *from,
                              int64_t bytes) {
+  int64_t words = (bytes + 7) / 8;
   uint64_t values[] = {rt_cu_address(to), rt_cu_address(from),
-                       (uint64_t)bytes};
-  return launch(c, c->own_copy.function, bytes, values,
+                       (uint64_t)words};
+  return launch(c, c->own_copy.function, words, values,
                 (int)COUNT_OF(values));
 }
 

@@ -60,14 +60,10 @@ static MoertStatus find_kernel(MoertSession *s, int entry, int index) {
 
 MoertStatus rt_cuda_functions(MoertSession *s) {
   for (int i = 0; i < s->desc->n_entries; i++)
-    for (int k = 0; k < s->desc->entries[i].n_records; k++) {
-      const MoertRecord *r = &s->desc->entries[i].records[k];
-      if (r->kind == MOERT_LAUNCH)
+    for (int k = 0; k < s->desc->entries[i].n_records; k++)
+      if (s->desc->entries[i].records[k].kind == MOERT_LAUNCH)
         RT_TRY(named(find_kernel(s, i, k), s, i, k));
-      if (r->kind == MOERT_COPY && r->args[1].slab == MOERT_SLAB_REPORT)
-        RT_TRY(named(rt_cuda_own_copy(s->cuda), s, i, k));
-    }
-  return MOERT_OK;
+  return rt_cuda_own_copy(s->cuda);
 }
 
 /* Parameters: addresses of the args, then of the workspace. */
@@ -98,8 +94,6 @@ static MoertStatus copy(MoertSession *s, const MoertRecord *r) {
   if (from == to || bytes == 0) return MOERT_OK;
   if (from < to + bytes && to < from + bytes)
     return rt_fail(MOERT_BAD_DATA, "a copy onto a part of itself");
-  if (ref->slab == MOERT_SLAB_REPORT)
-    return rt_cuda_run_copy(c, to, from, bytes);
   return RT_CU(c, cuMemcpyDtoDAsync(rt_cu_address(to), rt_cu_address(from),
                                     (size_t)bytes, c->stream));
 }
@@ -145,6 +139,13 @@ static MoertStatus run_and_wait(MoertSession *s, int entry, int index,
   return named(st, s, entry, index);
 }
 
+/* The reports, into the host's memory. */
+static MoertStatus publish(MoertSession *s, int entry) {
+  return rt_cuda_run_copy(s->cuda, s->cuda->entries[entry].report,
+                          s->entries[entry].base[MOERT_SLAB_REPORT],
+                          s->desc->entries[entry].report_bytes);
+}
+
 /* ---- the graph ----------------------------------------------------------- */
 
 /* The stream stops capturing whatever has happened. */
@@ -154,6 +155,7 @@ static MoertStatus capture(MoertSession *s, int entry, CUgraph *out) {
   RT_TRY(RT_CU(c, cuStreamBeginCapture(c->stream,
                                        CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)));
   MoertStatus st = rt_each_record(s, entry, rt_cuda_record, NULL);
+  if (st == MOERT_OK) st = publish(s, entry);
   if (st == MOERT_OK) return RT_CU(c, cuStreamEndCapture(c->stream, out));
   c->cu.cuStreamEndCapture(c->stream, out);
   return st;
@@ -225,6 +227,7 @@ static MoertStatus run_profiled(MoertSession *s, int entry) {
   c->n_marks = 0;
   RT_TRY(mark(c, -1));
   RT_TRY(rt_each_record(s, entry, run_marked, NULL));
+  RT_TRY(publish(s, entry));
   RT_TRY(RT_CU(c, cuStreamSynchronize(c->stream)));
   return read_marks(s, entry);
 }
@@ -251,9 +254,12 @@ static bool counts_turns(const MoertEntry *e) {
 
 static MoertStatus run_all(MoertSession *s, int entry) {
   RT_TRY(copy_inputs(s, entry));
-  if (s->poison || counts_turns(&s->desc->entries[entry]))
-    return rt_each_record(s, entry, run_and_wait, NULL);
-  return s->profile ? run_profiled(s, entry) : launch_graph(s, entry);
+  bool waits = s->poison || counts_turns(&s->desc->entries[entry]);
+  if (!waits)
+    return s->profile ? run_profiled(s, entry) : launch_graph(s, entry);
+  RT_TRY(rt_each_record(s, entry, run_and_wait, NULL));
+  RT_TRY(publish(s, entry));
+  return RT_CU(s->cuda, cuStreamSynchronize(s->cuda->stream));
 }
 
 MoertStatus rt_cuda_step(MoertSession *s, int entry) {

@@ -27,6 +27,7 @@ typedef struct RtOwn {
 /* What an entry has on the GPU. */
 typedef struct RtCudaEntry {
   CUgraphExec graph;      /* NULL: not captured yet */
+  char *report; /* its reports in the host's memory, for the GPU */
   CUfunction **functions; /* one a record, one a stage of a launch */
   RtCudaGemm **gemms;     /* one a record; NULL where it is no product */
 } RtCudaEntry;
@@ -117,6 +118,7 @@ MoertStatus rt_cuda_own_product(RtCuda *c, int dtype);
 MoertStatus rt_cuda_own_copy(RtCuda *c);
 MoertStatus rt_cuda_run_product(RtCuda *c, const MoertGemm *g,
                                 void *const *args);
+/* Of whole words of 8 bytes. */
 MoertStatus rt_cuda_run_copy(RtCuda *c, void *to, const void *from,
                              int64_t bytes);
 void rt_cuda_own_free(RtCuda *c);

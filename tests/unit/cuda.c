@@ -481,7 +481,8 @@ static void test_refused(void) {
   changed[2] = entries[2];
   d.entries = changed;
   changed[2].arena_bytes = (int64_t)1 << 50;
-  refused("too little memory", &d, MOERT_NO_MEMORY, "GB of GPU memory, and of the ");
+  refused("too little memory", &d, MOERT_NO_MEMORY,
+          "GB of GPU memory, and of the ");
 }
 
 /* A kernel that writes where nothing is. It takes the whole context with it:
