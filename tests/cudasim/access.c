@@ -37,7 +37,13 @@ static bool take_space(Str *rest, uint8_t *space) {
 
 /* ... .space.cache.v2.f32: the type ends it. */
 static bool access_modifiers(Decoder *d, Ins *i, const Stmt *s, Str rest) {
+  static const char *const strong[] = {"volatile", "relaxed", "acquire",
+                                       "release"};
   i->vec = 1;
+  for (size_t k = 0; k < sizeof strong / sizeof *strong; k++) {
+    Str first = rest;
+    i->strong = i->strong || take_modifier(&first, strong[k]);
+  }
   while (take_caching(&rest) || take_space(&rest, &i->space))
     ;
   if (take_modifier(&rest, "v2")) i->vec = 2;
@@ -111,11 +117,13 @@ static inline void load_words(Warp *w, const Ins *i, int n) {
     uint32_t v[4];
     bool plain = offset < r->size && !(at % (uint64_t)(4 * n));
     if (plain) memcpy(state, r->state + offset, (size_t)(4 * n));
-    if (plain && (state[0] & state[1] & known) == known)
+    if (plain && (state[0] & state[1] & known) == known) {
+      note_global(w, i, lane, offset, 4 * n, TOUCH_LOAD);
       memcpy(v, r->mem + offset, (size_t)(4 * n));
-    else
+    } else {
       memcpy(v, touch(w, i, lane, SP_GLOBAL, at, 4 * n, TOUCH_LOAD),
              (size_t)(4 * n));
+    }
     for (int k = 0; k < n; k++)
       ((uint32_t *)dst(w, i, k))[lane] = v[k];
   }

@@ -18,6 +18,7 @@
  *   CUDASIM_DEVICES=1   devices         CUDASIM_MEMORY=17179869184  bytes each
  *   CUDASIM_ARCH=90     sm_90           CUDASIM_DRIVER=13000  CUDA 13.0
  *   CUDASIM_ORDER=reverse  blocks and warps from the last to the first
+ *   CUDASIM_RACES=0  races in global memory are not looked for: less memory
  *   CUDASIM_STEPS=N     instructions of a warp until a loop counts as endless
  *   CUDASIM_LOG=FILE    errors are appended there instead of standard error
  *   CUDASIM_COUNTERS=FILE  counters are written there when the program ends */
@@ -201,6 +202,7 @@ struct Ins {
   uint8_t from;   /* a Type: of what is converted */
   uint8_t mode;   /* meaning depends on the instruction */
   bool sat, flag;
+  bool strong; /* an access that is volatile or relaxed: it may race */
   int line, loc;
 };
 
@@ -329,10 +331,14 @@ bool unknown_modifier(Decoder *d, const Stmt *s, Str rest);
 /* What is known of a byte of device memory. */
 enum { BYTE_HELD = 1, BYTE_SET = 2, BYTE_FREED = 4 };
 
+/* Who touched something last, and when: races.c. */
+typedef uint64_t Access;
+
 /* A range of device addresses, with what lies there. */
 typedef struct Region {
   uint64_t base, size;
   uint8_t *mem, *state;
+  Access *readers, *writers; /* for two bytes each; NULL: not looked at */
 } Region;
 
 enum {
@@ -347,8 +353,7 @@ enum {
 #define DEVICE_WINDOW UINT64_C(0x00c0000000000000)
 #define DEVICE_STRIDE (UINT64_C(1) << 44)
 
-bool region_new(Region *r, uint64_t base, uint64_t size);
-void region_free(Region *r);
+bool region_new(Region *r, uint64_t base, uint64_t size, bool races);
 
 typedef struct Allocation {
   uint64_t at, bytes;
@@ -386,6 +391,7 @@ typedef struct Launch {
   int status; /* a CUresult */
   char error[640];
   uint64_t steps; /* of all warps */
+  uint64_t start; /* by the clock of races.c */
 } Launch;
 
 /* Of the lanes of a warp, those that stand at one place of the code. */
@@ -403,8 +409,9 @@ typedef struct Block {
   int n_warps, n_threads;
   uint8_t *shared, *shared_state;
   uint32_t shared_bytes;
-  struct Access *readers, *writers; /* one a byte of shared memory */
-  uint64_t clock, since;            /* now; the last barrier of all */
+  Access *readers, *writers; /* one a byte of shared memory */
+  uint64_t clock;            /* now */
+  uint64_t start, since;     /* of this block; of the last barrier of all */
 } Block;
 
 struct Warp {
@@ -460,12 +467,10 @@ typedef enum Touch { TOUCH_LOAD, TOUCH_STORE, TOUCH_ATOMIC } Touch;
 uint8_t *touch(Warp *w, const Ins *i, int lane, Space space, uint64_t address,
                int bytes, Touch kind);
 
-/* races.c: an access to shared memory by a thread. */
-typedef struct Access {
-  uint64_t clock;
-  uint16_t who;
-} Access;
+/* races.c */
 void note_shared(Warp *w, const Ins *i, int lane, uint32_t at, int bytes,
+                 Touch kind);
+void note_global(Warp *w, const Ins *i, int lane, uint64_t offset, int bytes,
                  Touch kind);
 
 #endif

@@ -93,7 +93,8 @@ static void read_settings(void) {
 /* A range of addresses that is twice the memory, so that freed ones rest. */
 static bool heap_open(Heap *h, uint64_t base, uint64_t limit) {
   h->limit = limit;
-  return region_new(&h->region, base, 2 * limit + (1 << 20));
+  bool races = base && setting("CUDASIM_RACES", 1);
+  return region_new(&h->region, base, 2 * limit + (1 << 20), races);
 }
 
 EXPORT CUresult cuInit(unsigned flags) {

@@ -335,7 +335,7 @@ static void block_start(Block *b) {
     memset(b->shared_state + k->shared[v].at - SHARED_START, BYTE_HELD,
            (size_t)k->shared[v].bytes);
   memset(b->shared_state + k->shared_bytes, BYTE_HELD, l->dynamic_bytes);
-  b->since = ++b->clock;
+  b->start = b->since = ++b->clock;
   for (int w = 0; w < b->n_warps; w++)
     warp_start(&b->warps[w]);
 }
@@ -366,7 +366,9 @@ static void block_free(Block *b) {
 }
 
 int run_kernel(Launch *l) {
-  Block b = {0};
+  static uint64_t clock; /* goes on from launch to launch */
+  Block b = {.clock = clock};
+  l->start = clock + 1;
   uint64_t n = (uint64_t)l->grid[0] * l->grid[1] * l->grid[2];
   if (!block_new(&b, l)) {
     l->status = CUDA_ERROR_OUT_OF_MEMORY;
@@ -383,6 +385,7 @@ int run_kernel(Launch *l) {
     for (int w = 0; w < b.n_warps; w++)
       l->steps += b.warps[w].steps;
   }
+  clock = b.clock;
   block_free(&b);
   return l->status;
 }

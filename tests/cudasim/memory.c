@@ -61,16 +61,17 @@ static void *reserve(uint64_t size) {
   return p == MAP_FAILED ? NULL : p;
 }
 
-bool region_new(Region *r, uint64_t base, uint64_t size) {
-  *r = (Region){base, size, reserve(size), reserve(size)};
+bool region_new(Region *r, uint64_t base, uint64_t size, bool races) {
+  *r = (Region){.base = base,
+                .size = size,
+                .mem = reserve(size),
+                .state = reserve(size)};
   if (!base) r->base = (uint64_t)(uintptr_t)r->mem;
-  return r->mem && r->state;
-}
-
-void region_free(Region *r) {
-  if (r->mem) munmap(r->mem, r->size);
-  if (r->state) munmap(r->state, r->size);
-  *r = (Region){0};
+  if (races) {
+    r->readers = reserve(size / 2 * sizeof(Access));
+    r->writers = reserve(size / 2 * sizeof(Access));
+  }
+  return r->mem && r->state && (!races || (r->readers && r->writers));
 }
 
 static bool is_free(const Heap *h, uint64_t at, uint64_t bytes) {
@@ -154,13 +155,24 @@ void heap_explain(const Heap *h, uint64_t at, char *text, size_t n) {
              below->freed ? "freed" : "allocated");
 }
 
+/* n bytes have the bit, looked at eight at a time. */
+static bool region_has(const uint8_t *state, uint64_t n, uint8_t bit) {
+  uint64_t all = UINT64_MAX, eight;
+  for (; n >= 8; n -= 8, state += 8) {
+    memcpy(&eight, state, 8);
+    all &= eight;
+  }
+  for (; n; n--)
+    all &= UINT64_C(0x0101010101010101) * *state++;
+  uint64_t bits = UINT64_C(0x0101010101010101) * bit;
+  return (all & bits) == bits;
+}
+
 uint8_t *heap_bytes(Heap *h, uint64_t at, uint64_t n) {
   uint64_t offset = at - h->region.base;
   if (offset >= h->region.size || n > h->region.size - offset) return NULL;
   const uint8_t *state = h->region.state + offset;
-  for (uint64_t k = 0; k < n; k++)
-    if (!(state[k] & BYTE_HELD)) return NULL;
-  return h->region.mem + offset;
+  return region_has(state, n, BYTE_HELD) ? h->region.mem + offset : NULL;
 }
 
 void heap_set_state(Heap *h, uint64_t at, uint64_t n) {
@@ -168,10 +180,7 @@ void heap_set_state(Heap *h, uint64_t at, uint64_t n) {
 }
 
 bool heap_is_set(const Heap *h, uint64_t at, uint64_t n) {
-  const uint8_t *state = h->region.state + (at - h->region.base);
-  for (uint64_t k = 0; k < n; k++)
-    if (!(state[k] & BYTE_SET)) return false;
-  return true;
+  return region_has(h->region.state + (at - h->region.base), n, BYTE_SET);
 }
 
 /* ---- accesses of kernels ------------------------------------------------- */
@@ -281,11 +290,13 @@ static uint8_t *param(Warp *w, const Ins *i, int lane, uint64_t address,
 uint8_t *touch(Warp *w, const Ins *i, int lane, Space space, uint64_t address,
                int bytes, Touch kind) {
   space = resolve(space, &address);
+  bool in_heap = false;
   Place p = {0};
   switch (space) {
   case SP_GLOBAL:
     p = place_in(&w->block->launch->heap->region, address);
-    if (!p.mem) p = place_in(&pinned.region, address);
+    in_heap = p.mem != NULL;
+    if (!in_heap) p = place_in(&pinned.region, address);
     break;
   case SP_SHARED: p = find_shared(w->block, address); break;
   case SP_LOCAL: p = find_local(w, lane, address); break;
@@ -300,6 +311,9 @@ uint8_t *touch(Warp *w, const Ins *i, int lane, Space space, uint64_t address,
     return refuse(w, i, lane, space, address, bytes, kind, &p);
   if (space == SP_SHARED)
     note_shared(w, i, lane, (uint32_t)(p.mem - w->block->shared), bytes, kind);
+  if (space == SP_GLOBAL && in_heap)
+    note_global(w, i, lane, address - w->block->launch->heap->region.base,
+                bytes, kind);
   if (kind == TOUCH_STORE)
     memset(p.state, BYTE_HELD | BYTE_SET, (size_t)bytes);
   return p.mem;

@@ -1,71 +1,119 @@
-/* races.c: two threads that use a byte of shared memory, one of them writing,
- * with no barrier between them.
+/* races.c: two threads that use a byte, one of them writing, in no order.
  *
- * A clock of the block ticks at each barrier, of the block (bar.sync) or of
- * a warp (bar.warp.sync). Each byte knows who read it last and who wrote it,
- * and when; an access by another thread needs a barrier in between that both
- * took part in: for lanes of one warp either kind. Lanes of a warp too: that
- * they run together is a habit of this machine and no promise. Atomics do not
- * race. A barrier of some of the warps is taken for one of all. */
+ * A clock ticks when a block begins and at each barrier, of the block
+ * (bar.sync) or of a warp (bar.warp.sync). All memory knows who read it last
+ * and who wrote it, and when. An access by another thread needs a barrier in
+ * between that both took part in: for lanes of one warp either kind. Lanes of
+ * a warp too: that they run together is a habit of this machine and no promise.
+ * Blocks of one launch are in no order at all. Atomics do not race, nor do
+ * accesses that are volatile or relaxed; a barrier of some of the warps is
+ * taken for one of all.
+ *
+ * Shared memory is known by bytes, global memory by halves of a word; accesses
+ * to single bytes of that are not looked at. */
 #include "cudasim.h"
 
 #include <stdio.h>
 
 enum {
-  WHO_WARP = 0x8000, /* several lanes of the warp in the lower bits */
-  WHO_MANY = 0xffff  /* lanes of several warps */
+  WHO_WARP = 0x8000,   /* several lanes of the warp in the lower bits */
+  WHO_BLOCKS = 0xfffe, /* threads of several blocks */
+  WHO_MANY = 0xffff    /* threads of several warps */
 };
 
-static int warp_of(uint16_t who) {
-  return who & WHO_WARP ? who & ~WHO_WARP : who / LANES;
+static inline Access access_by(uint64_t clock, int who) {
+  return clock << 16 | (uint64_t)who;
+}
+static inline uint64_t when(Access a) {
+  return a >> 16;
+}
+static inline int who(Access a) {
+  return (int)(a & 0xffff);
 }
 
-/* It was someone else, and no barrier was since. */
-static bool races(const Warp *w, const Access *a, uint16_t me) {
+static int warp_of(Access a) {
+  return who(a) & WHO_WARP ? who(a) & ~WHO_WARP : who(a) / LANES;
+}
+
+/* Of a block before this one in this launch; shared memory is each block's
+ * own. */
+static bool by_other_block(const Warp *w, Access a, bool global) {
+  return global && when(a) >= w->block->launch->start &&
+         (who(a) == WHO_BLOCKS || when(a) < w->block->start);
+}
+
+/* It was someone else, and nothing was in between. */
+static bool races(const Warp *w, Access a, int me, bool global) {
+  if (by_other_block(w, a, global)) return true;
+  if (when(a) < w->block->since || who(a) == me) return false;
+  bool same_warp = who(a) != WHO_MANY && warp_of(a) == w->id;
+  return !same_warp || when(a) >= w->since;
+}
+
+static void report(Warp *w, const Ins *i, int lane, const char *what,
+                   uint64_t at, Access other, bool global) {
+  char thread[32];
+  snprintf(thread, sizeof thread, "thread %d", who(other));
+  const char *by = by_other_block(w, other, global) ? "another block"
+                   : who(other) == WHO_MANY ? "threads of several warps"
+                   : who(other) & WHO_WARP  ? "other lanes of this warp"
+                                            : thread;
+  const char *why = by_other_block(w, other, global)
+                        ? "blocks are in no order"
+                        : "with no barrier in between";
+  if (global)
+    fault(w, i, lane, CUDA_ERROR_LAUNCH_FAILED,
+          "race: global memory was %s by %s, %s (0x%llx)", what, by, why,
+          (unsigned long long)at);
+  else
+    fault(w, i, lane, CUDA_ERROR_LAUNCH_FAILED,
+          "race: byte %d of shared memory was %s by %s, %s", (int)at, what, by,
+          why);
+}
+
+static inline void note_reader(const Warp *w, Access *r, int me, bool global) {
   const Block *b = w->block;
-  if (a->who == me || a->clock < b->since) return false;
-  bool same_warp = a->who != WHO_MANY && warp_of(a->who) == w->id;
-  return !same_warp || a->clock >= w->since;
-}
-
-static void report(Warp *w, const Ins *i, int lane, uint32_t at,
-                   const char *what, const Access *other) {
-  const char *who = other->who == WHO_MANY   ? "threads of several warps"
-                    : other->who & WHO_WARP ? "other lanes of this warp"
-                                             : "thread";
-  char number[16] = "";
-  if (!(other->who & WHO_WARP))
-    snprintf(number, sizeof number, " %d", other->who);
-  fault(w, i, lane, CUDA_ERROR_LAUNCH_FAILED,
-        "race: byte %u of shared memory was %s by %s%s, with no barrier "
-        "in between", at, what, who, number);
-}
-
-static void note_reader(const Warp *w, Access *r, uint16_t me) {
-  const Block *b = w->block;
-  if (r->who != me && r->clock >= b->since) {
-    if (r->who == WHO_MANY || warp_of(r->who) != w->id) me = WHO_MANY;
-    else if (r->clock >= w->since) me = (uint16_t)(WHO_WARP | w->id);
+  if (by_other_block(w, *r, global)) {
+    me = WHO_BLOCKS;
+  } else if (who(*r) != me && when(*r) >= b->since) {
+    if (who(*r) == WHO_MANY || warp_of(*r) != w->id) me = WHO_MANY;
+    else if (when(*r) >= w->since) me = WHO_WARP | w->id;
   }
-  *r = (Access){b->clock, me};
+  *r = access_by(b->clock, me);
+}
+
+/* False after a fault. */
+static inline bool note(Warp *w, const Ins *i, int lane, Access *r, Access *v,
+                        Touch kind, uint64_t at, bool global) {
+  int me = w->id * LANES + lane;
+  if (races(w, *v, me, global)) {
+    report(w, i, lane, "written", at, *v, global);
+    return false;
+  }
+  if (kind == TOUCH_STORE && races(w, *r, me, global)) {
+    report(w, i, lane, "read", at, *r, global);
+    return false;
+  }
+  if (kind == TOUCH_STORE) *v = access_by(w->block->clock, me);
+  else note_reader(w, r, me, global);
+  return true;
 }
 
 void note_shared(Warp *w, const Ins *i, int lane, uint32_t at, int bytes,
                  Touch kind) {
   Block *b = w->block;
-  uint16_t me = (uint16_t)(w->id * LANES + lane);
-  if (kind == TOUCH_ATOMIC) return;
-  for (uint32_t k = at; k < at + (uint32_t)bytes; k++) {
-    Access *r = &b->readers[k], *v = &b->writers[k];
-    if (races(w, v, me)) {
-      report(w, i, lane, k, "written", v);
+  if (kind == TOUCH_ATOMIC || i->strong) return;
+  for (uint32_t k = at; k < at + (uint32_t)bytes; k++)
+    if (!note(w, i, lane, &b->readers[k], &b->writers[k], kind, k, false))
       return;
-    }
-    if (kind == TOUCH_STORE && races(w, r, me)) {
-      report(w, i, lane, k, "read", r);
+}
+
+void note_global(Warp *w, const Ins *i, int lane, uint64_t offset, int bytes,
+                 Touch kind) {
+  const Region *g = &w->block->launch->heap->region;
+  if (kind == TOUCH_ATOMIC || i->strong || bytes < 2 || !g->readers) return;
+  for (uint64_t k = offset / 2; k < (offset + (uint64_t)bytes) / 2; k++)
+    if (!note(w, i, lane, &g->readers[k], &g->writers[k], kind, g->base + 2 * k,
+              true))
       return;
-    }
-    if (kind == TOUCH_STORE) *v = (Access){b->clock, me};
-    else note_reader(w, r, me);
-  }
 }

@@ -513,8 +513,8 @@ int main(void) {
   with("CUDASIM_DEVICES=0", test_none);
   with("CUDASIM_DRIVER=11040 CUDASIM_MEMORY=1048576 CUDASIM_ARCH=86",
        test_settings);
-  with("CUDASIM_DEVICES=1", test_order);
-  with("CUDASIM_ORDER=reverse", test_order);
+  with("CUDASIM_RACES=0", test_order);
+  with("CUDASIM_RACES=0 CUDASIM_ORDER=reverse", test_order);
   with("CUDASIM_DEVICES=1", test_products);
   scratch_remove();
   return failures != 0;
