@@ -24,7 +24,7 @@
 enum {
   KEYS = 128,
   TILE_ROWS = 256,
-  ROWS = 192,
+  ROWS = 96,
   FEW_ROWS = 64, /* where that makes too few items */
   ITEMS = 64,
   STEP = 32 /* rows, columns and depth of whatever kernel */
