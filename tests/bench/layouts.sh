@@ -108,7 +108,7 @@ row() { # MODEL "DEFINES" MESH
   [[ "$name $mesh $n" == *"$only"* ]] || return 0
   case $1 in
   tiny) sizes=() ;;
-  lm_moe) sizes=("${moe[@]}") ;;
+  lm_moe | lm_transformer) sizes=("${moe[@]}") ;;
   esac
   for d in $2; do more+=(-D "$d"); done
   if [ "${made:-}" != "$name" ]; then
@@ -151,6 +151,9 @@ for mesh in data=2 dev=4 data=8 model=2 model=4 data=2,model=2 data=2,model=4
 do
   row lm_wide H=40 $mesh
   row lm_4lstm L=2 $mesh
+done
+for mesh in data=2 model=2 model=4 data=2,model=2 dev=4; do
+  row lm_transformer 'HEADS=4 L=2 F=24 N=6' $mesh
 done
 for mesh in dev=2 dev=4 dev=8 expert=2,model=2; do row tiny '' $mesh; done
 exit $failed
