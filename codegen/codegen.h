@@ -60,6 +60,10 @@ typedef enum KKind {
   K_TILE_ZERO,  /* tile `number` = 0 */
   K_TILE_LOAD,  /* its row i = base[a[0] + i * a[1]], 64 bytes */
   K_TILE_STORE, /* and back */
+  K_TILE_TAKE,  /* bf16 tile `number` from a matrix as it lies: its [m][k], or
+                   (value 1) its [k / 2][2 m + k % 2], is base[a[0] +
+                   min(m, a[1]) * a[3] + k * a[4]], 0 from k = a[2] on; a[3]
+                   and a[4]: index constants */
   K_TILE_DOT, /* f32 tile `number` [m][n] += sum over k of bf16 tile a[0] [m][k]
                  times tile a[1] [k / 2][2 n + k % 2]; a: index constants */
   K_FROM_I32, /* an index from an i32 or u32 scalar */
@@ -113,7 +117,7 @@ struct KVal {
 };
 
 /* Instructions beyond those of all targets, one bit each. */
-enum { KN_DOT = 1, KN_TILES = 2, KN_NARROW = 4 };
+enum { KN_DOT = 1, KN_TILES = 2, KN_NARROW = 4, KN_MMA = 8 };
 
 typedef struct KStage {
   KVal *iv;    /* the chunk variable */
@@ -201,6 +205,11 @@ void kb_tile_zero(KBuild *b, int tile);
 void kb_tile_load(KBuild *b, int tile, KBase base, KVal *index, int64_t step);
 void kb_tile_store(KBuild *b, int tile, KBase base, KVal *index, int64_t step);
 void kb_tile_dot(KBuild *b, int sum, int left, int right);
+/* An operand of that as it lies, for targets with KN_MMA: rows (of the left
+ * one; columns of the right) `step` elements apart, their depth `along`; there
+ * are rows up to `last`, which may be negative, and `depth` of the depth. */
+void kb_tile_take(KBuild *b, int tile, bool right, KBase base, KVal *index,
+                  KVal *last, KVal *depth, int64_t step, int64_t along);
 
 /* Opens a loop; ends at kb_end. Carried values are declared at its start
  * (kb_acc), given their next value within (kb_next), read after (kb_result). */
@@ -668,6 +677,7 @@ typedef struct LlBody {
   LlValue lane;  /* this thread's number among them, i32 */
   LlValue first; /* bool: it is number 0 */
   LlValue scratch;
+  LlValue *tiles; /* registers of them, those of one side by side */
   unsigned dirty; /* what was read or written since they last waited */
   unsigned exchanged; /* what they hand each other in this stage */
 } LlBody;

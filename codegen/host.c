@@ -141,7 +141,8 @@ LLVMModuleRef cg_module(const Target *t) {
 /* Vectors and tails are explicit, so LLVM is left with tidying: addresses,
  * common parts, loop-invariant code, unrolling of short loops. */
 static const char passes[] =
-    "function(early-cse<memssa>,simplifycfg,instcombine<no-verify-fixpoint>,"
+    "function(mem2reg,early-cse<memssa>,simplifycfg,"
+    "instcombine<no-verify-fixpoint>,"
     "loop-mssa(loop-rotate,licm),simplifycfg,instcombine<no-verify-fixpoint>,"
     "loop(indvars,loop-unroll-full),gvn,instcombine<no-verify-fixpoint>,"
     "simplifycfg,adce)";

@@ -306,6 +306,7 @@ static LLVMValueRef statement(LlBody *e, const KVal *k) {
   case K_TILE_ZERO:
   case K_TILE_LOAD:
   case K_TILE_STORE:
+  case K_TILE_TAKE:
   case K_TILE_DOT: return e->ways->special(e, k);
   case K_FROM_I32:
     return dtype_info[k->a[0]->dtype].kind == DK_INT

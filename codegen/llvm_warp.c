@@ -78,6 +78,19 @@ int64_t cg_warp_workspace(const Kernel *k) {
  * workspace and arguments. ONE: by thread 0 alone. */
 enum { LOADED = 1, STORED = 2, STORED_ONE = 4, PLACE_BITS = 3 };
 
+static bool is_load(const KVal *k) {
+  return k->kind == K_LOAD || k->kind == K_TILE_TAKE;
+}
+
+static bool is_store(const KVal *k) {
+  return k->kind == K_STORE || k->kind == K_TILE_STORE;
+}
+
+/* Whether all threads do it, each its part. */
+static bool by_all(const KVal *store) {
+  return store->kind == K_TILE_STORE || store->a[1]->lanes > 1;
+}
+
 static int place_of(const KVal *k) {
   return (int)k->base.kind * PLACE_BITS;
 }
@@ -85,9 +98,9 @@ static int place_of(const KVal *k) {
 /* What the access is to those after it. Arguments are apart from each other but
  * where a result takes the place of one. */
 static unsigned leaves(const LlBody *e, const KVal *k) {
-  if (k->kind == K_STORE)
-    return (unsigned)(k->a[1]->lanes > 1 ? STORED : STORED_ONE) << place_of(k);
-  if (k->kind != K_LOAD) return 0;
+  if (is_store(k))
+    return (unsigned)(by_all(k) ? STORED : STORED_ONE) << place_of(k);
+  if (!is_load(k)) return 0;
   bool counts = k->base.kind != KB_ARG || e->exchanged;
   return (counts ? (unsigned)LOADED : 0) << place_of(k);
 }
@@ -95,9 +108,8 @@ static unsigned leaves(const LlBody *e, const KVal *k) {
 /* What it must not overtake. */
 static unsigned waits_for(const LlBody *e, const KVal *k) {
   unsigned set = STORED | STORED_ONE;
-  if (k->kind == K_LOAD && k->base.kind == KB_ARG && !e->exchanged) return 0;
-  if (k->kind == K_STORE)
-    set = LOADED | (k->a[1]->lanes > 1 ? STORED_ONE : STORED);
+  if (is_load(k) && k->base.kind == KB_ARG && !e->exchanged) return 0;
+  if (is_store(k)) set = LOADED | (by_all(k) ? STORED_ONE : STORED);
   return set << place_of(k);
 }
 
@@ -123,8 +135,8 @@ static void note_args(const KBlock *b, uint64_t *loaded, uint64_t *stored) {
   for (uint32_t i = 0; i < b->len; i++) {
     const KVal *k = b->data[i];
     int64_t number = k->base.number < 63 ? k->base.number : 63;
-    if (k->kind == K_LOAD && k->base.kind == KB_ARG) *loaded |= 1ull << number;
-    if (k->kind == K_STORE && k->base.kind == KB_ARG) *stored |= 1ull << number;
+    if (is_load(k) && k->base.kind == KB_ARG) *loaded |= 1ull << number;
+    if (is_store(k) && k->base.kind == KB_ARG) *stored |= 1ull << number;
     note_args(&k->body, loaded, stored);
   }
 }
@@ -144,7 +156,7 @@ static LLVMValueRef start_of(LlBody *e, const KBase *base) {
  * thread's lanes. */
 static unsigned alignment(const LlBody *e, const KVal *k) {
   unsigned bytes = dtype_info[k->base.dtype].bytes;
-  int lanes = k->kind == K_STORE ? k->a[1]->lanes : k->lanes;
+  int lanes = k->kind == K_STORE ? k->a[1]->lanes : k->lanes; /* 0: a tile */
   uint64_t at = (uint64_t)kb_divisor(k->a[0]) * bytes | 16;
   if (k->base.kind == KB_ARG)
     at |= e->kernel->aligned ? e->kernel->aligned[k->base.number] : bytes;
@@ -283,8 +295,170 @@ static LLVMValueRef fold(LlBody *e, const KVal *k) {
   return shuffle_element(e, "llvm.nvvm.shfl.sync.idx.i32", x[0], 0);
 }
 
+/* ---- tiles ----------------------------------------------------------------
+ *
+ * A tile is eight words of each thread, as mma.m16n8k16 wants its operands:
+ * with g = lane / 4 and t = lane % 4, word q of an operand's half h of 16 deep
+ * is the pair of row g + 8 (q % 2) at depth 16 h + 2 t + 8 (q / 2), for a right
+ * operand that of column g + 8 h' at depth 16 h + 2 t + 8 q; and word q of half
+ * h of a sum's columns is row g + 8 (q / 2), column 8 h + 2 t + q % 2. */
+
+enum { TILES = 8, WORDS = 8 };
+
+static void tiles_open(LlBody *e, Arena *a) {
+  e->tiles = NEW_ARRAY(a, LLVMValueRef, TILES * WORDS);
+  for (int i = 0; i < TILES * WORDS; i++)
+    e->tiles[i] = LLVMBuildAlloca(e->b, LLVMInt32TypeInContext(e->c), "");
+}
+
+static LLVMValueRef *word_of(LlBody *e, int64_t tile, int i) {
+  assert(tile >= 0 && tile < TILES);
+  return &e->tiles[tile * WORDS + i];
+}
+
+static LLVMValueRef load_word(LlBody *e, int64_t tile, int i) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  return LLVMBuildLoad2(e->b, i32, *word_of(e, tile, i), "");
+}
+
+static LLVMValueRef load_real(LlBody *e, int64_t tile, int i) {
+  LLVMTypeRef f32 = LLVMFloatTypeInContext(e->c);
+  return LLVMBuildBitCast(e->b, load_word(e, tile, i), f32, "");
+}
+
+static LLVMValueRef lane_part(LlBody *e, bool upper) {
+  LLVMValueRef x = upper ? LLVMBuildLShr(e->b, e->lane, lane_const(e, 2), "")
+                         : LLVMBuildAnd(e->b, e->lane, lane_const(e, 3), "");
+  return LLVMBuildZExt(e->b, x, e->i64, "");
+}
+
+static LLVMValueRef add_const(LlBody *e, LLVMValueRef x, int64_t c) {
+  return LLVMBuildAdd(e->b, x, ll_index_const(e, c), "");
+}
+
+static LLVMValueRef times_const(LlBody *e, LLVMValueRef x, int64_t c) {
+  return LLVMBuildMul(e->b, x, ll_index_const(e, c), "");
+}
+
+/* One element, or 0 past the depth, as the lower half of a word. */
+static LLVMValueRef take_element(LlBody *e, const KVal *k, LLVMValueRef at,
+                                 LLVMValueRef depth) {
+  LLVMTypeRef i16 = LLVMInt16TypeInContext(e->c);
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  bool whole = k->a[2]->kind == K_INDEX && k->a[2]->number >= WARP;
+  LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(e->b), NULL}, after = NULL;
+  if (!whole)
+    after = ll_if(e, LLVMBuildICmp(e->b, LLVMIntSLT, depth,
+                                   ll_value(e, k->a[2]), ""));
+  at = LLVMBuildAdd(e->b, at, times_const(e, depth, k->a[4]->number), "");
+  LLVMValueRef x =
+      LLVMBuildLoad2(e->b, i16, ll_address(e, &k->base, at), "");
+  if (after) {
+    LLVMValueRef in[2] = {LLVMConstNull(i16), x};
+    from[1] = LLVMGetInsertBlock(e->b);
+    ll_end_if(e, after);
+    x = LLVMBuildPhi(e->b, i16, "");
+    LLVMAddIncoming(x, in, from, 2);
+  }
+  return LLVMBuildZExt(e->b, x, i32, "");
+}
+
+/* Whether two that follow each other in depth are one aligned word. */
+static bool takes_words(const LlBody *e, const KVal *k) {
+  return k->a[4]->number == 1 && k->a[3]->number % 2 == 0 &&
+         k->a[2]->kind == K_INDEX && k->a[2]->number >= WARP &&
+         alignment(e, k) >= 4;
+}
+
+/* The pair of row `row` from `depth` on. */
+static LLVMValueRef take_pair(LlBody *e, const KVal *k, LLVMValueRef row,
+                              LLVMValueRef depth) {
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  const KVal *last = k->a[1];
+  if (last->kind != K_INDEX || last->number < 15) {
+    LLVMValueRef end = ll_value(e, last);
+    LLVMValueRef less = LLVMBuildICmp(e->b, LLVMIntSLT, row, end, "");
+    row = LLVMBuildSelect(e->b, less, row, end, "");
+  }
+  LLVMValueRef at = times_const(e, row, k->a[3]->number);
+  at = LLVMBuildAdd(e->b, ll_value(e, k->a[0]), at, "");
+  if (takes_words(e, k)) {
+    at = LLVMBuildAdd(e->b, at, depth, "");
+    LLVMValueRef x =
+        LLVMBuildLoad2(e->b, i32, ll_address(e, &k->base, at), "");
+    LLVMSetAlignment(x, 4);
+    return x;
+  }
+  LLVMValueRef lower = take_element(e, k, at, depth);
+  LLVMValueRef upper = take_element(e, k, at, add_const(e, depth, 1));
+  upper = LLVMBuildShl(e->b, upper, lane_const(e, 16), "");
+  return LLVMBuildOr(e->b, lower, upper, "");
+}
+
+static void tile_take(LlBody *e, const KVal *k) {
+  LLVMValueRef g = lane_part(e, true);
+  LLVMValueRef t = times_const(e, lane_part(e, false), 2);
+  for (int i = 0; i < WORDS; i++) {
+    int half = i / 4, q = i % 4;
+    int row = k->value != 0 ? 8 * half : 8 * (q % 2);
+    int depth = k->value != 0 ? 16 * (q / 2) + 8 * (q % 2)
+                              : 16 * half + 8 * (q / 2);
+    LLVMValueRef x =
+        take_pair(e, k, add_const(e, g, row), add_const(e, t, depth));
+    LLVMBuildStore(e->b, x, *word_of(e, k->number, i));
+  }
+}
+
+/* Both halves of the columns, from each half of the depth. */
+static void tile_dot(LlBody *e, const KVal *k) {
+  int64_t left = k->a[0]->number, right = k->a[1]->number;
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
+  for (int i = 0; i < 4; i++) {
+    int half = i / 2, deep = i % 2;
+    LLVMValueRef a[10];
+    for (int q = 0; q < 4; q++) {
+      a[q] = load_word(e, left, 4 * deep + q);
+      a[6 + q] = load_real(e, k->number, 4 * half + q);
+    }
+    for (int q = 0; q < 2; q++)
+      a[4 + q] = load_word(e, right, 4 * half + 2 * deep + q);
+    LLVMValueRef sums =
+        ll_call(e, "llvm.nvvm.mma.m16n8k16.row.col.bf16", NULL, 0, a, 10);
+    for (unsigned q = 0; q < 4; q++) {
+      LLVMValueRef x = LLVMBuildExtractValue(e->b, sums, q, "");
+      x = LLVMBuildBitCast(e->b, x, i32, "");
+      LLVMBuildStore(e->b, x, *word_of(e, k->number, 4 * half + (int)q));
+    }
+  }
+}
+
+static void tile_store(LlBody *e, const KVal *k) {
+  LLVMValueRef g = lane_part(e, true);
+  LLVMValueRef t = times_const(e, lane_part(e, false), 2);
+  for (int i = 0; i < WORDS; i++) {
+    int half = i / 4, q = i % 4;
+    LLVMValueRef at = add_const(e, g, 8 * (q / 2));
+    at = times_const(e, at, k->a[1]->number);
+    at = LLVMBuildAdd(e->b, at, add_const(e, t, 8 * half + q % 2), "");
+    at = LLVMBuildAdd(e->b, at, ll_value(e, k->a[0]), "");
+    LLVMValueRef s = LLVMBuildStore(e->b, load_real(e, k->number, i),
+                                    ll_address(e, &k->base, at));
+    LLVMSetAlignment(s, dtype_info[k->base.dtype].bytes);
+  }
+}
+
+static void tile_zero(LlBody *e, const KVal *k) {
+  for (int i = 0; i < WORDS; i++)
+    LLVMBuildStore(e->b, lane_const(e, 0), *word_of(e, k->number, i));
+}
+
 static LLVMValueRef special(LlBody *e, const KVal *k) {
-  (void)e;
+  switch ((int)k->kind) {
+  case K_TILE_ZERO: tile_zero(e, k); return NULL;
+  case K_TILE_TAKE: before(e, k); tile_take(e, k); return NULL;
+  case K_TILE_DOT: tile_dot(e, k); return NULL;
+  case K_TILE_STORE: before(e, k); tile_store(e, k); return NULL;
+  }
   internal_error("statement %d is not for warps", (int)k->kind);
 }
 
@@ -372,12 +546,14 @@ static LLVMValueRef stage(LlBody *e, const Target *t, const Kernel *k,
                           const KStage *s, const char *name) {
   (void)t;
   uint64_t loaded = 0, stored = 0;
+  Arena a = {0};
   WarpGrid g = cg_warp_grid(s);
   declare(e, k, name);
   annotate(e, g.threads);
   LLVMPositionBuilderAtEnd(e->b, ll_new_block(e, "entry"));
   for (int i = 0; i < k->n_args; i++)
     e->args[i] = LLVMGetParam(e->fn, (unsigned)i);
+  if (s->needs & KN_TILES) tiles_open(e, &a);
   LlLoop l = ll_loop_open(e, find_warp(e, s, &g));
   e->item = l.iv;
   ll_loop_test(e, &l, ll_index_const(e, s->count));
@@ -388,6 +564,7 @@ static LLVMValueRef stage(LlBody *e, const Target *t, const Kernel *k,
   ll_block(e, &s->body);
   ll_loop_close(e, &l, g.blocks * g.threads / WARP);
   LLVMBuildRetVoid(e->b);
+  arena_reset(&a);
   return e->fn;
 }
 

@@ -536,6 +536,16 @@ void kb_tile_store(KBuild *b, int tile, KBase base, KVal *index, int64_t step) {
                            .a = {index, kb_index(b, step)}});
 }
 
+void kb_tile_take(KBuild *b, int tile, bool right, KBase base, KVal *index,
+                  KVal *last, KVal *depth, int64_t step, int64_t along) {
+  KVal *steps = kb_index(b, step), *alongs = kb_index(b, along);
+  tile_statement(b, (KVal){.kind = K_TILE_TAKE,
+                           .number = tile,
+                           .value = right,
+                           .base = base,
+                           .a = {index, last, depth, steps, alongs}});
+}
+
 void kb_tile_dot(KBuild *b, int sum, int left, int right) {
   tile_statement(b, (KVal){.kind = K_TILE_DOT,
                            .number = sum,

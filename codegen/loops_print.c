@@ -125,6 +125,7 @@ static const char *statement_word(const KVal *v) {
   case K_TILE_ZERO: return "zero";
   case K_TILE_LOAD: return "load";
   case K_TILE_STORE: return "store";
+  case K_TILE_TAKE: return v->value != 0 ? "right" : "left";
   case K_TILE_DOT: return "dot";
   case K_FROM_I32: return "index";
   case K_TO_I32: return "i32";
@@ -166,6 +167,16 @@ static void print_tile(Printer *p, const KVal *v) {
     print_base(p, v);
     buf_fmt(p->out, " step %lld : %s", (long long)v->a[1]->number,
             dtype_info[v->base.dtype].name);
+  } else if (v->kind == K_TILE_TAKE) {
+    static const char *const what[] = {" ", " last ", " depth ", " step ",
+                                       " along "};
+    buf_add(p->out, " ");
+    print_base(p, v);
+    for (int i = 1; i < 5; i++) {
+      buf_add(p->out, what[i]);
+      print_use(p, v->a[i]);
+    }
+    buf_fmt(p->out, " : %s", dtype_info[v->base.dtype].name);
   } else if (v->kind == K_TILE_DOT) {
     buf_fmt(p->out, " tile%lld, tile%lld", (long long)v->a[0]->number,
             (long long)v->a[1]->number);
@@ -175,7 +186,8 @@ static void print_tile(Printer *p, const KVal *v) {
 
 static bool is_tile(const KVal *v) {
   return v->kind == K_TILE_ZERO || v->kind == K_TILE_LOAD ||
-         v->kind == K_TILE_STORE || v->kind == K_TILE_DOT;
+         v->kind == K_TILE_STORE || v->kind == K_TILE_TAKE ||
+         v->kind == K_TILE_DOT;
 }
 
 static void print_statement(Printer *p, const KVal *v) {

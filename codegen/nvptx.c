@@ -43,7 +43,7 @@ bool cg_cuda_target(Ctx *cx, const CodegenOptions *o, Target *out) {
     internal_error("LLVM without NVPTX: %s", message);
   out->device = MOERT_CUDA;
   out->cpu = archs[i].name;
-  out->isa = (Isa){.lanes = 128, .least = 32};
+  out->isa = (Isa){.lanes = 128, .has = KN_MMA, .least = 32};
   out->triple = triple;
   out->ways = &ll_warp;
   out->machine = LLVMCreateTargetMachine(

@@ -682,7 +682,7 @@ static LLVMValueRef c_features(Table *t, uint32_t *out_n) {
   ConstVec all = {0};
   for (int i = 0; i < t->t->n_features; i++)
     vec_push(t->a, &all, c_text(t, t->t->features[i]));
-  for (int i = 0; i < CG_NEEDS; i++)
+  for (int i = 0; t->code == t->m && i < CG_NEEDS; i++)
     if (t->needs & cg_needs[i].bits)
       vec_push(t->a, &all, c_text(t, cg_needs[i].feature));
   *out_n = all.len;

@@ -6,7 +6,10 @@
  * right operand is read where it lies, consecutive lanes at consecutive columns
  * or, of one that runs along its depth, each lane down a row of its own, whose
  * lines then serve the depths that follow. The sums go to scratch, where
- * finish.c takes them from. */
+ * finish.c takes them from.
+ *
+ * Products of bf16 are summed in tiles where the target has them: an item is
+ * two by two, and operands are taken from where they lie, whichever way. */
 #include "codegen.h"
 
 enum {
@@ -114,6 +117,63 @@ static void block(CtItem *t) {
                              kb_index(t->b, 0)});
 }
 
+/* ---- tiles --------------------------------------------------------------- */
+
+enum { TILE = 16, DEEP = 32, SIDE = 2, LEFT_TILES = 4, RIGHT_TILES = 6 };
+
+/* The operands' tiles at depth k, of which there is `depth`, and their products
+ * added. */
+static void add_tiles(Warps *w, KVal *k, KVal *depth) {
+  KBuild *b = w->at.b;
+  const CtProduct *p = w->at.p;
+  for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
+    const CtLetter *row = side == CT_LEFT ? &p->m : &p->n;
+    KVal *lo = side == CT_LEFT ? w->at.m_lo : w->at.n_lo;
+    KVal *end = side == CT_LEFT ? w->at.m_end : w->at.n_end;
+    KVal *at = ct_at(b, w->at.offset[side], lo, row->stride[side]);
+    at = ct_at(b, at, k, p->k.stride[side]);
+    KVal *last = kb_alu_c(b, A_SUB, kb_alu(b, A_SUB, end, lo), 1);
+    for (int i = 0; i < SIDE; i++)
+      kb_tile_take(b, (side == CT_LEFT ? LEFT_TILES : RIGHT_TILES) + i,
+                   side == CT_RIGHT, w->base[side],
+                   kb_alu_c(b, A_ADD, at, i * TILE * row->stride[side]),
+                   kb_alu_c(b, A_SUB, last, i * TILE), depth,
+                   row->stride[side], p->k.stride[side]);
+  }
+  for (int i = 0; i < SIDE * SIDE; i++)
+    kb_tile_dot(b, i, LEFT_TILES + i / SIDE, RIGHT_TILES + i % SIDE);
+}
+
+static void block_of_tiles(CtItem *t) {
+  Warps *w = (Warps *)t;
+  KBuild *b = t->b;
+  KBase sums = kb_scratch(b, DT_f32, t->rows * t->cols);
+  for (int i = 0; i < SIDE * SIDE; i++)
+    kb_tile_zero(b, i);
+  KVal *depth = kb_alu(b, A_SUB, t->k_hi, t->k_lo);
+  KVal *whole = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, depth, DEEP), DEEP);
+  KVal *mid = kb_alu(b, A_ADD, t->k_lo, whole);
+  KVal *loop = kb_for(b, t->k_lo, mid, DEEP);
+  add_tiles(w, kb_iv(b, loop), kb_index(b, DEEP));
+  kb_end(b);
+  KVal *rest = kb_alu(b, A_SUB, t->k_hi, mid);
+  if (rest->kind != K_INDEX || rest->number) {
+    kb_if(b, kb_alu(b, A_LT, kb_index(b, 0), rest));
+    add_tiles(w, mid, rest);
+    kb_end(b);
+  }
+  for (int i = 0; i < SIDE * SIDE; i++)
+    kb_tile_store(b, i, sums,
+                  kb_index(b, (i / SIDE * t->cols + i % SIDE) * TILE), t->cols);
+  t->done->sums(t, &(CtSums){sums, t->cols, t->rows * t->cols});
+}
+
+static bool in_tiles(const Warps *w, const Isa *isa) {
+  return isa->has & KN_MMA && w->at.p->dtype == DT_bf16 &&
+         w->base[CT_LEFT].dtype == DT_bf16 &&
+         w->base[CT_RIGHT].dtype == DT_bf16;
+}
+
 Kernel *ct_warps(Ctx *cx, const CtTask *task, const Isa *isa) {
   const Node *n = task->n;
   const CtProduct *p = &task->p;
@@ -134,6 +194,11 @@ Kernel *ct_warps(Ctx *cx, const CtTask *task, const Isa *isa) {
                    .block = block};
   w->base[CT_LEFT] = ct_operand(task, CT_LEFT);
   w->base[CT_RIGHT] = ct_operand(task, CT_RIGHT);
+  if (in_tiles(w, isa)) {
+    w->at.rows = w->at.cols = SIDE * TILE;
+    w->at.block = block_of_tiles;
+    if (lanes > w->at.cols) lanes = (int)w->at.cols;
+  }
   ct_finish_of(cx, &w->at, lanes);
   return ct_items(&w->at);
 }

@@ -271,10 +271,28 @@ static void run_tile_dot(Run *r, const KVal *v) {
         sum[m][n] = dot_two(sum[m][n], x[m][k], y[k][n]);
 }
 
+static void run_tile_take(Run *r, const KVal *v) {
+  uint16_t(*tile)[32] = (void *)r->tiles[v->number];
+  int64_t at[5];
+  for (int i = 0; i < 5; i++)
+    at[i] = index_of(r, v->a[i]);
+  for (int64_t m = 0; m < 16; m++)
+    for (int64_t k = 0; k < 32; k++) {
+      uint16_t *to = v->value != 0 ? &tile[k / 2][2 * m + k % 2] : &tile[m][k];
+      int64_t row = m < at[1] ? m : at[1];
+      unsigned char *p = NULL;
+      *to = 0;
+      if (k >= at[2]) continue;
+      if (!(p = address(r, v, at[0] + row * at[3] + k * at[4]))) return;
+      memcpy(to, p, sizeof *to);
+    }
+}
+
 static void run_tile(Run *r, const KVal *v) {
   int64_t bytes = dtype_info[v->base.dtype].bytes;
   if (v->kind == K_TILE_ZERO) memset(r->tiles[v->number], 0, 16 * 64);
   if (v->kind == K_TILE_DOT) run_tile_dot(r, v);
+  if (v->kind == K_TILE_TAKE) run_tile_take(r, v);
   if (v->kind != K_TILE_LOAD && v->kind != K_TILE_STORE) return;
   int64_t at = index_of(r, v->a[0]), step = index_of(r, v->a[1]);
   for (int i = 0; i < 16; i++) {
@@ -344,6 +362,7 @@ static void run_statement(Run *r, const KVal *v) {
   case K_TILE_ZERO:
   case K_TILE_LOAD:
   case K_TILE_STORE:
+  case K_TILE_TAKE:
   case K_TILE_DOT: run_tile(r, v); return;
   case K_FOR: run_for(r, v); return;
   case K_IF:

@@ -19,13 +19,13 @@ enum { LANES = 16 };
 #ifdef WARPS
 #define RUN warps_eval
 enum { SEEDS = 30 };
-static const Isa any_isas[] = {{.lanes = 128, .least = 32}};
+static const Isa any_isas[] = {{.lanes = 128, .has = KN_MMA, .least = 32}};
 #else
 #define RUN loops_eval
 enum { SEEDS = 60 };
 static const Isa any_isas[] = {{.lanes = LANES},
                                {.lanes = 4},
-                               {.lanes = LANES, .least = 4}};
+                               {.lanes = LANES, .has = KN_MMA, .least = 4}};
 #endif
 
 typedef struct Lowering {
@@ -357,6 +357,8 @@ static void pairs_cases(void) {
     pairs_case(shapes[i], "pairs",
                (Isa){.lanes = LANES, .has = KN_DOT | KN_NARROW});
     pairs_case(shapes[i], "warps", (Isa){.lanes = LANES, .least = 4});
+    pairs_case(shapes[i], "mma",
+               (Isa){.lanes = LANES, .has = KN_MMA, .least = 4});
 #endif
   }
 }
