@@ -30,7 +30,7 @@ struct MoertText {
   MoertTextMode mode;
   TextInput *inputs;
   int n_inputs;
-  bool has_mask;
+  bool has_mask, takes_pairs;
   int64_t streams, width;   /* B, T, B over all ranks */
   int64_t first, own;       /* streams of this rank */
   int64_t shift;            /* the largest */
@@ -46,6 +46,7 @@ struct MoertText {
 static MoertStatus add_input(MoertText *t, int entry, const MoertBinding *b) {
   RtSource src;
   RT_TRY(rt_source_of(t->session, t->entry, b, &src));
+  t->takes_pairs |= src.from == RT_FROM_SOURCE || src.from == RT_FROM_TARGET;
   if (src.from != RT_FROM_TEXT) return MOERT_OK;
   int64_t shares, share;
   RT_TRY(rt_source_share(t->session, &src, &shares, &share));
@@ -77,7 +78,9 @@ static MoertStatus find_inputs(MoertText *t, int entry) {
     if (t->entry->ins[i].kind == MOERT_BIND_INPUT)
       RT_TRY(add_input(t, entry, &t->entry->ins[i]));
   if (t->n_inputs) return MOERT_OK;
-  return rt_fail(MOERT_INVALID, "entry %s takes no text", t->entry->name);
+  return rt_fail(MOERT_INVALID, "entry %s takes %s", t->entry->name,
+                 t->takes_pairs ? "pairs of sentences, not one text"
+                                : "no text");
 }
 
 static const char *unit(const MoertText *t) {
@@ -247,6 +250,12 @@ MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event) {
 
 const char *moert_text_entry(const MoertText *t) {
   return t->next;
+}
+int64_t moert_text_lines(const MoertText *t) {
+  return t->pairs ? rt_pairs_lines(t->pairs) : 0;
+}
+int64_t moert_text_line(const MoertText *t, int64_t row) {
+  return t->pairs ? rt_pairs_line(t->pairs, row) : -1;
 }
 int64_t moert_text_left_out(const MoertText *t) {
   return t->pairs ? rt_pairs_left_out(t->pairs) : 0;

@@ -295,7 +295,8 @@ MOERT_API MoertStatus moert_text_open(MoertSession *s, const char *entry,
  * that holds it. In training a round has the pairs in a random order of its
  * own.
  *
- * `entry` is NAME. MOERT_BAD_DATA: the files have not as many lines, a token is
+ * `entry` is NAME; `target_path` NULL where no input is a target.
+ * MOERT_BAD_DATA: the files have not as many lines, a token is
  * out of bounds, or no batch can be filled. */
 MOERT_API MoertStatus moert_pairs_open(MoertSession *s, const char *entry,
                                        const char *source_path,
@@ -305,6 +306,10 @@ MOERT_API MoertStatus moert_pairs_open(MoertSession *s, const char *entry,
 /* Pairs that are too long for the model, or of a size that does not fill a
  * batch: no round has them. */
 MOERT_API int64_t moert_text_left_out(const MoertText *t);
+/* Lines of the file of pairs; that of a row of the last batch, from 0, or -1
+ * where a row is left over. */
+MOERT_API int64_t moert_text_lines(const MoertText *t);
+MOERT_API int64_t moert_text_line(const MoertText *t, int64_t row);
 /* The entry whose inputs hold the last batch: the one to step. */
 MOERT_API const char *moert_text_entry(const MoertText *t);
 

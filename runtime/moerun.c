@@ -1,6 +1,6 @@
 /* moerun.c: the driver's entry point. It trains, evaluates, samples from,
- * measures, describes and compares compiled models, and prepares texts, on top
- * of moert.h. */
+ * translates, measures, describes and compares compiled models, and prepares
+ * texts, on top of moert.h. */
 #include "moerun.h"
 
 #include <signal.h>
@@ -25,6 +25,10 @@ static const RunVerb verbs[] = {
      "write a text's words as numbers", true},
     {"doctor", run_doctor, "", "what this machine has, and what is missing",
      true},
+    {"translate", run_translate, "MODEL.so --data FILE --ckpt DIR",
+     "translate a file, line by line", false},
+    {"bleu", run_bleu, "TRANSLATIONS REFERENCES",
+     "how near translations are to others", true},
 };
 enum { N_VERBS = COUNT_OF(verbs) };
 

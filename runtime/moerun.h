@@ -15,7 +15,7 @@ typedef struct RunArgs {
   int64_t steps, seed, threads, ckpt_every, valid_every, print_every, keep;
   int64_t probe_every;
   int64_t tokens, size;
-  double temperature, tolerance; /* below 0: by dtype */
+  double temperature, alpha, tolerance; /* below 0: by dtype */
   bool quiet, profile, roofline, poison;
   double timeout;
   const char **sets; /* "name=value", n_sets of them */
@@ -115,6 +115,9 @@ const MoertEntry *run_entry(const Run *r, const char *name);
 MoertStatus run_open_text(const Run *r, const char *entry, const char *data,
                           const char *target, MoertTextMode mode,
                           MoertText **out);
+/* Writes a token as text behind others; *line_start: it is the first of a line,
+ * and whether the next one is. */
+void run_put_token(FILE *f, const Run *r, int64_t token, bool *line_start);
 /* Fills the next inputs and runs the step of their entry. MOERT_TEXT_END: there
  * was nothing left to run. */
 MoertStatus run_step(const Run *r, MoertText *text, MoertTextEvent *out_event);
@@ -208,6 +211,8 @@ int run_info(const RunArgs *a);
 int run_verify(const RunArgs *a);
 int run_vocab(const RunArgs *a);
 int run_encode(const RunArgs *a);
+int run_translate(const RunArgs *a);
+int run_bleu(const RunArgs *a);
 int run_doctor(const RunArgs *a);
 
 /* Mean negative log likelihood over every prediction of an open text. */

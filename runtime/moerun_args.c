@@ -16,7 +16,9 @@ enum { /* ORDER VERB: as in moerun.c */
   VOCAB = 64,
   ENCODE = 128,
   DOCTOR = 256,
-  RUNS = TRAIN | EVAL | SAMPLE | BENCH | VERIFY
+  TRANSLATE = 512,
+  BLEU = 1024,
+  RUNS = TRAIN | EVAL | SAMPLE | BENCH | VERIFY | TRANSLATE
 };
 
 typedef enum OptionKind {
@@ -40,7 +42,8 @@ typedef struct Option {
 #define AT(field) offsetof(RunArgs, field)
 
 static const Option options[] = {
-    {"--data", "FILE", TRAIN | EVAL | BENCH | VERIFY, OPT_TEXT, AT(data),
+    {"--data", "FILE", TRAIN | EVAL | BENCH | VERIFY | TRANSLATE, OPT_TEXT,
+     AT(data),
      "the text to read, any bytes (bench: random bytes without it)"},
     {"--target", "FILE", TRAIN | EVAL | BENCH | VERIFY, OPT_TEXT, AT(target),
      "the translations of --data, line by line"},
@@ -79,7 +82,7 @@ static const Option options[] = {
      "valid_tokens where evaluated"},
     {"--print-every", "N", TRAIN, OPT_COUNT, AT(print_every),
      "a line of progress every N steps; default: about 40 lines"},
-    {"--ckpt", "DIR", TRAIN | EVAL | SAMPLE, OPT_TEXT, AT(ckpt),
+    {"--ckpt", "DIR", TRAIN | EVAL | SAMPLE | TRANSLATE, OPT_TEXT, AT(ckpt),
      "train: save checkpoints under DIR; else: load the newest one there"},
     {"--ckpt-every", "N", TRAIN, OPT_COUNT, AT(ckpt_every),
      "save every N steps, and at the end; default: at the end"},
@@ -92,8 +95,8 @@ static const Option options[] = {
     {"--resume", "auto|DIR", TRAIN, OPT_TEXT, AT(resume),
      "go on from a checkpoint bit for bit; auto: the newest one under --ckpt,\n"
      "or from the start when there is none"},
-    {"--load", "DIR[:PATTERN]", TRAIN | EVAL | SAMPLE | BENCH, OPT_TEXT,
-     AT(load),
+    {"--load", "DIR[:PATTERN]", TRAIN | EVAL | SAMPLE | BENCH | TRANSLATE,
+     OPT_TEXT, AT(load),
      "parameters from a checkpoint or a .safetensors file; with a pattern\n"
      "only those whose path matches ('*' any run, '?' any character)"},
     {"--prompt", "TEXT", SAMPLE, OPT_TEXT, AT(prompt),
@@ -105,6 +108,9 @@ static const Option options[] = {
     {"--device", "auto|cpu|cuda", RUNS, OPT_DEVICE, AT(device),
      "what to run on, of what the model was compiled for; auto, the default:\n"
      "a GPU where there is one; verify: one of each model, as in cpu,cuda"},
+    {"--alpha", "X", TRANSLATE, OPT_REAL, AT(alpha),
+     "how much longer translations are preferred: scores are divided by\n"
+     "((5 + words) / 6) ^ X; default 0.6"},
     {"--timeout", "SECONDS", RUNS, OPT_REAL, AT(timeout),
      "how long a rank waits for others without any progress; default 30"},
     {"--entry", "NAME", RUNS, OPT_TEXT, AT(entry),
@@ -121,7 +127,8 @@ static const Option options[] = {
     {"--randomize", "PATTERN", VERIFY, OPT_TEXT, AT(randomize),
      "draw the parameters whose path matches from -0.1 to 0.1 before the\n"
      "first step; default: those that are 0 throughout; '' draws none"},
-    {"--quiet", NULL, TRAIN | EVAL | SAMPLE | VERIFY, OPT_FLAG, AT(quiet),
+    {"--quiet", NULL, TRAIN | EVAL | SAMPLE | VERIFY | TRANSLATE, OPT_FLAG,
+     AT(quiet),
      "no progress on standard error"},
     {"--poison", NULL, RUNS, OPT_FLAG, AT(poison),
      "fill memory with NaN before use, and on a GPU wait for each operation,\n"
@@ -332,6 +339,10 @@ static bool check_writer(const RunVerb *v, int bit, const RunArgs *a) {
 static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
   int bit = 1 << verb;
   const char *name = verbs[verb].name;
+  if (bit & BLEU && !a->other)
+    return wrong("%s: which two files? moerun %s TRANSLATIONS REFERENCES", name,
+                 name);
+  if (bit & BLEU) return true;
   if (bit & (VOCAB | ENCODE)) return check_writer(&verbs[verb], bit, a);
   if (bit & DOCTOR)
     return !a->model ||
@@ -340,7 +351,7 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
     return wrong("%s: which two models? moerun %s A.so B.so", name, name);
   if (!a->model)
     return wrong("%s: which model? moerun %s MODEL.so", name, name);
-  if (bit & (TRAIN | EVAL | VERIFY) && !a->data)
+  if (bit & (TRAIN | EVAL | VERIFY | TRANSLATE) && !a->data)
     return wrong("%s: --data FILE is missing%s", name, "");
   if (bit & TRAIN && a->steps < 0)
     return wrong("%s: --steps N is missing%s", name, "");
@@ -351,7 +362,7 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
                  name, "");
   if (a->resume && a->load)
     return wrong("%s: --resume and --load exclude each other%s", name, "");
-  if (bit & (EVAL | SAMPLE) && !a->ckpt && !a->load)
+  if (bit & (EVAL | SAMPLE | TRANSLATE) && !a->ckpt && !a->load)
     return wrong("%s: --ckpt DIR is missing%s", name, "");
   if (a->has_two_devices && !(bit & VERIFY))
     return wrong("%s: one --device at a time%s", name, "");
@@ -365,11 +376,13 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
 bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,
                RunArgs *out) {
   *out = (RunArgs){.steps = -1, .seed = -1, .keep = 3, .tokens = 200,
-                   .size = 10000, .temperature = 1, .tolerance = -1};
+                   .size = 10000, .temperature = 1, .alpha = 0.6,
+                   .tolerance = -1};
   for (int i = 0; i < argc; i++) {
     if (argv[i][0] == '-' && argv[i][1]) {
       if (!parse_option(verbs, verb, argv, argc, &i, out)) return false;
-    } else if (out->model && !out->other && 1 << verb & (VERIFY | VOCAB)) {
+    } else if (out->model && !out->other &&
+               1 << verb & (VERIFY | VOCAB | BLEU)) {
       out->other = argv[i];
     } else if (out->model) {
       return wrong("one model at a time: '%s' and '%s'", out->model, argv[i]);

@@ -155,7 +155,7 @@ RunExchanges run_exchanges(const Run *r, const RunExchanges *since) {
   return x;
 }
 
-const MoertEntry *run_entry(const Run *r, const char *name) {
+static const MoertEntry *find_entry(const Run *r, const char *name) {
   const MoertDesc *d = r->desc;
   size_t len = strlen(name);
   for (int i = 0; i < d->n_entries; i++)
@@ -164,6 +164,13 @@ const MoertEntry *run_entry(const Run *r, const char *name) {
     if (strncmp(d->entries[i].name, name, len) == 0 &&
         d->entries[i].name[len] == '.')
       return &d->entries[i];
+  return NULL;
+}
+
+const MoertEntry *run_entry(const Run *r, const char *name) {
+  const MoertDesc *d = r->desc;
+  const MoertEntry *e = find_entry(r, name);
+  if (e) return e;
   const char *near =
       rt_did_you_mean(name, &d->entries[0].name, (size_t)d->n_entries,
                       sizeof d->entries[0]);
@@ -177,13 +184,32 @@ MoertStatus run_open_text(const Run *r, const char *entry, const char *data,
                           MoertText **out) {
   if (target)
     return moert_pairs_open(r->session, entry, data, target, mode, out);
-  return moert_text_open(r->session, entry, data, mode, out);
+  const MoertEntry *e = find_entry(r, entry);
+  return moert_text_open(r->session, e ? e->name : entry, data, mode, out);
 }
 
 MoertStatus run_step(const Run *r, MoertText *text, MoertTextEvent *out_event) {
   MoertStatus st = moert_text_next(text, out_event);
   if (st != MOERT_OK || *out_event == MOERT_TEXT_END) return st;
   return moert_step(r->session, moert_text_entry(text));
+}
+
+void run_put_token(FILE *f, const Run *r, int64_t token, bool *line_start) {
+  size_t n = 0;
+  int joined = 1;
+  char byte = (char)token;
+  const char *text = &byte;
+  if (r->vocab)
+    text = moert_vocab_word(r->vocab, token, &n, &joined);
+  else if (r->tokens == MOERT_BYTES)
+    n = 1;
+  bool ends = n == 1 && text[0] == '\n';
+  if (!joined && !*line_start && !ends) fputc(' ', f);
+  if (n)
+    fwrite(text, 1, n, f);
+  else
+    fprintf(f, "%s%lld", *line_start ? "" : " ", (long long)token);
+  *line_start = ends;
 }
 
 /* ---- the process --------------------------------------------------------- */

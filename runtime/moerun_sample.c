@@ -53,25 +53,6 @@ static MoertStatus feed(Sampler *s, int64_t token) {
 
 /* ---- text ---------------------------------------------------------------- */
 
-/* What a token is as text, behind one that ended a line or did not. */
-static void put_token(const Run *r, int64_t token, bool *line_start) {
-  size_t n = 0;
-  int joined = 1;
-  char byte = (char)token;
-  const char *text = &byte;
-  if (r->vocab)
-    text = moert_vocab_word(r->vocab, token, &n, &joined);
-  else if (r->tokens == MOERT_BYTES)
-    n = 1;
-  bool ends = n == 1 && text[0] == '\n';
-  if (!joined && !*line_start && !ends) putchar(' ');
-  if (n)
-    fwrite(text, 1, n, stdout);
-  else
-    printf("%s%lld", *line_start ? "" : " ", (long long)token);
-  *line_start = ends;
-}
-
 /* The tokens of the prompt, a new line where there is none. */
 static int read_prompt(const Run *r, uint32_t **out, size_t *out_n) {
   const char *prompt = r->args->prompt;
@@ -100,12 +81,12 @@ static int write_tokens(Sampler *s, const uint32_t *prompt, size_t n) {
       return run_error("--prompt: token %u is outside of the model's "
                        "vocabulary of %lld",
                        prompt[i], (long long)s->n);
-    if (a->prompt) put_token(&s->run, prompt[i], &line_start);
+    if (a->prompt) run_put_token(stdout, &s->run, prompt[i], &line_start);
     st = feed(s, prompt[i]);
   }
   for (int64_t i = 0; i < a->tokens && st == MOERT_OK; i++) {
     int64_t token = draw(s, a->temperature);
-    put_token(&s->run, token, &line_start);
+    run_put_token(stdout, &s->run, token, &line_start);
     fflush(stdout);
     if (i + 1 < a->tokens) st = feed(s, token);
   }

@@ -43,6 +43,7 @@ typedef struct Bucket {
 struct RtPairs {
   MoertSession *session;
   MoertTextMode mode;
+  bool has_target;
   Side sides[2]; /* source, target */
   Bucket *buckets;
   int n_buckets;
@@ -50,6 +51,8 @@ struct RtPairs {
   int64_t left_out; /* pairs that no batch has */
   int64_t batches, tokens, round;
   uint32_t *mixed; /* the buckets of a round's batches */
+  const Bucket *filled; /* the last batch, and its first row in the order */
+  int64_t filled_at;
 };
 
 /* ---- sentences ----------------------------------------------------------- */
@@ -91,6 +94,7 @@ static MoertStatus open_side(Side *s, const MoertSession *m, const char *path) {
 static MoertStatus open_sides(RtPairs *p, const char *source,
                               const char *target) {
   RT_TRY(open_side(&p->sides[0], p->session, source));
+  if (!target) return MOERT_OK;
   RT_TRY(open_side(&p->sides[1], p->session, target));
   int64_t n = p->sides[0].n, m = p->sides[1].n;
   if (n == m) return MOERT_OK;
@@ -112,6 +116,11 @@ static MoertStatus add_input(RtPairs *p, Bucket *k, const MoertEntry *e,
     return MOERT_OK;
   RT_TRY(rt_source_share(p->session, &src, &shares, &share));
   int side = src.from == RT_FROM_TARGET;
+  if (side && !p->has_target)
+    return rt_fail(MOERT_INVALID,
+                   "entry %s: input '%s' takes translations, and none are "
+                   "given",
+                   e->name, b->name);
   if (src.shift > side)
     return rt_fail(MOERT_INVALID,
                    "entry %s: input '%s': %s has no shift of %lld", e->name,
@@ -232,14 +241,16 @@ static MoertStatus count_batches(RtPairs *p) {
                  (long long)k->width[0] - 1, (long long)k->rows);
 }
 
-/* Tokens of targets, their ends included, that a batch has in the mean. */
+/* Tokens of targets, or of sources where there are none, their ends included,
+ * that a batch has in the mean. */
 static void count_tokens(RtPairs *p) {
+  const Side *s = &p->sides[p->has_target];
   int64_t sum = 0;
   for (int i = 0; i < p->n_buckets; i++) {
     const Bucket *k = &p->buckets[i];
     int64_t all = 0;
     for (int64_t j = 0; j < k->n; j++)
-      all += length(&p->sides[1], k->pairs[j]) + 1;
+      all += length(s, k->pairs[j]) + 1;
     int64_t used = k->batches * k->rows < k->n ? k->batches * k->rows : k->n;
     if (k->n) sum += all * used / k->n;
   }
@@ -275,6 +286,7 @@ MoertStatus rt_pairs_open(MoertSession *s, const char *entry,
   RT_TRY(RT_NEW(&p, 1));
   p->session = s;
   p->mode = mode;
+  p->has_target = target != NULL;
   p->below = INT32_MAX;
   p->round = -1;
   RT_TRYGOTO(find_buckets(p, entry), st, fail);
@@ -314,6 +326,16 @@ int64_t rt_pairs_tokens(const RtPairs *p) {
 }
 int64_t rt_pairs_left_out(const RtPairs *p) {
   return p->left_out;
+}
+int64_t rt_pairs_lines(const RtPairs *p) {
+  return p->sides[0].n;
+}
+
+int64_t rt_pairs_line(const RtPairs *p, int64_t row) {
+  const Bucket *k = p->filled;
+  int64_t at = p->filled_at + row;
+  return k && row >= 0 && row < k->own && at < k->n ? (int64_t)k->order[at]
+                                                     : -1;
 }
 
 /* ---- reading ------------------------------------------------------------- */
@@ -383,15 +405,14 @@ MoertStatus rt_pairs_fill(RtPairs *p, int64_t number, const char **out_entry) {
   for (int64_t i = 0; i < number % p->batches; i++)
     batch += p->mixed[i] == which;
   const Bucket *k = &p->buckets[which];
+  p->filled = k;
+  p->filled_at = batch * k->rows + k->first;
   for (int i = 0; i < k->n_inputs; i++) {
     const MoertBinding *b = k->inputs[i].binding;
     char *to = rt_binding_data(p->session, k->entry, b);
     int64_t bytes = b->dims[1] * rt_dtype[b->dtype].bytes;
-    for (int64_t r = 0; r < k->own; r++) {
-      int64_t at = batch * k->rows + k->first + r;
-      fill_row(p, &k->inputs[i], to + r * bytes,
-               at < k->n ? (int64_t)k->order[at] : -1);
-    }
+    for (int64_t r = 0; r < k->own; r++)
+      fill_row(p, &k->inputs[i], to + r * bytes, rt_pairs_line(p, r));
   }
   *out_entry = p->session->desc->entries[k->entry].name;
   return MOERT_OK;

@@ -676,6 +676,7 @@ MoertStatus rt_source_share(const MoertSession *s, const RtSource *src,
 /* ---- pairs.c: sentences and their translations --------------------------- */
 
 typedef struct RtPairs RtPairs;
+/* `target` may be NULL. */
 MoertStatus rt_pairs_open(MoertSession *s, const char *entry,
                           const char *source, const char *target,
                           MoertTextMode mode, RtPairs **out);
@@ -685,6 +686,9 @@ MoertStatus rt_pairs_fill(RtPairs *p, int64_t number, const char **out_entry);
 int64_t rt_pairs_batches(const RtPairs *p); /* in a round */
 int64_t rt_pairs_tokens(const RtPairs *p);  /* in a batch, in the mean */
 int64_t rt_pairs_left_out(const RtPairs *p);
+int64_t rt_pairs_lines(const RtPairs *p);
+/* The line whose pair is in a row of the last batch, from 0; -1: none is. */
+int64_t rt_pairs_line(const RtPairs *p, int64_t row);
 
 /* ---- ckpt_dir.c: directories of checkpoints ------------------------------ */
 

@@ -9,29 +9,40 @@ import "nn.dsl"
 # forget bias 1. With a width that differs from the units, outputs are projected
 # to it, and the recurrent input is what was projected.
 fn lstm(x: f32[b, t, d], units, width = units) {
+  state h0: f32[b, width] = 0.0
+  state c0: f32[b, units] = 0.0
+  let ys, hn, cn = lstm_from(x, h0, c0) as ""
+  set h0 = hn
+  set c0 = cn
+  return ys
+}
+
+# The same from a given output and cell, and what these are after the last step.
+fn lstm_from(x: f32[b, t, d], h0: f32[b, width], c0: f32[b, units]) {
   param w: f32[d, 4, units @model] = uniform_init(1.0 / sqrt(units))
   param u: f32[width, 4, units @model] = uniform_init(1.0 / sqrt(units))
   param bias: f32[4, units @model] = forget_bias
-  state h0: f32[b, width] = 0.0
-  state c0: f32[b, units] = 0.0
   let output = unchanged if width == units else projection(units, width) as "out"
 
   let ys, hn, cn = scan xt in x along 1 with h = h0, c = c0 {
     let zx[b, g, n] = xt[b, d] * w[d, g, n]
     let zh[b, g, n] = h[b, m] * u[m, g, n]
-    let z = zx + zh + bias
-    let i = sigmoid(z[:, 0, :])
-    let f = sigmoid(z[:, 1, :])
-    let g = tanh(z[:, 2, :])
-    let o = sigmoid(z[:, 3, :])
-    let c1 = f * c + i * g
-    let h1 = output(o * tanh(c1))
+    let y, c1 = lstm_cell(zx + zh + bias, c)
+    let h1 = output(y)
     next h = h1, c = c1
     yield h1
   }
-  set h0 = hn
-  set c0 = cn
-  return ys
+  return ys, hn, cn
+}
+
+# Output and next cell from the gates' sums and the cell.
+fn lstm_cell(z: f32[b, 4, n], c: f32[b, n]) {
+  let i = sigmoid(z[:, 0, :])
+  let f = sigmoid(z[:, 1, :])
+  let g = tanh(z[:, 2, :])
+  let o = sigmoid(z[:, 3, :])
+  let c1 = f * c + i * g
+  return o * tanh(c1), c1
 }
 
 # A product with a weight of its own, without a bias, as a function.

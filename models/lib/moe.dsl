@@ -50,14 +50,17 @@ fn expert_ffn(x: f32[n, r, d], hidden, p = 0.0) {
 }
 
 # Noisy top-k gating (Eq. 3 to 5) with the importance and load losses (Eq. 6 to
-# 11). Noise is drawn in training only.
-fn noisy_top_k(k, w_importance = 0.1, w_load = 0.1)(x: f32[.., d], experts) {
+# 11). Noise is drawn in training only. there: f32[.., 1], 1 for tokens that are
+# there and 0 for padding, which counts nowhere and, by moe(.., skip = true),
+# reaches no expert.
+fn noisy_top_k(k, w_importance = 0.1, w_load = 0.1, there = 1.0)(x: f32[.., d], experts) {
   require(k >= 1 and k <= experts,
           "experts per token must be 1 to the number of experts", k, experts)
-  let gates, ids, dense, load = noisy_level(x, experts, k) as ""
+  let gates, ids, all, load = noisy_level(x, experts, k) as ""
+  let dense = all * there
   let rows = sum_rows(f32(dense > 0.0))
-  let aux = balance(sum_rows(dense), sum_rows(load), rows, w_importance, w_load) as ""
-  return gates, ids, aux
+  let aux = balance(sum_rows(dense), sum_rows(load * there), rows, w_importance, w_load) as ""
+  return gates * there, ids, aux
 }
 
 # Noisy top-k over logits of its own. One weight holds W_g in [:, 0, :] and

@@ -22,6 +22,8 @@ fn log_sum_exp(x: f32[.., n]) {
   return top + log(sum(exp(x - expand(top)), dim = -1))
 }
 
+fn log_softmax(x: f32[.., n]) { return x - expand(log_sum_exp(x)) }
+
 # 32 bits that all depend on all 32 of h (the last steps of MurmurHash3).
 fn mix_bits(h: u32[..]) {
   let a = xor(h, shr(h, 16)) * 2246822507

@@ -115,6 +115,12 @@ fn warmup_rsqrt(rate, warmup, updates = step) {
   return rate * min(t / warmup, sqrt(warmup / t))
 }
 
+# Linear warm-up, constant for `flat` steps, then proportional to 1 / sqrt(step).
+fn warmup_flat_rsqrt(rate, warmup, flat, updates = step) {
+  let t = f32(updates) + 1.0
+  return rate * min(min(t / warmup, 1.0), sqrt((warmup + flat) / t))
+}
+
 # Linear warm-up, then constant.
 fn warmup_constant(rate, warmup, updates = step) {
   let t = f32(updates) + 1.0

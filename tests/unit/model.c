@@ -79,6 +79,16 @@ static bool keep_gradients(Model *g) {
   return true;
 }
 
+/* "train", or the smallest of "train.S2", "train.S4" ... */
+static Entry *train_entry(Module *m) {
+  for (uint32_t i = 0; i < m->entries.len; i++) {
+    Sym name = m->entries.data[i]->name;
+    if (strncmp(name, "train", 5) == 0 && (!name[5] || name[5] == '.'))
+      return m->entries.data[i];
+  }
+  return NULL;
+}
+
 static bool model_open(Model *g, const char *path, const char *const *defines,
                        uint32_t n_defines) {
   *g = (Model){.path = path};
@@ -88,7 +98,7 @@ static bool model_open(Model *g, const char *path, const char *const *defines,
     diag_print(&g->cx, stdout);
     return fail(path, "does not compile");
   }
-  g->e = ir_entry(g->m, "train");
+  g->e = train_entry(g->m);
   for (uint32_t i = 0; i < g->m->entries.len; i++) /* the others go */
     if (g->m->entries.data[i] == g->e) g->m->entries.data[0] = g->e;
   g->m->entries.len = 1;
@@ -288,6 +298,12 @@ int main(void) {
       {"models/lm_transformer.dsl", /* trained positions */
        {"V=11", "D=4", "HEADS=1", "L=1", "F=3", "T=4", "B=1", "ROTARY=0",
         "CONTEXT=3"}},
+      {"models/mt_moe.dsl",
+       {"V=11", "D=4", "U=5", "N=3", "K=2", "H=3", "W=12", "SHORT=3",
+        "MIDDLE=4", "LONG=6"}},
+      {"models/mt_moe.dsl",
+       {"V=11", "D=4", "U=4", "N=0", "P=0.0", "W=12", "SHORT=3", "MIDDLE=4",
+        "LONG=6"}},
       {"tests/models/attention.dsl", {"V=11", "T=3", "B=2"}},
       {"tests/models/blocks.dsl", {0}},
       {"tests/models/moe_recompute.dsl", {0}},

@@ -142,6 +142,10 @@ static void by_rsqrt(Param *x, Step s) {
   by_sgd(x, 0.1 * fmin((s.t + 1) / 3.0, sqrt(3.0 / (s.t + 1))));
 }
 
+static void by_flat(Param *x, Step s) {
+  by_sgd(x, 0.1 * fmin(fmin((s.t + 1) / 2.0, 1), sqrt(5.0 / (s.t + 1))));
+}
+
 static void by_cosine(Param *x, Step s) {
   double t = s.t + 1, part = fmin(fmax(t - 2, 0) / 3, 1);
   double cosine = 0.2 + 0.8 * 0.5 * (1 + cos(acos(-1) * part));
@@ -163,6 +167,7 @@ static const struct {
      by_accumulate},
     {"warmup_constant", "sgd(warmup_constant(0.1, 3))", by_warmup},
     {"warmup_rsqrt", "sgd(warmup_rsqrt(0.1, 3))", by_rsqrt},
+    {"warmup_flat_rsqrt", "sgd(warmup_flat_rsqrt(0.1, 2, 3))", by_flat},
     {"warmup_cosine", "sgd(warmup_cosine(0.1, 2, 5, floor = 0.2))", by_cosine},
 };
 

@@ -1,0 +1,112 @@
+#!/bin/bash
+# Translation: a small model learns a dictionary from pairs of sentences and
+# translates by beam search; BLEU is that of sacrebleu 2.6.0; what is refused.
+set -u
+d=$(mktemp -d)
+trap 'rm -rf "$d"' EXIT
+status=0
+
+# check NAME STATUS PATTERN ARGUMENTS...: output is left in $d/out, with stderr.
+check() {
+  local name=$1 want=$2 pattern=$3 got
+  shift 3
+  "$MOERUN" "$@" >"$d/out" 2>&1
+  got=$?
+  if [ $got != "$want" ]; then
+    echo "not ok $name: exit status $got, not $want: $(head -1 "$d/out")"
+    status=1
+  elif ! grep -qF -e "$pattern" "$d/out"; then
+    echo "not ok $name: '$(tail -1 "$d/out")' lacks '$pattern'"
+    status=1
+  else
+    echo "ok $name"
+  fi
+}
+
+# ---- BLEU -------------------------------------------------------------------------
+
+# Every rule of the words, and what has no match.
+cat >"$d/x" <<'T'
+The cat sat on the mat, didn't it?
+It cost $1,000.50 (about 3.5%) -- on 5-6 May; U.S. dollars.
+&quot;Yes&quot; &amp; no <b>: café… «oui»
+x.y .. ,, 3- -3 a,b 1. a/b C++ well-known
+wholly unlike
+T
+cat >"$d/y" <<'T'
+The cat sat on a mat, did it not?
+It cost $1,000.50 (around 3.5%) - on 5-7 May; US dollars.
+"Yes" & no <b>: cafe… «oui» !
+x.y .. , 3- -3 a,b 1. a/b C++ well known
+that is something else
+T
+check 'BLEU' 0 'BLEU = 59.02 79.1/66.1/54.4/45.3 (BP = 0.985 ratio = 0.985 hyp_len = 67 ref_len = 68)' bleu "$d/x" "$d/y"
+printf 'a b c d\nc e\n' >"$d/few"
+printf 'a c b d f g\nc\n' >"$d/few2"
+check 'BLEU: orders without a match' 0 'BLEU = 17.00 83.3/12.5/12.5/12.5 (BP = 0.846 ratio = 0.857 hyp_len = 6 ref_len = 7)' bleu "$d/few" "$d/few2"
+check 'BLEU: of itself' 0 'BLEU = 100.00 100.0/100.0/100.0/100.0 (BP = 1.000' bleu "$d/x" "$d/x"
+head -2 "$d/x" >"$d/short"
+check 'BLEU: fewer lines' 1 'short ends after line 2, and ' bleu "$d/short" "$d/y"
+: >"$d/empty"
+check 'BLEU: nothing' 1 'empty is empty' bleu "$d/empty" "$d/empty"
+check 'BLEU: no file' 1 'nowhere: cannot be read' bleu "$d/x" "$d/nowhere"
+check 'BLEU: of what' 2 'bleu: which two files?' bleu "$d/x"
+
+# ---- a dictionary -----------------------------------------------------------------
+
+awk -v s="$d/source" -v t="$d/target" 'BEGIN { x = 7
+  for (i = 0; i < 600; i++) {
+    a = b = ""; x = x * 69069 % 4294967296; n = 1 + int(x / 65536) % 6
+    for (k = 0; k < n; k++) {
+      x = x * 69069 % 4294967296; w = int(x / 65536) % 12
+      a = a (k ? " " : "") sprintf("%c%c", 97 + w, 97 + w); b = b (k ? " " : "") sprintf("%c", 65 + w)
+    }
+    print a > s; print b > t
+  } }'
+check 'vocabulary of both' 0 '26 words' vocab "$d/source" "$d/target" -o "$d/v"
+model="models/mt_moe.dsl -D V=26 -D D=32 -D U=32 -D P=0.0 -D W=192 -D WARMUP=20 -D BEAM=3 -D SENTENCES=8 -D N=4 -D K=2 -D H=32"
+"$MOEC" $model -o "$d/m.so" || exit 1
+train() { # NAME STATUS PATTERN ARGUMENTS...
+  local name=$1 want=$2 pattern=$3
+  shift 3
+  check "$name" "$want" "$pattern" train "$d/m.so" --threads 1 --steps 400 --set lr=1e-2 --quiet "$@"
+}
+train 'pairs are trained on' 0 '"step": 400' --data "$d/source" --target "$d/target" --vocab "$d/v" --ckpt "$d/ck" \
+  --valid "$d/source" --valid-target "$d/target"
+check 'evaluated' 0 '"tokens": 2723' eval "$d/m.so" --threads 1 --data "$d/source" --target "$d/target" --vocab "$d/v" --ckpt "$d/ck"
+head -50 "$d/source" >"$d/s"
+head -50 "$d/target" >"$d/t"
+"$MOERUN" translate "$d/m.so" --threads 1 --data "$d/s" --vocab "$d/v" --ckpt "$d/ck" --quiet >"$d/got"
+check 'translated' 0 'BLEU = 9' bleu "$d/got" "$d/t"
+"$MOERUN" translate "$d/m.so" --threads 1 --data "$d/s" --vocab "$d/v" --ckpt "$d/ck" --quiet >"$d/again"
+if cmp -s "$d/got" "$d/again"; then
+  echo 'ok the same twice'
+else
+  echo 'not ok the same twice'
+  status=1
+fi
+
+# Lines keep their places, and one that is too long is empty and told of.
+{ head -2 "$d/s"; for i in $(seq 60); do printf 'aa '; done; echo; sed -n 3p "$d/s"; } >"$d/long"
+check 'too long' 0 '1 sentences are too long for the model' translate "$d/m.so" --threads 1 --data "$d/long" --vocab "$d/v" --ckpt "$d/ck"
+"$MOERUN" translate "$d/m.so" --threads 1 --data "$d/long" --vocab "$d/v" --ckpt "$d/ck" 2>/dev/null >"$d/out"
+{ head -2 "$d/got"; echo; sed -n 3p "$d/got"; } >"$d/want"
+if cmp -s "$d/out" "$d/want"; then
+  echo 'ok lines in place'
+else
+  echo "not ok lines in place: $(diff "$d/out" "$d/want" | head -3)"
+  status=1
+fi
+
+# ---- what is refused --------------------------------------------------------------
+
+head -599 "$d/target" >"$d/fewer"
+train 'fewer translations' 1 'fewer ends after line 599, ' --data "$d/source" --target "$d/fewer" --vocab "$d/v"
+train 'no translations' 1 'entry train.S16 takes pairs of sentences' --data "$d/source" --vocab "$d/v"
+train 'of one file only' 2 'of --data and --valid one has translations' --data "$d/source" --target "$d/target" --valid "$d/source" --vocab "$d/v"
+check 'another vocabulary' 1 'trained with a vocabulary of XXH64' translate "$d/m.so" --data "$d/s" --ckpt "$d/ck"
+check 'no checkpoint' 2 'translate: --ckpt DIR is missing' translate "$d/m.so" --data "$d/s" --vocab "$d/v"
+"$MOEC" models/tiny.dsl -o "$d/tiny.so" || exit 1
+check 'a model of texts' 0 '"step": 1' train "$d/tiny.so" --threads 1 --data "$d/source" --steps 1 --ckpt "$d/text" --quiet
+check 'no entry' 1 'entry encode takes no pairs' translate "$d/tiny.so" --data "$d/s" --ckpt "$d/text"
+exit $status
