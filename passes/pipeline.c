@@ -27,7 +27,7 @@ const int pass_count = COUNT_OF(pass_info);
 
 const TargetFacts target_facts[TARGET_COUNT] = {
     [TARGET_CPU] = {"cpu", .packs = true, .remakes = true},
-    [TARGET_CUDA] = {"cuda"},
+    [TARGET_CUDA] = {"cuda", .packs = false, .remakes = false},
 };
 
 static const struct {
