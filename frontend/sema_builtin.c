@@ -33,7 +33,7 @@
   X(scatter_add, "x ids rows")            \
   X(take, "x ids")                        \
   X(put, "x ids size")                    \
-  X(dispatch, "x ids experts gates? drops?") \
+  X(dispatch, "x ids experts gates? drops? most?") \
   X(combine, "y ids gates?")              \
   X(row_dot, "y d ids")                   \
   X(attention, "q k v causal? scale? mask?") \

@@ -276,14 +276,34 @@ Val builtin_put(BuiltinCall *c) {
   return only(fe_node(c->S, c->span, OP_put, NULL, ins, 2, "size", size, NULL));
 }
 
+/* How many of `all` rows an expert has at most, rounded down; 0: perhaps all. */
+static bool arg_most(BuiltinCall *c, int i, int64_t all, int64_t *out) {
+  Val v = c->args[i].val;
+  *out = 0;
+  if (!c->given[i]) return true;
+  if (!val_is_number(v) || !(val_number(v) >= 1)) {
+    fe_error(c->S, c->args[i].span,
+             "%s: a number of rows, at least 1 and known when compiling, is "
+             "needed here, not %s",
+             c->name, val_text(c->S, v));
+    return false;
+  }
+  if (val_number(v) < (double)all) *out = (int64_t)val_number(v);
+  return true;
+}
+
 Val builtin_dispatch(BuiltinCall *c) {
-  int64_t experts;
+  int64_t experts, most;
   bool drops;
   Value *ins[3] = {arg_tensor(c, 0), arg_tensor(c, 1),
                    c->given[3] ? arg_tensor(c, 3) : NULL};
-  if (!arg_int(c, 2, &experts) || !arg_bool(c, 4, &drops)) return val_error;
+  int64_t all = ins[1] ? type_elements(&ins[1]->type) : 0;
+  if (!arg_int(c, 2, &experts) || !arg_bool(c, 4, &drops) ||
+      !arg_most(c, 5, all, &most))
+    return val_error;
   Node *n = fe_node(c->S, c->span, OP_dispatch, NULL, ins, c->given[3] ? 3 : 2,
                     "experts", experts, NULL);
+  if (n && most) *attr_ref(n, "most") = (Attr){.i = most, .present = true};
   return only(n ? ir_drops(n, drops) : NULL);
 }
 

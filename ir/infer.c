@@ -582,10 +582,16 @@ static Type with_last(Type t, int64_t size, Dtype dtype) {
   return t;
 }
 
+/* Of a node that may say how many rows an expert has at most. */
+static bool want_most(Infer *I) {
+  return !attr_ref((Node *)I->n, "most")->present ||
+         want_range(I, "most", 1, MAX_DIM);
+}
+
 static bool infer_dispatch(Infer *I) {
   int64_t rows;
   if (!want_ids(I, 1, &rows) || !want_tokens(I, 0, 1) || !want_gates(I, 2, 1) ||
-      !want_range(I, "experts", 1, MAX_DIM - 1))
+      !want_range(I, "experts", 1, MAX_DIM - 1) || !want_most(I))
     return false;
   Type x = in(I, 0);
   return result(I, type_ragged(x.dtype, attr_int(I->n, "experts"), rows,

@@ -195,6 +195,10 @@ static bool infer_rows(Infer *I, bool there) {
 }
 
 bool infer_rows_send(Infer *I) {
+  const Attr *most = attr_ref((Node *)I->n, "most");
+  if (most->present && (most->i < 1 || most->i > MAX_DIM))
+    return fail(I, "most=%lld is not in 1 to %lld", (long long)most->i,
+                (long long)MAX_DIM);
   return infer_rows(I, false);
 }
 bool infer_rows_return(Infer *I) {

@@ -34,6 +34,7 @@ struct PartRows {
   int64_t groups;   /* experts in all */
   Axes experts, tokens;
   bool drops;       /* choices of expert `groups` have no row */
+  int64_t most;     /* rows of an expert; 0: nothing says */
   Value *offsets; /* i32[experts here + 1] */
   Value *slot;    /* the row of each choice, and the choice of each row, of */
   Value *src;     /* all tokens here; NULL: rows that came from others only */
@@ -177,7 +178,8 @@ static Value *gather_rows(Partition *p, Value *x, const PartRows *r,
 }
 
 static void dispatch(Partition *p, Node *n) {
-  const PartRows *r = routed_by(p, n, 1, partition_was(p, n->outs.data[0]));
+  PartRows *r = routed_by(p, n, 1, partition_was(p, n->outs.data[0]));
+  if (attr_ref(n, "most")->present) r->most = attr_int(n, "most");
   Value *gates = n->ins.len > 2 ? ir_now(n->ins.data[2]) : NULL;
   becomes(n, gather_rows(p, ir_now(n->ins.data[0]), r, gates));
 }
@@ -291,10 +293,12 @@ static Value *send(Partition *p, Value *v, PartRows *at, const MoveStep *s,
   Value *got = got_of(p, tokens, experts, s->axes);
   Value *ins[] = {v, tokens->offsets, got, experts->offsets};
   pass_tally(p->o, back ? "rows_return" : "rows_send");
-  return ir_node(&p->b, back ? OP_rows_return : OP_rows_send, NULL, ins, 4,
-                 "axes", partition_axes(p, s->axes), "rows",
-                 t->dims[ROWS].size, NULL)
-      ->outs.data[0];
+  Node *n = ir_node(&p->b, back ? OP_rows_return : OP_rows_send, NULL, ins, 4,
+                    "axes", partition_axes(p, s->axes), "rows",
+                    t->dims[ROWS].size, NULL);
+  if (!back && at->most)
+    *attr_ref(n, "most") = (Attr){.i = at->most, .present = true};
+  return n->outs.data[0];
 }
 
 /* Whether no row leaves its token and its expert both: the width of rows that

@@ -30,6 +30,10 @@
  *             yield %n
  *           }
  *
+ * Where a node says how many rows an expert has at most, as the model does that
+ * gives experts a capacity, there is room for no more in any case, and no rounds
+ * for what cannot be.
+ *
  * What cannot be done with some of the rows is a diagnostic. How many rounds a
  * step took, of the layer that took most, is the report `rounds`. */
 #include "pass.h"
@@ -41,7 +45,7 @@
 typedef struct Group {
   const Node *send;
   Value *theirs, *first; /* the offsets, of all rows and of the first round */
-  int64_t all, bound;    /* rows */
+  int64_t all, bound;    /* rows: that can be here, and that there is room for */
   Value *more;           /* rounds beyond the first */
   VEC(RoundRows *) rows; /* as ranks have sent them, each a list */
   Map rows_of;           /* rows_send, rows_return -> RoundRows */
@@ -50,6 +54,7 @@ typedef struct Group {
 typedef struct Rounds {
   Ctx *cx;
   Arena *a;
+  bool quiet; /* what cannot be done may stay as it is */
   const PassOptions *o;
   Region *r;
   int depth;      /* of scans around */
@@ -59,6 +64,7 @@ typedef struct Rounds {
 } Rounds;
 
 static bool fail(Rounds *s, const Node *n, const char *what) {
+  if (s->quiet) return false;
   diag_error(s->cx, n->span, "--expert-rows: rows cannot go in rounds: %s %s",
              op_info[n->op].name, what);
   return false;
@@ -243,6 +249,8 @@ static void shrink(Rounds *s, Group *g, Builder *b) {
     Node *n = s->r->nodes.data[i];
     const RoundRows *r = map_get(&g->rows_of, n);
     shrink_node(s, g, n, b, &made);
+    if (n->op == OP_rows_send && makes(s, n, g))
+      attr_ref(n, "rows")->i = g->bound;
     if (!r) continue;
     if (!map_get(&got, r)) {
       map_put(s->a, &got, r, rounds_got(b, r, NULL, g->bound));
@@ -250,7 +258,6 @@ static void shrink(Rounds *s, Group *g, Builder *b) {
     }
     n->ins.data[ROWS_GOT] = map_get(&got, r);
     vec_push(&s->cx->perm, &n->ins, map_get(&some, r));
-    if (n->op == OP_rows_send) attr_ref(n, "rows")->i = g->bound;
   }
 }
 
@@ -445,11 +452,13 @@ static void do_group(Rounds *s, Group *g) {
   const NodeVec *old = &s->r->nodes;
   Map by = {0}, behind = {0};
   Builder b = ir_builder_like(s->cx, s->r, &numbers, g->send);
+  bool rounds = g->bound < g->all;
+  g->first = g->theirs;
   find_levels(s, g);
-  number_rows(s, g, &b);
+  if (rounds) number_rows(s, g, &b);
   find_told(s, g);
   shrink(s, g, &b);
-  add_loops(s, g, &by, &behind);
+  if (rounds) add_loops(s, g, &by, &behind);
   for (uint32_t i = 0; i < old->len; i++) {
     Node *n = old->data[i], *loop = map_get(&behind, n);
     read_all_rounds(&by, &n->ins);
@@ -469,10 +478,19 @@ int64_t rounds_bound(int64_t rows, int64_t here, int64_t experts,
   return bound < (double)rows ? (int64_t)bound : rows;
 }
 
-static int64_t bound_of(const Node *send, double factor) {
+/* How many can be here, by what experts have at most, and how many are to be. */
+static Group *new_group(Rounds *s, const Node *send) {
   int64_t experts = send->ins.data[ROWS_X]->type.dims[0].size;
   int64_t here = send->outs.data[0]->type.dims[0].size;
-  return rounds_bound(attr_int(send, "rows"), here, experts, factor);
+  int64_t rows = attr_int(send, "rows");
+  const Attr *most = attr_ref((Node *)send, "most");
+  double factor = s->o->expert_rows;
+  Group *g = NEW(s->a, Group);
+  *g = (Group){.send = send, .theirs = send->ins.data[ROWS_THEIRS]};
+  g->all = most->present && most->i * here < rows ? most->i * here : rows;
+  g->bound = factor ? rounds_bound(rows, here, experts, factor) : rows;
+  if (g->bound > g->all) g->bound = g->all;
+  return g;
 }
 
 typedef VEC(Group *) GroupVec;
@@ -489,25 +507,28 @@ static GroupVec find_groups(Rounds *s) {
   for (uint32_t i = 0; i < s->r->nodes.len; i++) {
     Node *n = s->r->nodes.data[i];
     if (!sends_all(n) || find_group(&all, n->ins.data[ROWS_THEIRS])) continue;
-    Group *g = NEW(s->a, Group);
-    *g = (Group){.send = n,
-                 .theirs = n->ins.data[ROWS_THEIRS],
-                 .all = attr_int(n, "rows"),
-                 .bound = bound_of(n, s->o->expert_rows)};
-    if (g->bound < g->all) vec_push(s->a, &all, g);
+    Group *g = new_group(s, n);
+    if (g->bound < attr_int(n, "rows")) vec_push(s->a, &all, g);
   }
   return all;
 }
 
-static bool check(Rounds *s, const GroupVec *all) {
-  bool ok = true;
+/* Keeps those that can be done; false: one that has to be cannot. */
+static bool check(Rounds *s, GroupVec *all) {
+  uint32_t kept = 0;
   for (uint32_t k = 0; k < all->len; k++) {
-    if (s->depth == MAX_LOOPS)
-      ok = fail(s, all->data[k]->send, "is in too many loops already");
+    Group *g = all->data[k];
+    bool ok = true;
+    s->quiet = g->bound == g->all;
+    if (s->depth == MAX_LOOPS && !s->quiet)
+      ok = fail(s, g->send, "is in too many loops already");
     for (uint32_t i = 0; ok && i < s->r->nodes.len; i++)
-      ok = check_node(s, s->r->nodes.data[i], all->data[k]);
+      ok = check_node(s, s->r->nodes.data[i], g);
+    if (!ok && !s->quiet) return false;
+    if (ok) all->data[kept++] = g;
   }
-  return ok;
+  all->len = kept;
+  return true;
 }
 
 static Value *larger(Builder *b, Value *x, Value *y) {
@@ -587,7 +608,7 @@ static bool do_entry(Module *m, Entry *e, const PassOptions *o) {
 
 bool pass_rounds(Module *m, const PassOptions *o) {
   bool ok = true;
-  if (o->expert_rows == 0 || mesh_devices(m) == 1) return true;
+  if (mesh_devices(m) == 1) return true;
   for (uint32_t i = 0; i < m->entries.len && ok; i++)
     ok = do_entry(m, m->entries.data[i], o);
   return ok;

@@ -82,19 +82,24 @@ then ok 'rounds: gradients of lm_moe'; else fails 'gradients of lm_moe'; fi
 
 # ---- memory ------------------------------------------------------
 
-# arena F: bytes of the arena of lm_moe with wide experts on 8 ranks
+# arena F OPTION...: bytes of the arena of lm_moe with wide experts on 8 ranks
 arena() {
   "$MOEC" models/lm_moe.dsl -D D=16 -D H=256 -D N=8 -D B=32 -D T=16 -D V=64 \
-    --mesh dev=8 --report=memory ${1:+--expert-rows="$1"} >"$work/out" \
-    2>"$work/err"
+    --mesh dev=8 --report=memory ${1:+--expert-rows="$1"} "${@:2}" \
+    >"$work/out" 2>"$work/err"
   awk '/^  arena, of the largest/ { print $6 }' "$work/out"
 }
 
+bounded=$(arena '' -D CAPACITY=1.0)
 all=$(arena '') twice=$(arena 2) mean=$(arena 1)
 if awk -v a="$all" -v b="$twice" -v c="$mean" \
   'BEGIN { exit !(c > 0 && c < b && b < a / 2) }'
 then ok 'rounds: they take less memory'; else
   not_ok 'rounds: they take less memory' "$all, for twice $twice, $mean"
+fi
+if awk -v a="$all" -v b="$bounded" 'BEGIN { exit !(b > 0 && b < 0.8 * a) }'
+then ok 'rounds: so does a capacity'; else
+  not_ok 'rounds: so does a capacity' "$all, with one $bounded"
 fi
 if grep -q 'rows that go to experts in rounds' "$work/out" &&
   grep -q 'room for 256 of 2048 rows' "$work/out" && [ ! -s "$work/err" ]

@@ -18,7 +18,8 @@ fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1, p = 0.0
   let ids = select(gates > 0.0, chosen, experts) if skip else chosen
   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
   if bounded { report dropped = mean(f32(kept == experts)) }
-  let rows = dispatch(x, kept, experts, drops = bounded or skip)
+  let most = most_rows(kept, experts, capacity if bounded else 0.0, groups)
+  let rows = dispatch(x, kept, experts, drops = bounded or skip, most = most)
   return combine(expert_ffn(rows, hidden, p) as "experts", kept, gates), aux
 }
 
@@ -37,6 +38,13 @@ fn within_capacity(ids: i32[.., k], experts, factor, groups) {
   let place[g, c] = chosen[g, c, n] * before[g, n, c]
   let kept = select(place < most, line, experts)
   return reshape(transpose(reshape(kept, groups, k, -1), 0, 2, 1), i32[.., k])
+}
+
+# What within_capacity leaves an expert at most, or a little more; without a
+# factor all choices.
+fn most_rows(ids: i32[.., k], experts, factor, groups) {
+  let all = size(reshape(ids, -1), 0)
+  return factor * all / experts + groups if factor > 0.0 else all
 }
 
 # The experts' networks on their own rows, without biases: f32[n, r, d] -> same.
