@@ -165,7 +165,8 @@ static void block_of_tiles(CtItem *t) {
   for (int i = 0; i < SIDE * SIDE; i++)
     kb_tile_store(b, i, sums,
                   kb_index(b, (i / SIDE * t->cols + i % SIDE) * TILE), t->cols);
-  t->done->sums(t, &(CtSums){sums, t->cols, t->rows * t->cols});
+  t->done->sums(t, &(CtSums){sums, t->cols, t->rows * t->cols,
+                             kb_index(t->b, 0)});
 }
 
 static bool in_tiles(const Warps *w, const Isa *isa) {
