@@ -58,13 +58,14 @@ fn expert_ffn(x: f32[n, r, d], hidden, p = 0.0) {
 }
 
 # Noisy top-k gating (Eq. 3 to 5) with the importance and load losses (Eq. 6 to
-# 11). Noise is drawn in training only. there: f32[.., 1], 1 for tokens that are
+# 11). Noise is drawn in training only; `floor` is added to its standard deviation
+# (1e-2 in tensor2tensor, 0 in the paper). there: f32[.., 1], 1 for tokens that are
 # there and 0 for padding, which counts nowhere and, by moe(.., skip = true),
 # reaches no expert.
-fn noisy_top_k(k, w_importance = 0.1, w_load = 0.1, there = 1.0)(x: f32[.., d], experts) {
+fn noisy_top_k(k, w_importance = 0.1, w_load = 0.1, floor = 0.0, there = 1.0)(x: f32[.., d], experts) {
   require(k >= 1 and k <= experts,
           "experts per token must be 1 to the number of experts", k, experts)
-  let gates, ids, all, load = noisy_level(x, experts, k) as ""
+  let gates, ids, all, load = noisy_level(x, experts, k, floor) as ""
   let dense = all * there
   let rows = sum_rows(f32(dense > 0.0))
   let aux = balance(sum_rows(dense), sum_rows(load * there), rows, w_importance, w_load) as ""
@@ -74,17 +75,17 @@ fn noisy_top_k(k, w_importance = 0.1, w_load = 0.1, there = 1.0)(x: f32[.., d], 
 # Noisy top-k over logits of its own. One weight holds W_g in [:, 0, :] and
 # W_noise in [:, 1, :], so that the gate is a single contraction; both start at
 # zero, as in the paper.
-fn noisy_level(x: f32[.., d], experts, k) {
+fn noisy_level(x: f32[.., d], experts, k, floor = 0.0) {
   param w: f32[d, 2, experts] = 0.0
   let z[.., j, n] = x[.., d] * w[d, j, n]
-  return noisy_draw(z, k) as ""
+  return noisy_draw(z, k, floor) as ""
 }
 
 # The same from both logits, f32[.., 2, n].
-fn noisy_draw(z: f32[.., n], k) {
+fn noisy_draw(z: f32[.., n], k, floor = 0.0) {
   let clean = z[.., 0, :]
   let noise = normal(random_bits(clean)) if training else zeros_like(clean)
-  return noisy_top_k_gates(clean, z[.., 1, :], noise, k, noisy = training)
+  return noisy_top_k_gates(clean, z[.., 1, :], noise, k, noisy = training, floor = floor)
 }
 
 # Both losses from f32[n] sums over a batch (Eq. 7 and 11), and how balanced the
@@ -101,8 +102,9 @@ fn balance(importance: f32[n], load: f32[n], rows: f32[n], w_importance, w_load)
 #   dense f32[.., n]                   G(x), zero outside of the kept
 #   load  f32[.., n]                   P(x, i), Eq. 9
 # Not noisy, or with every expert kept, P is the 0/1 indicator of being kept.
-fn noisy_top_k_gates(clean: f32[.., n], raw: f32[.., n], noise: f32[.., n], k, noisy) {
-  let std = softplus(raw)
+fn noisy_top_k_gates(clean: f32[.., n], raw: f32[.., n], noise: f32[.., n], k, noisy,
+                     floor = 0.0) {
+  let std = softplus(raw) + floor if floor > 0.0 else softplus(raw)
   let h = clean + noise * std if noisy else clean
   let top, all_ids = top_k(h, min(k + 1, n))
   let ids = all_ids[.., 0:k]

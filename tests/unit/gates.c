@@ -20,6 +20,13 @@ static const char model[] =
     "  probe dense\n"
     "  probe load\n"
     "}\n"
+    "entry gate2(clean: f32[1, 4] from text, raw: f32[1, 4] from text,\n"
+    "            noise: f32[1, 4] from text) {\n"
+    "  let g, i, dense, load = noisy_top_k_gates(clean, raw, noise, 2, true,\n"
+    "                                            floor = 0.01)\n"
+    "  probe dense\n"
+    "  probe load\n"
+    "}\n"
     "entry balance(v: f32[4] from text) {\n"
     "  let cv2 = cv_squared(v)\n"
     "  probe cv2\n"
@@ -83,6 +90,14 @@ static const Golden goldens[] = {
      "gate",
      {{0}, {0}, {0.3, -0.1, 0.8, -0.5}},
      {{0.414214, 0, 0.585786, 0}, {0.539828, 0.382089, 0.539828, 0.382089}}},
+    {"noisy top-2, noise with a floor",
+     "gate2",
+     {{1, 0.5, 0.2, -0.3}, {0, -1, 0.5, 1}, {0.3, -0.7, 1.1, 0.4}},
+     {{0.482122, 0, 0.517878, 0}, {0.849175, 0.013929, 0.470143, 0.126762}}},
+    {"initial state, noise with a floor",
+     "gate2",
+     {{0}, {0}, {0.3, -0.1, 0.8, -0.5}},
+     {{0.413001, 0, 0.586999, 0}, {0.539828, 0.382089, 0.539828, 0.382089}}},
     {"CV squared, uneven", "balance", {{1, 2, 3, 4}}, {{0.2}}},
     {"CV squared, all on one", "balance", {{4, 0, 0, 0}}, {{3}}},
     {"CV squared, half on two", "balance", {{2, 2, 0, 0}}, {{1}}},
@@ -126,6 +141,7 @@ static const struct {
   const char *entry, *probes[2];
 } entries[] = {
     {"gate", {"dense", "load"}},
+    {"gate2", {"dense", "load"}},
     {"balance", {"cv2"}},
     {"capacity", {"first", "second"}},
     {"capacity2", {"first", "second"}},

@@ -40,74 +40,74 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # What moves in train, most first
 # -------------------------------
 # all_reduce @data                              1.0 KiB
-#     %d_w1 at models/lib/moe.dsl:54:20 in m/moe/experts
+#     %d_w1 at models/lib/moe.dsl:46:20 in m/moe/experts
 #     f32[8 @expert, 8, 16; sum @data]  to  f32[8 @expert, 8, 16]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 1: 512 B
 # all_reduce @data                              1.0 KiB
-#     %d_w2 at models/lib/moe.dsl:56:20 in m/moe/experts
+#     %d_w2 at models/lib/moe.dsl:48:20 in m/moe/experts
 #     f32[8 @expert, 16, 8; sum @data]  to  f32[8 @expert, 16, 8]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 1: 512 B
 # all_reduce @data @expert                        896 B
-#     %d_table at models/lib/nn.dsl:37:10 in e/embed
+#     %d_table at models/lib/nn.dsl:35:10 in e/embed
 #     f32[16, 8; sum @data @expert]  to  f32[16, 8]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
 # all_reduce @data @expert                        896 B
-#     %d_w at models/lib/moe.dsl:79:21 in m/moe/gate
+#     %d_w at models/lib/moe.dsl:69:21 in m/moe/gate
 #     f32[8, 2, 8; sum @data @expert]  to  f32[8, 2, 8]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
 # all_reduce @data @expert                        896 B
-#     %d_w at models/lib/nn.dsl:44:18 in loss/linear
+#     %d_w at models/lib/nn.dsl:42:18 in loss/linear
 #     f32[8, 16; sum @data @expert]  to  f32[8, 16]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
 # all_to_all @expert                              192 B
-#     %rows at models/lib/moe.dsl:22:14 in m/moe
+#     %rows at models/lib/moe.dsl:21:14 in m/moe
 #     f32[8, r<=64 @data @expert, 8]  to  f32[8 @expert, r<=64 @data, 8]
-#     for contract at models/lib/moe.dsl:54:20 and 1 more, which has @expert on letter n: batch letter
+#     for contract at models/lib/moe.dsl:46:20 and 1 more, which has @expert on letter n: batch letter
 #     other ways: by way of the whole value: 1.8 KiB
 # all_to_all @expert                              192 B
-#     %y at models/lib/moe.dsl:56:20 in m/moe/experts
+#     %y at models/lib/moe.dsl:48:20 in m/moe/experts
 #     f32[8 @expert, r<=64 @data, 8]  to  f32[8, r<=64 @data @expert, 8]
-#     for combine at models/lib/moe.dsl:23:10 and 1 more, which has @expert on letter s: batch letter
+#     for combine at models/lib/moe.dsl:22:10 and 1 more, which has @expert on letter s: batch letter
 #     other ways: by way of the whole value: 1.8 KiB
 # all_to_all @expert                              192 B
-#     dispatch (gradient) at models/lib/moe.dsl:23:10 in m/moe
+#     dispatch (gradient) at models/lib/moe.dsl:22:10 in m/moe
 #     f32[8, r<=64 @data @expert, 8]  to  f32[8 @expert, r<=64 @data, 8]
-#     for contract (gradient) at models/lib/moe.dsl:56:20 and 1 more, which has @expert on letter n: batch letter
+#     for contract (gradient) at models/lib/moe.dsl:48:20 and 1 more, which has @expert on letter n: batch letter
 #     other ways: by way of the whole value: 1.8 KiB
 # all_to_all @expert                              192 B
-#     contract (gradient) at models/lib/moe.dsl:54:20 in m/moe/experts
+#     contract (gradient) at models/lib/moe.dsl:46:20 in m/moe/experts
 #     f32[8 @expert, r<=64 @data, 8]  to  f32[8, r<=64 @data @expert, 8]
-#     for combine (gradient) at models/lib/moe.dsl:22:14, which has @expert on letter s: batch letter
+#     for combine (gradient) at models/lib/moe.dsl:21:14, which has @expert on letter s: batch letter
 #     other ways: by way of the whole value: 1.8 KiB
 # all_reduce @data @expert                        112 B
-#     %d_bias at models/lib/nn.dsl:45:10 in loss/linear
+#     %d_bias at models/lib/nn.dsl:43:10 in loss/linear
 #     f32[16; sum @data @expert]  to  f32[16]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 56 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:127:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:118:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:133:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:124:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:127:14 in m/moe/gate/rows/sum_rows
+#     %s at models/lib/moe.dsl:118:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:133:11 and 2 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:124:11 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:127:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:118:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:133:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:124:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                          7 B
-#     reduce_sum at models/lib/nn.dsl:90:10 in loss/cross_entropy
+#     reduce_sum at models/lib/nn.dsl:88:10 in loss/cross_entropy
 #     f32[; sum @data @expert]  to  f32[]
-#     for div at models/lib/nn.dsl:90:10, which needs the finished sum
+#     for div at models/lib/nn.dsl:88:10, which needs the finished sum
 # all_reduce @expert                                6 B
 #     reduce_sum at tests/pass/shard/explain-expert.dsl:12:3
 #     f32[; sum @expert]  to  f32[]
@@ -123,10 +123,10 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # m/moe/gate/w                               f32[8, 2, 8]                                      512 B
 # m/moe/experts/w1                           f32[8 @expert, 8, 16]                           1.0 KiB
 #     each has f32[2, 8, 16]
-#     @expert dim 0: said at models/lib/moe.dsl:52:3
+#     @expert dim 0: said at models/lib/moe.dsl:44:3
 # m/moe/experts/w2                           f32[8 @expert, 16, 8]                           1.0 KiB
 #     each has f32[2, 16, 8]
-#     @expert dim 0: said at models/lib/moe.dsl:53:3
+#     @expert dim 0: said at models/lib/moe.dsl:45:3
 # loss/linear/w                              f32[8, 16]                                        512 B
 # loss/linear/bias                           f32[16]                                            64 B
 #
@@ -155,15 +155,15 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     @expert dim 0: kept letter a, from %e, said at tests/pass/shard/explain-expert.dsl:7:16
 #   %clean                                   f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, from slice at models/lib/moe.dsl:85:15,
+#     @data dim 0: alike, from slice at models/lib/moe.dsl:75:15,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from slice at models/lib/moe.dsl:85:15,
+#     @expert dim 0: alike, from slice at models/lib/moe.dsl:75:15,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %noise                                   f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, for mul at models/lib/moe.dsl:106:19,
+#     @data dim 0: alike, for mul at models/lib/moe.dsl:97:19,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, for mul at models/lib/moe.dsl:106:19,
+#     @expert dim 0: alike, for mul at models/lib/moe.dsl:97:19,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # in m/moe/gate/noisy_top_k_gates/std/softplus
 #   %std                                     f32[8 @data @expert, 4, 8]                        128 B
@@ -216,16 +216,16 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/noisy_top_k_gates/load/normal_cdf
 #   %load                                    f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, from add at models/lib/moe.dsl:123:43,
+#     @data dim 0: alike, from add at models/lib/moe.dsl:114:43,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from add at models/lib/moe.dsl:123:43,
+#     @expert dim 0: alike, from add at models/lib/moe.dsl:114:43,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # in m/moe/gate/rows/sum_rows
 #   %s                                       f32[8; sum @data @expert]                          32 B
 #     each has f32[8]
-#     @data sum: summed letter a, from cast at models/lib/moe.dsl:69:23,
+#     @data sum: summed letter a, from cast at models/lib/moe.dsl:59:23,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert sum: summed letter a, from cast at models/lib/moe.dsl:69:23,
+#     @expert sum: summed letter a, from cast at models/lib/moe.dsl:59:23,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # in m/moe/gate/aux/sum_rows
 #   %s                                       f32[8; sum @data @expert]                          32 B
@@ -246,18 +246,18 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #   %h                                       f32[8 @expert, r<=64 @data, 16]                   512 B
 #     each has f32[2, r<=8, 16]
 #     @data dim 1: kept letter r, from %rows, said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: batch letter n, from %w1, said at models/lib/moe.dsl:52:3
+#     @expert dim 0: batch letter n, from %w1, said at models/lib/moe.dsl:44:3
 # in m/moe/experts/a/relu
 #   %a                                       f32[8 @expert, r<=64 @data, 16]                   512 B
 #     each has f32[2, r<=8, 16]
 #     @data dim 1: alike, from lt at models/lib/nn.dsl:7:37,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from lt at models/lib/nn.dsl:7:37, said at models/lib/moe.dsl:52:3
+#     @expert dim 0: alike, from lt at models/lib/nn.dsl:7:37, said at models/lib/moe.dsl:44:3
 # in m/moe/experts
 #   %y                                       f32[8 @expert, r<=64 @data, 8]                    256 B
 #     each has f32[2, r<=8, 8]
 #     @data dim 1: kept letter r, from %a, said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: batch letter n, from %a, said at models/lib/moe.dsl:52:3
+#     @expert dim 0: batch letter n, from %a, said at models/lib/moe.dsl:44:3
 # in m/moe
 #   %m                                       f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
@@ -274,20 +274,20 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in loss/cross_entropy/cross_entropy_each
 #   %shifted                                 f32[8 @data @expert, 4, 16]                       256 B
 #     each has f32[1, 4, 16]
-#     @data dim 0: alike, from add at models/lib/nn.dsl:45:10,
+#     @data dim 0: alike, from add at models/lib/nn.dsl:43:10,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from add at models/lib/nn.dsl:45:10,
+#     @expert dim 0: alike, from add at models/lib/nn.dsl:43:10,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %log_sum                                 f32[8 @data @expert, 4]                            16 B
 #     each has f32[1, 4]
-#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:83:21,
+#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:81:21,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from reduce_sum at models/lib/nn.dsl:83:21,
+#     @expert dim 0: alike, from reduce_sum at models/lib/nn.dsl:81:21,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %hit                                     bool[8 @data @expert, 4, 16]                       64 B
 #     each has bool[1, 4, 16]
-#     @data dim 0: alike, for select at models/lib/nn.dsl:85:24,
+#     @data dim 0: alike, for select at models/lib/nn.dsl:83:24,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, for select at models/lib/nn.dsl:85:24,
+#     @expert dim 0: alike, for select at models/lib/nn.dsl:83:24,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # <<<
