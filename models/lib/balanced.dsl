@@ -8,11 +8,12 @@ import "gates.dsl"
 
 # ---- what they share -------------------------------------------------------
 
-# Of each column the m largest: 1 for those, else 0. Ties to the first token.
+# Of each column the m largest: 1 for those, else 0, with ties to the first token;
+# and the m-th itself, f32[g, 1, n].
 fn largest_of_columns(z: f32[g, s, n], m) {
-  let by_expert = transpose(z, 0, 2, 1)
-  let top, tokens = top_k(by_expert, m)
-  return transpose(put(ones_like(top), tokens, s), 0, 2, 1)
+  let top, tokens = top_k(transpose(z, 0, 2, 1), m)
+  let chosen = transpose(put(ones_like(top), tokens, s), 0, 2, 1)
+  return chosen, reshape(top[:, :, -1:m], g, 1, n)
 }
 
 # What is not 0 of f32[.., n] as choices: the `most` largest.
@@ -31,8 +32,8 @@ fn expert_choice_gate(most, c = 2.0, groups = 1)(x: f32[.., d], experts) {
   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
   let p = softmax(router(x, experts) as "")
   let s = by_group(p, groups if training else 1)
-  let dense = s * largest_of_columns(s, max(1, floor(c * size(s, 1) / experts)))
-  let gates, ids = as_choices(reshape(dense, f32[.., experts]), most) as ""
+  let mask, _ = largest_of_columns(s, max(1, floor(c * size(s, 1) / experts)))
+  let gates, ids = as_choices(reshape(s * mask, f32[.., experts]), most) as ""
   return gates, ids, 0.0
 }
 
@@ -63,7 +64,8 @@ fn largest_in_batch(p: f32[.., n], k, groups) {
   let s = by_group(p, groups)
   let choices = k * size(s, 1)
   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
-  return reshape(largest_of_columns(s, choices / n), f32[.., n])
+  let mask, _ = largest_of_columns(s, choices / n)
+  return reshape(mask, f32[.., n])
 }
 
 fn threshold_loss(p: f32[.., n], threshold: f32[n], batchwise: f32[.., n]) {
@@ -140,26 +142,21 @@ fn assign(z: f32[g, s, n], rounds) {
   let spread = max(z, dim = -1, keep = true) - min(z, dim = -1, keep = true)
   let step = max(1e-3 * max(spread, dim = 1, keep = true), 1e-6)
   # What is bid: above 0 for the expert of a token, else 0.
-  let bids = scan i in 0..rounds with held = zeros_like(z) {
-    let price = full(f32[g, s, n], lowest_kept(held, m))
+  let bids, _ = scan i in 0..rounds with held = zeros_like(z), asked = zeros(f32[g, 1, n]) {
+    let price = full(f32[g, s, n], asked)
     let top, which = top_k(z - price, min(2, n))
     let best = which[:, :, 0:1]
     let margin = top[:, :, 0:1] - top[:, :, -1:size(top, 2)]
     let free = f32(max(held, dim = -1, keep = true) == 0.0)
     let bid = held + put(free * (take(price, best) + margin + step), best, n)
-    next held = bid * largest_of_columns(bid, m)
+    let kept, lowest = largest_of_columns(bid, m)
+    next held = bid * kept, asked = lowest
   }
   let most, which = top_k(bids, 1)
   let free = f32(most[:, :, 0] == 0.0)
   let places = cumsum(m - sum(f32(bids > 0.0), dim = 1))
   let rest = expand(cumsum(free, exclusive = true)) >= reshape(places, g, 1, n)
   return select(free > 0.0, i32(sum(f32(rest), dim = -1)), which[:, :, 0])
-}
-
-# The m-th largest of each column: f32[g, s, n] -> f32[g, 1, n].
-fn lowest_kept(z: f32[g, s, n], m) {
-  let top, _ = top_k(transpose(z, 0, 2, 1), m)
-  return reshape(top[:, :, -1:m], g, 1, n)
 }
 
 # ---- by name -------------------------------------------------------------------

@@ -24,8 +24,8 @@ entry train(x: f32[2, 3, 2] from text) {
 }
 
 # >>> err
-# models/lib/balanced.dsl:31:3: error: c is above 0 and at most the number of experts: 5, 4
-#    31 |   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
+# models/lib/balanced.dsl:32:3: error: c is above 0 and at most the number of experts: 5, 4
+#    32 |   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'expert_choice_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
@@ -36,11 +36,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:21:11: note: in 'layer', called here
 #    21 |   let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:65:3: error: choices of a group must divide by the experts: 6, 4
-#    65 |   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
+# models/lib/balanced.dsl:66:3: error: choices of a group must divide by the experts: 6, 4
+#    66 |   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:53:16: note: in 'largest_in_batch', called here
-#    53 |     let kept = largest_in_batch(p, k, groups) as ""
+# models/lib/balanced.dsl:54:16: note: in 'largest_in_batch', called here
+#    54 |     let kept = largest_in_batch(p, k, groups) as ""
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'balanced_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
@@ -48,11 +48,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:128:3: error: tokens of a group must divide by the experts: 6, 4
-#   128 |   require(size(s, 1) % n == 0,
+# models/lib/balanced.dsl:130:3: error: tokens of a group must divide by the experts: 6, 4
+#   130 |   require(size(s, 1) % n == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:115:13: note: in 'assigned', called here
-#   115 |   let ids = assigned(stop_gradient(z), rounds, groups) if training else first_of(stop_gradient(z))
+# models/lib/balanced.dsl:117:13: note: in 'assigned', called here
+#   117 |   let ids = assigned(stop_gradient(z), rounds, groups) if training else first_of(stop_gradient(z))
 #       |             ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'base_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
@@ -60,8 +60,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
 #     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:182:10: error: there is no gate of this name: none
-#   182 |   else { require(false, "there is no gate of this name", name) }
+# models/lib/balanced.dsl:179:10: error: there is no gate of this name: none
+#   179 |   else { require(false, "there is no gate of this name", name) }
 #       |          ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:22:20: note: in 'gate_named', called here
 #    22 |   let l = layer(x, gate_named("none", 1, 1, 1, x))
