@@ -111,8 +111,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:17:11: note: in 'layer', called here
 #    17 |   let f = layer(x, switch_gate(), capacity = 1.0, groups = 4)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:56:3: error: experts per token must be 1 to the number of experts: 5, 4
-#    56 |   require(k >= 1 and k <= experts,
+# models/lib/moe.dsl:58:3: error: experts per token must be 1 to the number of experts: 5, 4
+#    58 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'noisy_top_k', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
