@@ -99,8 +99,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:16:11: note: in 'layer', called here
 #    16 |   let e = layer(x, switch_gate(), capacity = -1.0)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:31:3: error: tokens must divide by the groups that have a capacity: 6, 4
-#    31 |   require(groups >= 1 and tokens % groups == 0,
+# models/lib/moe.dsl:32:3: error: tokens must divide by the groups that have a capacity: 6, 4
+#    32 |   require(groups >= 1 and tokens % groups == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:19:14: note: in 'within_capacity', called here
 #    19 |   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
@@ -111,8 +111,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:17:11: note: in 'layer', called here
 #    17 |   let f = layer(x, switch_gate(), capacity = 1.0, groups = 4)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:58:3: error: experts per token must be 1 to the number of experts: 5, 4
-#    58 |   require(k >= 1 and k <= experts,
+# models/lib/moe.dsl:66:3: error: experts per token must be 1 to the number of experts: 5, 4
+#    66 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'noisy_top_k', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"

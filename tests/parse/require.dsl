@@ -2,8 +2,8 @@
 # Fewer experts than are to be chosen.
 
 # >>> err
-# models/lib/moe.dsl:58:3: error: experts per token must be 1 to the number of experts: 4, 2
-#    58 |   require(k >= 1 and k <= experts,
+# models/lib/moe.dsl:66:3: error: experts per token must be 1 to the number of experts: 4, 2
+#    66 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'noisy_top_k', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
