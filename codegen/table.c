@@ -280,29 +280,12 @@ static void add_record(Table *t, Record *r) {
   vec_push(t->a, &t->records, C_STRUCT(t, MoertRecord, f));
 }
 
-/* Rows that other ranks send are counted as if all experts had as many. */
-static double node_macs(const Node *n) {
-  double macs = (double)ir_macs(n), share = 1;
-  for (uint32_t i = 0; i < 2 && n->op == OP_contract && share == 1; i++)
-    share = ir_rows_share(n->ins.data[i]);
-  for (uint32_t i = 0; n->op == OP_fused && i < n->body->nodes.len; i++)
-    macs += node_macs(n->body->nodes.data[i]);
-  return macs * share;
-}
-
 static int64_t node_flops(const Node *n) {
-  return (int64_t)(2 * node_macs(n));
+  return (int64_t)(2 * ir_usual_macs(n));
 }
 
 static int64_t node_bytes(const Node *n) {
-  double bytes = 0;
-  for (uint32_t i = 0; i < n->ins.len; i++)
-    bytes += (double)ir_bytes_read(n, i) * ir_rows_share(n->ins.data[i]);
-  for (uint32_t i = 0; i < n->outs.len; i++) {
-    Value *v = n->outs.data[i];
-    bytes += (double)type_bytes(&v->type) * ir_rows_share(v);
-  }
-  return (int64_t)bytes;
+  return (int64_t)ir_usual_bytes(n);
 }
 
 /* The same without products that a record before has computed. */

@@ -401,6 +401,26 @@ double ir_rows_share(Value *v) {
   return come < room ? come / room : 1;
 }
 
+double ir_usual_macs(const Node *n) {
+  double macs = (double)ir_macs(n), share = 1;
+  for (uint32_t i = 0; i < 2 && n->op == OP_contract && share == 1; i++)
+    share = ir_rows_share(n->ins.data[i]);
+  for (uint32_t i = 0; n->op == OP_fused && i < n->body->nodes.len; i++)
+    macs += ir_usual_macs(n->body->nodes.data[i]);
+  return macs * share;
+}
+
+double ir_usual_bytes(const Node *n) {
+  double bytes = 0;
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    bytes += (double)ir_bytes_read(n, i) * ir_rows_share(n->ins.data[i]);
+  for (uint32_t i = 0; i < n->outs.len; i++) {
+    Value *v = n->outs.data[i];
+    bytes += (double)type_bytes(&v->type) * ir_rows_share(v);
+  }
+  return bytes;
+}
+
 Value *ir_ragged_source(Value *v) {
   const Region *from = v->region;
   const Node *owner = ir_ragged_owner(v);

@@ -373,6 +373,10 @@ Node *ir_ragged_owner(Value *v);
 /* How many rows come of those that `v` has room for, if every rank's experts
  * get as many: 1 where no other ranks send any, and for plain values. */
 double ir_rows_share(Value *v);
+/* Multiply-adds of a node and of what a fused one has inside, and the bytes
+ * that it moves at least, for so many rows: what estimates go by. */
+double ir_usual_macs(const Node *n);
+double ir_usual_bytes(const Node *n);
 /* What `v` is outside of all fused and scan bodies that merely hand it in as a
  * parameter (of a scan: an invariant). Two ragged values have the same rows
  * when ir_outermost gives one value for both of their sources. */
@@ -499,8 +503,8 @@ Value *ir_contract(Builder *b, Value *x, Value *y, const char *map);
 /* Sets `drops` of a node that routes rows; it stays away where it is false. */
 Node *ir_drops(Node *n, bool drops);
 /* Which rows the choices ids[S.., K] make among so many experts: the results of
- * `route`. Where `ours` is given, a choice of which it is false has id `experts`
- * and no row: it stands for the last one, which is nobody's then. */
+ * `route`. Where `ours` is given, choices of which it is false have id
+ * `experts` and no row: they stand for the last one, which is nobody's then. */
 typedef struct Routes {
   Value *offsets, *slot, *src;
 } Routes;

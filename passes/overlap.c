@@ -112,14 +112,11 @@ static double cost_of_body(const Region *r) {
 
 /* Microseconds of computing. */
 static double cost_of(const Node *n) {
-  int64_t macs = ir_macs(n);
   if (n->op == OP_scan)
     return ir_usual_turns(n) * cost_of_body(n->body);
   if (n->op == OP_reshape || n->op == OP_wait) return 0;
-  for (uint32_t i = 0; n->op == OP_fused && i < n->body->nodes.len; i++)
-    macs += ir_macs(n->body->nodes.data[i]);
-  double products = (double)macs / guess.macs;
-  double memory = (double)ir_bytes(n) / guess.bytes;
+  double products = ir_usual_macs(n) / guess.macs;
+  double memory = ir_usual_bytes(n) / guess.bytes;
   return products > memory ? products : memory;
 }
 
