@@ -351,6 +351,17 @@ static void add_args(Table *t, Record *r, const Node *n, uint32_t n_ins) {
   r->n_outs = n->outs.len;
 }
 
+/* A GPU's kernel has 4 KiB of parameters: all addresses, the workspace's too. */
+static bool takes_args(Table *t, const Node *n, const Kernel *k) {
+  enum { MOST = 4096 / 8 - 1 };
+  if (t->code == t->m || k->n_args <= MOST) return true;
+  diag_error(t->ir->cx, n->span,
+             "a launch with %d operands and results, of which a GPU takes %d; "
+             "-O0 makes smaller ones",
+             (int)k->n_args, (int)MOST);
+  return false;
+}
+
 static void launch(Table *t, Node *n) {
   MoertGemm g;
   bool swapped = false;
@@ -371,7 +382,7 @@ static void launch(Table *t, Node *n) {
     r.gemm = c_gemm(t, &g);
   } else {
     Kernel *k = cg_lower(t->ir->cx, n, &t->t->isa);
-    if (!k) return; /* no table comes of it */
+    if (!k || !takes_args(t, n, k)) return; /* no table comes of it */
     if (t->code != t->m) note_places(t, n, k);
     r.kernel = kernel_for(t, k);
     if (n->op == OP_contract) r.name = record_name(t, n, k->name);

@@ -49,6 +49,24 @@ fails 'architecture of what is not made' 2 '--arch is for --target=cuda' \
 fails 'another target' 2 "did you mean 'cuda'?" compile --target=cude
 fails 'another architecture' 2 'sm_70' compile --target=cuda --arch=sm_70
 
+# A launch of more than a GPU's kernel takes: so many results of one shape.
+{
+  echo 'moec-ir 1'
+  echo 'entry @f(%x: f32[8] = input "x") {'
+  for ((i = 0; i < 520; i++)); do
+    echo "  %c$i = const {value=$i} : f32[8]"
+    echo "  %y$i = add %x, %c$i : f32[8]"
+  done
+  printf '  return'
+  for ((i = 0; i < 520; i++)); do
+    printf '%s probe "y%d" = %%y%d' "${comma-}" $i $i
+    comma=,
+  done
+  printf '\n}\n'
+} >"$d/many.ir"
+fails 'more operands than a kernel takes' 1 'of which a GPU takes 511' \
+  "$MOEC" --target=cuda --emit=ptx "$d/many.ir" -o -
+
 # ---- what it computes --------------------------------------------------------
 
 # agrees NAME MODEL OPTIONS...: each launch of each entry, executed by the
