@@ -8,6 +8,7 @@
  *   ins.def    THE table of instructions        alu.c ...  their functions
  *   exec.c     grids, blocks, warps             memory.c   what may be touched
  *   driver.c   the driver's calls               stream.c   queues and graphs
+ *   cublaslt.c products, as libcublasLt.so.12   races.c    who is in no order
  *
  * A warp's 32 lanes are executed together, an instruction at a time. Lanes
  * that went different ways wait for each other by the smallest place in the
