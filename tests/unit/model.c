@@ -321,7 +321,7 @@ int main(void) {
     check_model(models[i].path, models[i].defines);
   for (size_t i = 0; i < COUNT_OF(gates); i++) {
     char gate[32];
-    const char *defines[] = {"V=11",     "D=4",          "N=4", "K=2", "H=3",
+    const char *defines[] = {"V=11",     "D=2",          "N=4", "K=2", "H=2",
                              "SHARED=1", "EXPERT_P=0.3", "T=2", "B=2", gate,
                              NULL};
     snprintf(gate, sizeof gate, "GATE=%s", gates[i]);
