@@ -351,7 +351,7 @@ static void add_args(Table *t, Record *r, const Node *n, uint32_t n_ins) {
   r->n_outs = n->outs.len;
 }
 
-/* A GPU's kernel has 4 KiB of parameters: all addresses, the workspace's too. */
+/* A GPU's kernel has 4 KiB of parameters: addresses, the workspace's too. */
 static bool takes_args(Table *t, const Node *n, const Kernel *k) {
   enum { MOST = 4096 / 8 - 1 };
   if (t->code == t->m || k->n_args <= MOST) return true;
