@@ -101,6 +101,11 @@ without_spills() {
 
 for model in models/*.dsl tests/models/*.dsl; do
   name=$(basename "$model" .dsl)
+  if grep -q 'attention(' "$model"; then
+    fails "$name needs a CPU" 1 'there is no kernel of attention for GPUs' \
+      "$MOEC" "$model" --target=cuda -o "$d/none.so"
+    continue
+  fi
   ok "of $name" "$MOEC" "$model" --target=cuda --emit=ptx -o "$d/$name.ptx"
   ok "$name assembles for sm_80" assembles sm_80 "$d/$name.ptx"
   case $model in models/*)
