@@ -84,6 +84,7 @@ static Value *offsets_of(const Rounds *s, const Value *v) {
  * rows do not start here. */
 static Value *result_offsets(const Rounds *s, const Node *n) {
   if (sends_all(n)) return n->ins.data[ROWS_THEIRS];
+  if (n->op == OP_rows_gather) return n->ins.data[2]; /* theirs, perhaps */
   for (uint32_t i = 0; i < n->ins.len && ir_rows_operand(n->op) < 0; i++)
     if (offsets_of(s, n->ins.data[i])) return offsets_of(s, n->ins.data[i]);
   return NULL;
@@ -133,6 +134,8 @@ static bool check_node(Rounds *s, const Node *n, const Group *g) {
   bool row_by_row = makes(s, n, g) && (sends_all(n) || reads(s, n, g));
   if (n->body && (reads(s, n, g) || makes(s, n, g)))
     return fail(s, n, "has a body that needs all of them");
+  if (n->op == OP_rows_gather && makes(s, n, g))
+    return fail(s, n, "brings rows by another way than they are sent");
   if (n->op == OP_rows_send && reads(s, n, g))
     return fail(s, n, "sends them on to other ranks");
   if (row_by_row || !reads(s, n, g)) return true;
