@@ -2,20 +2,7 @@
 # slow: compiles and trains a small model
 # Training in bf16: near f32, the same each time, f32 in all that is kept, and
 # right where products are widened.
-set -u
-d=$(mktemp -d)
-trap 'rm -rf "$d"' EXIT
-failed=0
-
-# ok NAME COMMAND...: the command succeeds.
-ok() {
-  local name=$1 out
-  shift
-  if out=$("$@" 2>&1); then echo "ok bf16 $name"; else
-    echo "not ok bf16 $name: ${out//$'\n'/ | }"
-    failed=1
-  fi
-}
+source tests/checks.bash
 
 compile() { # NAME OPTION...
   local name=$1
@@ -49,14 +36,14 @@ warns() { compile "$@" 2>&1 | grep -q 'warning: no fast products of bf16'; }
 quiet() { ! warns "$@"; }
 
 cat models/lib/*.dsl models/*.dsl >"$d/text"
-ok 'compiles' compile f32
-ok 'compiles to bf16' compile bf16 --precision=bf16
-ok 'warns where it may be slow' warns v3 --precision=bf16 --mcpu=x86-64-v3
-ok 'warns of bf16 alone' quiet v3f --mcpu=x86-64-v3
-for name in f32 bf16 v3; do ok "$name trains" train $name $name; done
-ok 'slots are f32' only_f32
-ok 'trains again' train bf16 again
-ok 'the same bits each time' same_slots bf16 again
-ok 'a loss near that of f32' near bf16 f32 0.005
-ok 'for another machine, too' near v3 f32 0.005
-exit $failed
+expect 'compiles' compile f32
+expect 'compiles to bf16' compile bf16 --precision=bf16
+expect 'warns where it may be slow' warns v3 --precision=bf16 --mcpu=x86-64-v3
+expect 'warns of bf16 alone' quiet v3f --mcpu=x86-64-v3
+for name in f32 bf16 v3; do expect "$name trains" train $name $name; done
+expect 'slots are f32' only_f32
+expect 'trains again' train bf16 again
+expect 'the same bits each time' same_slots bf16 again
+expect 'a loss near that of f32' near bf16 f32 0.005
+expect 'for another machine, too' near v3 f32 0.005
+exit $status

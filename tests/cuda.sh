@@ -2,10 +2,7 @@
 # Models on a GPU, through the programs, with the stand-ins of tests/cudasim for
 # NVIDIA's libraries: the same as on the CPU; what a step does, by the counters
 # of the stand-ins; what users get where the GPU or its driver will not do.
-set -u
-d=$(mktemp -d)
-trap 'rm -rf "$d"' EXIT
-status=0
+source tests/checks.bash
 sim=$BUILD/tests/cudasim
 for library in libcuda.so.1 libcublasLt.so.12; do
   if [ ! -e "$sim/$library" ]; then
@@ -13,34 +10,6 @@ for library in libcuda.so.1 libcublasLt.so.12; do
     exit 0
   fi
 done
-
-expect() { # NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then
-    echo "ok $name"
-  else
-    echo "not ok $name: $*"
-    status=1
-  fi
-}
-
-# run NAME STATUS PATTERN COMMAND...: the exit status, and a pattern in the output.
-run() {
-  local name=$1 want=$2 pattern=$3 got
-  shift 3
-  "$@" >"$d/out" 2>"$d/err"
-  got=$?
-  if [ $got != "$want" ]; then
-    echo "not ok $name: exit status $got, not $want: $(tail -1 "$d/err")"
-    status=1
-  elif [ "$pattern" ] && ! cat "$d/out" "$d/err" | grep -q -e "$pattern"; then
-    echo "not ok $name: '$(tail -1 "$d/err")' lacks '$pattern'"
-    status=1
-  else
-    echo "ok $name"
-  fi
-}
 
 field() { grep -o "\"$1\": [^,}]*" "$2" | sed 's/.*: //'; }
 # near A B: two files of numbers, line by line.

@@ -1,39 +1,10 @@
 #!/bin/bash
 # The command line of moec: what it refuses, what it suggests, its exit statuses,
 # and that a failed run writes nothing.
-set -u
-d=$(mktemp -d)
-trap 'rm -rf "$d"' EXIT
-status=0
+source tests/checks.bash
 
-# check NAME STATUS STDERR-PATTERN ARGUMENTS...
-check() {
-  local name=$1 want=$2 pattern=$3 got
-  shift 3
-  "$MOEC" "$@" >"$d/out" 2>"$d/err"
-  got=$?
-  if [ $got != "$want" ]; then
-    echo "not ok $name: exit status $got, not $want"
-    head -5 "$d/err" >&2
-    status=1
-  elif ! grep -q -e "$pattern" "$d/err" && [ "$pattern" ]; then
-    echo "not ok $name: '$(head -1 "$d/err")' lacks '$pattern'"
-    status=1
-  else
-    echo "ok $name"
-  fi
-}
-
-expect() { # NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then
-    echo "ok $name"
-  else
-    echo "not ok $name: $*"
-    status=1
-  fi
-}
+# check NAME STATUS PATTERN ARGUMENTS...
+check() { run "${@:1:3}" "$MOEC" "${@:4}"; }
 
 cat >"$d/good.ir" <<'TEXT'
 moec-ir 1

@@ -1,39 +1,11 @@
 #!/bin/bash
 # The driver on a model by hand: what each command does, what it refuses, exit
 # statuses; stopping, killing and resuming; and the 30-line program.
-set -u
-d=$(mktemp -d)
-trap 'rm -rf "$d"' EXIT
+source tests/checks.bash
 tiny=$BUILD/unit/tiny.so
-status=0
 
-# check NAME STATUS STDERR-PATTERN ARGUMENTS...: output is left in $d/out, $d/err.
-check() {
-  local name=$1 want=$2 pattern=$3 got
-  shift 3
-  "$MOERUN" "$@" >"$d/out" 2>"$d/err"
-  got=$?
-  if [ $got != "$want" ]; then
-    echo "not ok $name: exit status $got, not $want: $(head -1 "$d/err")"
-    status=1
-  elif [ "$pattern" ] && ! grep -q -e "$pattern" "$d/err"; then
-    echo "not ok $name: '$(tail -1 "$d/err")' lacks '$pattern'"
-    status=1
-  else
-    echo "ok $name"
-  fi
-}
-
-expect() { # NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then
-    echo "ok $name"
-  else
-    echo "not ok $name: $*"
-    status=1
-  fi
-}
+# check NAME STATUS PATTERN ARGUMENTS...
+check() { run "${@:1:3}" "$MOERUN" "${@:4}"; }
 
 # Some text: letters in an order that no one would guess.
 awk 'BEGIN { x = 1; for (i = 0; i < 5000; i++) { x = x * 69069 % 4294967296

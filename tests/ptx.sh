@@ -1,53 +1,26 @@
 #!/bin/bash
 # Code for GPUs: what makes it, that it is the same each time, and that ptxas,
 # where there is one, takes every kernel of every model.
-set -u
-d=$(mktemp -d)
-trap 'rm -rf "$d"' EXIT
-failed=0
-
-# ok NAME COMMAND...: the command succeeds.
-ok() {
-  local name=$1 out
-  shift
-  if out=$("$@" 2>&1); then echo "ok ptx $name"; else
-    echo "not ok ptx $name: ${out//$'\n'/ | }"
-    failed=1
-  fi
-}
-
-# fails NAME STATUS TEXT COMMAND...: it ends with the status and says the text.
-fails() {
-  local name=$1 status=$2 text=$3 out got
-  shift 3
-  out=$("$@" 2>&1)
-  got=$?
-  if [ $got = "$status" ] && [[ $out == *"$text"* ]]; then
-    echo "ok ptx $name"
-  else
-    echo "not ok ptx $name: status $got, ${out//$'\n'/ | }"
-    failed=1
-  fi
-}
+source tests/checks.bash
 
 # ---- what to make ------------------------------------------------------------
 
 small=(-D V=19 -D D=24 -D N=5 -D K=2 -D H=40 -D T=3 -D B=5)
 compile() { "$MOEC" models/lm_moe.dsl "${small[@]}" "$@"; }
 
-ok 'two programs in a library' compile --target=cpu,cuda -o "$d/both.so"
-ok 'again' compile --target=cpu,cuda -o "$d/again.so"
-ok 'the same bytes' cmp "$d/both.so" "$d/again.so"
-ok 'runs on the CPU' "$MOERUN" bench "$d/both.so" --device=cpu --steps 1
-ok 'one program' compile --target=cuda -o "$d/cuda.so"
-fails 'none for the CPU' 1 'no code for the CPU' \
+expect 'two programs in a library' compile --target=cpu,cuda -o "$d/both.so"
+expect 'again' compile --target=cpu,cuda -o "$d/again.so"
+expect 'the same bytes' cmp "$d/both.so" "$d/again.so"
+expect 'runs on the CPU' "$MOERUN" bench "$d/both.so" --device=cpu --steps 1
+expect 'one program' compile --target=cuda -o "$d/cuda.so"
+run 'none for the CPU' 1 'no code for the CPU' \
   "$MOERUN" bench "$d/cuda.so" --device=cpu --steps 1
-fails 'text of what is not made' 2 '--emit=ptx is for --target=cuda' \
+run 'text of what is not made' 2 '--emit=ptx is for --target=cuda' \
   compile --emit=ptx -o -
-fails 'architecture of what is not made' 2 '--arch is for --target=cuda' \
+run 'architecture of what is not made' 2 '--arch is for --target=cuda' \
   compile --arch=sm_90 -o "$d/x.so"
-fails 'another target' 2 "did you mean 'cuda'?" compile --target=cude
-fails 'another architecture' 2 'sm_70' compile --target=cuda --arch=sm_70
+run 'another target' 2 "did you mean 'cuda'?" compile --target=cude
+run 'another architecture' 2 'sm_70' compile --target=cuda --arch=sm_70
 
 # A launch of more than a GPU's kernel takes: so many results of one shape.
 {
@@ -64,7 +37,7 @@ fails 'another architecture' 2 'sm_70' compile --target=cuda --arch=sm_70
   done
   printf '\n}\n'
 } >"$d/many.ir"
-fails 'more operands than a kernel takes' 1 'of which a GPU takes 511' \
+run 'more operands than a kernel takes' 1 'of which a GPU takes 511' \
   "$MOEC" --target=cuda --emit=ptx "$d/many.ir" -o -
 
 # ---- what it computes --------------------------------------------------------
@@ -74,9 +47,9 @@ fails 'more operands than a kernel takes' 1 'of which a GPU takes 511' \
 agrees() {
   local name=$1 model=$2
   shift 2
-  ok "$name for a GPU" "$MOEC" "models/$model.dsl" --target=cuda "$@" \
+  expect "$name for a GPU" "$MOEC" "models/$model.dsl" --target=cuda "$@" \
     --stop-after=plan -o "$d/$name.ir"
-  ok "$name, launch by launch" "$BUILD/unit/lower_warps" "$d/$name.ir"
+  expect "$name, launch by launch" "$BUILD/unit/lower_warps" "$d/$name.ir"
 }
 agrees lm_moe lm_moe "${small[@]}"
 agrees lm_moe_bf16 lm_moe "${small[@]}" --precision=bf16
@@ -89,7 +62,7 @@ agrees tiny tiny
 PTXAS=$(command -v ptxas || echo /usr/local/cuda/bin/ptxas)
 if [ ! -x "$PTXAS" ]; then
   echo "skip ptx assembles: there is no ptxas here"
-  exit $failed
+  exit $status
 fi
 
 assembles() { "$PTXAS" -arch="$1" "$2" -o "$d/cubin"; }
@@ -102,19 +75,19 @@ without_spills() {
 for model in models/*.dsl tests/models/*.dsl; do
   name=$(basename "$model" .dsl)
   if grep -q 'attention(' "$model"; then
-    fails "$name needs a CPU" 1 'there is no kernel of attention for GPUs' \
+    run "$name needs a CPU" 1 'there is no kernel of attention for GPUs' \
       "$MOEC" "$model" --target=cuda -o "$d/none.so"
     continue
   fi
-  ok "of $name" "$MOEC" "$model" --target=cuda --emit=ptx -o "$d/$name.ptx"
-  ok "$name assembles for sm_80" assembles sm_80 "$d/$name.ptx"
+  expect "of $name" "$MOEC" "$model" --target=cuda --emit=ptx -o "$d/$name.ptx"
+  expect "$name assembles for sm_80" assembles sm_80 "$d/$name.ptx"
   case $model in models/*)
-    ok "$name without spills" without_spills sm_80 "$d/$name.ptx" ;;
+    expect "$name without spills" without_spills sm_80 "$d/$name.ptx" ;;
   esac
 done
 for arch in sm_90 sm_90a; do
-  ok "for $arch in bf16" "$MOEC" models/lm_moe.dsl --target=cuda \
+  expect "for $arch in bf16" "$MOEC" models/lm_moe.dsl --target=cuda \
     --arch=$arch --precision=bf16 --emit=ptx -o "$d/$arch.ptx"
-  ok "bf16 assembles for $arch" assembles $arch "$d/$arch.ptx"
+  expect "bf16 assembles for $arch" assembles $arch "$d/$arch.ptx"
 done
-exit $failed
+exit $status

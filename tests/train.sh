@@ -1,38 +1,7 @@
 #!/bin/bash
 # The main job at a small size, through the programs: compile, train, resume,
 # evaluate, sample, measure; and what users get when something is wrong.
-set -u
-d=$(mktemp -d)
-trap 'rm -rf "$d"' EXIT
-status=0
-
-expect() { # NAME COMMAND...
-  local name=$1
-  shift
-  if "$@"; then
-    echo "ok $name"
-  else
-    echo "not ok $name: $*"
-    status=1
-  fi
-}
-
-# run NAME STATUS PATTERN COMMAND...: the exit status, and a pattern in the output.
-run() {
-  local name=$1 want=$2 pattern=$3 got
-  shift 3
-  "$@" >"$d/out" 2>"$d/err"
-  got=$?
-  if [ $got != "$want" ]; then
-    echo "not ok $name: exit status $got, not $want: $(tail -1 "$d/err")"
-    status=1
-  elif [ "$pattern" ] && ! cat "$d/out" "$d/err" | grep -q -e "$pattern"; then
-    echo "not ok $name: '$(tail -1 "$d/err")' lacks '$pattern'"
-    status=1
-  else
-    echo "ok $name"
-  fi
-}
+source tests/checks.bash
 
 # The numbers behind a key, a line each; the last of them.
 field() { grep -o "\"$1\": [^,}]*" "$2" | sed 's/.*: //'; }

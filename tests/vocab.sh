@@ -1,27 +1,10 @@
 #!/bin/bash
 # Words as tokens: vocabularies, texts as numbers, training on either, text back
 # from words, and what is refused.
-set -u
-d=$(mktemp -d)
-trap 'rm -rf "$d"' EXIT
-status=0
+source tests/checks.bash
 
-# check NAME STATUS PATTERN ARGUMENTS...: output is left in $d/out, with stderr.
-check() {
-  local name=$1 want=$2 pattern=$3 got
-  shift 3
-  "$MOERUN" "$@" >"$d/out" 2>&1
-  got=$?
-  if [ $got != "$want" ]; then
-    echo "not ok $name: exit status $got, not $want: $(head -1 "$d/out")"
-    status=1
-  elif ! grep -qF -e "$pattern" "$d/out"; then
-    echo "not ok $name: '$(tail -1 "$d/out")' lacks '$pattern'"
-    status=1
-  else
-    echo "ok $name"
-  fi
-}
+# check NAME STATUS PATTERN ARGUMENTS...
+check() { run "${@:1:3}" "$MOERUN" "${@:4}"; }
 
 same() { # NAME FILE FILE
   if cmp -s "$2" "$3"; then

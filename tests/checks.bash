@@ -1,0 +1,35 @@
+# For tests of programs: $d, a folder that goes away at the end; what to exit
+# with, in $status; checks that print a line each.
+set -u
+d=$(mktemp -d)
+trap 'rm -rf "$d"' EXIT
+status=0
+
+expect() { # NAME COMMAND...
+  local name=$1
+  shift
+  if "$@" >"$d/said" 2>&1; then
+    echo "ok $name"
+  else
+    echo "not ok $name: $*: $(tail -3 "$d/said" | tr '\n' '|')"
+    status=1
+  fi
+}
+
+# run NAME STATUS PATTERN COMMAND...: the exit status, and a pattern in what it
+# prints; that is left in $d/out and $d/err.
+run() {
+  local name=$1 want=$2 pattern=$3 got
+  shift 3
+  "$@" >"$d/out" 2>"$d/err"
+  got=$?
+  if [ $got != "$want" ]; then
+    echo "not ok $name: exit status $got, not $want: $(tail -1 "$d/err")"
+    status=1
+  elif [ "$pattern" ] && ! cat "$d/out" "$d/err" | grep -q -e "$pattern"; then
+    echo "not ok $name: '$(tail -1 "$d/err")' lacks '$pattern'"
+    status=1
+  else
+    echo "ok $name"
+  fi
+}
