@@ -31,8 +31,8 @@
  *           }
  *
  * Where a node says how many rows an expert has at most, as the model does that
- * gives experts a capacity, there is room for no more in any case, and no rounds
- * for what cannot be.
+ * gives experts a capacity, there is room for no more in any case, and there are
+ * no rounds for what cannot be.
  *
  * What cannot be done with some of the rows is a diagnostic. How many rounds a
  * step took, of the layer that took most, is the report `rounds`. */
@@ -45,7 +45,7 @@
 typedef struct Group {
   const Node *send;
   Value *theirs, *first; /* the offsets, of all rows and of the first round */
-  int64_t all, bound;    /* rows: that can be here, and that there is room for */
+  int64_t all, bound;    /* rows: that can be here, that there is room for */
   Value *more;           /* rounds beyond the first */
   VEC(RoundRows *) rows; /* as ranks have sent them, each a list */
   Map rows_of;           /* rows_send, rows_return -> RoundRows */
@@ -481,7 +481,7 @@ int64_t rounds_bound(int64_t rows, int64_t here, int64_t experts,
   return bound < (double)rows ? (int64_t)bound : rows;
 }
 
-/* How many can be here, by what experts have at most, and how many are to be. */
+/* How many can be here, by what experts have at most; how many are to be. */
 static Group *new_group(Rounds *s, const Node *send) {
   int64_t experts = send->ins.data[ROWS_X]->type.dims[0].size;
   int64_t here = send->outs.data[0]->type.dims[0].size;
