@@ -31,8 +31,8 @@
  *           }
  *
  * Where a node says how many rows an expert has at most, as the model does that
- * gives experts a capacity, there is room for no more in any case, and there are
- * no rounds for what cannot be.
+ * gives experts a capacity, there is room for no more in any case, and there
+ * are no rounds for what cannot be.
  *
  * What cannot be done with some of the rows is a diagnostic. How many rounds a
  * step took, of the layer that took most, is the report `rounds`. */
