@@ -72,7 +72,7 @@ drawn_alike() {
 is 'verify: ranks draw the same, whoever is first' drawn_alike
 same 'verify: the third step' one_f64 four_f64 --steps 3 --set lr=1e-4 \
   --tolerance 1e-9
-is 'verify: worst first' sort -c -g -r -k1,1 <(tail -n +2 "$work/out")
+is 'verify: worst first' sort -s -c -g -r -k1,1 <(tail -n +2 "$work/out")
 exits 'verify: by ranks that are there' 0 'lm/moe/gate/w' \
   "$MOERUN" -n 4 verify "$work/one.so" "$work/four.so" --data "$work/text"
 if [ -e "$BUILD/libmoert-mpi.so" ] && command -v mpirun >/dev/null &&
