@@ -54,6 +54,17 @@ typedef struct Meeting {
   int64_t size, place;
 } Meeting;
 
+/* Whether the ranks of a group stand at one exchange: loops that count their
+ * turns may have brought them to several, where an exchange is missing. */
+static bool together(const Meeting *m) {
+  const Module *module = m->c->n->region->entry->module;
+  for (int64_t p = 0; p < m->size; p++) {
+    int64_t r = axes_member(module, m->axes, m->rank, p);
+    if (m->all->ended[r] || m->all->at[r]->n != m->c->n) return false;
+  }
+  return true;
+}
+
 /* False: this call fails, because another rank did or there are none. */
 static bool meet(EvalCall *c, Meeting *m) {
   const Module *module = c->n->region->entry->module;
@@ -70,6 +81,12 @@ static bool meet(EvalCall *c, Meeting *m) {
   m->all->at[m->rank] = c;
   pass_round(m->all, m->rank);
   c->failed = m->all->failed;
+  if (!c->failed && !together(m)) {
+    diag_error(c->ev->cx, c->n->span,
+               "%s: the ranks of a group are at different exchanges",
+               op_info[c->n->op].name);
+    c->failed = m->all->failed = true;
+  }
   return !c->failed;
 }
 
