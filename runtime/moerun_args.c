@@ -140,7 +140,7 @@ static const Option options[] = {
 void run_help(const RunVerb *verbs, int n_verbs) {
   printf("moerun runs models that moec has compiled.\n\n");
   for (int i = 0; i < n_verbs; i++)
-    printf("  moerun %-7s %-32s %s\n", verbs[i].name, verbs[i].use,
+    printf("  moerun %-9s %-33s %s\n", verbs[i].name, verbs[i].use,
            verbs[i].doc);
   printf("\n  moerun COMMAND --help   its options\n"
          "  moerun -n N COMMAND ... by N processes on this machine, for a "

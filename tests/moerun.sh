@@ -22,10 +22,13 @@ train() { # NAME STATUS PATTERN ARGUMENTS...
 check 'no command' 2 'no command given'
 check 'unknown command' 2 "did you mean 'train'"  trian
 check 'help' 0 '' --help
-expect 'help: every command' [ "$(grep -cE '^  moerun (train|eval|sample|bench|info|verify|vocab|encode) ' "$d/out")" = 8 ]
-for verb in train eval sample bench info verify vocab encode; do
+verbs='train eval sample bench info verify vocab encode doctor translate bleu'
+for verb in $verbs; do
+  expect "help: $verb is there" [ "$("$MOERUN" --help | grep -c "^  moerun $verb ")" = 1 ]
+done
+for verb in $verbs; do
   check "help: $verb" 0 '' $verb --help
-  expect "help: $verb: its use" grep -qE "^moerun $verb (MODEL.so|A.so|TEXT)" "$d/out"
+  expect "help: $verb: its use" grep -qE "^moerun $verb (MODEL.so|A.so|TEXT|TRANSLATIONS|  *\[OPTION)" "$d/out"
   check "help: help $verb" 0 '' help $verb
 done
 check 'help: unknown command' 2 'unknown command' help frobnicate
