@@ -63,9 +63,10 @@ static KVal *load_side(Nest *t, int side, int lanes) {
 
 /* Sums the letters from number i on into `sum`. */
 static KVal *sum_letters(Nest *t, int i, KVal *sum, int lanes) {
-  if (i == t->n_sum)
-    return kb_fma(t->b, load_side(t, CT_LEFT, lanes),
-                  load_side(t, CT_RIGHT, lanes), sum);
+  if (i == t->n_sum) {
+    KVal *left = load_side(t, CT_LEFT, lanes);
+    return kb_fma(t->b, left, load_side(t, CT_RIGHT, lanes), sum);
+  }
   KVal *lo, *hi;
   bounds(t, t->sum[i], &lo, &hi);
   KVal *loop = kb_for(t->b, lo, hi, 1);

@@ -108,13 +108,20 @@ static void position_stage(Sort *s) {
   kb_end(b);
 }
 
+/* Row i is at position `rank`. */
+static void put_row(Sort *s, KVal *i, KVal *rank) {
+  KBuild *b = s->b;
+  if (s->wants_rank) kb_store(b, s->rank, i, rank);
+  KVal *at = kb_from_i32(b, rank);
+  kb_store(b, s->order, at, kb_to_i32(b, i));
+}
+
 static void order_stage(Sort *s) {
   KBuild *b = s->b;
   KVal *c = kb_stage(b, s->chunks, 1);
   KVal *i = open_chunk(s, c);
   KVal *rank = count_up(s, counter_of(s, c, i));
-  if (s->wants_rank) kb_store(b, s->rank, i, rank);
-  kb_store(b, s->order, kb_from_i32(b, rank), kb_to_i32(b, i));
+  put_row(s, i, rank);
   kb_end(b);
   kb_end(b);
 }
@@ -203,12 +210,12 @@ static void compare_order(Sort *s) {
   KVal *i = kb_stage(b, s->n, 1);
   KVal *c = kb_alu_c(b, A_DIV, i, s->chunk);
   KVal *id = clamped(s, kb_load(b, s->id, i, 1));
-  KVal *at = plus(b, kb_alu_c(b, A_MUL, c, s->ids), kb_from_i32(b, id));
+  KVal *at = kb_alu_c(b, A_MUL, c, s->ids);
+  at = plus(b, at, kb_from_i32(b, id));
   KVal *first = kb_load(b, s->counts, at, 1);
   KVal *lo = kb_alu_c(b, A_MUL, c, s->chunk);
   KVal *rank = kb_op2(b, OP_add, first, matches(s, lo, i, OP_eq, id));
-  if (s->wants_rank) kb_store(b, s->rank, i, rank);
-  kb_store(b, s->order, kb_from_i32(b, rank), kb_to_i32(b, i));
+  put_row(s, i, rank);
   kb_end(b);
 }
 

@@ -96,8 +96,24 @@ static void unwrap_reshape(Node *n) {
   memset(n->attrs, 0, sizeof n->attrs);
 }
 
-/* What multiplies ragged values reads the offsets of the rows; in a launch,
- * they are one operand more of that. */
+/* A value from outside of a region in it: as one operand more of the launch or
+ * the loop around, and of those around that. */
+static Value *in_reach(Plan *p, Region *r, Value *v) {
+  Node *owner = r->owner;
+  if (v->region == r) return v;
+  if (!owner)
+    internal_error("the offsets of a ragged contraction are out of its reach");
+  Value *outer = in_reach(p, owner->region, v);
+  vec_push(&p->cx->perm, &owner->ins, outer);
+  if (owner->op == OP_scan && attr_bool(owner, "counted")) {
+    Value **last = &owner->ins.data[owner->ins.len - 1]; /* that of turns */
+    *last = last[-1];
+    last[-1] = outer;
+  }
+  return ir_param(p->cx, r, v->name, v->type);
+}
+
+/* What multiplies ragged values reads the offsets of the rows. */
 static void name_offsets(Plan *p, Node *n) {
   for (uint32_t i = 0; n->op == OP_fused && i < n->body->nodes.len; i++)
     name_offsets(p, n->body->nodes.data[i]);
@@ -109,14 +125,7 @@ static void name_offsets(Plan *p, Node *n) {
   if (!source && type_is_ragged(&n->outs.data[0]->type))
     source = ir_ragged_source(n->outs.data[0]);
   if (!source) return;
-  Node *launch = n->region->owner;
-  if (launch && launch->op == OP_fused && source->region != n->region) {
-    vec_push(&p->cx->perm, &launch->ins, source);
-    source = ir_param(p->cx, n->region, source->name, source->type);
-  }
-  if (source->region != n->region)
-    internal_error("the offsets of a ragged contraction are out of its reach");
-  vec_push(&p->cx->perm, &n->ins, source);
+  vec_push(&p->cx->perm, &n->ins, in_reach(p, n->region, source));
 }
 
 static void prepare(Plan *p, Region *r) {

@@ -92,8 +92,8 @@ int main(int argc, char **argv) {
       return 0;
     }
   RunArgs args;
-  if (!run_parse(verbs, verb, argc - 2, argv + 2, &args)) return EXIT_USAGE;
-  int status = ranks_run(&ranks, &verbs[verb], &args);
+  bool fine = run_parse(verbs, verb, argc - 2, argv + 2, &args);
+  int status = fine ? ranks_run(&ranks, &verbs[verb], &args) : EXIT_USAGE;
   free(args.sets);
   if (fflush(stdout) != 0 || ferror(stdout))
     return run_error("cannot write standard output");

@@ -37,6 +37,11 @@ typedef struct Cut {
   MoertSplit split;
 } Cut;
 
+static Cut cut_of(const char *text, size_t bytes, MoertSplit split) {
+  if (!text) text = ""; /* of an empty file */
+  return (Cut){text, text, text + bytes, split};
+}
+
 static bool is_blank(char c) {
   return c != '\n' && isspace((unsigned char)c);
 }
@@ -284,7 +289,7 @@ static MoertStatus count_words(const Text *texts, int n, MoertSplit split,
   }
   for (int i = 0; i < n; i++) {
     const Text *t = &texts[i];
-    Cut c = {t->data, t->data, t->data + t->bytes, split};
+    Cut c = cut_of(t->data, t->bytes, split);
     for (Word w; next_word(&c, &w);)
       if (!is_line_end(&w)) {
         RT_TRY(kinds_add(out, &w, &number));
@@ -366,7 +371,7 @@ static uint32_t number_of(const MoertVocab *v, const Word *w) {
 MoertStatus moert_vocab_encode(const MoertVocab *v, const char *text,
                                size_t bytes, uint32_t **out_tokens,
                                size_t *out_n) {
-  Cut c = {text, text, text + bytes, v->split};
+  Cut c = cut_of(text, bytes, v->split);
   size_t room = bytes / 4 + 16;
   *out_n = 0;
   RT_TRY(RT_NEW(out_tokens, room));

@@ -1,9 +1,9 @@
-/* build.h: a case of build.c and build_models.c. */
+/* build.h: a case of build.c, build_models.c and build_random.c. */
 #include "../../passes/pass.h"
 #include "check.h"
 #include "launches.h"
 
-static bool run_passes(Module *m, const char *from, int opt_level,
+static inline bool run_passes(Module *m, const char *from, int opt_level,
                        Dtype precision) {
   Pipeline p = {.options = {.opt_level = opt_level, .precision = precision},
                 .from = from};
@@ -11,7 +11,7 @@ static bool run_passes(Module *m, const char *from, int opt_level,
 }
 
 /* One case: launches and a whole step agree. */
-static void check(Ctx *cx, const char *name, Module *m, const char *cpu,
+static inline void check(Ctx *cx, const char *name, Module *m, const char *cpu,
                   uint64_t seed, double step_tol) {
   Buf why = {0};
   bool ok = m && launches_agree(m, cpu, seed, step_tol, &why);
@@ -23,7 +23,7 @@ static void check(Ctx *cx, const char *name, Module *m, const char *cpu,
 }
 
 /* Zeros, by a launch. */
-static Value *zeros(Ctx *cx, Entry *e, Type t) {
+static inline Value *zeros(Ctx *cx, Entry *e, Type t) {
   Builder b = ir_builder(cx, e->region);
   Attr attrs[MAX_ATTRS] = {{.s = sym(cx, "map"), .present = true},
                            {.present = true}};
@@ -35,7 +35,7 @@ static Value *zeros(Ctx *cx, Entry *e, Type t) {
 }
 
 /* A session starts by running `init`: zeros for every slot. */
-static void add_init(Module *m, bool launches) {
+static inline void add_init(Module *m, bool launches) {
   Entry *e = ir_entry_new(m, sym(m->cx, "init"), (Span){0});
   Builder b = ir_builder(m->cx, e->region);
   for (uint32_t i = 0; i < m->slots.len; i++) {

@@ -1,42 +1,10 @@
 /* build_models.c: compiled code against the interpreter, launch by launch:
- * models and random graphs through the whole pipeline. */
+ * models through the whole pipeline. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "../../frontend/frontend.h"
 #include "build.h"
-#include "random_graph.h"
-
-/* ---- random graphs ------------------------------------------------------ */
-
-static int first_graph; /* number of the first random graph */
-
-/* The whole pipeline. In f64 a step is compared as well: there, rounding moves
- * no comparison. */
-static void random_graphs(int n, int opt_level, Dtype precision, bool wild) {
-  for (int i = first_graph; i < first_graph + n; i++) {
-    Ctx cx = {0};
-    char name[128];
-    RandomGraph o = {.seed = (uint64_t)i + 1,
-                     .nodes = 10 + i % 5 * 15,
-                     .high = true,
-                     .routing = true,
-                     .scans = i % 2,
-                     .wild = wild};
-    Module *m = random_graph(&cx, &o);
-    add_init(m, false);
-    if (!run_passes(m, NULL, opt_level, precision)) {
-      ctx_free(&cx); /* the bits of floats are not there in f64 */
-      continue;
-    }
-    snprintf(name, sizeof name, "build random%s graph %d -O%d %s",
-             wild ? " wild" : "", i, opt_level, dtype_info[precision].name);
-    check(&cx, name, m, i % 3 ? "native" : "x86-64-v3", (uint64_t)i,
-          precision == DT_f64 ? 1e-6 : 0);
-  }
-}
-
-/* ---- models ------------------------------------------------------------- */
 
 static void check_model(const char *path, const char *const *defines,
                         uint32_t n, int opt_level, Dtype precision) {
@@ -84,6 +52,7 @@ static void models(void) {
   } ways[] = {{2, DT_f32}, {0, DT_f32}, {2, DT_f64}, {2, DT_bf16}};
   for (size_t p = 0; p < COUNT_OF(ways); p++) {
     int level = ways[p].level;
+    if (SANITIZED && p % 3) continue; /* the others take minutes more */
     Dtype precision = ways[p].precision;
     check_model("models/lm_moe.dsl", moe, 7, level, precision);
     check_model("models/lm_moe.dsl", one, 8, level, precision);
@@ -107,16 +76,7 @@ static void models(void) {
   }
 }
 
-/* build_models [FIRST]: number of the first random graph, to look at others
- * than the usual ones. */
-int main(int argc, char **argv) {
-  first_graph = argc > 1 ? atoi(argv[1]) : 0;
+int main(void) {
   models();
-  random_graphs(20, 2, DT_f32, false);
-  random_graphs(20, 2, DT_f32, true);
-  random_graphs(20, 2, DT_f64, false);
-  random_graphs(20, 2, DT_bf16, false);
-  random_graphs(10, 0, DT_f32, false);
-  random_graphs(10, 0, DT_f64, false);
   return failures != 0;
 }

@@ -4,6 +4,16 @@
 
 #include <stdio.h>
 
+/* Whether ASan checks this program, which takes several times as long. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 static int failures; /* main returns whether it is 0 */
 
 /* CHECK(name, condition, "why: %d", ...): one case. */
