@@ -1,5 +1,4 @@
 #!/bin/bash
-# slow: compiles and trains a small model
 # Training in bf16: near f32, the same each time, f32 in all that is kept, and
 # right where products are widened.
 source tests/checks.bash

@@ -1,4 +1,5 @@
 #!/bin/bash
+# not under the sanitizers: partition_rows and rounds are as good
 # Experts on ranks that are processes: losses of a small language model on
 # several meshes against those of one rank, by plain descent while the loss
 # falls; gradients of lm_moe, and lm_moe with its own optimiser.

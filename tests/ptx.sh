@@ -1,4 +1,5 @@
 #!/bin/bash
+# not under the sanitizers: it is the text that counts
 # Code for GPUs: what makes it, that it is the same each time, and that ptxas,
 # where there is one, takes every kernel of every model.
 source tests/checks.bash

@@ -18,6 +18,7 @@
 #   # >>> exit 1    (exit status, 0 when not given)
 # Unit programs (tests/unit/*.c) and shell tests (tests/*.sh) print a line a case:
 # "ok NAME", "not ok NAME: why" or "skip NAME: why"; they see MOEC, MOERUN, BUILD.
+# A shell test with a line "# not under the sanitizers: WHY" is skipped there.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build}
@@ -97,10 +98,19 @@ golden() {
   fi
 }
 
+# Whether a shell test says that it takes too long under the sanitizers.
+left_out() {
+  local why
+  why=$(sed -n 's/^# not under the sanitizers: //p' "$1" 2>/dev/null)
+  [ "$why" ] && grep -q __asan_init "$MOERUN" &&
+    echo "skip $1: under the sanitizers, $why"
+}
+
 # A program or a shell test: its own lines, and one more when it ends badly.
 program() {
   local status name=${*: -1}
   name=${name#"$BUILD/"}
+  if left_out "$name"; then return; fi
   timeout "$TEST_TIMEOUT" "$@" >"$SCRATCH/$$.lines" 2>"$SCRATCH/$$.err" \
     </dev/null
   status=$?
@@ -139,10 +149,10 @@ trap 'rm -rf "$SCRATCH"' EXIT
 
 # Long ones first, so that they do not run alone at the end.
 list() {
+  tac "$BUILD/unit/LIST" | sed -n 's|..*|tests/unit/&.c|p'
   for t in tests/*.sh; do
     [ "$t" = tests/run.sh ] || echo "$t"
   done
-  sed -n 's|..*|tests/unit/&.c|p' "$BUILD/unit/LIST"
   find tests -name '*.ir' -o -name '*.dsl' | sort |
     xargs -r awk 'FNR == 1 && /^# test: / { print FILENAME }'
 }

@@ -1,4 +1,5 @@
 #!/bin/bash
+# not under the sanitizers: it takes long, and models like it are tested
 # The commands of models/TUTORIAL.md run, in order, beside the file that it shows;
 # those that are said to fail do, with the message that follows them.
 set -u
