@@ -63,22 +63,12 @@ static int64_t pairs_seen(const AttentionShape *s) {
 
 int64_t ir_attention_macs(const Node *n) {
   AttentionShape s = ir_attention(n);
-  int64_t products = is_gradient(n) ? 3 * s.width + 2 * s.v_width
-                                    : s.width + s.v_width;
+  int64_t products =
+      is_gradient(n) ? 3 * s.width + 2 * s.v_width : s.width + s.v_width;
   return s.batch * s.heads * pairs_seen(&s) * products;
 }
 
 /* ---- types --------------------------------------------------------------- */
-
-static bool fail(Infer *I, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static bool fail(Infer *I, const char *fmt, ...) {
-  char text[512];
-  va_list args;
-  va_start(args, fmt);
-  vsnprintf(text, sizeof text, fmt, args);
-  va_end(args);
-  return infer_fail(I, sym(I->cx, text));
-}
 
 static Sym text_in(Infer *I, uint32_t i) {
   return type_text(I->cx, type_in(I->n, i));
@@ -90,11 +80,15 @@ static bool want_floats(Infer *I) {
     const Type *t = type_in(I->n, i);
     if (dtype_info[t->dtype].kind != DK_FLOAT || type_is_ragged(t) ||
         t->rank < 3)
-      return fail(I, "operand %u must be floats [.., time, heads, width], but "
-                     "is %s", i, text_in(I, i));
+      return infer_fail(
+          I,
+          "operand %u must be floats [.., time, heads, width], but "
+          "is %s",
+          i, text_in(I, i));
     if (t->dtype != q->dtype || t->rank != q->rank)
-      return fail(I, "operands differ: queries %s vs %s %s", text_in(I, 0),
-                  i == 1 ? "keys" : "values", text_in(I, i));
+      return infer_fail(I, "operands differ: queries %s vs %s %s",
+                        text_in(I, 0), i == 1 ? "keys" : "values",
+                        text_in(I, i));
   }
   return true;
 }
@@ -107,24 +101,24 @@ static bool want_sizes(Infer *I) {
   int r = q->rank;
   for (int d = 0; d < r; d++) {
     if (d < r - 1 && k->dims[d].size != v->dims[d].size)
-      return fail(I, "keys and values differ in dim %d: %s vs %s", d,
-                  text_in(I, 1), text_in(I, 2));
+      return infer_fail(I, "keys and values differ in dim %d: %s vs %s", d,
+                        text_in(I, 1), text_in(I, 2));
     bool own = d == r - 3 || d == r - 2; /* time, heads */
     if (!own && q->dims[d].size != k->dims[d].size)
-      return fail(I, "queries and keys differ in dim %d: %s vs %s", d,
-                  text_in(I, 0), text_in(I, 1));
+      return infer_fail(I, "queries and keys differ in dim %d: %s vs %s", d,
+                        text_in(I, 0), text_in(I, 1));
   }
   int64_t heads = q->dims[r - 2].size, kv_heads = k->dims[r - 2].size;
   return heads % kv_heads == 0 ||
-         fail(I, "%lld heads of queries are no multiple of %lld of keys",
-              (long long)heads, (long long)kv_heads);
+         infer_fail(I, "%lld heads of queries are no multiple of %lld of keys",
+                    (long long)heads, (long long)kv_heads);
 }
 
 /* Operand i is of this type; `what` says why. */
 static bool want_type(Infer *I, uint32_t i, const Type *t, const char *what) {
   return type_equal(type_in(I->n, i), t) ||
-         fail(I, "%s must be %s, but is %s", what, type_text(I->cx, t),
-              text_in(I, i));
+         infer_fail(I, "%s must be %s, but is %s", what, type_text(I->cx, t),
+                    text_in(I, i));
 }
 
 /* bool [.., Tk] where there is one. */
@@ -139,7 +133,7 @@ static bool want_mask(Infer *I) {
 static bool want_operands(Infer *I) {
   double scale = attr_float(I->n, "scale");
   if (!want_floats(I) || !want_sizes(I) || !want_mask(I)) return false;
-  return isfinite(scale) || fail(I, "scale is not finite");
+  return isfinite(scale) || infer_fail(I, "scale is not finite");
 }
 
 static Dtype sums_of(const Node *n) {

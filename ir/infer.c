@@ -15,8 +15,9 @@ typedef bool InferFn(Infer *I);
 
 /* ---- shared by the rules ------------------------------------------------ */
 
-static bool fail(Infer *I, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static bool fail(Infer *I, const char *fmt, ...) {
+#define fail infer_fail /* its short name, in this file */
+
+bool infer_fail(Infer *I, const char *fmt, ...) {
   char text[512];
   va_list args;
   va_start(args, fmt);
@@ -42,9 +43,6 @@ static bool result(Infer *I, Type t) {
   return true;
 }
 
-bool infer_fail(Infer *I, Sym why) {
-  return fail(I, "%s", why);
-}
 bool infer_result(Infer *I, Type t) {
   return result(I, t);
 }

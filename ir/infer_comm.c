@@ -5,16 +5,6 @@
 
 #include <string.h>
 
-static bool fail(Infer *I, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static bool fail(Infer *I, const char *fmt, ...) {
-  char text[512];
-  va_list args;
-  va_start(args, fmt);
-  vsnprintf(text, sizeof text, fmt, args);
-  va_end(args);
-  return infer_fail(I, text);
-}
-
 static Type in(const Infer *I, uint32_t i) {
   return ir_now(I->n->ins.data[i])->type;
 }
@@ -28,23 +18,25 @@ static bool group_size(Infer *I, int64_t *size) {
   Sym why;
   const Module *m = I->n->region->entry->module;
   if (mesh_devices(m) > MAX_RANKS)
-    return fail(I, "the mesh has more than %lld ranks", (long long)MAX_RANKS);
+    return infer_fail(I, "the mesh has more than %lld ranks",
+                      (long long)MAX_RANKS);
   bool ok = axes_parse(m, attr_sym(I->n, "axes"), &a, &why);
   *size = ok ? axes_parts(m, a) : 0;
-  return ok || fail(I, "%s", why);
+  return ok || infer_fail(I, "%s", why);
 }
 
 static bool want_plain(Infer *I, uint32_t i) {
   Type t = in(I, i);
   return !type_is_ragged(&t) ||
-         fail(I, "operand %u may not be ragged, but is %s", i, text(I, t));
+         infer_fail(I, "operand %u may not be ragged, but is %s", i,
+                    text(I, t));
 }
 
 static bool want_i32(Infer *I, uint32_t i, int rank, const int64_t *dims) {
   Type want = type_of(DT_i32, rank, dims), got = in(I, i);
   return type_equal(&want, &got) ||
-         fail(I, "operand %u must be %s, but is %s", i, text(I, want),
-              text(I, got));
+         infer_fail(I, "operand %u must be %s, but is %s", i, text(I, want),
+                    text(I, got));
 }
 
 /* Attribute `name` is a dim of `t`, of rows one behind them: they stay with
@@ -52,10 +44,11 @@ static bool want_i32(Infer *I, uint32_t i, int rank, const int64_t *dims) {
 static bool want_dim(Infer *I, Type t, const char *name) {
   int64_t dim = attr_int(I->n, name);
   if (dim < 0 || dim >= t.rank)
-    return fail(I, "%s=%lld is no dim of %s", name, (long long)dim, text(I, t));
+    return infer_fail(I, "%s=%lld is no dim of %s", name, (long long)dim,
+                      text(I, t));
   return !type_is_ragged(&t) || dim > 1 ||
-         fail(I, "%s=%lld is one of the rows of %s", name, (long long)dim,
-              text(I, t));
+         infer_fail(I, "%s=%lld is one of the rows of %s", name, (long long)dim,
+                    text(I, t));
 }
 
 /* That dim of `t`, cut into `parts`. */
@@ -63,9 +56,9 @@ static bool cut(Infer *I, Type *t, const char *name, int64_t parts) {
   if (!want_dim(I, *t, name)) return false;
   Dim *d = &t->dims[attr_int(I->n, name)];
   if (parts < 1 || d->size % parts)
-    return fail(I, "dim %lld of %s does not divide by %lld",
-                (long long)attr_int(I->n, name), text(I, *t),
-                (long long)parts);
+    return infer_fail(I, "dim %lld of %s does not divide by %lld",
+                      (long long)attr_int(I->n, name), text(I, *t),
+                      (long long)parts);
   d->size /= parts;
   return true;
 }
@@ -74,8 +67,8 @@ static bool join(Infer *I, Type *t, const char *name, int64_t parts) {
   if (!want_dim(I, *t, name)) return false;
   int64_t *size = &t->dims[attr_int(I->n, name)].size;
   if (*size > MAX_DIM / parts)
-    return fail(I, "dim %lld of the result is larger than %lld",
-                (long long)attr_int(I->n, name), (long long)MAX_DIM);
+    return infer_fail(I, "dim %lld of the result is larger than %lld",
+                      (long long)attr_int(I->n, name), (long long)MAX_DIM);
   *size *= parts;
   return true;
 }
@@ -84,10 +77,10 @@ static bool want_combine(Infer *I, uint32_t i) {
   CombineOp op;
   const char *name = attr_sym(I->n, "op");
   if (!combine_find(name, &op))
-    return fail(I, "op=\"%s\" is not sum, max or min", name);
+    return infer_fail(I, "op=\"%s\" is not sum, max or min", name);
   return op != COMBINE_SUM || in(I, i).dtype != DT_bool ||
-         fail(I, "operand %u is %s, of which there is no sum", i,
-              text(I, in(I, i)));
+         infer_fail(I, "operand %u is %s, of which there is no sum", i,
+                    text(I, in(I, i)));
 }
 
 bool infer_rank(Infer *I) {
@@ -141,8 +134,8 @@ bool infer_permute(Infer *I) {
     if (ok) taken[place] = true;
   }
   return ok ? infer_result(I, in(I, 0))
-            : fail(I, "`to` must be the numbers 0 to %lld in some order",
-                   (long long)p - 1);
+            : infer_fail(I, "`to` must be the numbers 0 to %lld in some order",
+                         (long long)p - 1);
 }
 
 /* ---- rows ---------------------------------------------------------------- */
@@ -164,8 +157,8 @@ static bool want_others(Infer *I, Type result) {
   if (I->n->ins.len <= ROWS_OTHERS) return true;
   Type t = in(I, ROWS_OTHERS);
   return type_equal(&t, &result) ||
-         fail(I, "operand %d must be like the result, %s, but is %s",
-              ROWS_OTHERS, text(I, result), text(I, t));
+         infer_fail(I, "operand %d must be like the result, %s, but is %s",
+                    ROWS_OTHERS, text(I, result), text(I, t));
 }
 
 /* Operands x, mine, got, theirs; `there`: x lies where the experts are. */
@@ -174,21 +167,22 @@ static bool infer_rows(Infer *I, bool there) {
   Type t = in(I, 0);
   if (!group_size(I, &p)) return false;
   if (!type_is_ragged(&t) || t.dtype == DT_bool)
-    return fail(I, "operand 0 must be rows [N, r<=R, ..], but is %s",
-                text(I, t));
+    return infer_fail(I, "operand 0 must be rows [N, r<=R, ..], but is %s",
+                      text(I, t));
   int64_t groups = there ? all_experts(I) : t.dims[0].size;
   int64_t m = there ? t.dims[0].size : (groups + p - 1) / p;
-  if (m > (MAX_DIM - 1) / p) return fail(I, "too many groups of rows");
+  if (m > (MAX_DIM - 1) / p) return infer_fail(I, "too many groups of rows");
   if (there && (groups < 1 || (groups + p - 1) / p != m))
-    return fail(I, "%s are not the offsets of %lld ranks with %lld groups each",
-                text(I, in(I, 1)), (long long)p, (long long)m);
+    return infer_fail(
+        I, "%s are not the offsets of %lld ranks with %lld groups each",
+        text(I, in(I, 1)), (long long)p, (long long)m);
   int64_t mine = groups + 1, got[] = {p, m}, theirs = m + 1;
   if (!want_i32(I, ROWS_MINE, 1, &mine) || !want_i32(I, ROWS_GOT, 2, got) ||
       !want_i32(I, ROWS_THEIRS, 1, &theirs) || !want_some(I, mine - 1))
     return false;
   if (rows < 1 || rows > MAX_DIM)
-    return fail(I, "rows=%lld is not in 1 to %lld", (long long)rows,
-                (long long)MAX_DIM);
+    return infer_fail(I, "rows=%lld is not in 1 to %lld", (long long)rows,
+                      (long long)MAX_DIM);
   t.dims[0].size = there ? groups : m;
   t.dims[1].size = rows;
   return want_others(I, t) && infer_result(I, t);
@@ -197,8 +191,8 @@ static bool infer_rows(Infer *I, bool there) {
 bool infer_rows_send(Infer *I) {
   const Attr *most = attr_ref((Node *)I->n, "most");
   if (most->present && (most->i < 1 || most->i > MAX_DIM))
-    return fail(I, "most=%lld is not in 1 to %lld", (long long)most->i,
-                (long long)MAX_DIM);
+    return infer_fail(I, "most=%lld is not in 1 to %lld", (long long)most->i,
+                      (long long)MAX_DIM);
   return infer_rows(I, false);
 }
 bool infer_rows_return(Infer *I) {

@@ -689,8 +689,8 @@ typedef struct Infer {
   const Node *n;
   TypeVec *out;
 } Infer;
-/* Reports `why` behind the op's name; false. */
-bool infer_fail(Infer *I, Sym why);
+/* Reports what is wrong behind the op's name; false. */
+bool infer_fail(Infer *I, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool infer_result(Infer *I, Type t);
 bool infer_rank(Infer *I);
 bool infer_local_slice(Infer *I);

@@ -172,8 +172,8 @@ bool infer_square_sum(Infer *I) {
   CtProduct p;
   if (!c) return false;
   if (!ir_product(c, &p))
-    return infer_fail(I, sym_fmt(I->cx, "map \"%s\" is no product of matrices",
-                                 attr_sym(I->n, "map")));
+    return infer_fail(I, "map \"%s\" is no product of matrices",
+                      attr_sym(I->n, "map"));
   return infer_result(I, type_scalar(c->outs.data[0]->type.dtype));
 }
 
