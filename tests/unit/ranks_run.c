@@ -36,8 +36,10 @@ static void parts_of(const Module *m, const Type *t, const Placement *p,
     out[d] = axes_part(m, p->dims[d], t->dims[d].size, rank);
 }
 
-Tensor *ranks_part(const Module *m, const Tensor *t, const Placement *p,
-                   int64_t rank, Arena *a) {
+/* What a rank has of `t` where it is placed so; padding is NaN, of integers the
+ * largest. */
+static Tensor *part_of(const Module *m, const Tensor *t, const Placement *p,
+                       int64_t rank, Arena *a) {
   DimPart parts[MAX_RANK];
   Tensor *out = tensor_new(a, placement_local(m, &t->type, p));
   parts_of(m, &t->type, p, rank, parts);
@@ -99,7 +101,8 @@ void ranks_draw(RanksRun *r, const RanksSlots *slots, int64_t step) {
     r->ins[i] = operand(r, slots, i, step);
 }
 
-void ranks_keep(const RanksRun *r, RanksSlots *slots) {
+/* Slots as the last run of r->whole left them. */
+static void keep(const RanksRun *r, RanksSlots *slots) {
   for (uint32_t i = 0; i < r->whole->outs.len; i++) {
     const Binding *b = &r->whole->outs.data[i];
     if (b->kind != BIND_SLOT) continue;
@@ -194,7 +197,7 @@ const char *ranks_run(RanksRun *r, double tol) {
     outs[k] = NEW_ARRAY(r->a, Tensor *, r->part->outs.len + 1);
     for (uint32_t i = 0; i < r->part->ins.len; i++) {
       Placement p = given(r, i);
-      ins[k][i] = ranks_part(module_of(r), r->ins[i], &p, k, r->a);
+      ins[k][i] = part_of(module_of(r), r->ins[i], &p, k, r->a);
       if (!type_equal(&ins[k][i]->type, &r->part->region->params.data[i]->type))
         return sym_fmt(r->cx, "parameter %u has another type", i);
     }
@@ -236,7 +239,7 @@ const char *sides_step(Sides *s, const char *entry, RanksSlots *slots,
   const char *why = ranks_run(&r, tol);
   if (r.worst > s->worst) s->worst = r.worst;
   if (r.rounds > s->rounds) s->rounds = r.rounds;
-  if (!why) ranks_keep(&r, slots);
+  if (!why) keep(&r, slots);
   return why;
 }
 

@@ -19,10 +19,6 @@ typedef struct RanksRun {
   double rounds; /* report `rounds` of the ranks, 1 where there is none */
 } RanksRun;
 
-/* What a rank has of `t` where it is placed so; padding is NaN, of integers the
- * largest. */
-Tensor *ranks_part(const Module *m, const Tensor *t, const Placement *p,
-                   int64_t rank, Arena *a);
 /* Operands for r->whole: a slot has what `slots` has under its path, or floats
  * around 0; options are their defaults, step `step`. */
 typedef struct RanksSlot {
@@ -34,8 +30,6 @@ void ranks_draw(RanksRun *r, const RanksSlots *slots, int64_t step);
 /* Runs both. NULL: every result r->whole makes, each rank of r->part has its
  * part of, within tol in norm, and 0 where it is 0. Else what is wrong. */
 const char *ranks_run(RanksRun *r, double tol);
-/* Slots as the last run of r->whole left them. */
-void ranks_keep(const RanksRun *r, RanksSlots *slots);
 
 /* A module as it is placed, and partitioned. Zeroed at first; m is in s->cx. */
 typedef struct Sides {
