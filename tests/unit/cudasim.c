@@ -92,11 +92,14 @@ static uint64_t one_value(const Format *f, char **at) {
 static void read_values(Buffer *b, char *text) {
   for (;;) {
     text += strspn(text, " ");
-    if (!*text || b->n == VALUES) return;
+    if (!*text) return;
     char *start = text;
     uint64_t v = one_value(b->format, &text);
     long count = 1, step = 0;
-    if (text == start) return;
+    if (text == start || b->n == VALUES) {
+      printf("not ok cudasim: these are no values: %s\n", start);
+      exit(1);
+    }
     if (*text == '*') {
       count = strtol(text + 1, &text, 10);
     } else if (text[0] == '.' && text[1] == '.') {
@@ -258,9 +261,16 @@ static void run_case(const char *file, Case *c, const char *text) {
   if (!r && c->kernel[0]) r = launch(c, m);
   if (c->error[0]) ok = ok && fails_so(r, c->error);
   else ok = ok && (!r || fails_so(r, "success"));
+  int compared = 0;
   for (int k = 0; k < c->n && ok && !c->error[0]; k++)
-    if (c->buffers[k].kind == 'o' || c->buffers[k].kind == 's')
+    if (c->buffers[k].kind == 'o' || c->buffers[k].kind == 's') {
       ok = check_buffer(c, k);
+      compared += c->buffers[k].n;
+    }
+  if (ok && !c->error[0] && !compared) {
+    snprintf(why, sizeof why, "it compares nothing");
+    ok = false;
+  }
   CHECK(name, ok, "%s", why);
 }
 
