@@ -4,18 +4,12 @@
 # of the stand-ins; what users get where the GPU or its driver will not do.
 source tests/checks.bash
 sim=$BUILD/tests/cudasim
-for library in libcuda.so.1 libcublasLt.so.12; do
-  if [ ! -e "$sim/$library" ]; then
-    echo "skip cuda: this build has no stand-in for $library"
-    exit 0
-  fi
-done
 
 field() { grep -o "\"$1\": [^,}]*" "$2" | sed 's/.*: //'; }
 # near A B: two files of numbers, line by line.
 near() {
-  awk -v other="$2" '{ getline y < other; n++
-    e = $1 > y ? $1 - y : y - $1; if (e > 1e-4 * ($1 < 0 ? -$1 : $1)) bad = 1 }
+  awk -v other="$2" '{ if ((getline y < other) <= 0) bad = 1; n++
+    e = $1 > y ? $1 - y : y - $1; if (!(e <= 1e-4 * ($1 < 0 ? -$1 : $1))) bad = 1 }
     END { exit bad || !n || (getline y < other) > 0 }' "$1"
 }
 

@@ -13,15 +13,10 @@ static inline int has_driver(void) {
 }
 
 /* Where the machine has no driver, starts again with the stand-ins of
- * tests/cudasim, if this build has them; else returns. */
+ * tests/cudasim; returns where these give none. */
 static inline void use_stand_ins(char **argv) {
   const char *dir = beside("../tests/cudasim");
-  char driver[4200], blas[4200];
-  snprintf(driver, sizeof driver, "%s/libcuda.so.1", dir);
-  snprintf(blas, sizeof blas, "%s/libcublasLt.so.12", dir);
-  if (access(driver, R_OK) != 0 || access(blas, R_OK) != 0 ||
-      getenv("CUDASIM_CHECKED"))
-    return;
+  if (getenv("CUDASIM_CHECKED")) return;
   setenv("CUDASIM_CHECKED", "1", 1);
   setenv("LD_LIBRARY_PATH", dir, 1);
   fflush(stdout);
@@ -30,8 +25,9 @@ static inline void use_stand_ins(char **argv) {
 
 /* What such a test says when it returned. */
 static inline int no_stand_ins(const char *name) {
-  printf("skip %s: no CUDA driver, nor the stand-ins of tests/cudasim\n", name);
-  return failures != 0;
+  printf("not ok %s: no CUDA driver, nor the stand-ins of tests/cudasim\n",
+         name);
+  return 1;
 }
 
 #endif
