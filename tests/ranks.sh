@@ -69,9 +69,9 @@ losses() { sed -E 's/.*"loss": ([^,]*),.*/\1/' "$1"; }
 # same_losses NAME LOG LOG: within 1e-5, and they fall.
 same_losses() {
   if paste <(losses "$2") <(losses "$3") | awk '
-    { d = ($1 - $2) / $1; if (d > 1e-5 || d < -1e-5) bad = NR
+    { d = ($1 - $2) / $1; if (!(d <= 1e-5 && d >= -1e-5)) bad = NR
       if (NR == 1) first = $1; last = $1 }
-    END { exit bad || NR != 30 || last > first - 0.1 }'
+    END { exit bad || NR != 30 || !(last <= first - 0.1) }'
   then ok "$1"; else
     not_ok "$1" "$(paste <(losses "$2") <(losses "$3") | head -3 | tr '\n' '|')"
   fi

@@ -149,7 +149,7 @@ static double worst_of(Steps *r) {
     const Tensor *one = run(r, "steps", tokens + t);
     int64_t n = type_elements(&one->type);
     for (int64_t i = 0; i < n; i++)
-      worst = fmax(worst, fabs(one->data[i] - all->data[t * n + i]));
+      worst = worse(worst, fabs(one->data[i] - all->data[t * n + i]));
   }
   return worst;
 }

@@ -2,6 +2,7 @@
 #ifndef MOEC_CHECK_H
 #define MOEC_CHECK_H
 
+#include <math.h>
 #include <stdio.h>
 
 /* Whether ASan checks this program, which takes several times as long. */
@@ -15,6 +16,11 @@
 #endif
 
 static int failures; /* main returns whether it is 0 */
+
+/* The larger of two errors; one that is no number is the largest. */
+static inline double worse(double a, double b) {
+  return a >= b ? a : b == b ? b : (double)INFINITY;
+}
 
 /* CHECK(name, condition, "why: %d", ...): one case. */
 #define CHECK(name, ok, ...)                                                  \

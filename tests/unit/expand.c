@@ -82,7 +82,7 @@ static void compare(Worst *w, double x, double y, double exact, Dtype dtype) {
     return;
   }
   double error = fabs(y - exact);
-  w->absolute = fmax(w->absolute, error);
+  w->absolute = worse(w->absolute, error);
   if (fabs(exact) < tiny) { /* may be flushed: half a unit of the smallest */
     if (error > tiny) w->mismatched = true, w->mismatch = x;
     return;
@@ -184,7 +184,7 @@ static void test_samples(Dtype dtype, double limit) {
     unary_run(&normal, x, z);
     unary_run(&uniform, x, u);
     for (int i = 0; i < BLOCK; i++) {
-      worst = fmax(worst, round_trip_error(z[i], (uint32_t)x[i]));
+      worst = worse(worst, round_trip_error(z[i], (uint32_t)x[i]));
       sides = sides && (z[i] > 0) == (x[i] >= 2147483648.0);
       exact = exact && u[i] == ldexp((uint32_t)x[i] >> 8, -24);
       sum += z[i] * z[i];

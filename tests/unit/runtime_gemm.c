@@ -87,7 +87,7 @@ static double largest_error(const MoertGemm *g, const char *got) {
                  b[i * bs[0] + k * bs[1] + n * bs[2]];
         want[at] = sum;
         double x = rt_load(g->c_dtype, got + at * rt_dtype[g->c_dtype].bytes);
-        worst = fmax(worst, fabs(x - sum));
+        worst = worse(worst, fabs(x - sum));
       }
   return worst;
 }
