@@ -104,12 +104,14 @@ static Value *in_reach(Plan *p, Region *r, Value *v) {
   if (!owner)
     internal_error("the offsets of a ragged contraction are out of its reach");
   Value *outer = in_reach(p, owner->region, v);
-  vec_push(&p->cx->perm, &owner->ins, outer);
-  if (owner->op == OP_scan && attr_bool(owner, "counted")) {
-    Value **last = &owner->ins.data[owner->ins.len - 1]; /* that of turns */
-    *last = last[-1];
-    last[-1] = outer;
+  if (owner->op == OP_scan) {
+    Builder b = ir_builder(p->cx, owner->region);
+    Loop l = loop_open(p->cx, owner);
+    Value *in = loop_invariant(p->cx, &l, outer);
+    loop_close(&b, &l);
+    return in;
   }
+  vec_push(&p->cx->perm, &owner->ins, outer);
   return ir_param(p->cx, r, v->name, v->type);
 }
 
