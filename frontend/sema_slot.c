@@ -45,9 +45,11 @@ static void build_init(Sema *S, Build *into, const Stmt *s, const Slot *slot) {
   Builder b = S->b;
   Build *build = S->build;
   ScanState *scan = S->scan;
+  Value *where = S->where;
   bool in_optimiser = S->in_optimiser;
   S->build = into;
   S->scan = NULL;
+  S->where = NULL;
   S->in_optimiser = false;
   S->b = ir_builder(S->cx, into->entry->region);
   S->b.layer = S->frame->path;
@@ -59,6 +61,7 @@ static void build_init(Sema *S, Build *into, const Stmt *s, const Slot *slot) {
   S->b = b;
   S->build = build;
   S->scan = scan;
+  S->where = where;
   S->in_optimiser = in_optimiser;
 }
 

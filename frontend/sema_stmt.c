@@ -174,7 +174,8 @@ static void run_where(Sema *S, const Stmt *s) {
              type_text(S->cx, &cond->type));
     return;
   }
-  S->where = outer ? fe_binary_op(S, e->span, OP_and, outer, cond) : cond;
+  Value *both = outer ? value_here(S, outer, e->span) : NULL;
+  S->where = both ? fe_binary_op(S, e->span, OP_and, both, cond) : cond;
   fe_body(S, &s->branch.yes);
   S->where = outer;
 }
