@@ -337,9 +337,10 @@ Val builtin_attention(BuiltinCall *c) {
   if (!ins[0] || !ins[1] || !ins[2] || (masked && !ins[3]) ||
       !arg_bool(c, 3, &causal) || !arg_scale(c, 4, ins[0], &scale))
     return val_error;
-  if (masked) masked = !is_all_true(ins[3]); /* as layers have it by default */
   Node *n = fe_node(c->S, c->span, OP_attention, NULL, ins, masked ? 4 : 3,
                     "causal", (int64_t)causal, "scale", scale, NULL);
+  if (n && masked && is_all_true(ins[3]))
+    n->ins.len = 3; /* as layers have it by default */
   return n ? val_tensor(n->outs.data[0]) : val_error;
 }
 
