@@ -88,12 +88,7 @@ static const char *unit(const MoertText *t) {
 }
 
 static MoertStatus check_tokens(const MoertText *t) {
-  const MoertVocab *v = t->session->vocab;
-  if (t->tokens.kind == MOERT_WORDS && moert_vocab_size(v) > t->below)
-    return rt_fail(MOERT_INVALID,
-                   "the vocabulary has %lld words, the model takes tokens "
-                   "below %lld",
-                   (long long)moert_vocab_size(v), (long long)t->below);
+  RT_TRY(rt_tokens_fit(&t->tokens, t->below));
   for (size_t i = 0; t->below < t->tokens.bound && i < t->tokens.n; i++)
     if (rt_token(&t->tokens, (int64_t)i) >= t->below)
       return rt_fail(MOERT_BAD_DATA,

@@ -115,6 +115,8 @@ const MoertEntry *run_entry(const Run *r, const char *name);
 MoertStatus run_open_text(const Run *r, const char *entry, const char *data,
                           const char *target, MoertTextMode mode,
                           MoertText **out);
+/* How many of the tokens [0, n) have a text. */
+int64_t run_words(const Run *r, int64_t n);
 /* Writes a token as text behind others; *line_start: it is the first of a line,
  * and whether the next one is. */
 void run_put_token(FILE *f, const Run *r, int64_t token, bool *line_start);

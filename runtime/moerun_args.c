@@ -113,7 +113,7 @@ static const Option options[] = {
      "((5 + words) / 6) ^ X; default 0.6"},
     {"--timeout", "SECONDS", RUNS, OPT_REAL, AT(timeout),
      "how long a rank waits for others without any progress; default 30"},
-    {"--entry", "NAME", RUNS, OPT_TEXT, AT(entry),
+    {"--entry", "NAME", RUNS & ~TRANSLATE, OPT_TEXT, AT(entry),
      "the model's entry to run; default train, eval or decode"},
     {"--roofline", NULL, BENCH, OPT_FLAG, AT(roofline),
      "measure a large product and a large copy, and tell how near a step is\n"

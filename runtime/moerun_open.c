@@ -194,6 +194,11 @@ MoertStatus run_step(const Run *r, MoertText *text, MoertTextEvent *out_event) {
   return moert_step(r->session, moert_text_entry(text));
 }
 
+int64_t run_words(const Run *r, int64_t n) {
+  int64_t size = r->vocab ? moert_vocab_size(r->vocab) : n;
+  return size < n ? size : n;
+}
+
 void run_put_token(FILE *f, const Run *r, int64_t token, bool *line_start) {
   size_t n = 0;
   int joined = 1;

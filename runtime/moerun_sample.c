@@ -69,6 +69,7 @@ static int read_prompt(const Run *r, uint32_t **out, size_t *out_n) {
   *out_n = bytes;
   for (size_t i = 0; i < bytes; i++)
     (*out)[i] = (unsigned char)text[i];
+  if (!prompt) (*out)[0] = (uint32_t)moert_line_end(r->tokens);
   return 0;
 }
 
@@ -97,9 +98,7 @@ static int write_tokens(Sampler *s, const uint32_t *prompt, size_t n) {
 static int write_text(Sampler *s) {
   uint32_t *prompt = NULL;
   size_t n = 0;
-  const MoertVocab *v = s->run.vocab;
-  if (v && s->n > moert_vocab_size(v))
-    s->n = moert_vocab_size(v); /* the others have no words */
+  s->n = run_words(&s->run, s->n);
   int status = read_prompt(&s->run, &prompt, &n);
   if (!status) status = write_tokens(s, prompt, n);
   free(prompt);

@@ -98,7 +98,7 @@ static int check_decode(const MoertEntry *e, int sentences) {
   return 0;
 }
 
-static MoertStatus give_reports(Search *s, const char *encode) {
+static int give_reports(Search *s, const char *encode) {
   const MoertEntry *e = s->decode;
   for (int i = 0; i < e->n_ins; i++) {
     const MoertBinding *b = &e->ins[i];
@@ -111,15 +111,13 @@ static MoertStatus give_reports(Search *s, const char *encode) {
                                        &from, &has);
     if (st == MOERT_OK)
       st = moert_input(s->run.session, e->name, b->name, &to, &takes);
-    if (st != MOERT_OK) return st;
-    if (has != takes) {
-      run_error("entry %s: input '%s' is not of the size of %s", e->name,
-                b->name, b->source);
-      return MOERT_INVALID;
-    }
+    if (st != MOERT_OK) return run_failed(st);
+    if (has != takes)
+      return run_error("entry %s: input '%s' is not of the size of %s", e->name,
+                       b->name, b->source);
     memcpy(to, from, has);
   }
-  return MOERT_OK;
+  return 0;
 }
 
 /* ---- a search ------------------------------------------------------------ */
@@ -135,14 +133,17 @@ static int by_score(const void *x, const void *y) {
   return a->word - b->word;
 }
 
-/* All continuations of a sentence's rows, the best first. */
+/* All continuations of a sentence's rows by words that have a text, the best
+ * first. */
 static int find_candidates(const Search *s, int sentence) {
   int n = 0;
+  int64_t words = run_words(&s->run, INT32_MAX);
   for (int r = sentence * s->beam; r < (sentence + 1) * s->beam; r++)
     for (int k = 0; k < s->choices && s->live[r] > -INFINITY; k++)
-      s->candidates[n++] =
-          (Candidate){s->live[r] + (double)s->scores[r * s->choices + k], r,
-                      s->words[r * s->choices + k]};
+      if (s->words[r * s->choices + k] < words)
+        s->candidates[n++] =
+            (Candidate){s->live[r] + (double)s->scores[r * s->choices + k], r,
+                        s->words[r * s->choices + k]};
   qsort(s->candidates, (size_t)n, sizeof *s->candidates, by_score);
   return n;
 }
@@ -209,7 +210,7 @@ static void start(Search *s, int32_t end) {
 }
 
 static MoertStatus search(Search *s) {
-  int32_t end = s->run.tokens == MOERT_BYTES ? '\n' : 1;
+  int32_t end = (int32_t)moert_line_end(s->run.tokens);
   MoertStatus st = moert_reset_state(s->run.session, s->decode->name);
   int step = 0;
   start(s, end);
@@ -225,7 +226,8 @@ static MoertStatus search(Search *s) {
 
 /* ---- text ---------------------------------------------------------------- */
 
-/* The words that lead to where a sentence's best translation ends. */
+/* The words that lead to where a sentence's best translation ends; NULL when
+ * out of memory. */
 static char *text_of(const Search *s, const Sentence *of) {
   int32_t *words = calloc((size_t)of->step + 1, sizeof *words);
   char *text = NULL;
@@ -239,24 +241,31 @@ static char *text_of(const Search *s, const Sentence *of) {
   }
   for (int t = 0; f && words && t < of->step; t++)
     run_put_token(f, &s->run, words[t], &line_start);
+  bool ok = f && words && !ferror(f);
   free(words);
-  if (f) fclose(f);
-  return text;
+  if (f && fclose(f) != 0) ok = false;
+  if (ok) return text;
+  free(text);
+  return NULL;
 }
 
-static void keep_texts(Search *s) {
-  for (int i = 0; i < s->sentences; i++)
-    if (s->of[i].line >= 0) s->lines[s->of[i].line] = text_of(s, &s->of[i]);
+static int keep_texts(Search *s) {
+  for (int i = 0; i < s->sentences; i++) {
+    if (s->of[i].line < 0) continue;
+    char *text = text_of(s, &s->of[i]);
+    if (!text) return run_error("out of memory");
+    s->lines[s->of[i].line] = text;
+  }
+  return 0;
 }
 
-static int print_lines(const Search *s, int64_t n) {
+static void print_lines(const Search *s, int64_t n) {
   for (int64_t i = 0; i < n; i++)
     puts(s->lines[i] ? s->lines[i] : "");
   if (moert_text_left_out(s->text))
     fprintf(stderr, "%s sentences are too long for the model: their lines are "
             "empty\n",
             run_count_text(moert_text_left_out(s->text)));
-  return 0;
 }
 
 /* ---- a file -------------------------------------------------------------- */
@@ -323,10 +332,9 @@ static int translate_batch(Search *s) {
   if (st != MOERT_OK) return run_failed(st);
   const char *encode = moert_text_entry(s->text);
   int status = open_batch(s, encode);
-  if (!status) st = give_reports(s, encode);
-  if (!status && st == MOERT_OK) st = search(s);
-  if (!status && st != MOERT_OK) status = run_failed(st);
-  if (!status) keep_texts(s);
+  if (!status) status = give_reports(s, encode);
+  if (!status && (st = search(s)) != MOERT_OK) status = run_failed(st);
+  if (!status) status = keep_texts(s);
   free_batch(s);
   return status;
 }
@@ -343,7 +351,7 @@ static int translate(Search *s) {
     return run_error("out of memory");
   for (int64_t i = 0; i < batches && !status; i++)
     status = translate_batch(s);
-  if (!status) status = print_lines(s, n);
+  if (!status) print_lines(s, n);
   if (!status && !a->quiet)
     fprintf(stderr, "%s sentences in %s\n", run_count_text(n),
             run_time_text(run_seconds() - started));

@@ -57,14 +57,11 @@ struct RtPairs {
 
 /* ---- sentences ----------------------------------------------------------- */
 
-static int64_t line_end(const Side *s) {
-  return s->tokens.kind == MOERT_BYTES ? '\n' : 1;
-}
-
 /* Where each sentence begins. A last line without an end has none in memory:
  * it is read as if it were there. */
 static MoertStatus cut_lines(Side *s) {
-  int64_t end = line_end(s), lines = 0, n = (int64_t)s->tokens.n;
+  int64_t end = moert_line_end(s->tokens.kind), lines = 0;
+  int64_t n = (int64_t)s->tokens.n;
   for (int64_t i = 0; i < n; i++)
     lines += rt_token(&s->tokens, i) == end;
   bool open = n > 0 && rt_token(&s->tokens, n - 1) != end;
@@ -219,6 +216,7 @@ static MoertStatus fill_buckets(RtPairs *p) {
 
 static MoertStatus count_batches(RtPairs *p) {
   bool train = p->mode == MOERT_TEXT_TRAIN;
+  int64_t fit = p->sides[0].n - p->left_out;
   for (int i = 0; i < p->n_buckets; i++) {
     Bucket *k = &p->buckets[i];
     k->batches = (k->n + (train ? 0 : k->rows - 1)) / k->rows;
@@ -236,9 +234,8 @@ static MoertStatus count_batches(RtPairs *p) {
   return rt_fail(MOERT_BAD_DATA,
                  "%s: no batch can be filled: %lld pairs fit the sizes of the "
                  "model, up to %lld tokens, and a batch takes %lld",
-                 p->sides[0].path,
-                 (long long)(p->sides[0].n - p->left_out + k->n),
-                 (long long)k->width[0] - 1, (long long)k->rows);
+                 p->sides[0].path, (long long)fit, (long long)k->width[0] - 1,
+                 (long long)k->rows);
 }
 
 /* Tokens of targets, or of sources where there are none, their ends included,
@@ -260,6 +257,8 @@ static void count_tokens(RtPairs *p) {
 static MoertStatus check_tokens(const RtPairs *p) {
   for (int side = 0; side < 2; side++) {
     const Side *s = &p->sides[side];
+    RT_TRY(rt_tokens_fit(&s->tokens, p->below));
+    if (s->tokens.bound <= p->below) continue;
     for (int64_t i = 0, line = 0; i < (int64_t)s->tokens.n; i++) {
       int64_t token = rt_token(&s->tokens, i);
       while (i >= (int64_t)s->from[line + 1])
@@ -381,7 +380,7 @@ static bool token_at(const RtPairs *p, const RtSource *src, int64_t pair,
   int64_t n = length(s, pair), word = i + src->shift - is_target;
   bool is_word = word >= 0 && word < n;
   *out = is_word ? rt_token(&s->tokens, (int64_t)s->from[pair] + word)
-                 : line_end(s);
+                 : moert_line_end(s->tokens.kind);
   return i <= n;
 }
 

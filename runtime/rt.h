@@ -629,6 +629,8 @@ MoertStatus rt_replace_file(const char *path, const void *data, size_t bytes);
 
 /* ---- vocab.c, tokens.c: files as tokens ---------------------------------- */
 
+/* Words that every vocabulary has. */
+enum { RT_UNKNOWN = 0, RT_LINE_END = 1 };
 uint64_t rt_vocab_hash(const MoertVocab *v);
 
 typedef struct RtTokens {
@@ -636,7 +638,7 @@ typedef struct RtTokens {
   const void *data;
   size_t n;
   int width;     /* bytes of one */
-  int64_t bound; /* they are below it; for words that is checked elsewhere */
+  int64_t bound; /* they are below it, whatever the file */
   const char *map; /* the file, or NULL */
   size_t map_bytes;
   void *made; /* or memory of its own */
@@ -648,6 +650,8 @@ MoertStatus rt_tokens_open(const char *path, MoertTokens kind,
                            const MoertVocab *vocab, RtTokens *out);
 /* Random bytes below `below`; the same in every run. */
 MoertStatus rt_tokens_random(size_t n, int64_t below, RtTokens *out);
+/* MOERT_INVALID: the vocabulary is too large for a model. */
+MoertStatus rt_tokens_fit(const RtTokens *t, int64_t below);
 int64_t rt_token(const RtTokens *t, int64_t i);
 void rt_tokens_close(RtTokens *t);
 

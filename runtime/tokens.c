@@ -22,6 +22,10 @@ const char *moert_tokens_name(int tokens) {
                                                       : NULL;
 }
 
+int64_t moert_line_end(MoertTokens tokens) {
+  return tokens == MOERT_BYTES ? '\n' : RT_LINE_END;
+}
+
 const char *rt_tokens_unit(MoertTokens kind) {
   return kinds[kind].unit;
 }
@@ -30,7 +34,8 @@ MoertStatus rt_tokens_open(const char *path, MoertTokens kind,
                            const MoertVocab *vocab, RtTokens *out) {
   *out = (RtTokens){.kind = kind,
                     .width = kinds[kind].bytes,
-                    .bound = kinds[kind].bound};
+                    .bound = kind == MOERT_WORDS ? moert_vocab_size(vocab)
+                                                 : kinds[kind].bound};
   RT_TRY(rt_map_file(path, &out->map, &out->map_bytes));
   out->data = out->map;
   out->n = out->map_bytes / (size_t)out->width;
@@ -63,6 +68,14 @@ MoertStatus rt_tokens_random(size_t n, int64_t below, RtTokens *out) {
     bytes[i] = (char)((x >> 33) % (uint64_t)(below < 256 ? below : 256));
   }
   return MOERT_OK;
+}
+
+MoertStatus rt_tokens_fit(const RtTokens *t, int64_t below) {
+  if (t->kind != MOERT_WORDS || t->bound <= below) return MOERT_OK;
+  return rt_fail(MOERT_INVALID,
+                 "the vocabulary has %lld words, the model takes tokens below "
+                 "%lld",
+                 (long long)t->bound, (long long)below);
 }
 
 int64_t rt_token(const RtTokens *t, int64_t i) {
@@ -105,7 +118,7 @@ MoertStatus moert_vocab_encode_file(const MoertVocab *v, const char *text_path,
   RT_TRY(rt_tokens_open(text_path, MOERT_WORDS, v, &t));
   *out_n = (int64_t)t.n;
   for (size_t i = 0; i < t.n; i++)
-    *out_unknown += rt_token(&t, (int64_t)i) == 0;
+    *out_unknown += rt_token(&t, (int64_t)i) == RT_UNKNOWN;
   MoertStatus st = MOERT_OK;
   if (out_path) {
     if (tokens == MOERT_U16) narrow(t.made, t.n);

@@ -15,8 +15,9 @@
 #include <string.h>
 
 #define JOINER "\xef\xbf\xad"
-enum { UNKNOWN, END_OF_LINE, SPECIALS };
-static const char *const specials[SPECIALS] = {"<unk>", "<eos>"};
+enum { SPECIALS = 2 };
+static const char *const specials[SPECIALS] = {[RT_UNKNOWN] = "<unk>",
+                                               [RT_LINE_END] = "<eos>"};
 
 static const char *const heads[] = {
     /* ORDER SPLIT */
@@ -363,9 +364,9 @@ MoertStatus moert_vocab_build(const char *const *text_paths, int n,
 /* ---- text to numbers and back -------------------------------------------- */
 
 static uint32_t number_of(const MoertVocab *v, const Word *w) {
-  if (is_line_end(w)) return END_OF_LINE;
+  if (is_line_end(w)) return RT_LINE_END;
   uint32_t place = *find_place(&v->kinds, w);
-  return place ? place - 1 : UNKNOWN;
+  return place ? place - 1 : RT_UNKNOWN;
 }
 
 MoertStatus moert_vocab_encode(const MoertVocab *v, const char *text,
@@ -395,7 +396,7 @@ const char *moert_vocab_word(const MoertVocab *v, int64_t token, size_t *out_n,
                              int *out_joined) {
   *out_joined = 0;
   *out_n = 1;
-  if (token == END_OF_LINE) return "\n";
+  if (token == RT_LINE_END) return "\n";
   const Word *w = &v->kinds.items[token].word;
   const size_t j = strlen(JOINER);
   *out_joined = v->split == MOERT_SPLIT_PUNCTUATION && w->len > j &&
