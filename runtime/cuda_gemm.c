@@ -27,8 +27,9 @@ int64_t rt_cuda_gemm_bytes(void) {
 }
 
 MoertStatus rt_cuda_gemm_open(RtCuda *c) {
-  if (!c->blas) RT_TRY(rt_cublaslt_load(c));
-  return c->handle ? MOERT_OK : RT_LT(c, cublasLtCreate(&c->handle));
+  if (c->handle) return MOERT_OK;
+  RT_TRY(rt_cublaslt_load(c)); /* may have failed halfway before */
+  return RT_LT(c, cublasLtCreate(&c->handle));
 }
 
 /* ---- operands ------------------------------------------------------------ */

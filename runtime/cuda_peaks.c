@@ -3,6 +3,8 @@
  * waited for: they take much longer than the wait. */
 #include "gpu.h"
 
+#include <stdlib.h>
+
 typedef struct Product {
   RtCuda *c;
   RtCudaGemm *gemm;
@@ -22,13 +24,30 @@ static MoertStatus new_block(RtCuda *c, int64_t bytes, void **out) {
   return RT_CU(c, cuMemsetD8Async(data, 0, (size_t)bytes, c->stream));
 }
 
+/* Random numbers for both operands: zeros would take less power, and time. */
+static MoertStatus fill_operands(Product *p, const MoertSession *s, int dtype,
+                                 int64_t n) {
+  RtCuda *c = p->c;
+  size_t bytes = (size_t)(n * rt_dtype[dtype].bytes);
+  char *numbers;
+  RT_TRY(RT_NEW(&numbers, bytes));
+  rt_fill_random(dtype, numbers, n, s->threads);
+  MoertStatus st = MOERT_OK;
+  for (int i = 0; i < 2 && st == MOERT_OK; i++)
+    st = RT_CU(c, cuMemcpyHtoDAsync(rt_cu_address(p->args[i]), numbers, bytes,
+                                    c->stream));
+  if (st == MOERT_OK) st = RT_CU(c, cuStreamSynchronize(c->stream));
+  free(numbers);
+  return st;
+}
+
 static void free_block(RtCuda *c, void *data) {
   if (data) c->cu.cuMemFree(rt_cu_address(data));
 }
 
 /* With a workspace of its own: the program may have no products. */
-static MoertStatus time_product(Product *p, int dtype, int64_t size,
-                                double *out_seconds) {
+static MoertStatus time_product(Product *p, const MoertSession *s, int dtype,
+                                int64_t size, double *out_seconds) {
   RtCuda *c = p->c;
   MoertGemm shape = rt_square_product(dtype, size);
   int64_t align[3] = {256, 256, 256};
@@ -40,6 +59,7 @@ static MoertStatus time_product(Product *p, int dtype, int64_t size,
     RT_TRY(new_block(
         c, size * size * rt_dtype[i < 2 ? dtype : shape.c_dtype].bytes,
         &p->args[i]));
+  RT_TRY(fill_operands(p, s, dtype, size * size));
   c->gemm_bytes = rt_cuda_gemm_bytes();
   MoertStatus st = new_block(c, c->gemm_bytes, &workspace);
   c->gemm_workspace = workspace;
@@ -54,7 +74,7 @@ MoertStatus rt_cuda_time_product(const MoertSession *s, int dtype, int64_t size,
                                  double *out_seconds) {
   Product p = {.c = s->cuda};
   RT_TRY(rt_cuda_enter(p.c));
-  MoertStatus st = time_product(&p, dtype, size, out_seconds);
+  MoertStatus st = time_product(&p, s, dtype, size, out_seconds);
   for (int i = 0; i < 3; i++)
     free_block(p.c, p.args[i]);
   rt_cuda_gemm_free(p.c, p.gemm);

@@ -66,7 +66,7 @@ MoertStatus rt_lt_status(const CublasLtApi *lt, cublasStatus_t r,
                          const char *call, const char *file, int line);
 
 /* The driver, and GPU `ordinal`. MOERT_UNSUPPORTED, and one line, where one of
- * the two is missing. rt_cuda_free in any case. */
+ * the two is missing. rt_cuda_unload in any case. */
 MoertStatus rt_cuda_load(RtCuda *c);
 MoertStatus rt_cuda_gpu(RtCuda *c, int ordinal);
 int rt_cuda_gpus(const RtCuda *c);

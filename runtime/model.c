@@ -127,6 +127,9 @@ static MoertStatus check_desc(const MoertDesc *d, const char *path) {
                    "%s: compiled for version %u of the runtime, this one is "
                    "version %u; compile it again",
                    path, (unsigned)d->abi_version, (unsigned)MOERT_ABI_VERSION);
+  if (d->device != MOERT_CPU &&
+      (d->device != MOERT_CUDA || !d->ptx || !d->arch))
+    return rt_fail(MOERT_BAD_DATA, "%s: a program for no device", path);
   return MOERT_OK;
 }
 

@@ -48,9 +48,9 @@ MoertGemm rt_square_product(int dtype, int64_t size) {
                      {0, size, 1}, dtype, rt_dtype[dtype].sums, 0};
 }
 
-/* Numbers in [-1, 1), as those of a model differ in all their bits. All threads
- * write them: cores that rest before would be faster than they can stay. */
-static void fill(int dtype, char *to, int64_t n, int threads) {
+/* All threads write: cores that rest before would be faster than they can stay.
+ */
+void rt_fill_random(int dtype, char *to, int64_t n, int threads) {
   int64_t bytes = rt_dtype[dtype].bytes;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < n; i++) {
@@ -71,7 +71,7 @@ MoertStatus rt_cpu_time_product(const MoertSession *s, int dtype, int64_t size,
     st = rt_mem_new(&mem, size * size * rt_dtype[i < 2 ? dtype : c_dtype].bytes,
                     false, &p.args[i]);
   for (int i = 0; i < 2 && st == MOERT_OK; i++)
-    fill(dtype, p.args[i], size * size, p.threads);
+    rt_fill_random(dtype, p.args[i], size * size, p.threads);
   if (st == MOERT_OK)
     st = rt_mem_new(&mem, p.gemms.scratchpad_bytes, false, &p.scratchpad);
   if (st == MOERT_OK) st = rt_fastest(multiply, &p, out_seconds);

@@ -577,6 +577,8 @@ typedef MoertStatus RtTimed(void *user);
 MoertStatus rt_fastest(RtTimed *run, void *user, double *out_seconds);
 /* Of two square matrices of `dtype` with `size` rows. */
 MoertGemm rt_square_product(int dtype, int64_t size);
+/* Numbers in [-1, 1), which differ in all their bits as those of models do. */
+void rt_fill_random(int dtype, char *to, int64_t n, int threads);
 MoertStatus rt_cpu_time_product(const MoertSession *s, int dtype, int64_t size,
                                 double *out_seconds);
 MoertStatus rt_cpu_time_copy(const MoertSession *s, double *out_seconds);

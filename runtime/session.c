@@ -286,7 +286,7 @@ static MoertStatus choose_device(MoertSession *s, MoertChoice wanted) {
       s->desc = cuda;
       rt_cuda_name(s->cuda, s->device_text, sizeof s->device_text);
     }
-    if (st == MOERT_OK || wanted == MOERT_USE_CUDA || !cpu) return st;
+    if (st != MOERT_UNSUPPORTED || wanted == MOERT_USE_CUDA || !cpu) return st;
     why = moert_error();
   }
   RT_TRY(rt_cpu_features(cpu));
