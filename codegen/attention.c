@@ -27,7 +27,6 @@ enum {
   ROWS = 96,
   FEW_ROWS = 64, /* where that makes too few items */
   ITEMS = 64,
-  STEP = 32 /* rows, columns and depth of whatever kernel */
 };
 
 /* ---- for both directions ------------------------------------------------- */
@@ -45,7 +44,7 @@ static int64_t block_rows(const AttentionShape *s, const Isa *isa) {
   int64_t rows = isa->has & KN_TILES ? TILE_ROWS : ROWS;
   int64_t heads = s->batch * s->heads;
   if (heads * (round_up(s->queries, rows) / rows) < ITEMS) rows = FEW_ROWS;
-  return at_most(rows, round_up(s->queries, STEP));
+  return at_most(rows, round_up(s->queries, CT_STEP));
 }
 
 Attend *at_new(Ctx *cx, const Node *n, const Isa *isa) {
@@ -55,7 +54,7 @@ Attend *at_new(Ctx *cx, const Node *n, const Isa *isa) {
                 (int)n->outs.len);
   a->sum = dtype_info[a->s.dtype].sums;
   a->rows = block_rows(&a->s, isa);
-  a->keys = at_most(KEYS, round_up(a->s.keys, STEP));
+  a->keys = at_most(KEYS, round_up(a->s.keys, CT_STEP));
   a->behind = a->s.keys - a->s.queries;
   return a;
 }
@@ -145,8 +144,8 @@ CtItem *at_product(Attend *a, CtProduct p, int left, const KBase *weights,
   CtItem *t = ct_product_item(a->cx, a->b, task, a->isa);
   if (ct_in_pairs(&task->p, a->isa)) ct_pairs_in_place(t);
   t->rows = at_most(p.m.size, a->rows > a->keys ? a->rows : a->keys);
-  t->cols = round_up(p.n.size, STEP);
-  t->depth = at_most(t->depth, round_up(p.k.size, STEP));
+  t->cols = round_up(p.n.size, CT_STEP);
+  t->depth = at_most(t->depth, round_up(p.k.size, CT_STEP));
   t->n_lo = kb_index(a->b, 0);
   t->n_end = kb_index(a->b, p.n.size);
   t->done = &done;
@@ -197,15 +196,15 @@ KVal *at_seen(Attend *a, KVal *limit, KVal *key, int lanes) {
 
 KVal *at_narrow(Attend *a, KVal *x) {
   if (a->s.dtype == a->sum) return x;
-  if (x->lanes == STEP && a->isa->has & KN_NARROW) return kb_narrow(a->b, x);
+  if (x->lanes == CT_STEP && a->isa->has & KN_NARROW) return kb_narrow(a->b, x);
   return kb_scalar(a->b, OP_cast, a->s.dtype, &x, 1);
 }
 
 KVal *at_panels(Attend *a, const CtSums *sums) {
   KBuild *b = a->b;
   KVal *keys = kb_alu(b, A_SUB, a->k_end, a->k_lo);
-  keys = kb_alu_c(b, A_DIV, kb_alu_c(b, A_ADD, keys, STEP - 1), STEP);
-  return kb_alu_c(b, A_MUL, keys, STEP / sums->width);
+  keys = kb_alu_c(b, A_DIV, kb_alu_c(b, A_ADD, keys, CT_STEP - 1), CT_STEP);
+  return kb_alu_c(b, A_MUL, keys, CT_STEP / sums->width);
 }
 
 KVal *at_row(Attend *a, const CtSums *sums, KVal *row, KVal *panel) {
@@ -370,7 +369,7 @@ static void make_items(Forward *f) {
   CtProduct p = {.m = at_letter(a->rows, a->keys, 0),
                  .n = at_letter(s->v_width, 0, 1),
                  .k = at_letter(a->keys, 1, at_step(a, ATTEND_V))};
-  f->width = round_up(s->v_width, STEP);
+  f->width = round_up(s->v_width, CT_STEP);
   f->weights = kb_scratch(a->b, s->dtype, a->rows * a->keys);
   f->out = kb_scratch(a->b, a->sum, a->rows * f->width);
   f->top = kb_scratch(a->b, a->sum, a->rows);

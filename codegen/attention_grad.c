@@ -16,7 +16,6 @@
 
 enum {
   RUNS = 16, /* items, at least, where keys suffice */
-  STEP = 32,
   CHUNK = 1 << 14 /* elements of dQ that are added up at a time */
 };
 
@@ -141,8 +140,8 @@ static void each_keys(Backward *w) {
   KVal *zero = kb_index(b, 0), *first = zero;
   if (a->s.causal) {
     first = kb_alu_c(b, A_SUB, a->k_lo, a->behind);
-    first = kb_alu_c(b, A_DIV, kb_alu_c(b, A_MAX, first, 0), STEP);
-    first = kb_alu_c(b, A_MUL, first, STEP); /* tiles are in bounds then */
+    first = kb_alu_c(b, A_DIV, kb_alu_c(b, A_MAX, first, 0), CT_STEP);
+    first = kb_alu_c(b, A_MUL, first, CT_STEP); /* tiles are in bounds then */
   }
   KVal *head = at_loop(a, zero, kb_index(b, heads), 1);
   a->head = ct_at(b, head, a->kv_head, heads);

@@ -516,6 +516,7 @@ void ct_finish_of(Ctx *cx, CtItem *t, int lanes);
 bool ct_few_rows(const CtProduct *p);
 enum {
   CT_FEW_BLOCK = 96, /* rows of an item then, */
+  CT_STEP = 32,      /* rows, columns and depth that kernels do at once */
   CT_RUN = 1024      /* elements that it reads in one go, at most */
 };
 

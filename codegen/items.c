@@ -15,7 +15,6 @@ enum {
   FEW = 64,     /* rows of an expert, in the mean */
   RUN = 2048,   /* columns of an item, at most, whose rows are whole */
   WHOLE = 256,  /* rows of an item that hands them on by strips */
-  STEP = 32     /* a multiple of what kernels do at once */
 };
 
 KVal *ct_offset(KBuild *b, int arg, KVal *e) {
@@ -280,8 +279,8 @@ static void choose_shape(CtItem *t) {
     return;
   }
   int64_t area = t->rows * t->cols / 2, most = t->rows;
-  t->cols = blocks(p->n.size, STEP) * STEP;
-  t->rows = t->strip ? WHOLE : blocks(area / t->cols, STEP) * STEP;
+  t->cols = blocks(p->n.size, CT_STEP) * CT_STEP;
+  t->rows = t->strip ? WHOLE : blocks(area / t->cols, CT_STEP) * CT_STEP;
   if (!t->strip && t->rows > most) t->rows = most;
 }
 

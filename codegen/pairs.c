@@ -42,7 +42,6 @@ enum {
   DEPTH = 256,
   PACKED = 128, /* rows or columns of an item that packs for all */
   LARGE = 256, /* each side of a product that no library does as well */
-  STEP = 32,   /* rows, columns and depth of packing; columns of a panel */
   TILE = 16,   /* rows, columns, and pairs of depth */
   LINE_BYTES = 64, /* of a cache */
   LINE = LINE_BYTES / 2, /* bf16 elements */
@@ -73,8 +72,8 @@ typedef struct Pairs {
   Packed in[CT_OUT];
   bool narrows; /* there is an instruction from f32 to bf16 */
   KBase sums;   /* f32 */
-  KBase tail;   /* bf16 [rows][STEP]: what fills no step of the depth of a left
-                   operand that is not packed */
+  KBase tail;   /* bf16 [rows][CT_STEP]: what fills no step of the depth of a
+                   left operand that is not packed */
   KVal *depth;  /* of this block, in whole steps */
   KVal *n, *to; /* the panel: its first column, and where its sums are */
   bool few;     /* experts have few rows each */
@@ -108,7 +107,7 @@ static KVal *left_at(Pairs *g, KVal *x, KVal *k) {
 static KVal *right_at(Pairs *g, KVal *x, KVal *k) {
   const Packed *p = &g->in[CT_RIGHT];
   KVal *panel = ct_at(g->at.b, p->first, minus(g->at.b, x, p->x), p->step);
-  return ct_at(g->at.b, panel, minus(g->at.b, k, p->k), STEP);
+  return ct_at(g->at.b, panel, minus(g->at.b, k, p->k), CT_STEP);
 }
 
 /* ---- packing ------------------------------------------------------------ */
@@ -137,11 +136,11 @@ static void fetch_ahead(Pairs *g, bool by_depth, KVal *at) {
   int64_t line = LINE_BYTES / dtype_info[from.dtype].bytes;
   int64_t ahead = by_depth ? TILE * p->n.stride[CT_RIGHT]
                            : WIDE_AHEAD * p->k.stride[CT_RIGHT];
-  for (int64_t i = 0; i < STEP; i += line)
+  for (int64_t i = 0; i < CT_STEP; i += line)
     kb_fetch_far(b, from, kb_alu_c(b, A_ADD, at, ahead + i));
 }
 
-/* STEP elements of an operand from depth k and row or column x on, along the
+/* CT_STEP elements of an operand from depth k and row or column x on, along the
  * depth or along the other; zeros from the ends on. What is stored in f32 is
  * cast on the way. */
 static KVal *load_row(Pairs *g, int side, bool by_depth, KVal *k, KVal *x) {
@@ -154,14 +153,14 @@ static KVal *load_row(Pairs *g, int side, bool by_depth, KVal *k, KVal *x) {
   if (side == CT_RIGHT) fetch_ahead(g, by_depth, at);
   KVal *v;
   if (side == CT_RIGHT && g->whole) {
-    v = kb_load(b, g->base[side], at, STEP);
+    v = kb_load(b, g->base[side], at, CT_STEP);
   } else {
-    KVal *ks = ct_count(b, k, g->at.k_hi, STEP);
-    KVal *xs = ct_count(b, x, end, STEP);
+    KVal *ks = ct_count(b, k, g->at.k_hi, CT_STEP);
+    KVal *xs = ct_count(b, x, end, CT_STEP);
     /* All of the one, or none where the other is past its end. */
     KVal *count = kb_alu(b, A_MIN, by_depth ? ks : xs,
-                         times(b, by_depth ? xs : ks, STEP));
-    v = kb_load_some(b, g->base[side], at, count, STEP);
+                         times(b, by_depth ? xs : ks, CT_STEP));
+    v = kb_load_some(b, g->base[side], at, count, CT_STEP);
   }
   if (v->dtype == DT_bf16) return v;
   return g->narrows ? kb_narrow(b, v) : kb_scalar(b, OP_cast, DT_bf16, &v, 1);
@@ -184,7 +183,7 @@ static void pack_left_rows(Pairs *g, KVal *x, KVal *k, KVal *to) {
   kb_store(g->at.b, g->in[CT_LEFT].base, to, load_row(g, CT_LEFT, true, k, x));
 }
 
-/* The same, STEP rows at once, where the operand's rows run along m. */
+/* The same, CT_STEP rows at once, where the operand's rows run along m. */
 static void pack_left_turned(Pairs *g, KVal *x, KVal *k, KVal *to) {
   KBuild *b = g->at.b;
   KVal *v[2][TILE];
@@ -210,8 +209,8 @@ static void pack_left(Pairs *g) {
   KBuild *b = g->at.b;
   bool rows = runs_along(&g->at.p->k, CT_LEFT);
   KVal *bounds[2][3] = {
-      {g->at.m_lo, g->at.m_end, kb_index(b, rows ? 1 : STEP)},
-      {kb_index(b, 0), g->depth, kb_index(b, STEP)}};
+      {g->at.m_lo, g->at.m_end, kb_index(b, rows ? 1 : CT_STEP)},
+      {kb_index(b, 0), g->depth, kb_index(b, CT_STEP)}};
   KVal *iv[2];
   for (int level = 0; level < 2; level++) {
     int which = rows ? level : 1 - level;
@@ -227,17 +226,17 @@ static void pack_left(Pairs *g) {
   kb_end(b);
 }
 
-/* STEP columns from n on of two rows that run along n, as one row of pairs. */
+/* CT_STEP columns from n on of two rows that run along n, as a row of pairs. */
 static void pack_right_rows(Pairs *g, KVal *n, KVal *k, KVal *to) {
   KBuild *b = g->at.b;
   KVal *even = load_row(g, CT_RIGHT, false, k, n);
   KVal *odd = load_row(g, CT_RIGHT, false, kb_alu_c(b, A_ADD, k, 1), n);
   for (int half = 0; half < 2; half++)
-    kb_store(b, g->in[CT_RIGHT].base, kb_alu_c(b, A_ADD, to, half * STEP),
+    kb_store(b, g->in[CT_RIGHT].base, kb_alu_c(b, A_ADD, to, half * CT_STEP),
              kb_zip(b, even, odd, 1, half));
 }
 
-/* The same for STEP of depth, where rows run along it: they are pairs. */
+/* The same for CT_STEP of depth, where rows run along it: they are pairs. */
 static void pack_right_turned(Pairs *g, KVal *n, KVal *k, KVal *to) {
   KBuild *b = g->at.b;
   for (int half = 0; half < 2; half++) {
@@ -248,7 +247,7 @@ static void pack_right_turned(Pairs *g, KVal *n, KVal *k, KVal *to) {
     ct_transpose(b, v, TILE, 2);
     for (int j = 0; j < TILE; j++)
       kb_store(b, g->in[CT_RIGHT].base,
-               kb_alu_c(b, A_ADD, to, 2 * STEP * j + STEP * half), v[j]);
+               kb_alu_c(b, A_ADD, to, 2 * CT_STEP * j + CT_STEP * half), v[j]);
   }
 }
 
@@ -258,8 +257,8 @@ static void pack_right(Pairs *g, KVal *lo, KVal *hi) {
   KBuild *b = g->at.b;
   bool rows = runs_along(&g->at.p->n, CT_RIGHT);
   KVal *bounds[2][3] = {
-      {kb_index(b, 0), g->depth, kb_index(b, rows ? 2 : STEP)},
-      {lo, hi, kb_index(b, STEP)}};
+      {kb_index(b, 0), g->depth, kb_index(b, rows ? 2 : CT_STEP)},
+      {lo, hi, kb_index(b, CT_STEP)}};
   KVal *iv[2];
   for (int level = 0; level < 2; level++) {
     int which = rows ? level : 1 - level;
@@ -285,8 +284,8 @@ static void pack(Pairs *g, int side) {
 
 static void set_depth(Pairs *g) {
   KBuild *b = g->at.b;
-  KVal *k = kb_alu_c(b, A_ADD, minus(b, g->at.k_hi, g->at.k_lo), STEP - 1);
-  g->depth = times(b, kb_alu_c(b, A_DIV, k, STEP), STEP);
+  KVal *k = kb_alu_c(b, A_ADD, minus(b, g->at.k_hi, g->at.k_lo), CT_STEP - 1);
+  g->depth = times(b, kb_alu_c(b, A_DIV, k, CT_STEP), CT_STEP);
 }
 
 static int64_t round_up(int64_t x, int64_t step) {
@@ -302,8 +301,8 @@ static void pack_ahead(Pairs *g, int side) {
   int64_t depth = g->at.p->k.size, blocks = round_up(depth, DEPTH) / DEPTH;
   KVal *zero = kb_index(b, 0);
   Packed *p = &g->in[side];
-  p->step = round_up(depth, STEP) + (left ? STEP : 0);
-  p->base = kb_workspace(b, DT_bf16, round_up(size, STEP) * p->step);
+  p->step = round_up(depth, CT_STEP) + (left ? CT_STEP : 0);
+  p->base = kb_workspace(b, DT_bf16, round_up(size, CT_STEP) * p->step);
   p->first = p->x = p->k = g->at.offset[side] = zero;
   KVal *item = kb_stage(b, round_up(size, PACKED) / PACKED * blocks, 1);
   KVal *lo = times(b, kb_alu_c(b, A_DIV, item, blocks), PACKED);
@@ -321,8 +320,8 @@ static void pack_ahead(Pairs *g, int side) {
 static void pack_in_item(Pairs *g, int side) {
   KBuild *b = g->at.b;
   bool left = side == CT_LEFT, alone = !left && by_panel(g);
-  int64_t size = left ? g->at.rows : alone ? STEP : g->at.cols;
-  int64_t step = round_up(g->at.depth, STEP);
+  int64_t size = left ? g->at.rows : alone ? CT_STEP : g->at.cols;
+  int64_t step = round_up(g->at.depth, CT_STEP);
   g->in[side] = (Packed){.base = kb_scratch(b, DT_bf16, size * step),
                          .first = kb_index(b, 0),
                          .x = left ? g->at.m_lo : g->at.n_lo,
@@ -332,7 +331,7 @@ static void pack_in_item(Pairs *g, int side) {
 }
 
 static bool has_tail(const Pairs *g) {
-  return g->in[CT_LEFT].where == PACK_NOT && g->at.p->k.size % STEP;
+  return g->in[CT_LEFT].where == PACK_NOT && g->at.p->k.size % CT_STEP;
 }
 
 /* Whether this block's depth ends with the tail. */
@@ -352,11 +351,11 @@ static void pack_not(Pairs *g) {
                             .k = kb_index(b, 0),
                             .step = p->m.stride[CT_LEFT]};
   if (!has_tail(g)) return;
-  g->tail = kb_scratch(b, DT_bf16, g->at.rows * STEP);
+  g->tail = kb_scratch(b, DT_bf16, g->at.rows * CT_STEP);
   open_tail(g);
-  KVal *k = kb_index(b, p->k.size / STEP * STEP);
+  KVal *k = kb_index(b, p->k.size / CT_STEP * CT_STEP);
   KVal *loop = kb_for(b, g->at.m_lo, g->at.m_end, 1), *m = kb_iv(b, loop);
-  kb_store(b, g->tail, times(b, minus(b, m, g->at.m_lo), STEP),
+  kb_store(b, g->tail, times(b, minus(b, m, g->at.m_lo), CT_STEP),
            load_row(g, CT_LEFT, true, k, m));
   kb_end(b);
   kb_end(b);
@@ -386,11 +385,11 @@ static int64_t sum_rows(const Pairs *g) {
 /* Where the panel's sums of row m are. */
 static KVal *sums_at(Pairs *g, KVal *m) {
   KVal *row = minus(g->at.b, m, g->at.m_lo);
-  return plus(g->at.b, g->to, times(g->at.b, row, STEP));
+  return plus(g->at.b, g->to, times(g->at.b, row, CT_STEP));
 }
 
 static int64_t tile_at(int i) {
-  return i / 2 * TILE * STEP + i % 2 * TILE;
+  return i / 2 * TILE * CT_STEP + i % 2 * TILE;
 }
 
 /* Zeros, or what the depth blocks before have left. */
@@ -401,7 +400,7 @@ static void start_tiles(Pairs *g, int height, KVal *at) {
     kb_if(b, kb_scalar(b, OP_not, DT_bool, &fresh, 1));
     for (int i = 0; i < 2 * height; i++)
       kb_tile_load(b, SUM_TILES + i, g->sums,
-                   kb_alu_c(b, A_ADD, at, tile_at(i)), STEP);
+                   kb_alu_c(b, A_ADD, at, tile_at(i)), CT_STEP);
     kb_end(b);
     kb_if(b, fresh);
   }
@@ -416,7 +415,7 @@ static void add_tiles(Pairs *g, int height, KBase from, KVal *left,
   KBuild *b = g->at.b;
   for (int i = 0; i < 2; i++)
     kb_tile_load(b, RIGHT_TILES + i, g->in[CT_RIGHT].base,
-                 kb_alu_c(b, A_ADD, right, STEP * i), 2 * STEP);
+                 kb_alu_c(b, A_ADD, right, CT_STEP * i), 2 * CT_STEP);
   for (int i = 0; i < height; i++) {
     kb_tile_load(b, LEFT_TILES + i, from,
                  kb_alu_c(b, A_ADD, left, i * TILE * step), step);
@@ -433,22 +432,23 @@ static void sum_tiles(Pairs *g, KVal *m, int height) {
   KVal *right = right_at(g, g->n, g->at.k_lo);
   start_tiles(g, height, to);
   if (has_tail(g)) {
-    depth = kb_alu_c(b, A_DIV, minus(b, g->at.k_hi, g->at.k_lo), STEP);
-    depth = times(b, depth, STEP);
+    depth = kb_alu_c(b, A_DIV, minus(b, g->at.k_hi, g->at.k_lo), CT_STEP);
+    depth = times(b, depth, CT_STEP);
   }
-  KVal *loop = kb_for(b, kb_index(b, 0), depth, STEP), *k = kb_iv(b, loop);
+  KVal *loop = kb_for(b, kb_index(b, 0), depth, CT_STEP), *k = kb_iv(b, loop);
   add_tiles(g, height, g->in[CT_LEFT].base, plus(b, left, k),
-            g->in[CT_LEFT].step, ct_at(b, right, k, STEP));
+            g->in[CT_LEFT].step, ct_at(b, right, k, CT_STEP));
   kb_end(b);
   if (has_tail(g)) {
     open_tail(g);
-    KVal *row = times(b, minus(b, m, g->at.m_lo), STEP);
-    add_tiles(g, height, g->tail, row, STEP, ct_at(b, right, depth, STEP));
+    KVal *row = times(b, minus(b, m, g->at.m_lo), CT_STEP);
+    add_tiles(g, height, g->tail, row, CT_STEP,
+              ct_at(b, right, depth, CT_STEP));
     kb_end(b);
   }
   for (int i = 0; i < 2 * height; i++)
     kb_tile_store(b, SUM_TILES + i, g->sums,
-                  kb_alu_c(b, A_ADD, to, tile_at(i)), STEP);
+                  kb_alu_c(b, A_ADD, to, tile_at(i)), CT_STEP);
 }
 
 /* What is next of a panel that comes from far: the same depth of the following
@@ -456,9 +456,9 @@ static void sum_tiles(Pairs *g, KVal *m, int height) {
 static void fetch_next_panel(Pairs *g, KVal *m) {
   KBuild *b = g->at.b;
   if (g->in[CT_RIGHT].where != PACK_AHEAD) return;
-  int64_t lines = DEPTH * STEP / LINE / (g->at.rows / STEP);
-  KVal *at = right_at(g, kb_alu_c(b, A_ADD, g->n, STEP), g->at.k_lo);
-  at = plus(b, at, times(b, minus(b, m, g->at.m_lo), lines * LINE / STEP));
+  int64_t lines = DEPTH * CT_STEP / LINE / (g->at.rows / CT_STEP);
+  KVal *at = right_at(g, kb_alu_c(b, A_ADD, g->n, CT_STEP), g->at.k_lo);
+  at = plus(b, at, times(b, minus(b, m, g->at.m_lo), lines * LINE / CT_STEP));
   for (int64_t i = 0; i < lines; i++)
     kb_fetch(b, g->in[CT_RIGHT].base, kb_alu_c(b, A_ADD, at, i * LINE));
 }
@@ -471,18 +471,18 @@ static bool hands_on(const Pairs *g) {
 static void hand_on(Pairs *g, KVal *m) {
   KBuild *b = g->at.b;
   CtItem part = g->at;
-  KVal *end = kb_alu_c(b, A_ADD, g->n, STEP);
+  KVal *end = kb_alu_c(b, A_ADD, g->n, CT_STEP);
   part.m_lo = m;
-  part.m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, STEP), g->at.m_end);
+  part.m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, CT_STEP), g->at.m_end);
   part.n_lo = g->n;
   part.n_end = g->whole ? end : kb_alu(b, A_MIN, end, g->at.n_end);
-  part.done->sums(&part, &(CtSums){g->sums, STEP, 0, sums_at(g, m)});
+  part.done->sums(&part, &(CtSums){g->sums, CT_STEP, 0, sums_at(g, m)});
 }
 
 /* All rows of the item for the panel. */
 static void panel_of_tiles(Pairs *g) {
   KBuild *b = g->at.b;
-  KVal *loop = kb_for(b, g->at.m_lo, g->at.m_end, STEP), *m = kb_iv(b, loop);
+  KVal *loop = kb_for(b, g->at.m_lo, g->at.m_end, CT_STEP), *m = kb_iv(b, loop);
   KVal *tall = kb_alu(b, A_LT, kb_alu_c(b, A_ADD, m, TILE), g->at.m_end);
   fetch_next_panel(g, m);
   kb_if(b, tall);
@@ -507,7 +507,7 @@ static void sum_vectors(Pairs *g, KVal *m, int rows) {
   left.dtype = right.dtype = DT_u32;
   for (int i = 0; i < rows; i++) {
     KVal *row = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, i), last);
-    to[i] = kb_alu_c(b, A_ADD, sums, i * STEP);
+    to[i] = kb_alu_c(b, A_ADD, sums, i * CT_STEP);
     from[i] = kb_alu_c(b, A_DIV, left_at(g, row, g->at.k_lo), 2);
     for (int v = 0; v < 2; v++) {
       init[i][v] = zero;
@@ -526,7 +526,7 @@ static void sum_vectors(Pairs *g, KVal *m, int rows) {
   for (int v = 0; v < 2; v++)
     y[v] = kb_load(
         b, right,
-        kb_alu_c(b, A_ADD, plus(b, first, times(b, pair, STEP)), v * TILE),
+        kb_alu_c(b, A_ADD, plus(b, first, times(b, pair, CT_STEP)), v * TILE),
         TILE);
   for (int i = 0; i < rows; i++) {
     KVal *x = kb_load(b, left, plus(b, from[i], pair), 1);
@@ -562,7 +562,7 @@ static void panel(Pairs *g, KVal *n, bool tiles) {
   g->to = times(b, column, sum_rows(g));
   if (by_panel(g)) {
     g->in[CT_RIGHT].x = n;
-    KVal *end = kb_alu_c(b, A_ADD, n, STEP);
+    KVal *end = kb_alu_c(b, A_ADD, n, CT_STEP);
     pack_right(g, n, kb_alu(b, A_MIN, end, g->at.n_end));
   }
   if (tiles)
@@ -579,11 +579,11 @@ static void block_of(CtItem *t, bool tiles) {
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
     if (g->in[side].where == PACK_IN_ITEM) pack_in_item(g, side);
   if (g->in[CT_LEFT].where == PACK_NOT) pack_not(g);
-  KVal *loop = kb_for(b, t->n_lo, t->n_end, STEP);
+  KVal *loop = kb_for(b, t->n_lo, t->n_end, CT_STEP);
   panel(g, kb_iv(b, loop), tiles);
   kb_end(b);
   if (!tiles || !hands_on(g))
-    t->done->sums(t, &(CtSums){g->sums, STEP, sum_rows(g) * STEP,
+    t->done->sums(t, &(CtSums){g->sums, CT_STEP, sum_rows(g) * CT_STEP,
                                kb_index(b, 0)});
 }
 
@@ -647,7 +647,7 @@ void ct_pairs_in_place(CtItem *t) {
 static void set_few(Pairs *g) {
   const CtProduct *p = g->at.p;
   g->at.rows = CT_FEW_BLOCK;
-  g->at.cols = round_up(p->n.size, STEP);
+  g->at.cols = round_up(p->n.size, CT_STEP);
   if (g->at.cols > CT_RUN) g->at.cols = CT_RUN;
   if (by_panel(g)) g->at.depth = p->k.size < CT_RUN ? p->k.size : CT_RUN;
 }
@@ -661,7 +661,8 @@ Kernel *ct_pairs(Ctx *cx, const CtTask *task, const Isa *isa) {
   ct_finish_of(cx, &g->at, isa->lanes);
   const CtProduct *p = &task->p;
   g->few = ct_few_rows(p);
-  g->whole = !p->ragged_k && p->k.size % STEP == 0 && p->n.size % STEP == 0;
+  g->whole = !p->ragged_k && p->k.size % CT_STEP == 0 &&
+             p->n.size % CT_STEP == 0;
   if (g->few) set_few(g);
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
     g->in[side].where = where_to_pack(&g->at, side, tiles);
