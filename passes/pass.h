@@ -696,7 +696,7 @@ int64_t rounds_bound(int64_t rows, int64_t here, int64_t experts,
 /* Rows on their way between two ranks' lists of offsets: numbers of all of
  * them, from which those of a round follow. */
 typedef struct RoundRows {
-  Value *mine, *got, *theirs; /* operands of rows_send without `some` */
+  Value *mine, *got; /* operands of rows_send without `some` */
   Value *begin; /* i32[P, M]: where each rank's rows begin, at the experts */
   Value *there; /* i32[N]: where one's own begin there */
   Value *first, *count; /* i32[N]: one's own, where they are now */

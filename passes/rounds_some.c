@@ -83,9 +83,8 @@ RoundRows rounds_rows(Builder *b, const Node *send) {
   Value *mine = send->ins.data[ROWS_MINE], *got = send->ins.data[ROWS_GOT];
   int64_t experts = mine->type.dims[0].size - 1;
   int64_t all = type_elements(&got->type);
-  RoundRows r = {.mine = mine, .got = got,
-                 .theirs = send->ins.data[ROWS_THEIRS]};
-  r.begin = begins(b, got, r.theirs);
+  RoundRows r = {.mine = mine, .got = got};
+  r.begin = begins(b, got, send->ins.data[ROWS_THEIRS]);
   Value *told = ir_reshape(b, r.begin, type_of(DT_i32, 1, &all));
   Node *back = ir_node(b, OP_all_to_all, NULL, &told, 1, "axes",
                        attr_sym(send, "axes"), "split", (int64_t)0, "concat",
