@@ -284,11 +284,9 @@ static void tell_time(const Job *j, const char *stage, double since) {
     fprintf(stderr, "%-12s %8.1f ms\n", stage, now_ms() - since);
 }
 
+/* Of the targets the first that was asked for: dumps and reports are of it. */
 static Way *first_way(Job *j) {
-  int t = 0;
-  while (!j->ways[t].m)
-    t++;
-  return &j->ways[t];
+  return &j->ways[j->target];
 }
 
 /* Keeps the text of a stage where the library or a dump wants it. */
@@ -390,7 +388,7 @@ static bool run_targets(Job *j) {
 }
 
 static bool run_passes(Job *j) {
-  if (j->last >= j->first || j->first <= pass_count) return run_targets(j);
+  if (j->first <= pass_count) return run_targets(j);
   if (pass_facts(j->ways[j->target].m, FACT_PLANNED)) return run_targets(j);
   diag_error(&j->cx, (Span){0},
              "cannot start from codegen: the module has values without a "
