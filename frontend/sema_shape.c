@@ -276,7 +276,8 @@ Val builtin_put(BuiltinCall *c) {
   return only(fe_node(c->S, c->span, OP_put, NULL, ins, 2, "size", size, NULL));
 }
 
-/* How many of `all` rows an expert has at most, rounded down; 0: perhaps all. */
+/* How many of `all` rows an expert has at most, rounded down; 0: perhaps
+ * all. */
 static bool arg_most(BuiltinCall *c, int i, int64_t all, int64_t *out) {
   Val v = c->args[i].val;
   *out = 0;

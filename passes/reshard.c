@@ -287,8 +287,8 @@ static bool try_whole_parts(Mover *v) {
 
 static void try_all(Mover *v) {
   while (try_slice(v) || try_reduce(v, MOVE_REDUCE_SCATTER) ||
-         try_whole_parts(v) || try_leave(v, MOVE_ALL_TO_ALL) || try_reduce(v, MOVE_ALL_REDUCE) ||
-         try_leave(v, MOVE_ALL_GATHER))
+         try_whole_parts(v) || try_leave(v, MOVE_ALL_TO_ALL) ||
+         try_reduce(v, MOVE_ALL_REDUCE) || try_leave(v, MOVE_ALL_GATHER))
     ;
 }
 

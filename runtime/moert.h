@@ -92,9 +92,9 @@ MOERT_API void moert_comm_seconds(const MoertComm *c, double *out_busy,
 MOERT_API MoertStatus moert_comm_barrier(MoertComm *c);
 /* The largest value that any rank gives, for all of them. */
 MOERT_API MoertStatus moert_comm_max(MoertComm *c, int *value);
-/* Tells the others that this rank gives up. Returns 0 where another rank of this
- * machine has said so before: that it gives up with this very text, or that the
- * same rank is lost. One of them saying it is enough. */
+/* Tells the others that this rank gives up. Returns 0 where another rank of
+ * this machine has said so before: that it gives up with this very text, or
+ * that the same rank is lost. One of them saying it is enough. */
 MOERT_API int moert_comm_fail(MoertComm *c, const char *text);
 MOERT_API void moert_comm_close(MoertComm *c);
 
