@@ -2,7 +2,7 @@
  *
  * Sections in the order of the .c files: loops (the language and its builder),
  * lower (nodes to kernel loops), contract, rows, scalar, llvm, host, nvptx,
- * again, table, link. */
+ * again, table, tools, link, texts, report. */
 #ifndef MOEC_CODEGEN_H
 #define MOEC_CODEGEN_H
 
@@ -414,13 +414,29 @@ typedef struct StageText {
   const char *name, *text;
 } StageText;
 
+struct CgLaunch;
 typedef struct CodegenOptions {
   const char *cpu;      /* "native", "x86-64-v3", ...: a level of host.c */
   const char *arch;     /* "sm_80", ...: a row of nvptx.c */
   int opt_level;        /* 0 or 2 */
   const char *flags;    /* recorded in the library */
   const char *source_hash;
+  /* Told of each launch in turn; NULL: nobody is. */
+  void (*launched)(void *user, const struct CgLaunch *l);
+  void *user;
 } CodegenOptions;
+
+/* A record of kernels, or of a product of the library's. */
+typedef struct CgLaunch {
+  const Entry *entry;
+  const Node *node;
+  const char *name;           /* the record's */
+  const struct Kernel *kernel; /* NULL: a product; it lives as cx->scratch */
+  const char *symbol;         /* of its stages: SYMBOL_0, SYMBOL_1, ... */
+  int64_t times;              /* that a step of the entry executes it */
+  int64_t flops, bytes;       /* of one execution */
+  Dtype dtype;                /* of its products' operands, where it has any */
+} CgLaunch;
 
 /* A model planned for one device. */
 typedef struct CgProgram {
@@ -767,6 +783,14 @@ bool cg_target(Ctx *cx, const CodegenOptions *o, Target *out);
 void cg_target_free(Target *t);
 /* nvptx.c: the same for a GPU; the diagnostic names the architectures. */
 bool cg_cuda_target(Ctx *cx, const CodegenOptions *o, Target *out);
+/* What a GPU of an architecture does at most, by its maker's data sheet. */
+typedef struct CgGpu {
+  const char *arch, *ptx; /* the version of PTX to make, for LLVM */
+  const char *name;
+  double flops[MOERT_DTYPE_COUNT]; /* a second, of products; 0: none */
+  double bytes;                    /* a second, of memory */
+} CgGpu;
+const CgGpu *cg_gpu(const char *arch); /* NULL: there is no such row */
 /* An empty module for the target. The caller frees it and its context. */
 struct LLVMOpaqueModule *cg_module(const Target *t);
 void cg_optimise(const Target *t, struct LLVMOpaqueModule *m);
@@ -798,18 +822,45 @@ struct LLVMOpaqueValue *cg_table(const CgProgram *p, const Target *t,
                                  struct LLVMOpaqueModule *data,
                                  struct LLVMOpaqueModule *code,
                                  struct LLVMOpaqueValue *next);
-/* Calls `each` for every kernel of the module that differs from the others. */
-void cg_kernels(Module *m, const Isa *isa,
-                void (*each)(void *user, const Kernel *k), void *user);
+
+/* ---- tools.c: programs of others ----------------------------------------- */
+
+/* False: a diagnostic. */
+bool cg_ld(Ctx *cx, const char *object, const char *library);
+/* What ptxas says of a kernel. */
+typedef struct CgPtxas {
+  Sym symbol;
+  int registers;        /* of a thread */
+  int64_t shared_bytes; /* of a block, on top of what it is launched with */
+  int64_t spill_bytes;  /* stores and loads of one thread */
+} CgPtxas;
+typedef VEC(CgPtxas) CgPtxasVec;
+/* All kernels of a text; NULL, or why that is not known. */
+Sym cg_ptxas(Ctx *cx, const char *ptx, const char *arch, CgPtxasVec *out);
 
 /* ---- link.c: object code to a library ------------------------------------ */
 
+/* The target of a program. False: diagnostics. */
+bool cg_target_of(Ctx *cx, const CodegenOptions *o, int device, Target *out);
+void cg_free_module(struct LLVMOpaqueModule *m); /* and its context */
 /* Writes the library to `path`, aside and renamed. False: diagnostics. */
 bool cg_library(const CgPrograms *p, const CodegenOptions *o,
                 const char *path);
+
+/* ---- texts.c ------------------------------------------------------------- */
+
+/* Calls `each` for every kernel of the module that differs from the others. */
+void cg_kernels(Module *m, const Isa *isa,
+                void (*each)(void *user, const Kernel *k), void *user);
 /* Appends text of all kernels: kind "loops", "llvm" or "asm" of the first
  * program that there is, "ptx" of that for CUDA. */
 bool cg_emit_text(const CgPrograms *p, const CodegenOptions *o,
                   const char *kind, Buf *out);
+
+/* ---- report.c ------------------------------------------------------------ */
+
+/* Appends a line a kernel of the program for CUDA: what it is, what it takes of
+ * a GPU, and how long it does at least. False: diagnostics. */
+bool cg_kernel_report(const CgPrograms *p, const CodegenOptions *o, Buf *out);
 
 #endif

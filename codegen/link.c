@@ -1,4 +1,4 @@
-/* link.c: from a planned module to a shared library, and the texts on the way.
+/* link.c: from planned modules to a shared library.
  *
  * Object code goes to a file beside the library, `ld` makes a library of it
  * that is complete in itself, and only then is it renamed: a library that is
@@ -10,13 +10,9 @@
 #include <fcntl.h>
 #include <llvm-c/Core.h>
 #include <llvm-c/TargetMachine.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-extern char **environ;
 
 static const Span nowhere;
 
@@ -46,76 +42,7 @@ static bool write_file(Ctx *cx, const char *path, LLVMMemoryBufferRef text) {
   return ok;
 }
 
-/* ---- ld ----------------------------------------------------------------- */
-
-/* All that can be read from a pipe, at most a screenful. */
-static void read_text(int fd, char *out, size_t cap) {
-  size_t len = 0;
-  char drop[512];
-  for (;;) {
-    bool full = len + 1 >= cap;
-    ssize_t got =
-        full ? read(fd, drop, sizeof drop) : read(fd, out + len, cap - 1 - len);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) break;
-    if (!full) len += (size_t)got;
-  }
-  while (len && out[len - 1] == '\n')
-    len--;
-  out[len] = '\0';
-}
-
-/* Starts ld with its messages going to a pipe. */
-static int spawn_ld(char *const argv[], pid_t *out_pid, int *out_fd) {
-  int pipe_fd[2];
-  if (pipe2(pipe_fd, O_CLOEXEC)) return errno;
-  posix_spawn_file_actions_t fa;
-  posix_spawn_file_actions_init(&fa);
-  posix_spawn_file_actions_adddup2(&fa, pipe_fd[1], STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&fa, pipe_fd[1], STDERR_FILENO);
-  int err = posix_spawnp(out_pid, argv[0], &fa, NULL, argv, environ);
-  posix_spawn_file_actions_destroy(&fa);
-  close(pipe_fd[1]);
-  if (err)
-    close(pipe_fd[0]);
-  else
-    *out_fd = pipe_fd[0];
-  return err;
-}
-
-static bool run_ld(Ctx *cx, const char *object, const char *library) {
-  char *argv[] = {"ld",
-                  "-shared",
-                  "--build-id=none",
-                  "--hash-style=gnu",
-                  "-z",
-                  "noexecstack",
-                  "-z",
-                  "now",
-                  "--no-undefined",
-                  "-o",
-                  (char *)library,
-                  (char *)object,
-                  NULL};
-  char said[2000];
-  pid_t pid;
-  int fd = -1, status = 0;
-  int err = spawn_ld(argv, &pid, &fd);
-  if (err) {
-    diag_error(cx, nowhere, "cannot run the linker 'ld': %s", strerror(err));
-    return false;
-  }
-  read_text(fd, said, sizeof said);
-  close(fd);
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-    continue;
-  if (status)
-    diag_error(cx, nowhere, "the linker failed: %s",
-               said[0] ? said : "without a message");
-  return status == 0;
-}
-
-static void free_module(LLVMModuleRef m) {
+void cg_free_module(LLVMModuleRef m) {
   LLVMContextRef c = LLVMGetModuleContext(m);
   LLVMDisposeModule(m);
   LLVMContextDispose(c);
@@ -145,9 +72,7 @@ static void warn_of_slow_bf16(Module *m, const CodegenOptions *o,
 
 /* ---- programs ------------------------------------------------------------ */
 
-/* The target of a program. */
-static bool target_of(Ctx *cx, const CodegenOptions *o, int device,
-                      Target *out) {
+bool cg_target_of(Ctx *cx, const CodegenOptions *o, int device, Target *out) {
   return (device == MOERT_CUDA ? cg_cuda_target : cg_target)(cx, o, out);
 }
 
@@ -163,12 +88,12 @@ static LLVMValueRef add_program(const CgPrograms *p, const CodegenOptions *o,
                                 LLVMValueRef next) {
   Target t;
   const CgProgram *one = &p->of[device];
-  if (!target_of(one->m->cx, o, device, &t)) return NULL;
+  if (!cg_target_of(one->m->cx, o, device, &t)) return NULL;
   bool host = device == MOERT_CPU;
   if (host) warn_of_slow_bf16(one->m, o, &t);
   LLVMModuleRef code = host ? data : cg_module(&t);
   LLVMValueRef d = cg_table(one, &t, o, data, code, next);
-  if (!host) free_module(code);
+  if (!host) cg_free_module(code);
   cg_target_free(&t);
   return d;
 }
@@ -196,7 +121,7 @@ static LLVMMemoryBufferRef compile(const CgPrograms *p,
     cg_optimise(&host, data);
     code = cg_machine_code(&host, data, false);
   }
-  free_module(data);
+  cg_free_module(data);
   cg_target_free(&host);
   return code;
 }
@@ -221,59 +146,12 @@ bool cg_library(const CgPrograms *p, const CodegenOptions *o,
   Sym aside = sym_fmt(cx, "%s.%d", path, (int)getpid());
   bool ok = write_file(cx, object, code);
   LLVMDisposeMemoryBuffer(code);
-  ok = ok && run_ld(cx, object, aside);
+  ok = ok && cg_ld(cx, object, aside);
   unlink(object);
   if (ok && rename(aside, path)) {
     diag_error(cx, nowhere, "cannot write '%s': %s", path, strerror(errno));
     ok = false;
   }
   if (!ok) unlink(aside);
-  return ok;
-}
-
-/* ---- texts -------------------------------------------------------------- */
-
-static void print_kernel(void *user, const Kernel *k) {
-  cg_print_kernel(k, user);
-}
-
-/* LLVM's text of a program's kernels, or machine code in words. */
-static bool emit_code(const CgProgram *p, const Target *t,
-                      const CodegenOptions *o, const char *kind, Buf *out) {
-  Target host;
-  if (!cg_target(p->m->cx, o, &host)) return false;
-  bool is_host = t->device == MOERT_CPU;
-  LLVMModuleRef data = cg_module(&host);
-  LLVMModuleRef ll = is_host ? data : cg_module(t);
-  LLVMValueRef d = cg_table(p, t, o, data, ll, NULL);
-  if (d && is_host) cg_optimise(t, ll);
-  if (d && !strcmp(kind, "llvm")) {
-    char *text = LLVMPrintModuleToString(ll);
-    buf_add(out, text);
-    LLVMDisposeMessage(text);
-  } else if (d) {
-    LLVMMemoryBufferRef code = cg_machine_code(t, ll, true);
-    buf_add_n(out, LLVMGetBufferStart(code), LLVMGetBufferSize(code));
-    LLVMDisposeMemoryBuffer(code);
-  }
-  if (!is_host) free_module(ll);
-  free_module(data);
-  cg_target_free(&host);
-  return d != NULL;
-}
-
-bool cg_emit_text(const CgPrograms *p, const CodegenOptions *o,
-                  const char *kind, Buf *out) {
-  Target t;
-  int device = !strcmp(kind, "ptx") ? MOERT_CUDA : MOERT_CPU;
-  while (!p->of[device].m)
-    device++;
-  const CgProgram *one = &p->of[device];
-  bool ok = target_of(one->m->cx, o, device, &t);
-  if (ok && !strcmp(kind, "loops"))
-    cg_kernels(one->m, &t.isa, print_kernel, out);
-  else if (ok)
-    ok = emit_code(one, &t, o, kind, out);
-  cg_target_free(&t);
   return ok;
 }

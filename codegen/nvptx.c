@@ -14,20 +14,33 @@
 
 static const char triple[] = "nvptx64-nvidia-cuda";
 
-static const struct {
-  const char *name, *ptx;
-} archs[] = {
-    {"sm_80", "+ptx70"},
-    {"sm_90", "+ptx78"},
-    {"sm_90a", "+ptx80"},
+/* Figures without sparsity: NVIDIA A100 Tensor Core GPU data sheet, June 2021,
+ * SXM with 80 GB; NVIDIA H100 Tensor Core GPU data sheet, 2023, SXM. f32 is
+ * that of plain instructions, f64 that of tensor cores. */
+#define A100                                                     \
+  "A100 SXM", {[DT_bf16] = 312e12, [DT_f32] = 19.5e12,           \
+               [DT_f64] = 19.5e12},                              \
+      2.039e12
+#define H100                                                     \
+  "H100 SXM", {[DT_bf16] = 989e12, [DT_f32] = 67e12,             \
+               [DT_f64] = 67e12},                                \
+      3.35e12
+static const CgGpu gpus[] = {
+    {"sm_80", "+ptx70", A100},
+    {"sm_90", "+ptx78", H100},
+    {"sm_90a", "+ptx80", H100},
 };
+
+const CgGpu *cg_gpu(const char *arch) {
+  for (size_t i = 0; i < COUNT_OF(gpus); i++)
+    if (!strcmp(gpus[i].arch, arch)) return &gpus[i];
+  return NULL;
+}
 
 bool cg_cuda_target(Ctx *cx, const CodegenOptions *o, Target *out) {
   *out = (Target){0};
-  size_t i = 0;
-  while (i < COUNT_OF(archs) && strcmp(archs[i].name, o->arch))
-    i++;
-  if (i == COUNT_OF(archs)) {
+  const CgGpu *gpu = cg_gpu(o->arch);
+  if (!gpu) {
     diag_error(cx, (Span){0},
                "unknown architecture '%s'; there are sm_80, sm_90 and sm_90a",
                o->arch);
@@ -42,12 +55,12 @@ bool cg_cuda_target(Ctx *cx, const CodegenOptions *o, Target *out) {
   if (LLVMGetTargetFromTriple(triple, &target, &message))
     internal_error("LLVM without NVPTX: %s", message);
   out->device = MOERT_CUDA;
-  out->cpu = archs[i].name;
+  out->cpu = gpu->arch;
   out->isa = (Isa){.lanes = 128, .has = KN_MMA, .least = 32};
   out->triple = triple;
   out->ways = &ll_warp;
   out->machine = LLVMCreateTargetMachine(
-      target, triple, archs[i].name, archs[i].ptx,
+      target, triple, gpu->arch, gpu->ptx,
       o->opt_level ? LLVMCodeGenLevelDefault : LLVMCodeGenLevelLess,
       LLVMRelocDefault, LLVMCodeModelDefault);
   return true;

@@ -32,7 +32,7 @@ typedef struct Table {
   LLVMContextRef c;
   LLVMTypeRef i32, i64, ptr;
   Map strings; /* Sym -> global */
-  Map kernels; /* hash -> global MoertKernel */
+  Map kernels; /* hash -> Emitted */
   Map code_of; /* of kernels -> a function a stage */
   uint32_t n_kernels;
   unsigned needs; /* KN_..., of all of them */
@@ -40,6 +40,8 @@ typedef struct Table {
   ConstVec records;
   Map started; /* exchange -> number of its record + 1 */
   int64_t flops; /* needed */
+  int64_t times; /* that a step executes what comes next */
+  const Entry *entry;
   CgAgain again;
 } Table;
 
@@ -183,8 +185,15 @@ static void symbol_of(Table *t, const Kernel *k, char *out, size_t cap) {
     if (*c == '.') *c = '_';
 }
 
-static LLVMValueRef emit_kernel(Table *t, const Kernel *k) {
+/* A kernel in the table, and the name that its stages begin with. */
+typedef struct Emitted {
+  LLVMValueRef kernel;
+  Sym symbol;
+} Emitted;
+
+static Emitted *emit_kernel(Table *t, const Kernel *k) {
   char name[96], stage[128];
+  Emitted *e = NEW(t->a, Emitted);
   symbol_of(t, k, name, sizeof name);
   bool host = t->code == t->m;
   LLVMValueRef *bodies = code_for(t, k, name);
@@ -201,7 +210,9 @@ static LLVMValueRef emit_kernel(Table *t, const Kernel *k) {
   int64_t workspace = host ? k->workspace_bytes : cg_warp_workspace(k);
   LLVMValueRef f[] = {c_text(t, k->name), c_i64(t, workspace),
                       c_i32(t, (int)stages.len), c_array(t, &stages)};
-  return place(t, C_STRUCT(t, MoertKernel, f));
+  e->kernel = place(t, C_STRUCT(t, MoertKernel, f));
+  e->symbol = sym(t->ir->cx, name);
+  return e;
 }
 
 /* Up to 16 bytes that a place is a multiple of, in every turn. */
@@ -232,19 +243,19 @@ static void note_places(Table *t, const Node *n, Kernel *k) {
 }
 
 /* One that was emitted before when its text is the same. */
-static LLVMValueRef kernel_for(Table *t, const Kernel *k) {
+static const Emitted *kernel_for(Table *t, const Kernel *k) {
   uint64_t hash = k->hash;
   if (k->aligned) {
     hash = hash_bytes(hash, k->aligned, (size_t)k->n_args);
     hash = hash_bytes(hash, &k->in_place, sizeof k->in_place);
   }
   const void *key = (const void *)(uintptr_t)hash;
-  LLVMValueRef g = map_get(&t->kernels, key);
-  if (!g) {
-    g = emit_kernel(t, k);
-    map_put(t->a, &t->kernels, key, g);
+  Emitted *e = map_get(&t->kernels, key);
+  if (!e) {
+    e = emit_kernel(t, k);
+    map_put(t->a, &t->kernels, key, e);
   }
-  return g;
+  return e;
 }
 
 /* ---- records ------------------------------------------------------------ */
@@ -362,8 +373,25 @@ static bool takes_args(Table *t, const Node *n, const Kernel *k) {
   return false;
 }
 
+/* Tells of a record, for reports. */
+static void tell(const Table *t, const Node *n, const Record *r,
+                 const Kernel *k, const char *symbol) {
+  CgLaunch l = {.entry = t->entry,
+                .node = n,
+                .name = r->name,
+                .kernel = k,
+                .symbol = symbol,
+                .times = t->times,
+                .flops = r->flops,
+                .bytes = r->bytes,
+                .dtype = r->dtype};
+  if (t->o->launched) t->o->launched(t->o->user, &l);
+}
+
 static void launch(Table *t, Node *n) {
   MoertGemm g;
+  Kernel *k = NULL;
+  const Emitted *e = NULL;
   bool swapped = false;
   bool gemm = n->op == OP_contract && cg_gemm(n, &t->t->isa, &g, &swapped);
   Record r = record_of(t, gemm ? MOERT_GEMM : MOERT_LAUNCH, n);
@@ -381,12 +409,14 @@ static void launch(Table *t, Node *n) {
   if (gemm) {
     r.gemm = c_gemm(t, &g);
   } else {
-    Kernel *k = cg_lower(t->ir->cx, n, &t->t->isa);
+    k = cg_lower(t->ir->cx, n, &t->t->isa);
     if (!k || !takes_args(t, n, k)) return; /* no table comes of it */
     if (t->code != t->m) note_places(t, n, k);
-    r.kernel = kernel_for(t, k);
+    e = kernel_for(t, k);
+    r.kernel = e->kernel;
     if (n->op == OP_contract) r.name = record_name(t, n, k->name);
   }
+  tell(t, n, &r, k, e ? e->symbol : "");
   add_record(t, &r);
 }
 
@@ -525,10 +555,13 @@ static void scan(Table *t, const Node *n) {
     r.n_outs = 1;
   }
   add_record(t, &r);
-  int64_t before = t->flops;
+  int64_t before = t->flops, turns = (int64_t)ir_usual_turns(n);
+  int64_t times = t->times;
   t->flops = 0;
+  t->times *= turns;
   region(t, n->body);
-  t->flops = before + t->flops * (int64_t)ir_usual_turns(n);
+  t->times = times;
+  t->flops = before + t->flops * turns;
   Record end = record_of(t, MOERT_END, n);
   add_record(t, &end);
 }
@@ -581,6 +614,8 @@ static LLVMValueRef c_entry(Table *t, Entry *e) {
   t->records = (ConstVec){0};
   t->started = (Map){0};
   t->flops = 0;
+  t->times = 1;
+  t->entry = e;
   t->again = (CgAgain){.a = t->a};
   ir_number(e);
   region(t, e->region);
@@ -747,42 +782,4 @@ LLVMValueRef cg_table(const CgProgram *p, const Target *target,
   LLVMValueRef d = descriptor(&t, next);
   arena_reset(&a);
   return d;
-}
-
-/* ---- kernels alone ------------------------------------------------------ */
-
-typedef struct Kernels {
-  Module *m;
-  const Isa *isa;
-  void (*each)(void *user, const Kernel *k);
-  void *user;
-  Arena a;
-  Map seen;
-} Kernels;
-
-static void kernels_of(Kernels *ks, const Region *r) {
-  for (uint32_t i = 0; i < r->nodes.len; i++) {
-    Node *n = r->nodes.data[i];
-    MoertGemm g;
-    bool swapped;
-    if (n->op == OP_scan) kernels_of(ks, n->body);
-    if (n->op == OP_scan || n->op == OP_reshape ||
-        op_info[n->op].lower == LOWER_COMM || n->op == OP_wait ||
-        (n->op == OP_contract && cg_gemm(n, ks->isa, &g, &swapped)))
-      continue;
-    Kernel *k = cg_lower(ks->m->cx, n, ks->isa);
-    if (!k) continue;
-    const void *key = (const void *)(uintptr_t)k->hash;
-    if (map_get(&ks->seen, key)) continue;
-    map_put(&ks->a, &ks->seen, key, k);
-    ks->each(ks->user, k);
-  }
-}
-
-void cg_kernels(Module *m, const Isa *isa,
-                void (*each)(void *user, const Kernel *k), void *user) {
-  Kernels ks = {.m = m, .isa = isa, .each = each, .user = user};
-  for (uint32_t i = 0; i < m->entries.len; i++)
-    kernels_of(&ks, m->entries.data[i]->region);
-  arena_reset(&ks.a);
 }

@@ -84,9 +84,14 @@ static bool is_ir(const Job *j) {
   return ends_with(j->o.input, ".ir");
 }
 
+/* Texts and reports that are about GPUs are enough to ask for them. */
+static bool is_about_gpus(const Options *o) {
+  return (o->emit && !strcmp(o->emit, "ptx")) || list_has(o->report, "kernels");
+}
+
 static bool asks_for(const Job *j, PassTarget t) {
-  if (!j->o.target) return t == TARGET_CPU;
-  return list_has(j->o.target, target_facts[t].name);
+  if (j->o.target) return list_has(j->o.target, target_facts[t].name);
+  return (t == TARGET_CUDA) == is_about_gpus(&j->o);
 }
 
 /* The library's name when none is given: models/lm.dsl to lm.so. */
@@ -217,8 +222,10 @@ static bool check_plan(Job *j) {
 /* What comes out, and where to. */
 static bool decide_result(Job *j) {
   const Options *o = &j->o;
-  if (o->emit && strcmp(o->emit, "ptx") == 0 && !asks_for(j, TARGET_CUDA))
-    return usage("--emit=ptx is for --target=cuda");
+  if (is_about_gpus(o) && !asks_for(j, TARGET_CUDA))
+    return usage("%s is for --target=cuda",
+                 list_has(o->report, "kernels") ? "--report=kernels"
+                                                : "--emit=ptx");
   if (o->arch && !asks_for(j, TARGET_CUDA))
     return usage("--arch is for --target=cuda");
   bool text_only =
@@ -235,10 +242,11 @@ static bool decide_result(Job *j) {
 static bool decide_stages(Job *j) {
   const Options *o = &j->o;
   bool memory = list_has(o->report, "memory");
+  bool kernels = list_has(o->report, "kernels");
   j->first = o->from ? stage_find(o->from) : 1;
   if (o->stop_after)
     j->last = stage_find(o->stop_after);
-  else if (j->library || j->emit || memory)
+  else if (j->library || j->emit || memory || kernels)
     j->last = pass_count;
   else
     j->last = o->dump ? last_dumped(o->dump) : 0;
@@ -257,8 +265,9 @@ static bool decide_stages(Job *j) {
                    o->from);
     if (j->emit && !emits(j, "ir"))
       return usage("--emit=%s needs every pass, so no --stop-after", j->emit);
-    if (memory)
-      return usage("--report=memory needs every pass, so no --stop-after");
+    if (memory || kernels)
+      return usage("--report=%s needs every pass, so no --stop-after",
+                   memory ? "memory" : "kernels");
   }
   return check_dumps(j) && check_precision(j);
 }
@@ -509,6 +518,14 @@ static void write_explained(Job *j) {
                                     : "one device: nothing is split\n");
 }
 
+static bool report_kernels(Job *j) {
+  if (!list_has(j->o.report, "kernels")) return true;
+  CodegenOptions c = codegen_options(j);
+  CgPrograms p = programs(j);
+  if (j->out.len) buf_add(&j->out, "\n");
+  return cg_kernel_report(&p, &c, &j->out);
+}
+
 static bool compile(Job *j) {
   if (emits(j, "ast")) return write_emit(j);
   if (j->o.plan_only) {
@@ -532,7 +549,8 @@ static bool compile(Job *j) {
     if (j->out.len) buf_add(&j->out, "\n");
     memory_report(first_way(j)->m, &j->out);
   }
-  return write_dumps(j) && write_emit(j) && write_library(j);
+  return report_kernels(j) && write_dumps(j) && write_emit(j) &&
+         write_library(j);
 }
 
 /* ---- the program -------------------------------------------------------- */

@@ -35,9 +35,10 @@ static const OptionRow rows[] = {
     {O_TEXT, "--emit", "KIND", "ast|ir|loops|llvm|asm|ptx", FIELD(emit), 0,
      "text instead of a library: the model in canonical form, the last IR, "
      "kernel loops, LLVM IR, assembly, PTX of --target=cuda"},
-    {O_TEXT, "--report", "LIST", "memory,cost", FIELD(report), 0,
+    {O_TEXT, "--report", "LIST", "memory,cost,kernels", FIELD(report), 0,
      "planned memory and biggest buffers; parameters, operations and bytes by "
-     "layer"},
+     "layer; the kernels of a step on a GPU: lines of the model, registers and "
+     "spills (by ptxas, where it is in PATH), bytes, the least time"},
     {O_TEXT, "--explain", "WHAT", "shard|shard-all", FIELD(explain), 0,
      "where every tensor lives on the mesh and why, what moves and what it "
      "costs; shard-all tells of values without a name, too"},

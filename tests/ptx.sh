@@ -17,7 +17,7 @@ expect 'one program' compile --target=cuda -o "$d/cuda.so"
 run 'none for the CPU' 1 'no code for the CPU' \
   "$MOERUN" bench "$d/cuda.so" --device=cpu --steps 1
 run 'text of what is not made' 2 '--emit=ptx is for --target=cuda' \
-  compile --emit=ptx -o -
+  compile --target=cpu --emit=ptx -o -
 run 'architecture of what is not made' 2 '--arch is for --target=cuda' \
   compile --arch=sm_90 -o "$d/x.so"
 run 'another target' 2 "did you mean 'cuda'?" compile --target=cude
