@@ -2,7 +2,7 @@
  *
  * Sections in the order of the .c files: loops (the language and its builder),
  * lower (nodes to kernel loops), contract, rows, scalar, llvm, host, nvptx,
- * again, table, tools, link, texts, report. */
+ * lines, again, table, tools, link, texts, report. */
 #ifndef MOEC_CODEGEN_H
 #define MOEC_CODEGEN_H
 
@@ -141,6 +141,7 @@ typedef struct Kernel {
   const uint8_t *aligned; /* bytes that each argument's address is a multiple
                              of; NULL: of its element */
   bool in_place; /* a result is where an operand is; unless `aligned` is NULL */
+  const char *where; /* what it is for: "file:line:col", "" or NULL */
 } Kernel;
 
 /* Building. Statements go into the innermost open block, except that values
@@ -798,6 +799,17 @@ void cg_optimise(const Target *t, struct LLVMOpaqueModule *m);
 struct LLVMOpaqueMemoryBuffer *cg_machine_code(const Target *t,
                                                struct LLVMOpaqueModule *m,
                                                bool text);
+
+/* ---- lines.c ------------------------------------------------------------- */
+
+/* A function, and the place in the model that it is for: "file:line:col". */
+typedef struct CgLine {
+  struct LLVMOpaqueValue *function;
+  Sym where;
+} CgLine;
+typedef VEC(CgLine) CgLineVec;
+/* Writes these into a module that is optimised. */
+void cg_lines(struct LLVMOpaqueModule *m, const CgLineVec *all);
 
 /* ---- again.c: products that a step computes more than once --------------- */
 

@@ -8,6 +8,7 @@
 #include "codegen.h"
 
 #include <llvm-c/Core.h>
+#include <llvm-c/Support.h>
 #include <llvm-c/Target.h>
 #include <llvm-c/TargetMachine.h>
 #include <string.h>
@@ -37,6 +38,20 @@ const CgGpu *cg_gpu(const char *arch) {
   return NULL;
 }
 
+/* Blocks that begin with an instruction of no line at all keep the last one. */
+static void init(void) {
+  static const char *const options[] = {"moec",
+                                        "-use-unknown-locations=Disable"};
+  static bool done;
+  if (done) return;
+  done = true;
+  LLVMInitializeNVPTXTargetInfo();
+  LLVMInitializeNVPTXTarget();
+  LLVMInitializeNVPTXTargetMC();
+  LLVMInitializeNVPTXAsmPrinter();
+  LLVMParseCommandLineOptions(COUNT_OF(options), options, "");
+}
+
 bool cg_cuda_target(Ctx *cx, const CodegenOptions *o, Target *out) {
   *out = (Target){0};
   const CgGpu *gpu = cg_gpu(o->arch);
@@ -46,10 +61,7 @@ bool cg_cuda_target(Ctx *cx, const CodegenOptions *o, Target *out) {
                o->arch);
     return false;
   }
-  LLVMInitializeNVPTXTargetInfo();
-  LLVMInitializeNVPTXTarget();
-  LLVMInitializeNVPTXTargetMC();
-  LLVMInitializeNVPTXAsmPrinter();
+  init();
   char *message = NULL;
   LLVMTargetRef target;
   if (LLVMGetTargetFromTriple(triple, &target, &message))

@@ -1,10 +1,10 @@
-/* report.c: the kernels of a program for GPUs, a line each, for --report=kernels.
+/* report.c: --report=kernels, the kernels of a program for GPUs, a line each.
  *
  * A line has the place in the model that the kernel is for, what a launch looks
  * like, what ptxas makes of it (where there is a ptxas), and how long a launch
  * takes at least on a GPU that is named: the time for its products or the time
- * for the bytes that it reads and writes, whichever is longer. These figures are
- * of all stages of a launch together and stand with the first. Launches of the
+ * for the bytes that it reads and writes, whichever is longer. These figures
+ * are of all stages of a launch together and stand with the first. Launches of the
  * main entry are told of, a kernel with several of them once, and products of
  * the library among them.
  *

@@ -34,6 +34,7 @@ typedef struct Table {
   Map strings; /* Sym -> global */
   Map kernels; /* hash -> Emitted */
   Map code_of; /* of kernels -> a function a stage */
+  CgLineVec lines; /* of functions for another device */
   uint32_t n_kernels;
   unsigned needs; /* KN_..., of all of them */
   /* of the entry at hand */
@@ -204,6 +205,7 @@ static Emitted *emit_kernel(Table *t, const Kernel *k) {
     ll_stage_name(name, i, stage, sizeof stage - sizeof ".keyed");
     if (host && k->keys.len)
       body = cg_llvm_keyed(t->m, k, strcat(stage, ".keyed"), body);
+    if (!host) vec_push(t->a, &t->lines, ((CgLine){body, k->where}));
     vec_push(t->a, &stages,
              host ? c_stage(t, s, body) : c_launch(t, s, stage));
   }
@@ -412,6 +414,7 @@ static void launch(Table *t, Node *n) {
     k = cg_lower(t->ir->cx, n, &t->t->isa);
     if (!k || !takes_args(t, n, k)) return; /* no table comes of it */
     if (t->code != t->m) note_places(t, n, k);
+    k->where = r.where;
     e = kernel_for(t, k);
     r.kernel = e->kernel;
     if (n->op == OP_contract) r.name = record_name(t, n, k->name);
@@ -722,6 +725,7 @@ static LLVMValueRef c_features(Table *t, uint32_t *out_n) {
 static LLVMValueRef c_ptx(Table *t) {
   if (t->code == t->m) return c_text(t, "");
   cg_optimise(t->t, t->code);
+  cg_lines(t->code, &t->lines);
   LLVMMemoryBufferRef text = cg_machine_code(t->t, t->code, true);
   LLVMValueRef v =
       LLVMConstStringInContext2(t->c, LLVMGetBufferStart(text),

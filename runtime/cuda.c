@@ -87,9 +87,10 @@ void rt_cuda_name(const RtCuda *c, char *out, size_t bytes) {
 MoertStatus rt_cuda_module(RtCuda *c, const void *image, CUmodule *out) {
   char log[512] = "";
   CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER,
-                            CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
-  void *values[] = {log, (void *)(uintptr_t)sizeof log};
-  MoertStatus st = RT_CU(c, cuModuleLoadDataEx(out, image, 2, options, values));
+                            CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+                            CU_JIT_GENERATE_LINE_INFO};
+  void *values[] = {log, (void *)(uintptr_t)sizeof log, (void *)1};
+  MoertStatus st = RT_CU(c, cuModuleLoadDataEx(out, image, 3, options, values));
   if (st == MOERT_OK) return st;
   *out = NULL;
   log[strcspn(log, "\n")] = 0;

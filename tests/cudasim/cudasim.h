@@ -124,11 +124,18 @@ struct Operand {
   int n;
 };
 
+/* A line of the source by its `.loc`, 0 when not known, and the number of the
+ * `.file`. */
+typedef struct Loc {
+  int file, line;
+} Loc;
+
 typedef enum StmtKind { ST_INS, ST_LABEL, ST_OPEN, ST_CLOSE, ST_VAR } StmtKind;
 
 typedef struct Stmt {
   StmtKind kind;
-  int line, loc; /* line of the PTX; of the source, 0 when not known */
+  int line;      /* of the PTX */
+  Loc loc;
   Str name;      /* of the instruction or label */
   Str pred;
   bool pred_not;
@@ -154,6 +161,8 @@ typedef struct Kernel Kernel;
 typedef struct Module {
   Arena arena;
   char *text;
+  Str *files; /* of the source, by their numbers */
+  int n_files;
   int version; /* of PTX, 80 for 8.0 */
   int arch;    /* 80 for sm_80 */
   char arch_suffix; /* 'a' of sm_90a, or 0 */
@@ -204,7 +213,8 @@ struct Ins {
   uint8_t mode;   /* meaning depends on the instruction */
   bool sat, flag;
   bool strong; /* an access that is volatile or relaxed: it may race */
-  int line, loc;
+  int line;
+  Loc loc;
 };
 
 /* Registers that the machine fills, 32 words each. */

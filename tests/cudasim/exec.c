@@ -21,8 +21,14 @@ static int where(const Warp *w, const Ins *i, int lane, char *text, size_t n) {
   const uint32_t *id = w->block->id;
   int at =
       snprintf(text, n, "kernel %s, PTX line %d", l->kernel->name, i->line);
-  if (i->loc)
-    at += snprintf(text + at, n - (size_t)at, " (source line %d)", i->loc);
+  const Module *m = l->kernel->module;
+  if (i->loc.line && i->loc.file >= 0 && i->loc.file < m->n_files &&
+      m->files[i->loc.file].n)
+    at += snprintf(text + at, n - (size_t)at, " (%.*s:%d)",
+                   m->files[i->loc.file].n, m->files[i->loc.file].at,
+                   i->loc.line);
+  else if (i->loc.line)
+    at += snprintf(text + at, n - (size_t)at, " (source line %d)", i->loc.line);
   at += snprintf(text + at, n - (size_t)at, ", block (%u,%u,%u), ", id[0],
                  id[1], id[2]);
   if (lane < 0)

@@ -21,7 +21,7 @@ typedef struct Parser {
   TokenKind kind;
   Str word;      /* T_WORD, T_TEXT */
   int64_t value; /* numbers; the character of T_OTHER */
-  int loc;       /* of the last .loc */
+  Loc loc;       /* of the last .loc */
 } Parser;
 
 /* ---- types, spaces, errors ----------------------------------------------- */
@@ -206,8 +206,26 @@ static void skip_line(Parser *p) {
 /* .loc FILE LINE COLUMN ... */
 static void loc(Parser *p) {
   next(p);
-  expect_int(p);
-  if (p->kind == T_INT) p->loc = (int)p->value;
+  p->loc.file = (int)expect_int(p);
+  if (p->kind == T_INT) p->loc.line = (int)p->value;
+  skip_line(p);
+}
+
+/* .file NUMBER "name" ..., at the word */
+static void file(Parser *p) {
+  enum { MOST = 1 << 16 };
+  next(p);
+  int64_t number = expect_int(p);
+  Module *m = p->m;
+  if (p->kind == T_TEXT && number >= m->n_files && number < MOST) {
+    Str *files = arena_new(&m->arena, (size_t)(number + 1) * sizeof *files);
+    if (m->n_files)
+      memcpy(files, m->files, (size_t)m->n_files * sizeof *files);
+    m->files = files;
+    m->n_files = (int)number + 1;
+  }
+  if (p->kind == T_TEXT && number >= 0 && number < m->n_files)
+    m->files[number] = p->word;
   skip_line(p);
 }
 
@@ -377,7 +395,7 @@ static void directive(Parser *p, Func *f) {
   Space space = space_named(w);
   if (str_is(w, "loc")) {
     loc(p);
-  } else if (str_is(w, "pragma") || str_is(w, "file")) {
+  } else if (str_is(w, "pragma")) {
     skip_line(p);
   } else if (space) {
     next(p);
@@ -516,8 +534,8 @@ static void module_item(Parser *p) {
     return;
   }
   Space space = space_named((Str){w.at + 1, w.n - 1});
-  if (str_is(w, ".loc")) {
-    loc(p);
+  if (str_is(w, ".loc") || str_is(w, ".file")) {
+    (str_is(w, ".loc") ? loc : file)(p);
     return;
   }
   next(p);
@@ -527,7 +545,7 @@ static void module_item(Parser *p) {
     target(p);
   } else if (str_is(w, ".address_size")) {
     if (expect_int(p) != 64) wrong(p, "addresses not of 64");
-  } else if (str_is(w, ".file") || str_is(w, ".pragma")) {
+  } else if (str_is(w, ".pragma")) {
     skip_line(p);
   } else if (str_is(w, ".section")) {
     section(p);
