@@ -109,18 +109,3 @@ fn turned(at: f32[t])(x: f32[b, t, h, e]) {
   return concat(first * c - second * s, second * c + first * s, dim = -1)
 }
 fn unturned(x) { return x }
-
-# sin x: of x less whole multiples of pi, by its series; 1e-7 for |x| < 10^4.
-fn sine(x: f32[..]) {
-  let n = floor(x * (1.0 / PI) + 0.5)
-  let odd = n - 2.0 * floor(0.5 * n)
-  let r = fma(n, -PI_LOW, fma(n, -PI_HIGH, x))
-  let s = r * r
-  let p = fma(s, fma(s, fma(s, fma(s, fma(s, -1.0 / 39916800.0, 1.0 / 362880.0), -1.0 / 5040.0),
-                            1.0 / 120.0), -1.0 / 6.0), 1.0)
-  return (1.0 - 2.0 * odd) * r * p
-}
-fn cosine(x: f32[..]) { return sine(x + 0.5 * PI) }
-const PI = 3.14159265358979
-const PI_HIGH = 3.140625             # few bits, so that n times it is exact
-const PI_LOW = 0.000967653589793

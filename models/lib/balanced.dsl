@@ -158,28 +158,3 @@ fn assign(z: f32[g, s, n], rounds) {
   let rest = expand(cumsum(free, exclusive = true)) >= reshape(places, g, 1, n)
   return select(free > 0.0, i32(sum(f32(rest), dim = -1)), which[:, :, 0])
 }
-
-# ---- by name -------------------------------------------------------------------
-
-# A gate with the settings of its paper: k experts a token, or where the number is
-# open at most `most`; groups are those of moe.
-fn gate_named(name, k, most, groups, tokens) {
-  if name == "switch" { return switch_gate() }
-  else if name == "gshard" { return gshard_gate(groups = groups) }
-  else if name == "deepseek" { return deepseek_gate(k) }
-  else if name == "deepseek_sigmoid" { return deepseek_gate(k, score = sigmoid, normalise = true) }
-  else if name == "loss_free" { return loss_free_gate(k) }
-  else if name == "hash" { return hash_gate(tokens, k) }
-  else if name == "top_p" { return top_p_gate(0.4, most) }
-  else if name == "cosine" { return cosine_gate(k, width = 16) }
-  else if name == "expert_choice" { return expert_choice_gate(most, groups = groups) }
-  else if name == "balanced" { return balanced_gate(k, most, groups = groups) }
-  else if name == "sinkhorn" { return sinkhorn_gate(k, groups = groups) }
-  else if name == "base" { return base_gate(groups = groups) }
-  else { require(false, "there is no gate of this name", name) }
-}
-
-# Whether moe is to skip choices that it leaves empty.
-fn leaves_choices(name) {
-  return name == "gshard" or name == "top_p" or name == "expert_choice" or name == "balanced"
-}

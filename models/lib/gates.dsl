@@ -36,13 +36,6 @@ fn chosen_of(gates: f32[.., k], ids: i32[.., k], experts) {
 # Shares of the sum; zeros where all are 0.
 fn shares_of(x: f32[.., n]) { return x / (sum(x, dim = -1, keep = true) + 1e-20) }
 
-# How even the numbers of rows f32[n] are; the second is 1 more than MaxVio of
-# Wang et al. 2024.
-fn report_rows(rows: f32[n]) {
-  report cv_load = sqrt(cv_squared(rows))
-  report max_over_mean_load = max(rows) / (mean(rows) + 1e-10)
-}
-
 # Fedus et al. 2021, and 1 / n^2 of it GShard: n times the sum over experts of the
 # share of choices and the mean probability. 1 where both are even; only the
 # probabilities have a gradient.
@@ -59,13 +52,21 @@ fn z_loss(logits: f32[.., n]) {
   return mean(z * z)
 }
 
+# Any gate, in training by tokens each of whose elements is multiplied by a
+# number from 1 - by to 1 + by (Fedus et al. 2021); experts get what they were.
+fn jittered(gate, by)(x: f32[.., d], experts) {
+  require(by >= 0.0 and by < 1.0, "jitter must be from 0 to below 1", by)
+  let noise = 2.0 * uniform(random_bits(x)) - 1.0
+  let gates, ids, aux = gate(x * (1.0 + by * noise) if training and by > 0.0 else x, experts) as ""
+  return gates, ids, aux
+}
+
 # ---- Switch (Fedus et al. 2021) ---------------------------------------------
 
 # One expert a token; its gate is the probability itself, so that a gradient gets
-# to the router. `jitter` multiplies the router's input by 1 +- that in training.
-fn switch_gate(w_balance = 1e-2, w_z = 0.0, jitter = 0.0)(x: f32[.., d], experts) {
-  let seen = x * (1.0 + jitter * (2.0 * uniform(random_bits(x)) - 1.0)) if training and jitter > 0.0 else x
-  let z = router(seen, experts) as ""
+# to the router.
+fn switch_gate(w_balance = 1e-2, w_z = 0.0)(x: f32[.., d], experts) {
+  let z = router(x, experts) as ""
   let p = softmax(z)
   let gates, ids = top_k(p, 1)
   let aux = w_balance * share_loss(p, chosen_of(gates, ids, experts)) as ""
@@ -132,12 +133,10 @@ fn deepseek_loss(s: f32[.., n], chosen: f32[.., n], w_balance, w_device, devices
   let by_expert = w_balance * sum(f * p)
   if w_device == 0.0 { return by_expert } else {
     require(n % devices == 0, "experts must divide by devices", n, devices)
-    let fd = mean_last(reshape(f, devices, -1))
+    let fd = mean(reshape(f, devices, -1), dim = -1)
     return by_expert + w_device * sum(fd * sum(reshape(p, devices, -1), dim = -1))
   }
 }
-
-fn mean_last(x: f32[.., n]) { return sum(x, dim = -1) / n }
 
 # ---- balance without a loss (Wang et al. 2024) --------------------------------
 
@@ -191,7 +190,7 @@ fn top_p_gate(p, most, w_balance = 1e-2, w_entropy = 1e-4)(x: f32[.., d], expert
 
 # Mean entropy of softmax(z).
 fn entropy(z: f32[.., n]) {
-  let log_p = z - expand(log_sum_exp(z))
+  let log_p = log_softmax(z)
   return -sum(exp(log_p) * log_p) / count_tokens(z)
 }
 

@@ -15,12 +15,12 @@ fn normal_init(std)(w: f32[..]) {
 # Glorot and Bengio 2010: uniform, variance 2 / (fan_in + fan_out). The last two
 # dims are the matrix, dims before them count matrices.
 fn glorot()(w: f32[.., i, o]) {
-  return (2.0 * uniform(random_bits(w)) - 1.0) * sqrt(6.0 / (i + o))
+  return glorot_fans(i, o)(w)
 }
 
 # The same where several dims are the rows or the columns.
 fn glorot_fans(i, o)(w: f32[..]) {
-  return (2.0 * uniform(random_bits(w)) - 1.0) * sqrt(6.0 / (i + o))
+  return uniform_init(sqrt(6.0 / (i + o)))(w)
 }
 
 # Normal of variance scale / fan_in, drawn within two of its standard deviations:

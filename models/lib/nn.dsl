@@ -10,6 +10,21 @@ fn unchanged(x) { return x }
 # -1, 0 or 1.
 fn sign(x: f32[..]) { return f32(x > 0.0) - f32(x < 0.0) }
 
+# sin x: of x less whole multiples of pi, by its series; 1e-7 for |x| < 10^4.
+fn sine(x: f32[..]) {
+  let n = floor(x * (1.0 / PI) + 0.5)
+  let odd = n - 2.0 * floor(0.5 * n)
+  let r = fma(n, -PI_LOW, fma(n, -PI_HIGH, x))
+  let s = r * r
+  let p = fma(s, fma(s, fma(s, fma(s, fma(s, -1.0 / 39916800.0, 1.0 / 362880.0), -1.0 / 5040.0),
+                            1.0 / 120.0), -1.0 / 6.0), 1.0)
+  return (1.0 - 2.0 * odd) * r * p
+}
+fn cosine(x: f32[..]) { return sine(x + 0.5 * PI) }
+const PI = 3.14159265358979
+const PI_HIGH = 3.140625             # few bits, so that n times it is exact
+const PI_LOW = 0.000967653589793
+
 # Softmax over the last dim.
 fn softmax(x: f32[.., n]) {
   let e = exp(x - stop_gradient(max(x, dim = -1, keep = true)))
@@ -33,8 +48,13 @@ fn mix_bits(h: u32[..]) {
 
 # Rows of a trained table: ids i32[..] -> f32[.., width].
 fn embed(ids: i32[..], vocabulary, width) {
+  return gather(embedding(vocabulary, width) as "", ids)
+}
+
+# The table itself, for models that need it twice.
+fn embedding(vocabulary, width) {
   param table: f32[vocabulary @model, width] = normal_init(1.0 / sqrt(width))
-  return gather(table, ids)
+  return table
 }
 
 # x . w + bias over the last dim.

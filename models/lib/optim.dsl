@@ -2,6 +2,7 @@
 # rates come from schedules. `step` counts the steps completed so far; under
 # `accumulate` there are fewer updates than steps, so functions of time take
 # `updates`, how many there were before.
+import "nn.dsl"
 
 # Kingma and Ba 2015, with bias correction.
 fn adam(rate, b1 = 0.9, b2 = 0.999, eps = 1e-8, updates = step)(p: f32[..], g: f32[..]) {
@@ -132,15 +133,6 @@ fn warmup_cosine(rate, warmup, total, floor = 0.1, updates = step) {
   require(total > warmup, "a schedule must be longer than its warm-up", total, warmup)
   let t = f32(updates) + 1.0
   let part = min(max(t - warmup, 0.0) / (total - warmup), 1.0)
-  let cosine = floor + (1.0 - floor) * 0.5 * (1.0 + cos_pi(part))
-  return rate * min(t / warmup, cosine)
-}
-
-# cos(pi x) for x from 0 to 1, within 1e-7: -sin(pi y) of y = x - 1/2, by the
-# first terms of its series.
-fn cos_pi(x: f32[..]) {
-  let y = 3.14159265358979 * (x - 0.5)
-  let s = y * y
-  let series = 1.0 - s / 6.0 * (1.0 - s / 20.0 * (1.0 - s / 42.0 * (1.0 - s / 72.0 * (1.0 - s / 110.0))))
-  return -y * series
+  let fall = floor + (1.0 - floor) * 0.5 * (1.0 + cosine(PI * part))
+  return rate * min(t / warmup, fall)
 }

@@ -38,7 +38,8 @@ failed=0
 cp -r models "$work/models"
 sed -i -E 's/adam\((rate|lr)\)/sgd(lr)/' "$work"/models/*.dsl \
   "$work/models/lib/lm.dsl"
-sed -i 's/gate = gate()/gate = told(gate())/' "$work/models/lm_moe.dsl"
+sed -i 's/gate = jittered(gate, JITTER)/gate = told(gate)/' \
+  "$work/models/lib/sparse.dsl"
 sed -i 's/gate = noisy_top_k(k = 2)/gate = told(noisy_top_k(k = 2))/' \
   "$work/models/tiny.dsl"
 cat >"$work/told.dsl" <<'TEXT'
@@ -49,7 +50,8 @@ fn told(gate)(x: f32[.., d], experts) {
   return gates, ids, aux
 }
 TEXT
-for m in lm_moe tiny; do cat "$work/told.dsl" >>"$work/models/$m.dsl"; done
+for m in lib/sparse tiny; do cat "$work/told.dsl" >>"$work/models/$m.dsl"; done
+grep -q 'told(gate)' "$work/models/lib/sparse.dsl"
 
 lm=(-D D=16 -D T=8 -D B=16)
 moe=("${lm[@]}" -D K=2 -D H=24)

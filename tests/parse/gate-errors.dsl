@@ -1,7 +1,10 @@
-# test: %s -I models
+# test: %s -I models -D GATE=none
 # What goes with no gate: each call below is one mistake.
-import "lib/balanced.dsl"
-import "lib/hierarchical.dsl"
+import "lib/sparse.dsl"
+
+const N = 4
+const K = 2
+const H = 2
 
 fn layer(x, gate, capacity = 0.0, groups = 1) {
   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -19,22 +22,125 @@ entry train(x: f32[2, 3, 2] from text) {
   let h = layer(x, balanced_gate(k = 1, most = 4))
   let i = layer(x, base_gate())
   let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
-  let l = layer(x, gate_named("none", 1, 1, 1, x))
-  minimize a + b + c + d + e + f + g + h + i + j + l with { "*": down }
+  let l, _ = sparse(x, i32(x[.., 0]))
+  let m = layer(x, jittered(switch_gate(), 1.0))
+  minimize a + b + c + d + e + f + g + h + i + j + sum(l) + m with { "*": down }
 }
 
 # >>> err
+# models/lib/sparse.dsl:48:10: error: there is no gate of this name: none
+#    48 |   else { require(false, "there is no gate of this name", name) }
+#       |          ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/sparse.dsl:22:20: note: in 'gate_named', called here
+#    22 |   let gate, open = gate_named(GATE, tokens)
+#       |                    ^~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:25:14: note: in 'sparse', called here
+#    25 |   let l, _ = sparse(x, i32(x[.., 0]))
+#       |              ^~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:15:3: error: a capacity is above 0, or 0 for none: -1
+#    15 |   require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
+#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:19:11: note: in 'layer', called here
+#    19 |   let e = layer(x, switch_gate(), capacity = -1.0)
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:32:3: error: tokens must divide by the groups that have a capacity: 6, 4
+#    32 |   require(groups >= 1 and tokens % groups == 0,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:19:14: note: in 'within_capacity', called here
+#    19 |   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
+#       |              ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
+#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:20:11: note: in 'layer', called here
+#    20 |   let f = layer(x, switch_gate(), capacity = 1.0, groups = 4)
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:66:3: error: experts per token must be 1 to the number of experts: 5, 4
+#    66 |   require(k >= 1 and k <= experts,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:16:28: note: in 'noisy_top_k', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
+#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:15:11: note: in 'layer', called here
+#    15 |   let a = layer(x, noisy_top_k(k = 5))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/hierarchical.dsl:11:3: error: the number of experts must be a multiple of the groups: 4, 3
+#    11 |   require(groups >= 1 and experts % groups == 0,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:16:28: note: in 'hierarchical', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
+#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:17:11: note: in 'layer', called here
+#    17 |   let c = layer(x, hierarchical(groups = 3, k = 1))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/hierarchical.dsl:14:3: error: choices of a level must be 1 to the groups and to the experts of a group: 3, 2, 2
+#    14 |   require(k >= 1 and k <= min(groups, b),
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:16:28: note: in 'hierarchical', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
+#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:18:11: note: in 'layer', called here
+#    18 |   let d = layer(x, hierarchical(groups = 2, k = 3))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:22:3: error: tokens must divide by the groups: 6, 5
+#    22 |   require(groups >= 1 and count_tokens(z) % groups == 0,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:103:14: note: in 'by_group', called here
+#   103 |   let by_p = by_group(p, groups)
+#       |              ^~~~~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:91:34: note: in 'gshard_loss', called here
+#    91 |   return gates, ids, w_balance * gshard_loss(p, first, groups if training else 1) + w_z * z_loss(z)
+#       |                                  ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:16:28: note: in 'gshard_gate', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:58:3: error: jitter must be from 0 to below 1: 1
+#    58 |   require(by >= 0.0 and by < 1.0, "jitter must be from 0 to below 1", by)
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:16:28: note: in 'jittered', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
+#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:26:11: note: in 'layer', called here
+#    26 |   let m = layer(x, jittered(switch_gate(), 1.0))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:119:3: error: experts per token must be 1 to the number of experts: 5, 4
+#   119 |   require(k >= 1 and k <= experts,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:16:28: note: in 'deepseek_gate', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
+#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:16:11: note: in 'layer', called here
+#    16 |   let b = layer(x, deepseek_gate(k = 5))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/balanced.dsl:32:3: error: c is above 0 and at most the number of experts: 5, 4
 #    32 |   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'expert_choice_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
-#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
+#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:21:11: note: in 'layer', called here
-#    21 |   let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
+# tests/parse/gate-errors.dsl:24:11: note: in 'layer', called here
+#    24 |   let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/balanced.dsl:66:3: error: choices of a group must divide by the experts: 6, 4
 #    66 |   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
@@ -45,8 +151,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/moe.dsl:16:28: note: in 'balanced_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
-#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
+#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/balanced.dsl:130:3: error: tokens of a group must divide by the experts: 6, 4
 #   130 |   require(size(s, 1) % n == 0,
@@ -57,95 +163,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/moe.dsl:16:28: note: in 'base_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
-#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
+#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:179:10: error: there is no gate of this name: none
-#   179 |   else { require(false, "there is no gate of this name", name) }
-#       |          ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:22:20: note: in 'gate_named', called here
-#    22 |   let l = layer(x, gate_named("none", 1, 1, 1, x))
-#       |                    ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/gates.dsl:22:3: error: tokens must divide by the groups: 6, 5
-#    22 |   require(groups >= 1 and count_tokens(z) % groups == 0,
-#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/gates.dsl:102:14: note: in 'by_group', called here
-#   102 |   let by_p = by_group(p, groups)
-#       |              ^~~~~~~~~~~~~~~~~~~
-# models/lib/gates.dsl:90:34: note: in 'gshard_loss', called here
-#    90 |   return gates, ids, w_balance * gshard_loss(p, first, groups if training else 1) + w_z * z_loss(z)
-#       |                                  ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:16:28: note: in 'gshard_gate', called here
-#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
-#       |                            ^~~~~~~~~~~~~~~~
-# models/lib/gates.dsl:118:3: error: experts per token must be 1 to the number of experts: 5, 4
-#   118 |   require(k >= 1 and k <= experts,
-#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:16:28: note: in 'deepseek_gate', called here
-#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
-#       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
-#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
-#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:13:11: note: in 'layer', called here
-#    13 |   let b = layer(x, deepseek_gate(k = 5))
-#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:15:3: error: a capacity is above 0, or 0 for none: -1
-#    15 |   require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
-#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
-#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
-#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:16:11: note: in 'layer', called here
-#    16 |   let e = layer(x, switch_gate(), capacity = -1.0)
-#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:32:3: error: tokens must divide by the groups that have a capacity: 6, 4
-#    32 |   require(groups >= 1 and tokens % groups == 0,
-#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:19:14: note: in 'within_capacity', called here
-#    19 |   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
-#       |              ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
-#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
-#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:17:11: note: in 'layer', called here
-#    17 |   let f = layer(x, switch_gate(), capacity = 1.0, groups = 4)
-#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:66:3: error: experts per token must be 1 to the number of experts: 5, 4
-#    66 |   require(k >= 1 and k <= experts,
-#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:16:28: note: in 'noisy_top_k', called here
-#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
-#       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
-#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
-#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:12:11: note: in 'layer', called here
-#    12 |   let a = layer(x, noisy_top_k(k = 5))
-#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/hierarchical.dsl:11:3: error: the number of experts must be a multiple of the groups: 4, 3
-#    11 |   require(groups >= 1 and experts % groups == 0,
-#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:16:28: note: in 'hierarchical', called here
-#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
-#       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
-#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
-#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:14:11: note: in 'layer', called here
-#    14 |   let c = layer(x, hierarchical(groups = 3, k = 1))
-#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/hierarchical.dsl:14:3: error: choices of a level must be 1 to the groups and to the experts of a group: 3, 2, 2
-#    14 |   require(k >= 1 and k <= min(groups, b),
-#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:16:28: note: in 'hierarchical', called here
-#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
-#       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:7:16: note: in 'moe', called here
-#     7 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
-#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:15:11: note: in 'layer', called here
-#    15 |   let d = layer(x, hierarchical(groups = 2, k = 3))
-#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # <<<
 # >>> exit 1

@@ -40,7 +40,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # What moves in train, most first
 # -------------------------------
 # all_reduce @dev                                 768 B
-#     %d_table at models/lib/nn.dsl:37:10 in e/embed
+#     %d_table at models/lib/nn.dsl:51:10 in e/embed
 #     f32[16, 8; sum @dev]  to  f32[16, 8]
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 384 B
@@ -50,7 +50,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 384 B
 # all_reduce @dev                                 768 B
-#     %d_w at models/lib/nn.dsl:44:18 in loss/linear
+#     %d_w at models/lib/nn.dsl:64:18 in loss/linear
 #     f32[8, 16; sum @dev]  to  f32[8, 16]
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 384 B
@@ -75,29 +75,29 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for combine (gradient) at models/lib/moe.dsl:22:14, which has @dev on letter s: batch letter
 #     other ways: by way of the whole value: 1.5 KiB
 # all_reduce @dev                                  96 B
-#     %d_bias at models/lib/nn.dsl:45:10 in loss/linear
+#     %d_bias at models/lib/nn.dsl:65:10 in loss/linear
 #     f32[16; sum @dev]  to  f32[16]
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 48 B
 # all_reduce @dev                                  48 B
-#     %s at models/lib/moe.dsl:129:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:134:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @dev]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:135:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:140:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 24 B
 # all_reduce @dev                                  48 B
-#     %s at models/lib/moe.dsl:129:14 in m/moe/gate/rows/sum_rows
+#     %s at models/lib/moe.dsl:134:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @dev]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:135:11 and 2 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:140:11 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 24 B
 # all_reduce @dev                                  48 B
-#     %s at models/lib/moe.dsl:129:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:134:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @dev]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:135:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:140:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 24 B
 # all_reduce @dev                                   6 B
-#     reduce_sum at models/lib/nn.dsl:90:10 in loss/cross_entropy
+#     reduce_sum at models/lib/nn.dsl:110:10 in loss/cross_entropy
 #     f32[; sum @dev]  to  f32[]
-#     for div at models/lib/nn.dsl:90:10, which needs the finished sum
+#     for div at models/lib/nn.dsl:110:10, which needs the finished sum
 # all_reduce @dev                                   6 B
 #     reduce_sum at tests/pass/shard/explain-dev.dsl:12:3
 #     f32[; sum @dev]  to  f32[]
@@ -145,7 +145,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 #   %noise                                   f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
-#     @dev dim 0: alike, for mul at models/lib/moe.dsl:108:19,
+#     @dev dim 0: alike, for mul at models/lib/moe.dsl:113:19,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 # in m/moe/gate/noisy_top_k_gates/std/softplus
 #   %std                                     f32[8 @dev, 4, 8]                                 256 B
@@ -168,7 +168,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/noisy_top_k_gates/gates/softmax
 #   %e                                       f32[8 @dev, 4, 2]                                  64 B
 #     each has f32[2, 4, 2]
-#     @dev dim 0: alike, from sub at models/lib/nn.dsl:15:15,
+#     @dev dim 0: alike, from sub at models/lib/nn.dsl:30:15,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 #   %gates                                   f32[8 @dev, 4, 2]                                  64 B
 #     each has f32[2, 4, 2]
@@ -186,7 +186,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/noisy_top_k_gates/load/normal_cdf
 #   %load                                    f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
-#     @dev dim 0: alike, from add at models/lib/moe.dsl:125:43,
+#     @dev dim 0: alike, from add at models/lib/moe.dsl:130:43,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 # in m/moe/gate/rows/sum_rows
 #   %s                                       f32[8; sum @dev]                                   32 B
@@ -230,14 +230,14 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in loss/cross_entropy/cross_entropy_each
 #   %shifted                                 f32[8 @dev, 4, 16]                                512 B
 #     each has f32[2, 4, 16]
-#     @dev dim 0: alike, from add at models/lib/nn.dsl:45:10,
+#     @dev dim 0: alike, from add at models/lib/nn.dsl:65:10,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 #   %log_sum                                 f32[8 @dev, 4]                                     32 B
 #     each has f32[2, 4]
-#     @dev dim 0: alike, from reduce_sum at models/lib/nn.dsl:83:21,
+#     @dev dim 0: alike, from reduce_sum at models/lib/nn.dsl:103:21,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 #   %hit                                     bool[8 @dev, 4, 16]                               128 B
 #     each has bool[2, 4, 16]
-#     @dev dim 0: alike, for select at models/lib/nn.dsl:85:24,
+#     @dev dim 0: alike, for select at models/lib/nn.dsl:105:24,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 # <<<

@@ -50,7 +50,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 1: 512 B
 # all_reduce @data @expert                        896 B
-#     %d_table at models/lib/nn.dsl:37:10 in e/embed
+#     %d_table at models/lib/nn.dsl:51:10 in e/embed
 #     f32[16, 8; sum @data @expert]  to  f32[16, 8]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
@@ -60,7 +60,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
 # all_reduce @data @expert                        896 B
-#     %d_w at models/lib/nn.dsl:44:18 in loss/linear
+#     %d_w at models/lib/nn.dsl:64:18 in loss/linear
 #     f32[8, 16; sum @data @expert]  to  f32[8, 16]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
@@ -85,29 +85,29 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for combine (gradient) at models/lib/moe.dsl:22:14, which has @expert on letter s: batch letter
 #     other ways: by way of the whole value: 1.8 KiB
 # all_reduce @data @expert                        112 B
-#     %d_bias at models/lib/nn.dsl:45:10 in loss/linear
+#     %d_bias at models/lib/nn.dsl:65:10 in loss/linear
 #     f32[16; sum @data @expert]  to  f32[16]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 56 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:129:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:134:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:135:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:140:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:129:14 in m/moe/gate/rows/sum_rows
+#     %s at models/lib/moe.dsl:134:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:135:11 and 2 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:140:11 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:129:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:134:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:135:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:140:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                          7 B
-#     reduce_sum at models/lib/nn.dsl:90:10 in loss/cross_entropy
+#     reduce_sum at models/lib/nn.dsl:110:10 in loss/cross_entropy
 #     f32[; sum @data @expert]  to  f32[]
-#     for div at models/lib/nn.dsl:90:10, which needs the finished sum
+#     for div at models/lib/nn.dsl:110:10, which needs the finished sum
 # all_reduce @expert                                6 B
 #     reduce_sum at tests/pass/shard/explain-expert.dsl:12:3
 #     f32[; sum @expert]  to  f32[]
@@ -161,9 +161,9 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %noise                                   f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, for mul at models/lib/moe.dsl:108:19,
+#     @data dim 0: alike, for mul at models/lib/moe.dsl:113:19,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, for mul at models/lib/moe.dsl:108:19,
+#     @expert dim 0: alike, for mul at models/lib/moe.dsl:113:19,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # in m/moe/gate/noisy_top_k_gates/std/softplus
 #   %std                                     f32[8 @data @expert, 4, 8]                        128 B
@@ -192,9 +192,9 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/noisy_top_k_gates/gates/softmax
 #   %e                                       f32[8 @data @expert, 4, 2]                         32 B
 #     each has f32[1, 4, 2]
-#     @data dim 0: alike, from sub at models/lib/nn.dsl:15:15,
+#     @data dim 0: alike, from sub at models/lib/nn.dsl:30:15,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from sub at models/lib/nn.dsl:15:15,
+#     @expert dim 0: alike, from sub at models/lib/nn.dsl:30:15,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %gates                                   f32[8 @data @expert, 4, 2]                         32 B
 #     each has f32[1, 4, 2]
@@ -216,9 +216,9 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/noisy_top_k_gates/load/normal_cdf
 #   %load                                    f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, from add at models/lib/moe.dsl:125:43,
+#     @data dim 0: alike, from add at models/lib/moe.dsl:130:43,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from add at models/lib/moe.dsl:125:43,
+#     @expert dim 0: alike, from add at models/lib/moe.dsl:130:43,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # in m/moe/gate/rows/sum_rows
 #   %s                                       f32[8; sum @data @expert]                          32 B
@@ -274,20 +274,20 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in loss/cross_entropy/cross_entropy_each
 #   %shifted                                 f32[8 @data @expert, 4, 16]                       256 B
 #     each has f32[1, 4, 16]
-#     @data dim 0: alike, from add at models/lib/nn.dsl:45:10,
+#     @data dim 0: alike, from add at models/lib/nn.dsl:65:10,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from add at models/lib/nn.dsl:45:10,
+#     @expert dim 0: alike, from add at models/lib/nn.dsl:65:10,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %log_sum                                 f32[8 @data @expert, 4]                            16 B
 #     each has f32[1, 4]
-#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:83:21,
+#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:103:21,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from reduce_sum at models/lib/nn.dsl:83:21,
+#     @expert dim 0: alike, from reduce_sum at models/lib/nn.dsl:103:21,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %hit                                     bool[8 @data @expert, 4, 16]                       64 B
 #     each has bool[1, 4, 16]
-#     @data dim 0: alike, for select at models/lib/nn.dsl:85:24,
+#     @data dim 0: alike, for select at models/lib/nn.dsl:105:24,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, for select at models/lib/nn.dsl:85:24,
+#     @expert dim 0: alike, for select at models/lib/nn.dsl:105:24,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # <<<

@@ -59,12 +59,12 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for combine (gradient) at models/lib/moe.dsl:22:14, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 0: 512 B
 # all_reduce @model                               512 B
-#     %e at models/lib/nn.dsl:37:10 in e/embed
+#     %e at models/lib/nn.dsl:51:10 in e/embed
 #     f32[8 @data, 4, 8; sum @model]  to  f32[8 @data, 4, 8]
 #     for contract at models/lib/moe.dsl:80:21 and 3 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 256 B
 # all_reduce @model                               512 B
-#     contract (gradient) at models/lib/nn.dsl:44:18 in loss/linear
+#     contract (gradient) at models/lib/nn.dsl:64:18 in loss/linear
 #     f32[8 @data, 4, 8; sum @model]  to  f32[8 @data, 4, 8]
 #     for dispatch (gradient) at models/lib/moe.dsl:23:10 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 256 B
@@ -74,53 +74,53 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 256 B
 # all_reduce @data                                256 B
-#     %d_table at models/lib/nn.dsl:37:10 in e/embed
+#     %d_table at models/lib/nn.dsl:51:10 in e/embed
 #     f32[16 @model, 8; sum @data]  to  f32[16 @model, 8]
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 1: 128 B
 # all_reduce @data                                256 B
-#     %d_w at models/lib/nn.dsl:44:18 in loss/linear
+#     %d_w at models/lib/nn.dsl:64:18 in loss/linear
 #     f32[8, 16 @model; sum @data]  to  f32[8, 16 @model]
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 128 B
 # all_reduce @model                                64 B
-#     reduce_max at models/lib/nn.dsl:81:27 in loss/cross_entropy/cross_entropy_each
+#     reduce_max at models/lib/nn.dsl:101:27 in loss/cross_entropy/cross_entropy_each
 #     f32[8 @data, 4; max @model]  to  f32[8 @data, 4]
-#     for broadcast at models/lib/nn.dsl:82:17, which has @model on letter c: alike
+#     for broadcast at models/lib/nn.dsl:102:17, which has @model on letter c: alike
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 32 B
 # all_reduce @model                                64 B
-#     reduce_sum at models/lib/nn.dsl:83:21 in loss/cross_entropy/cross_entropy_each
+#     reduce_sum at models/lib/nn.dsl:103:21 in loss/cross_entropy/cross_entropy_each
 #     f32[8 @data, 4; sum @model]  to  f32[8 @data, 4]
-#     for log at models/lib/nn.dsl:83:17 and 1 more, which needs the finished sum
+#     for log at models/lib/nn.dsl:103:17 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 32 B
 # all_reduce @model                                64 B
-#     reduce_sum at models/lib/nn.dsl:85:20 in loss/cross_entropy/cross_entropy_each
+#     reduce_sum at models/lib/nn.dsl:105:20 in loss/cross_entropy/cross_entropy_each
 #     f32[8 @data, 4; sum @model]  to  f32[8 @data, 4]
-#     for sub at models/lib/nn.dsl:85:10, which needs the finished sum
+#     for sub at models/lib/nn.dsl:105:10, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 32 B
 # all_reduce @data                                 32 B
-#     %s at models/lib/moe.dsl:129:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:134:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:135:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:140:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
 # all_reduce @data                                 32 B
-#     %s at models/lib/moe.dsl:129:14 in m/moe/gate/rows/sum_rows
+#     %s at models/lib/moe.dsl:134:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @data]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:135:11 and 2 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:140:11 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
 # all_reduce @data                                 32 B
-#     %s at models/lib/moe.dsl:129:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:134:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:135:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:140:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 16 B
 # all_reduce @data                                 32 B
-#     %d_bias at models/lib/nn.dsl:45:10 in loss/linear
+#     %d_bias at models/lib/nn.dsl:65:10 in loss/linear
 #     f32[16 @model; sum @data]  to  f32[16 @model]
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 # all_reduce @data                                  4 B
-#     reduce_sum at models/lib/nn.dsl:90:10 in loss/cross_entropy
+#     reduce_sum at models/lib/nn.dsl:110:10 in loss/cross_entropy
 #     f32[; sum @data]  to  f32[]
-#     for div at models/lib/nn.dsl:90:10, which needs the finished sum
+#     for div at models/lib/nn.dsl:110:10, which needs the finished sum
 # all_reduce @model                                 4 B
 #     reduce_sum at tests/pass/shard/explain-model.dsl:12:3
 #     f32[; sum @model]  to  f32[]
@@ -146,7 +146,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # ------------------------------
 # e/embed/table                              f32[16 @model, 8]                                 256 B
 #     each has f32[8, 8]
-#     @model dim 0: said at models/lib/nn.dsl:36:3
+#     @model dim 0: said at models/lib/nn.dsl:56:3
 # m/moe/gate/w                               f32[8, 2, 8]                                      512 B
 # m/moe/experts/w1                           f32[8, 8, 16 @model]                            2.0 KiB
 #     each has f32[8, 8, 8]
@@ -156,10 +156,10 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     @model dim 1: said at models/lib/moe.dsl:53:3
 # loss/linear/w                              f32[8, 16 @model]                                 256 B
 #     each has f32[8, 8]
-#     @model dim 1: said at models/lib/nn.dsl:42:3
+#     @model dim 1: said at models/lib/nn.dsl:62:3
 # loss/linear/bias                           f32[16 @model]                                     32 B
 #     each has f32[8]
-#     @model dim 0: said at models/lib/nn.dsl:43:3
+#     @model dim 0: said at models/lib/nn.dsl:63:3
 #
 # Inputs, and bytes a device
 # --------------------------
@@ -176,7 +176,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #   %e                                       f32[8 @data, 4, 8; sum @model]                    512 B
 #     each has f32[4, 4, 8]
 #     @data dim 0: kept letter a, from %x, said at tests/pass/shard/explain-model.dsl:7:16
-#     @model sum: summed letter v, from %table, said at models/lib/nn.dsl:36:3
+#     @model sum: summed letter v, from %table, said at models/lib/nn.dsl:56:3
 # in m/moe/gate
 #   %z                                       f32[8 @data, 4, 2, 8]                           1.0 KiB
 #     each has f32[4, 4, 2, 8]
@@ -187,7 +187,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 #   %noise                                   f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
-#     @data dim 0: alike, for mul at models/lib/moe.dsl:108:19,
+#     @data dim 0: alike, for mul at models/lib/moe.dsl:113:19,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 # in m/moe/gate/noisy_top_k_gates/std/softplus
 #   %std                                     f32[8 @data, 4, 8]                                512 B
@@ -210,7 +210,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/noisy_top_k_gates/gates/softmax
 #   %e                                       f32[8 @data, 4, 2]                                128 B
 #     each has f32[4, 4, 2]
-#     @data dim 0: alike, from sub at models/lib/nn.dsl:15:15,
+#     @data dim 0: alike, from sub at models/lib/nn.dsl:30:15,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 #   %gates                                   f32[8 @data, 4, 2]                                128 B
 #     each has f32[4, 4, 2]
@@ -228,7 +228,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/noisy_top_k_gates/load/normal_cdf
 #   %load                                    f32[8 @data, 4, 8]                                512 B
 #     each has f32[4, 4, 8]
-#     @data dim 0: alike, from add at models/lib/moe.dsl:125:43,
+#     @data dim 0: alike, from add at models/lib/moe.dsl:130:43,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 # in m/moe/gate/rows/sum_rows
 #   %s                                       f32[8; sum @data]                                  32 B
@@ -271,20 +271,20 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     each has f32[4, 4, 8]
 #     @data dim 0: kept letter a, from add at tests/pass/shard/explain-model.dsl:11:37,
 #         said at tests/pass/shard/explain-model.dsl:7:16
-#     @model dim 2: kept letter o, from %w, said at models/lib/nn.dsl:42:3
+#     @model dim 2: kept letter o, from %w, said at models/lib/nn.dsl:62:3
 # in loss/cross_entropy/cross_entropy_each
 #   %shifted                                 f32[8 @data, 4, 16 @model]                        512 B
 #     each has f32[4, 4, 8]
-#     @data dim 0: alike, from add at models/lib/nn.dsl:45:10,
+#     @data dim 0: alike, from add at models/lib/nn.dsl:65:10,
 #         said at tests/pass/shard/explain-model.dsl:7:16
-#     @model dim 2: alike, from add at models/lib/nn.dsl:45:10, said at models/lib/nn.dsl:42:3
+#     @model dim 2: alike, from add at models/lib/nn.dsl:65:10, said at models/lib/nn.dsl:62:3
 #   %log_sum                                 f32[8 @data, 4]                                    64 B
 #     each has f32[4, 4]
-#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:83:21,
+#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:103:21,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 #   %hit                                     bool[8 @data, 4, 16 @model]                       128 B
 #     each has bool[4, 4, 8]
-#     @data dim 0: alike, for select at models/lib/nn.dsl:85:24,
+#     @data dim 0: alike, for select at models/lib/nn.dsl:105:24,
 #         said at tests/pass/shard/explain-model.dsl:7:16
-#     @model dim 2: alike, for select at models/lib/nn.dsl:85:24, said at models/lib/nn.dsl:42:3
+#     @model dim 2: alike, for select at models/lib/nn.dsl:105:24, said at models/lib/nn.dsl:62:3
 # <<<
