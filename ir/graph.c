@@ -6,7 +6,8 @@
 /* ---- tables ------------------------------------------------------------- */
 
 const DtypeInfo dtype_info[DTYPE_COUNT] = {
-#define DT(name, bytes, kind, llvm, onednn, cuda, safetensors, sums, tol) \
+#define DT(name, bytes, kind, llvm, onednn, cuda, nccl, safetensors, sums,  \
+           tol)                                                             \
   [DT_##name] = {#name, bytes, DK_##kind, safetensors, DT_##sums, tol},
 #include "../runtime/dtypes.def"
 #undef DT

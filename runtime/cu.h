@@ -1,8 +1,8 @@
-/* cu.h: types and values of the CUDA driver and of cuBLASLt, as far as cuda.def
- * and cublaslt.def name them, for a build without NVIDIA's headers. Names are
- * theirs; handles are pointers to what nobody looks into. Their enumerations
- * have the size of an int. tests/unit/cuda_headers.c compares with the headers
- * where there are any. */
+/* cu.h: types and values of the CUDA driver, of cuBLASLt and of NCCL, as far as
+ * cuda.def, cublaslt.def and nccl.def name them, for a build without NVIDIA's
+ * headers. Names are theirs; handles are pointers to what nobody looks into.
+ * Their enumerations have the size of an int. tests/unit/cuda_headers.c
+ * compares with the headers where there are any. */
 #ifndef MOEC_CU_H
 #define MOEC_CU_H
 
@@ -18,6 +18,9 @@ typedef struct CUstream_st *CUstream;
 typedef struct CUevent_st *CUevent;
 typedef struct CUgraph_st *CUgraph;
 typedef struct CUgraphExec_st *CUgraphExec;
+typedef struct CUuuid_st {
+  char bytes[16];
+} CUuuid;
 typedef int CUresult, CUdevice_attribute, CUfunction_attribute, CUjit_option,
     CUstreamCaptureMode;
 
@@ -40,11 +43,19 @@ typedef struct cublasLtMatmulHeuristicResult_t {
   int reserved[4];
 } cublasLtMatmulHeuristicResult_t;
 
+typedef int ncclResult_t, ncclDataType_t, ncclRedOp_t;
+typedef struct ncclComm *ncclComm_t;
+typedef struct ncclUniqueId {
+  char internal[128];
+} ncclUniqueId;
+
 enum {
 #define VALUE(kind, name, value) name = (value),
 #include "cuda.def"
 #define VALUE(kind, name, value) name = (value),
 #include "cublaslt.def"
+#define VALUE(kind, name, value) name = (value),
+#include "nccl.def"
 };
 
 /* All functions, by their names in the tables. */
@@ -56,5 +67,9 @@ typedef struct CublasLtApi {
 #define LT(result, name, params) result(*name) params;
 #include "cublaslt.def"
 } CublasLtApi;
+typedef struct NcclApi {
+#define NCCL(result, name, params) result(*name) params;
+#include "nccl.def"
+} NcclApi;
 
 #endif

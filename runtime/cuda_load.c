@@ -1,8 +1,8 @@
 /* cuda_load.c: NVIDIA's libraries, loaded when a program for a GPU is to run.
  *
  * Nothing of CUDA is needed to build the runtime, nor to start it: the tables
- * cuda.def and cublaslt.def say which functions are looked up in what this
- * machine has. What is missing is told in one line. */
+ * cuda.def, cublaslt.def and nccl.def say which functions are looked up in what
+ * this machine has. What is missing is told in one line. */
 #include "gpu.h"
 
 #include <dlfcn.h>
@@ -52,6 +52,14 @@ MoertStatus rt_lt_status(const CublasLtApi *lt, cublasStatus_t r,
                  lt->cublasLtGetStatusString(r), call, file_name(file), line);
 }
 
+MoertStatus rt_nccl_status(const NcclApi *nccl, ncclResult_t r,
+                           const char *call, const char *file, int line) {
+  if (r == ncclSuccess) return MOERT_OK;
+  return rt_fail(r == ncclRemoteError ? MOERT_RANK_LOST : MOERT_INTERNAL,
+                 "NCCL: %s (%s, runtime/%s:%d)", nccl->ncclGetErrorString(r),
+                 call, file_name(file), line);
+}
+
 /* ---- looking up ---------------------------------------------------------- */
 
 /* A function of a library, by its name in a struct of pointers. */
@@ -67,6 +75,10 @@ static const Symbol cuda_symbols[] = {
 static const Symbol blas_symbols[] = {
 #define LT(result, name, params) {#name, offsetof(CublasLtApi, name)},
 #include "cublaslt.def"
+};
+static const Symbol nccl_symbols[] = {
+#define NCCL(result, name, params) {#name, offsetof(NcclApi, name)},
+#include "nccl.def"
 };
 
 /* NULL, or the name of the first that is not there. */
@@ -154,8 +166,31 @@ MoertStatus rt_cublaslt_load(RtCuda *c) {
   return MOERT_OK;
 }
 
+/* Errors of a group of calls can be looked up since 2.14. */
+MoertStatus rt_nccl_load(RtCuda *c) {
+  enum { LEAST = 21400 };
+  int version = 0;
+  if (!c->nccl_library) c->nccl_library = dlopen("libnccl.so.2", HOW);
+  if (!c->nccl_library)
+    return rt_fail(MOERT_UNSUPPORTED,
+                   "no NCCL, which ranks on GPUs need: %s; LD_LIBRARY_PATH may "
+                   "name its folder",
+                   dlerror());
+  const char *lacks = look_up(c->nccl_library, nccl_symbols,
+                              COUNT_OF(nccl_symbols), &c->nccl);
+  if (lacks)
+    return rt_fail(MOERT_UNSUPPORTED, "NCCL is too old: it has no %s", lacks);
+  RT_TRY(RT_NCCL(c, ncclGetVersion(&version)));
+  c->nccl_version = version;
+  if (version >= LEAST) return MOERT_OK;
+  return rt_fail(MOERT_UNSUPPORTED,
+                 "NCCL is too old: it is version %d, %d is needed", version,
+                 LEAST);
+}
+
 void rt_cuda_unload(RtCuda *c) {
+  if (c->nccl_library) dlclose(c->nccl_library);
   if (c->blas) dlclose(c->blas);
   if (c->driver) dlclose(c->driver);
-  c->blas = c->driver = NULL;
+  c->nccl_library = c->blas = c->driver = NULL;
 }

@@ -5,7 +5,6 @@
  * would load it, so that the answer is the one a session gets. */
 #include "gpu.h"
 
-#include <dlfcn.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -81,22 +80,16 @@ static bool blas(int which, MoertFinding *out) {
 }
 
 static bool nccl(int which, MoertFinding *out) {
-  typedef int GetVersion(int *version);
-  int version = 0;
+  RtCuda c = {0};
   (void)which;
-  void *library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-  GetVersion *get = NULL;
-  if (library) {
-    void *found = dlsym(library, "ncclGetVersion");
-    memcpy(&get, &found, sizeof get);
-  }
-  bool ok = get && get(&version) == 0;
-  if (ok)
-    SAY(out, "version %d; not used: programs for ranks run on CPUs", version);
+  MoertStatus st = rt_nccl_load(&c);
+  int v = c.nccl_version;
+  if (st == MOERT_OK)
+    SAY(out, "version %d.%d.%d", v / 10000, v % 10000 / 100, v % 100);
   else
-    SAY(out, "%s", library ? "it does not tell its version" : dlerror());
-  if (library) dlclose(library);
-  return ok;
+    SAY(out, "%s", moert_error());
+  rt_cuda_unload(&c);
+  return st == MOERT_OK;
 }
 
 static bool mpi(int which, MoertFinding *out) {
@@ -123,7 +116,7 @@ static const struct Row {
     {"CUDA driver", "models on NVIDIA's GPUs", driver, false},
     {"GPU", "models on it, by --device=cuda", gpu, true},
     {"cuBLASLt", "matrix products on GPUs", blas, false},
-    {"NCCL", "nothing yet: programs for ranks run on CPUs", nccl, false},
+    {"NCCL", "ranks on GPUs, one each", nccl, false},
     {"MPI", "ranks on several machines, by mpirun or srun", mpi, false},
 };
 

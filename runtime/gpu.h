@@ -33,10 +33,12 @@ typedef struct RtCudaEntry {
 } RtCudaEntry;
 
 struct RtCuda {
-  void *driver, *blas; /* libraries */
+  void *driver, *blas, *nccl_library;
   CudaApi cu;
   CublasLtApi lt;
+  NcclApi nccl;
   int version; /* of CUDA, that the driver knows: 12040 is 12.4 */
+  int nccl_version; /* 22809 is 2.28.9 */
   CUdevice device;
   RtGpu gpu;
   CUcontext context; /* NULL: not made */
@@ -55,15 +57,20 @@ struct RtCuda {
   int n_marks, cap_marks;
 };
 
-/* A call of the driver, and of cuBLASLt, as a status. */
+/* A call of the driver, of cuBLASLt and of NCCL, as a status. */
 #define RT_CU(c, call) \
   rt_cu_status(&(c)->cu, (c)->cu.call, #call, __FILE__, __LINE__)
 #define RT_LT(c, call) \
   rt_lt_status(&(c)->lt, (c)->lt.call, #call, __FILE__, __LINE__)
+#define RT_NCCL(c, call) \
+  rt_nccl_status(&(c)->nccl, (c)->nccl.call, #call, __FILE__, __LINE__)
 MoertStatus rt_cu_status(const CudaApi *cu, CUresult r, const char *call,
                          const char *file, int line);
 MoertStatus rt_lt_status(const CublasLtApi *lt, cublasStatus_t r,
                          const char *call, const char *file, int line);
+
+MoertStatus rt_nccl_status(const NcclApi *nccl, ncclResult_t r,
+                           const char *call, const char *file, int line);
 
 /* The driver, and GPU `ordinal`. MOERT_UNSUPPORTED, and one line, where one of
  * the two is missing. rt_cuda_unload in any case. */
@@ -71,6 +78,7 @@ MoertStatus rt_cuda_load(RtCuda *c);
 MoertStatus rt_cuda_gpu(RtCuda *c, int ordinal);
 int rt_cuda_gpus(const RtCuda *c);
 MoertStatus rt_cublaslt_load(RtCuda *c);
+MoertStatus rt_nccl_load(RtCuda *c);
 void rt_cuda_unload(RtCuda *c);
 
 /* ---- cuda.c: the GPU as the device of a session -------------------------- */

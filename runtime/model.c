@@ -16,9 +16,10 @@
 #include <unistd.h>
 
 const RtDtype rt_dtype[MOERT_DTYPE_COUNT] = {
-#define DT(name, bytes, kind, llvm, onednn, cuda, safetensors, sums, tol)   \
-  [MOERT_##name] = {#name, safetensors, bytes, RT_##kind, onednn, cuda,     \
-                    MOERT_##sums},
+#define DT(name, bytes, kind, llvm, onednn, cuda, nccl, safetensors, sums,   \
+           tol)                                                              \
+  [MOERT_##name] = {#name, safetensors, bytes, RT_##kind, onednn, cuda,      \
+                    nccl, MOERT_##sums},
 #include "dtypes.def"
 #undef DT
 };

@@ -108,6 +108,7 @@ typedef struct RtDtype {
   RtKind kind;
   int dnnl; /* dnnl_data_type_t */
   int cuda; /* cudaDataType_t */
+  int nccl; /* ncclDataType_t */
   int sums; /* dtype of sums of products */
 } RtDtype;
 extern const RtDtype rt_dtype[MOERT_DTYPE_COUNT];

@@ -15,6 +15,9 @@ typedef enum CUresult {
 #undef CU
 } CUresult;
 
+typedef struct CUuuid_st {
+  char bytes[16];
+} CUuuid;
 typedef int CUdevice;
 typedef unsigned long long CUdeviceptr;
 typedef struct CUctx_st *CUcontext;
@@ -48,6 +51,7 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute which,
                               CUdevice device);
 CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device);
 
+CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice device);
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device);
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device);
 CUresult cuDevicePrimaryCtxReset_v2(CUdevice device);

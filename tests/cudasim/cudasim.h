@@ -9,6 +9,7 @@
  *   exec.c     grids, blocks, warps             memory.c   what may be touched
  *   driver.c   the driver's calls               stream.c   queues and graphs
  *   cublaslt.c products, as libcublasLt.so.12   races.c    who is in no order
+ *   nccl.c     exchanges, as libnccl.so.2
  *
  * A warp's 32 lanes are executed together, an instruction at a time. Lanes
  * that went different ways wait for each other by the smallest place in the
@@ -22,7 +23,9 @@
  *   CUDASIM_RACES=0  races in global memory are not looked for: less memory
  *   CUDASIM_STEPS=N     instructions of a warp until a loop counts as endless
  *   CUDASIM_LOG=FILE    errors are appended there instead of standard error
- *   CUDASIM_COUNTERS=FILE  counters are written there when the program ends */
+ *   CUDASIM_COUNTERS=FILE  counters are written there when the program ends; a
+ *       % in it stands for the number of the device that was used first
+ *   CUDA_VISIBLE_DEVICES=0,2  of the devices those that the program sees */
 #ifndef MOEC_CUDASIM_H
 #define MOEC_CUDASIM_H
 

@@ -30,10 +30,12 @@ struct CUctx_st {
   CUstream streams;
   CUevent events;
   CUmodule modules;
+  CUgraphExec graphs;
 };
 
 extern struct Settings {
   int n_devices, arch, driver;
+  int visible[DEVICES_MAX]; /* numbers among all devices */
   uint64_t memory, max_steps;
   bool reversed;
 } settings;
@@ -77,7 +79,8 @@ typedef enum OpKind {
   DO_GRAPH
 } OpKind;
 
-/* What another library of the stand-ins puts in a stream: `data` is copied. */
+/* What another library of the stand-ins puts in a stream: `data` is copied. It
+ * may be CUDA_ERROR_NOT_READY, and is then called again. */
 typedef CUresult CallFn(Device *d, const void *data, char *why, size_t n);
 
 typedef struct Op {
@@ -92,6 +95,7 @@ typedef struct Op {
   uint32_t value;
   int value_bytes;
   CallFn *call;
+  const void *owner;     /* of a call, for other libraries */
   CUevent event; /* DO_RECORD, DO_WAIT */
   uint64_t ticket;
   CUgraphExec graph;
@@ -128,18 +132,29 @@ struct CUgraph_st {
 
 struct CUgraphExec_st {
   Device *device;
-  Ops ops;
+  Ops ops; /* `done`: of a launch that is under way */
+  bool destroyed; /* goes when that launch is over */
+  CUgraphExec next;
 };
 
 /* Memory of the host that is pinned, or the device's. */
 Heap *heap_at(Device *d, uint64_t at);
-/* Does an op now; a failure breaks the device. */
+/* Does an op now; a failure breaks the device. CUDA_ERROR_NOT_READY: it, or a
+ * part of it, is still to be done. */
+CUresult op_try(Device *d, const Op *op);
+/* The same, until it is done. */
 CUresult op_run(Device *d, const Op *op);
 /* Puts an op, whose data it copies, at the end of a stream or its capture. */
 CUresult stream_add(CUstream stream, Op op);
+/* All that is in a stream, or in all of a device. The first one goes as far as
+ * it gets: CUDA_ERROR_NOT_READY. */
+CUresult stream_try(CUstream stream);
 CUresult stream_run(CUstream stream);
 CUresult device_run(Device *d);
+/* Between two tries. */
+void nap(void);
 void ops_free(Ops *ops);
+void graph_free(CUgraphExec graph);
 void streams_free(Device *d);
 
 #endif

@@ -1,5 +1,6 @@
 /* driver.c: the driver, its devices and contexts, and their memory. */
 #include "device.h"
+#include "library.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,9 +61,21 @@ EXPORT uint64_t cudasim_counter(const char *name) {
   return 0;
 }
 
+static int first_used = -1; /* number of the device */
+
+/* The path with the device's number for a %. */
+static FILE *open_counters(const char *path) {
+  char own[4096];
+  size_t before = strcspn(path, "%");
+  if (!path[before]) return fopen(path, "w");
+  snprintf(own, sizeof own, "%.*s%d%s", (int)before, path, first_used,
+           path + before + 1);
+  return fopen(own, "w");
+}
+
 static void write_counters(void) {
   const char *path = getenv("CUDASIM_COUNTERS");
-  FILE *f = path ? fopen(path, "w") : NULL;
+  FILE *f = path ? open_counters(path) : NULL;
   if (!f) return;
 #define COUNTER(id, what) \
   fprintf(f, "%s %llu\n", #id, (unsigned long long)counters.id);
@@ -78,6 +91,22 @@ static uint64_t setting(const char *name, uint64_t otherwise) {
   return text && *text ? strtoull(text, NULL, 0) : otherwise;
 }
 
+/* Those that the program may see, in the order in which they are named. */
+static void read_visible(void) {
+  const char *at = getenv("CUDA_VISIBLE_DEVICES");
+  int n = 0;
+  for (int k = 0; !at && k < settings.n_devices; k++)
+    settings.visible[n++] = k;
+  while (at && *at && n < settings.n_devices) {
+    char *end;
+    long k = strtol(at, &end, 10);
+    if (end == at || k < 0 || k >= settings.n_devices) break;
+    settings.visible[n++] = (int)k;
+    at = end + (*end == ',');
+  }
+  settings.n_devices = n;
+}
+
 static void read_settings(void) {
   const char *order = getenv("CUDASIM_ORDER");
   uint64_t n = setting("CUDASIM_DEVICES", 1);
@@ -88,6 +117,7 @@ static void read_settings(void) {
       .memory = setting("CUDASIM_MEMORY", UINT64_C(16) << 30),
       .max_steps = setting("CUDASIM_STEPS", UINT64_C(1) << 32),
       .reversed = order && !strcmp(order, "reverse")};
+  read_visible();
 }
 
 /* A range of addresses that is twice the memory, so that freed ones rest. */
@@ -104,7 +134,7 @@ EXPORT CUresult cuInit(unsigned flags) {
     if (!heap_open(&pinned, 0, settings.memory))
       return CUDA_ERROR_OUT_OF_MEMORY;
     for (int k = 0; k < settings.n_devices; k++) {
-      devices[k].id = k;
+      devices[k].id = settings.visible[k];
       devices[k].arch = settings.arch;
       if (!heap_open(&devices[k].heap,
                      DEVICE_WINDOW + (uint64_t)k * DEVICE_STRIDE,
@@ -149,6 +179,16 @@ EXPORT CUresult cuDeviceGetName(char *name, int bytes, CUdevice device) {
   CUresult r = find(device, &d);
   if (!r) snprintf(name, (size_t)bytes, "cudasim sm_%d", d->arch);
   return r;
+}
+
+/* Of a device, whatever it is called in this process. */
+EXPORT CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice device) {
+  Device *d;
+  CUresult r = find(device, &d);
+  if (r) return r;
+  memset(uuid, 0, sizeof *uuid);
+  snprintf(uuid->bytes, sizeof uuid->bytes, "cudasim %d", d->id);
+  return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
@@ -207,6 +247,8 @@ CUresult current_device(Device **out) {
 /* All that the context had. */
 static void reset(Device *d) {
   streams_free(d);
+  while (d->graphs)
+    graph_free(d->graphs);
   while (d->modules) {
     CUmodule m = d->modules;
     d->modules = m->next;
@@ -222,6 +264,7 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
   CUresult r = find(device, &d);
   if (r) return r;
   d->retained++;
+  if (first_used < 0) first_used = d->id;
   *context = d;
   return CUDA_SUCCESS;
 }
@@ -332,4 +375,32 @@ EXPORT CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *device, void *host,
   if (flags || !heap_bytes(&pinned, at, 1)) return CUDA_ERROR_INVALID_VALUE;
   *device = at;
   return CUDA_SUCCESS;
+}
+
+/* ---- for other libraries ------------------------------------------------- */
+
+EXPORT uint8_t *cudasim_bytes(Device *d, CUdeviceptr at, uint64_t bytes,
+                              char *why, size_t n) {
+  static uint8_t none[1];
+  if (!bytes) return none;
+  uint8_t *p = heap_bytes(heap_at(d, at), at, bytes);
+  if (!p) heap_explain(&d->heap, at + bytes - 1, why, n);
+  return p;
+}
+
+EXPORT void cudasim_written(Device *d, CUdeviceptr at, uint64_t bytes) {
+  if (bytes) heap_set_state(heap_at(d, at), at, bytes);
+}
+
+EXPORT int cudasim_device(void) {
+  Device *d;
+  return current_device(&d) ? -1 : d->id;
+}
+
+EXPORT void cudasim_exchanged(void) {
+  counters.exchanges++;
+}
+
+EXPORT void cudasim_say(const char *text) {
+  say(text);
 }

@@ -4,6 +4,7 @@
  * captured goes to its graph, in the order of the calls, which is an order
  * that all streams of the capture agree with. */
 #include "device.h"
+#include "library.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -42,14 +43,23 @@ void ops_free(Ops *ops) {
 
 /* ---- streams ------------------------------------------------------------- */
 
-CUresult stream_run(CUstream s) {
+CUresult stream_try(CUstream s) {
   CUresult r = CUDA_SUCCESS;
   while (!r && s->ops.done < s->ops.n) {
-    const Op op = s->ops.all[s->ops.done++];
-    r = op_run(s->device, &op);
+    const Op op = s->ops.all[s->ops.done];
+    r = op_try(s->device, &op);
+    if (r == CUDA_ERROR_NOT_READY) return r;
+    s->ops.done++;
   }
   if (r) s->ops.done = s->ops.n;
   forget_done(&s->ops);
+  return r;
+}
+
+CUresult stream_run(CUstream s) {
+  CUresult r;
+  while ((r = stream_try(s)) == CUDA_ERROR_NOT_READY)
+    nap();
   return r;
 }
 
@@ -152,7 +162,7 @@ EXPORT CUresult cuStreamQuery(CUstream stream) {
   CUresult r = current_device(&d);
   if (!r) r = not_captured(stream);
   if (r) return r;
-  return stream ? stream_run(stream) : device_run(d);
+  return stream ? stream_try(stream) : device_run(d);
 }
 
 /* ---- copies -------------------------------------------------------------- */
@@ -362,6 +372,8 @@ EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *made, CUgraph graph,
   CUgraphExec e = *made = calloc(1, sizeof *e);
   if (!e) return CUDA_ERROR_OUT_OF_MEMORY;
   e->device = graph->device;
+  e->next = e->device->graphs;
+  e->device->graphs = e;
   for (int k = 0; k < graph->ops.n; k++)
     if (!append(&e->ops, graph->ops.all[k])) return CUDA_ERROR_OUT_OF_MEMORY;
   return CUDA_SUCCESS;
@@ -371,11 +383,52 @@ EXPORT CUresult cuGraphLaunch(CUgraphExec graph, CUstream stream) {
   return stream_add(stream, (Op){.kind = DO_GRAPH, .graph = graph});
 }
 
-EXPORT CUresult cuGraphExecDestroy(CUgraphExec graph) {
-  CUresult r = device_run(graph->device);
+void graph_free(CUgraphExec graph) {
+  for (CUgraphExec *at = &graph->device->graphs; *at; at = &(*at)->next)
+    if (*at == graph) {
+      *at = graph->next;
+      break;
+    }
   ops_free(&graph->ops);
   free(graph);
-  return r;
+}
+
+static bool is_waiting(const Device *d, const CUgraphExec graph) {
+  for (CUstream s = d->streams; s; s = s->next)
+    for (int k = s->ops.done; k < s->ops.n; k++)
+      if (s->ops.all[k].kind == DO_GRAPH && s->ops.all[k].graph == graph)
+        return true;
+  return false;
+}
+
+/* What is launched runs to its end. */
+EXPORT CUresult cuGraphExecDestroy(CUgraphExec graph) {
+  Device *d = graph->device;
+  CUresult r = d->broken;
+  for (CUstream s = d->streams; s && !r; s = s->next)
+    r = stream_try(s);
+  graph->destroyed = true;
+  if (r != CUDA_ERROR_NOT_READY || !is_waiting(d, graph)) graph_free(graph);
+  return r == CUDA_ERROR_NOT_READY ? CUDA_SUCCESS : r;
+}
+
+/* ---- calls of other libraries -------------------------------------------- */
+
+EXPORT CUresult cudasim_call(CUstream stream, CudasimCall *call,
+                             const void *data, size_t bytes,
+                             const void *owner) {
+  Op op = {.kind = DO_CALL, .call = call, .n_data = bytes, .owner = owner};
+  op.data = (uint8_t *)(uintptr_t)data;
+  return stream_add(stream, op);
+}
+
+EXPORT bool cudasim_in_graphs(const void *owner) {
+  Device *d;
+  if (current_device(&d)) return false;
+  for (CUgraphExec g = d->graphs; g; g = g->next)
+    for (int k = 0; k < g->ops.n && !g->destroyed; k++)
+      if (g->ops.all[k].owner == owner) return true;
+  return false;
 }
 
 EXPORT CUresult cuGraphDestroy(CUgraph graph) {

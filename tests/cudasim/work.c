@@ -83,6 +83,7 @@ static CUresult run_fill(Device *d, const Op *op) {
 static CUresult run_call(Device *d, const Op *op) {
   char why[320] = "";
   CUresult r = op->call(d, op->data, why, sizeof why);
+  if (r == CUDA_ERROR_NOT_READY) return r;
   return r ? device_breaks(d, r, why) : CUDA_SUCCESS;
 }
 
@@ -101,20 +102,39 @@ static CUresult run_wait(const Op *op) {
   if (!e->stream) return r;
   Ops *o = &e->stream->ops;
   while (!r && e->happened < op->ticket && o->done < o->n) {
-    const Op next = o->all[o->done++];
-    r = op_run(e->stream->device, &next);
+    const Op next = o->all[o->done];
+    r = op_try(e->stream->device, &next);
+    if (r != CUDA_ERROR_NOT_READY) o->done++;
   }
   return r;
 }
 
 static CUresult run_graph(Device *d, const Op *op) {
+  Ops *o = &op->graph->ops;
   CUresult r = CUDA_SUCCESS;
-  for (int k = 0; k < op->graph->ops.n && !r; k++)
-    r = op_run(d, &op->graph->ops.all[k]);
+  while (o->done < o->n && !r) {
+    r = op_try(d, &o->all[o->done]);
+    if (!r) o->done++;
+  }
+  if (r == CUDA_ERROR_NOT_READY) return r;
+  o->done = 0;
+  if (op->graph->destroyed) graph_free(op->graph);
   return r;
 }
 
+void nap(void) {
+  const struct timespec t = {.tv_nsec = 50000};
+  nanosleep(&t, NULL);
+}
+
 CUresult op_run(Device *d, const Op *op) {
+  CUresult r;
+  while ((r = op_try(d, op)) == CUDA_ERROR_NOT_READY)
+    nap();
+  return r;
+}
+
+CUresult op_try(Device *d, const Op *op) {
   if (d->broken) return d->broken;
   switch (op->kind) {
   case DO_KERNEL: return run_launch(d, op);

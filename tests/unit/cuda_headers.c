@@ -1,6 +1,6 @@
-/* cuda_headers.c: runtime/cuda.def and cublaslt.def against NVIDIA's headers,
- * where this machine has them: each value, each prototype, each symbol. What is
- * wrong does not build. */
+/* cuda_headers.c: runtime/cuda.def, cublaslt.def and nccl.def against NVIDIA's
+ * headers, where this machine has them: each value, each prototype, each symbol.
+ * What is wrong does not build. */
 #include "check.h"
 
 #include <string.h>
@@ -21,6 +21,14 @@
   typedef result fn_##name params; \
   SAME(__typeof__(name), fn_##name);
 #include "../../runtime/cublaslt.def"
+#if __has_include(<nccl.h>)
+#include <nccl.h>
+#define VALUE(kind, name, value) _Static_assert((long)(name) == (value), #name);
+#define NCCL(result, name, params) \
+  typedef result fn_##name params; \
+  SAME(__typeof__(name), fn_##name);
+#include "../../runtime/nccl.def"
+#endif
 
 /* What cu.h declares otherwise: sizes and places. */
 #define INT(type) _Static_assert(sizeof(type) == sizeof(int), #type);
@@ -42,6 +50,14 @@ POINTER(cublasLtHandle_t)
 POINTER(cublasLtMatmulDesc_t)
 POINTER(cublasLtMatrixLayout_t)
 POINTER(cublasLtMatmulPreference_t)
+#if __has_include(<nccl.h>)
+INT(ncclResult_t)
+INT(ncclDataType_t)
+INT(ncclRedOp_t)
+POINTER(ncclComm_t)
+_Static_assert(sizeof(ncclUniqueId) == 128, "");
+#endif
+_Static_assert(sizeof(CUuuid) == 16, "");
 _Static_assert(sizeof(CUdeviceptr) == 8, "");
 _Static_assert(sizeof(cublasLtMatmulAlgo_t) == 64, "");
 _Static_assert(sizeof(cublasLtMatmulHeuristicResult_t) == 96, "");
