@@ -1,7 +1,7 @@
 #!/bin/bash
 # not under the sanitizers: what the scripts run is tested there by itself
-# The scripts of tests/bench that need no Python and no data, at tiny sizes:
-# that they run and print a row for each case. The numbers do not matter.
+# The scripts of tests/bench that need no Python and no data of their own, at tiny
+# sizes: that they run and print a row for each case. The numbers do not matter.
 set -u
 d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
@@ -36,4 +36,10 @@ check 'ranks' 2 '[12]' ranks.sh --steps 1 --ranks '1 2' \
 check 'attention' 4 '8 \| [a-z]* \| [bf0-9]*' attention.sh --dry
 check 'layouts' 4 '(lm_[a-z0-9]*|tiny)[^|]*' layouts.sh --dry
 check 'plans against steps' 10 '[a-z0-9, -]+ \| (f32|bf16)' plan.sh --dry
+mkdir "$d/texts"
+cp README.md "$d/texts/one.txt"
+cp HACKING.md "$d/texts/two.txt"
+export SEEDS=1
+check "papers' findings" 2 '(factored )?Adam' papers.sh "$d/texts" optimiser --dry
+check "papers' findings, told again" 2 '(factored )?Adam' papers.sh "$d/texts" optimiser --dry --report
 exit $status
