@@ -17,7 +17,7 @@
  * of the operands. A block of scores [query][key] lies there by panels of
  * columns, a row of a panel is one vector here. Exponentials and logarithms are
  * those of ir/math.c. */
-#include "codegen.h"
+#include "attend.h"
 
 #include <math.h>
 
@@ -27,6 +27,8 @@ enum {
   ROWS = 96,
   FEW_ROWS = 64, /* where that makes too few items */
   ITEMS = 64,
+  WARP_ROWS = 8, /* where a vector is a warp, whose scratch is small */
+  WARP_KEYS = 64,
 };
 
 /* ---- for both directions ------------------------------------------------- */
@@ -41,10 +43,16 @@ static int64_t at_most(int64_t x, int64_t most) {
 
 /* Queries of a block: many, so that keys and values are packed less often. */
 static int64_t block_rows(const AttentionShape *s, const Isa *isa) {
+  if (isa->least) return WARP_ROWS;
   int64_t rows = isa->has & KN_TILES ? TILE_ROWS : ROWS;
   int64_t heads = s->batch * s->heads;
   if (heads * (round_up(s->queries, rows) / rows) < ITEMS) rows = FEW_ROWS;
-  return at_most(rows, round_up(s->queries, CT_STEP));
+  return rows;
+}
+
+void at_blocks(Attend *a, int64_t rows, int64_t keys) {
+  a->rows = at_most(rows, round_up(a->s.queries, CT_STEP));
+  a->keys = at_most(keys, round_up(a->s.keys, CT_STEP));
 }
 
 Attend *at_new(Ctx *cx, const Node *n, const Isa *isa) {
@@ -53,8 +61,7 @@ Attend *at_new(Ctx *cx, const Node *n, const Isa *isa) {
   a->b = kb_new(cx, op_info[n->op].name, (int)(n->ins.len + n->outs.len),
                 (int)n->outs.len);
   a->sum = dtype_info[a->s.dtype].sums;
-  a->rows = block_rows(&a->s, isa);
-  a->keys = at_most(KEYS, round_up(a->s.keys, CT_STEP));
+  at_blocks(a, block_rows(&a->s, isa), isa->least ? WARP_KEYS : KEYS);
   a->behind = a->s.keys - a->s.queries;
   return a;
 }
@@ -94,6 +101,25 @@ KVal *at_number(Attend *a, KVal *i) {
   KVal *row = kb_alu_c(a->b, A_MUL, a->batch, a->s.queries);
   row = kb_alu(a->b, A_ADD, row, i);
   return ct_at(a->b, a->head, row, a->s.heads);
+}
+
+KVal *at_query_stage(Attend *a) {
+  KBuild *b = a->b;
+  int64_t blocks = (a->s.queries + a->rows - 1) / a->rows;
+  KVal *item = kb_stage(b, a->s.batch * a->s.heads * blocks, 1);
+  kb_uneven(b);
+  KVal *head = kb_alu_c(b, A_DIV, item, blocks);
+  KVal *block = kb_alu_c(b, A_REM, item, blocks);
+  if (a->s.causal) block = kb_alu(b, A_SUB, kb_index(b, blocks - 1), block);
+  a->batch = kb_alu_c(b, A_DIV, head, a->s.heads);
+  a->head = kb_alu_c(b, A_REM, head, a->s.heads);
+  a->kv_head = kb_alu_c(b, A_DIV, a->head, a->s.heads / a->s.kv_heads);
+  a->q_lo = kb_alu_c(b, A_MUL, block, a->rows);
+  a->q_end = at_min(a, a->q_lo, a->rows, kb_index(b, a->s.queries));
+  KVal *end = kb_index(b, a->s.keys);
+  if (a->s.causal) end = at_min(a, a->q_end, a->behind, end);
+  /* Where nothing is seen, one block makes the zeros. */
+  return kb_alu_c(b, A_MAX, end, 1);
 }
 
 /* ---- functions ----------------------------------------------------------- */
@@ -243,6 +269,13 @@ static void start_rows(Forward *f) {
   kb_store(b, f->top, row, no_score(f));
   kb_store(b, f->sum, row, at_f(f->a, 0));
   kb_end(b);
+  row = at_loop(f->a, kb_index(b, 0), queries(f), 1);
+  KVal *at = kb_alu_c(b, A_MUL, row, f->width);
+  KVal *column = at_loop(f->a, kb_index(b, 0), kb_index(b, f->width), CT_STEP);
+  kb_store(b, f->out, kb_alu(b, A_ADD, at, column),
+           kb_splat(b, at_f(f->a, 0), CT_STEP));
+  kb_end(b);
+  kb_end(b);
 }
 
 /* Scales the row's scores, -inf where nothing is seen; returns the largest. */
@@ -313,14 +346,12 @@ static void add_block(Forward *f) {
   Attend *a = f->a;
   KBuild *b = a->b;
   int lanes = (int)f->term.width;
-  KVal *first = kb_splat(b, kb_alu_c(b, A_EQ, a->k_lo, 0), lanes);
   KVal *row = at_loop(a, kb_index(b, 0), queries(f), 1);
   KVal *shrink = spread(f, kb_load(b, f->shrink, row, 1));
   KVal *p = at_loop(a, kb_index(b, 0), out_panels(f), 1);
   KVal *more = kb_load(b, f->term.base, at_row(a, &f->term, row, p), lanes);
   KVal *out = kb_load(b, f->out, out_at(f, row, p), lanes);
-  out = kb_select(b, first, more, kb_fma(b, out, shrink, more));
-  kb_store(b, f->out, out_at(f, row, p), out);
+  kb_store(b, f->out, out_at(f, row, p), kb_fma(b, out, shrink, more));
   kb_end(b);
   kb_end(b);
 }
@@ -379,33 +410,12 @@ static void make_items(Forward *f) {
   f->weigh = at_product(a, p, 0, &f->weights, ATTEND_V, &f->term);
 }
 
-/* Item (batch, head, block of queries); causal ones with more keys first. */
-static void open_item(Attend *a) {
-  KBuild *b = a->b;
-  int64_t blocks = (a->s.queries + a->rows - 1) / a->rows;
-  KVal *item = kb_stage(b, a->s.batch * a->s.heads * blocks, 1);
-  kb_uneven(b);
-  KVal *head = kb_alu_c(b, A_DIV, item, blocks);
-  KVal *block = kb_alu_c(b, A_REM, item, blocks);
-  if (a->s.causal) block = kb_alu(b, A_SUB, kb_index(b, blocks - 1), block);
-  a->batch = kb_alu_c(b, A_DIV, head, a->s.heads);
-  a->head = kb_alu_c(b, A_REM, head, a->s.heads);
-  a->kv_head = kb_alu_c(b, A_DIV, a->head, a->s.heads / a->s.kv_heads);
-  a->q_lo = kb_alu_c(b, A_MUL, block, a->rows);
-  a->q_end = at_min(a, a->q_lo, a->rows, kb_index(b, a->s.queries));
-}
-
 Kernel *cg_attention(Ctx *cx, const Node *n, const Isa *isa) {
   Attend *a = at_new(cx, n, isa);
   KBuild *b = a->b;
   Forward f = {.a = a};
-  open_item(a);
+  KVal *end = at_query_stage(a), *zero = kb_index(b, 0);
   make_items(&f);
-  KVal *end = kb_index(b, a->s.keys);
-  if (a->s.causal) end = at_min(a, a->q_end, a->behind, end);
-  /* Where nothing is seen, one block makes the zeros. */
-  end = kb_alu_c(b, A_MAX, end, 1);
-  KVal *zero = kb_index(b, 0);
   start_rows(&f);
   a->k_lo = at_loop(a, zero, end, a->keys);
   a->k_end = at_min(a, a->k_lo, a->keys, end);

@@ -11,16 +11,23 @@
  * in memory, in order of the keys: where there are too few heads to share out,
  * and keys are cut into several runs, each run has a dQ of its own in the
  * workspace, and a second stage adds these in order. So the order of all sums
- * is fixed, whatever thread does what. */
-#include "codegen.h"
+ * is fixed, whatever thread does what.
+ *
+ * Where a vector is a warp there are thousands of items, and no room for that
+ * many dQ: an item is one block of keys, and a second stage makes the weights
+ * once more, by blocks of queries, for dQ alone. */
+#include "attend.h"
 
 enum {
   RUNS = 16, /* items, at least, where keys suffice */
+  WARP_ROWS = 16, /* queries and keys at a time where an item is a warp's and */
+  WARP_KEYS = 32, /* one of keys */
   CHUNK = 1 << 14 /* elements of dQ that are added up at a time */
 };
 
 typedef struct Backward {
   Attend *a;
+  /* NULL what the open stage does not make: */
   CtItem *scores, *slopes, *values, *keys, *queries;
   CtSums score, slope;    /* S and dP, [query][key] */
   CtSums d_v, d_k, d_q;   /* [key][value], [key][width], [query][width] */
@@ -53,7 +60,7 @@ static void slope_row(Backward *w, KVal *row) {
   d = kb_op2(b, OP_mul, d, scale);
   d = kb_select(b, seen, d, kb_splat(b, at_f(a, 0), lanes));
   KVal *to = ct_at(b, kb_alu_c(b, A_MUL, row, a->keys), p, lanes);
-  kb_store(b, w->weights, to, at_narrow(a, s));
+  if (w->values) kb_store(b, w->weights, to, at_narrow(a, s));
   kb_store(b, w->d_score, to, at_narrow(a, d));
   kb_end(b);
 }
@@ -100,24 +107,30 @@ static KVal *start_q(Backward *w) {
   return ct_at(w->a->b, at_start(w->a, ATTEND_Q), w->run, all);
 }
 
-/* dQ += dS K */
-static void add_queries(Backward *w) {
+/* dS K, of one block of keys or `fresh` the sum of those so far. */
+static void by_queries(Backward *w, KVal *fresh) {
   Attend *a = w->a;
   KBuild *b = a->b;
-  int64_t step = at_step(a, ATTEND_Q);
   CtItem *t = w->queries;
   t->m_lo = kb_index(b, 0);
   t->m_end = kb_alu(b, A_SUB, a->q_end, a->q_lo);
   t->k_lo = a->k_lo;
   t->k_hi = a->k_end;
+  t->fresh = fresh;
   t->offset[CT_LEFT] = kb_alu(b, A_SUB, kb_index(b, 0), a->k_lo);
   t->offset[CT_RIGHT] = at_start(a, ATTEND_K);
   t->block(t);
-  put_rows(a, &w->d_q, t->m_end, w->to_q,
-           ct_at(b, start_q(w), a->q_lo, step), step, a->s.width, true);
 }
 
-static void each_queries(Backward *w, KVal *fresh) {
+static void put_queries(Backward *w, KVal *start, KBase to, bool adds) {
+  Attend *a = w->a;
+  int64_t step = at_step(a, ATTEND_Q);
+  put_rows(a, &w->d_q, w->queries->m_end, to, ct_at(a->b, start, a->q_lo, step),
+           step, a->s.width, adds);
+}
+
+/* P and dS of the block. */
+static void slopes(Backward *w) {
   Attend *a = w->a;
   KBuild *b = a->b;
   at_score(a, w->scores, ATTEND_Q, ATTEND_K);
@@ -125,9 +138,15 @@ static void each_queries(Backward *w, KVal *fresh) {
   KVal *rows = kb_alu(b, A_SUB, a->q_end, a->q_lo);
   slope_row(w, at_loop(a, kb_index(b, 0), rows, 1));
   kb_end(b);
+}
+
+static void each_queries(Backward *w, KVal *fresh) {
+  slopes(w);
   add_keys(w, w->values, ATTEND_D, fresh);
   add_keys(w, w->keys, ATTEND_Q, fresh);
-  add_queries(w);
+  if (!w->queries) return;
+  by_queries(w, NULL);
+  put_queries(w, start_q(w), w->to_q, true);
 }
 
 /* ---- items --------------------------------------------------------------- */
@@ -192,17 +211,25 @@ static CtItem *by_keys(Backward *w, const KBase *weights, AttendSide side,
   return at_product(a, p, 0, weights, side, sums);
 }
 
-static void make_items(Backward *w) {
+static void make_slopes(Backward *w) {
+  Attend *a = w->a;
+  w->d_score = kb_scratch(a->b, a->s.dtype, a->rows * a->keys);
+  w->scores = at_scores(a, ATTEND_Q, ATTEND_K, &w->score);
+  w->slopes = at_scores(a, ATTEND_D, ATTEND_V, &w->slope);
+}
+
+static void make_keys(Backward *w) {
+  Attend *a = w->a;
+  w->weights = kb_scratch(a->b, a->s.dtype, a->rows * a->keys);
+  w->values = by_keys(w, &w->weights, ATTEND_D, &w->d_v);
+  w->keys = by_keys(w, &w->d_score, ATTEND_Q, &w->d_k);
+}
+
+static void make_queries(Backward *w) {
   Attend *a = w->a;
   CtProduct p = {.m = at_letter(a->rows, a->keys, 0),
                  .n = at_letter(a->s.width, 0, 1),
                  .k = at_letter(a->keys, 1, at_step(a, ATTEND_K))};
-  w->weights = kb_scratch(a->b, a->s.dtype, a->rows * a->keys);
-  w->d_score = kb_scratch(a->b, a->s.dtype, a->rows * a->keys);
-  w->scores = at_scores(a, ATTEND_Q, ATTEND_K, &w->score);
-  w->slopes = at_scores(a, ATTEND_D, ATTEND_V, &w->slope);
-  w->values = by_keys(w, &w->weights, ATTEND_D, &w->d_v);
-  w->keys = by_keys(w, &w->d_score, ATTEND_Q, &w->d_k);
   w->queries = at_product(a, p, 0, &w->d_score, ATTEND_K, &w->d_q);
 }
 
@@ -217,8 +244,12 @@ static void items_stage(Backward *w) {
   w->run = kb_alu_c(b, A_REM, item, w->runs);
   a->batch = kb_alu_c(b, A_DIV, head, heads);
   a->kv_head = kb_alu_c(b, A_REM, head, heads);
-  make_items(w);
-  clear_queries(w);
+  make_slopes(w);
+  make_keys(w);
+  if (!a->isa->least) {
+    make_queries(w);
+    clear_queries(w);
+  }
   KVal *all = kb_index(b, a->s.keys);
   KVal *lo = kb_alu_c(b, A_MUL, w->run, w->blocks * a->keys);
   a->k_lo = at_loop(a, lo, at_min(a, lo, w->blocks * a->keys, all), a->keys);
@@ -247,6 +278,23 @@ static void sum_stage(Backward *w, KBase to, int64_t all) {
   kb_end(b);
 }
 
+/* dQ by blocks of queries. */
+static void queries_stage(Backward *w) {
+  Attend *a = w->a;
+  KBuild *b = a->b;
+  KVal *end = at_query_stage(a);
+  w->values = w->keys = NULL;
+  make_slopes(w);
+  make_queries(w);
+  a->k_lo = at_loop(a, kb_index(b, 0), end, a->keys);
+  a->k_end = at_min(a, a->k_lo, a->keys, end);
+  slopes(w);
+  by_queries(w, kb_alu_c(b, A_EQ, a->k_lo, 0));
+  kb_end(b);
+  put_queries(w, at_start(a, ATTEND_Q), w->to_q, false);
+  kb_end(b);
+}
+
 static void choose_runs(Backward *w) {
   const AttentionShape *s = &w->a->s;
   int64_t blocks = (s->keys + w->a->keys - 1) / w->a->keys;
@@ -257,13 +305,30 @@ static void choose_runs(Backward *w) {
   w->runs = (blocks + w->blocks - 1) / w->blocks;
 }
 
+/* Keys first: theirs are the longer items. */
+static void by_warps(Backward *w) {
+  Attend *a = w->a;
+  int64_t rows = a->rows, keys = a->keys;
+  at_blocks(a, WARP_ROWS, WARP_KEYS);
+  w->runs = (a->s.keys + a->keys - 1) / a->keys;
+  w->blocks = 1;
+  items_stage(w);
+  at_blocks(a, rows, keys);
+  queries_stage(w);
+}
+
 Kernel *cg_attention_grad(Ctx *cx, const Node *n, const Isa *isa) {
   Attend *a = at_new(cx, n, isa);
   Backward w = {.a = a};
   int64_t all = type_elements(&n->ins.data[0]->type);
   KBase d_q = kb_arg((int)n->ins.len, a->sum);
+  w.to_q = d_q;
+  if (isa->least) {
+    by_warps(&w);
+    return kb_finish(a->b);
+  }
   choose_runs(&w);
-  w.to_q = w.runs == 1 ? d_q : kb_workspace(a->b, a->sum, w.runs * all);
+  if (w.runs > 1) w.to_q = kb_workspace(a->b, a->sum, w.runs * all);
   items_stage(&w);
   if (w.runs > 1) sum_stage(&w, d_q, all);
   return kb_finish(a->b);

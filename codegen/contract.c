@@ -48,6 +48,7 @@ KBase ct_operand(const CtTask *task, int side) {
 
 CtItem *ct_product_item(Ctx *cx, KBuild *b, const CtTask *task,
                         const Isa *isa) {
+  if (isa->least) return ct_warps_item(cx, b, task, isa);
   return ct_in_pairs(&task->p, isa) ? ct_pairs_item(cx, b, task, isa)
                                     : ct_blocked_item(cx, b, task, isa->lanes);
 }

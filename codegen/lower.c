@@ -629,8 +629,7 @@ static Kernel *lower_fused(Ctx *cx, const Node *n, const Isa *isa) {
 
 /* What has kernels for vectors of one thread alone. */
 static bool can_lower(Ctx *cx, const Node *n, const Isa *isa) {
-  static const OpKind ops[] = {OP_square_sum, OP_pack, OP_attention,
-                               OP_attention_grad};
+  static const OpKind ops[] = {OP_square_sum, OP_pack};
   for (size_t i = 0; isa->least && i < COUNT_OF(ops); i++)
     if (n->op == ops[i]) {
       diag_error(cx, n->span, "there is no kernel of %s for GPUs",

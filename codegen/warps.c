@@ -2,11 +2,12 @@
  *
  * An item is a few rows by one or two vectors of columns, summed in registers
  * over all of its depth in one go, for there is no cache of a warp's own to
- * block it for. An element of the left operand is the same for all lanes; the
- * right operand is read where it lies, consecutive lanes at consecutive columns
- * or, of one that runs along its depth, each lane down a row of its own, whose
- * lines then serve the depths that follow. The sums go to scratch, where
- * finish.c takes them from.
+ * block it for; one that someone else makes has as many such parts as he wants.
+ * An element of the left operand is the same for all lanes; the right operand
+ * is read where it lies, consecutive lanes at consecutive columns or, of one
+ * that runs along its depth, each lane down a row of its own, whose lines then
+ * serve the depths that follow. The sums go to scratch, where finish.c takes
+ * them from.
  *
  * Products of bf16 are summed in tiles where the target has them: an item is
  * two by two, and operands are taken from where they lie, whichever way. */
@@ -15,13 +16,14 @@
 enum {
   ROWS = 8,
   VECTORS = 2,
+  PARTS = 4, /* vectors of one lane a thread, done at once */
   ALL = 1 << 30 /* depth of a block */
 };
 
 typedef struct Warps {
   CtItem at; /* the first member */
   Dtype sum;
-  int lanes, vectors; /* of `sum`; of columns */
+  int lanes, vectors; /* of `sum`; of columns, that are done at once */
   KBase base[CT_OUT];
 } Warps;
 
@@ -74,24 +76,39 @@ static KVal *load_column(Warps *w, const Column *c, KVal *k) {
   return operand(w, v);
 }
 
+/* What a sum starts from: what there is of it, where depth comes by blocks. */
+static KVal *start_from(Warps *w, const CtSums *s, KVal *at) {
+  KBuild *b = w->at.b;
+  if (w->at.fresh) return kb_load(b, s->base, at, w->lanes);
+  return kb_splat(b, kb_const(b, w->sum, 0), w->lanes);
+}
+
+/* Where row i and vector v of a part are, of sums `to` on. */
+static KVal *part_at(KBuild *b, const CtSums *s, KVal *to, int i, int v) {
+  return kb_alu_c(b, A_ADD, to, i * s->width + v * s->panel);
+}
+
 /* Rows from m on, columns from n on; rows past the last are that one again. */
-static void sum_block(Warps *w, KBase sums, KVal *to, KVal *m, KVal *n) {
+static void sum_part(Warps *w, const CtSums *s, KVal *m, KVal *n) {
   KBuild *b = w->at.b;
   const CtProduct *p = w->at.p;
-  KVal *from[ROWS], *acc[ROWS][VECTORS], *right[VECTORS];
-  Column columns[VECTORS];
+  KVal *from[ROWS], *start[ROWS][PARTS], *acc[ROWS][PARTS], *right[PARTS];
+  Column columns[PARTS];
   KVal *last = kb_alu_c(b, A_SUB, w->at.m_end, 1);
+  KVal *to = ct_at(b, s->at, kb_alu(b, A_SUB, m, w->at.m_lo), s->width);
+  to = ct_at(b, to, kb_alu(b, A_SUB, n, w->at.n_lo), s->panel / s->width);
   for (int i = 0; i < ROWS; i++) {
     KVal *row = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, i), last);
     from[i] = ct_at(b, w->at.offset[CT_LEFT], row, p->m.stride[CT_LEFT]);
+    for (int v = 0; v < w->vectors; v++)
+      start[i][v] = start_from(w, s, part_at(b, s, to, i, v));
   }
   for (int v = 0; v < w->vectors; v++)
     columns[v] = column_at(w, kb_alu_c(b, A_ADD, n, (int64_t)v * w->lanes));
   KVal *loop = kb_for(b, w->at.k_lo, w->at.k_hi, 1), *k = kb_iv(b, loop);
-  KVal *zero = kb_splat(b, kb_const(b, w->sum, 0), w->lanes);
   for (int i = 0; i < ROWS; i++)
     for (int v = 0; v < w->vectors; v++)
-      acc[i][v] = kb_acc(b, loop, zero);
+      acc[i][v] = kb_acc(b, loop, start[i][v]);
   for (int v = 0; v < w->vectors; v++)
     right[v] = load_column(w, &columns[v], k);
   for (int i = 0; i < ROWS; i++) {
@@ -103,18 +120,48 @@ static void sum_block(Warps *w, KBase sums, KVal *to, KVal *m, KVal *n) {
   kb_end(b);
   for (int i = 0; i < ROWS; i++)
     for (int v = 0; v < w->vectors; v++)
-      kb_store(b, sums,
-               kb_alu_c(b, A_ADD, to, (i * w->vectors + v) * w->lanes),
-               kb_result(b, acc[i][v]));
+      kb_store(b, s->base, part_at(b, s, to, i, v), kb_result(b, acc[i][v]));
 }
 
-/* An item is one block, in one go. */
+/* Sums that more is added to in every block of depth start at 0. */
+static void clear(Warps *w, const CtSums *s, int64_t elements) {
+  KBuild *b = w->at.b;
+  kb_if(b, w->at.fresh);
+  KVal *loop =
+      kb_for(b, kb_index(b, 0), kb_index(b, elements), w->lanes);
+  kb_store(b, s->base, kb_iv(b, loop),
+           kb_splat(b, kb_const(b, w->sum, 0), w->lanes));
+  kb_end(b);
+  kb_end(b);
+}
+
+/* All parts of an item, which for a product of its own is one. */
 static void block(CtItem *t) {
   Warps *w = (Warps *)t;
-  KBase sums = kb_scratch(t->b, w->sum, t->rows * t->cols);
-  sum_block(w, sums, kb_index(t->b, 0), t->m_lo, t->n_lo);
-  t->done->sums(t, &(CtSums){sums, t->cols, t->rows * t->cols,
-                             kb_index(t->b, 0)});
+  KBuild *b = t->b;
+  int64_t step = (int64_t)w->vectors * w->lanes, rows = t->rows;
+  rows = (rows + ROWS - 1) / ROWS * ROWS;
+  CtSums s = {kb_scratch(b, w->sum, rows * t->cols), w->lanes, rows * w->lanes,
+              kb_index(b, 0)};
+  bool down = rows > ROWS, along = t->cols > step;
+  KVal *m = t->m_lo, *n = t->n_lo;
+  if (t->fresh) clear(w, &s, rows * t->cols);
+  if (down) m = kb_iv(b, kb_for(b, t->m_lo, t->m_end, ROWS));
+  if (along) n = kb_iv(b, kb_for(b, t->n_lo, t->n_end, step));
+  sum_part(w, &s, m, n);
+  for (int open = along + down; open; open--)
+    kb_end(b);
+  t->done->sums(t, &s);
+}
+
+/* The same with columns by whole `least` lanes, however many he sets. */
+static void block_of_parts(CtItem *t) {
+  Warps *w = (Warps *)t;
+  int64_t all = t->cols / w->lanes;
+  w->vectors = PARTS;
+  while (all % w->vectors)
+    w->vectors--;
+  block(t);
 }
 
 /* ---- tiles --------------------------------------------------------------- */
@@ -175,6 +222,27 @@ static bool in_tiles(const Warps *w, const Isa *isa) {
          w->base[CT_RIGHT].dtype == DT_bf16;
 }
 
+static void set_operands(Warps *w, const CtTask *task) {
+  w->base[CT_LEFT] = ct_operand(task, CT_LEFT);
+  w->base[CT_RIGHT] = ct_operand(task, CT_RIGHT);
+}
+
+CtItem *ct_warps_item(Ctx *cx, KBuild *b, const CtTask *task, const Isa *isa) {
+  Warps *w = NEW(&cx->scratch, Warps);
+  w->sum = dtype_info[task->p.dtype].sums;
+  w->lanes = isa->least;
+  w->at = (CtItem){.b = b,
+                   .task = task,
+                   .p = &task->p,
+                   .rows = ROWS,
+                   .cols = (int64_t)PARTS * w->lanes,
+                   .depth = ALL,
+                   .warps = w->lanes,
+                   .block = block_of_parts};
+  set_operands(w, task);
+  return &w->at;
+}
+
 Kernel *ct_warps(Ctx *cx, const CtTask *task, const Isa *isa) {
   const Node *n = task->n;
   const CtProduct *p = &task->p;
@@ -193,8 +261,7 @@ Kernel *ct_warps(Ctx *cx, const CtTask *task, const Isa *isa) {
                    .depth = ALL,
                    .warps = lanes,
                    .block = block};
-  w->base[CT_LEFT] = ct_operand(task, CT_LEFT);
-  w->base[CT_RIGHT] = ct_operand(task, CT_RIGHT);
+  set_operands(w, task);
   if (in_tiles(w, isa)) {
     w->at.rows = w->at.cols = SIDE * TILE;
     w->at.block = block_of_tiles;

@@ -57,6 +57,8 @@ agrees lm_moe_bf16 lm_moe "${small[@]}" --precision=bf16
 agrees lm_wide lm_wide -D V=19 -D D=24 -D T=3 -D B=5
 agrees lm_4lstm lm_4lstm -D V=19 -D D=24 -D T=3 -D B=5 --precision=f64
 agrees tiny tiny
+agrees lm_transformer lm_transformer -D V=19 -D D=24 -D N=3 -D K=2 -D H=8 \
+  -D F=8 -D T=5 -D B=2 -D L=2 -D HEADS=2 -D CONTEXT=6 --precision=bf16
 
 # ---- ptxas -------------------------------------------------------------------
 
@@ -75,20 +77,23 @@ without_spills() {
 
 for model in models/*.dsl tests/models/*.dsl; do
   name=$(basename "$model" .dsl)
-  if grep -q 'attention(' "$model"; then
-    run "$name needs a CPU" 1 'there is no kernel of attention for GPUs' \
-      "$MOEC" "$model" --target=cuda -o "$d/none.so"
-    continue
-  fi
   expect "of $name" "$MOEC" "$model" --target=cuda --emit=ptx -o "$d/$name.ptx"
   expect "$name assembles for sm_80" assembles sm_80 "$d/$name.ptx"
   case $name in lm_moe | lm_wide | lm_4lstm | tiny)
     expect "$name without spills" without_spills sm_80 "$d/$name.ptx" ;;
   esac
 done
-for arch in sm_90 sm_90a; do
-  expect "for $arch in bf16" "$MOEC" models/lm_moe.dsl --target=cuda \
-    --arch=$arch --precision=bf16 --emit=ptx -o "$d/$arch.ptx"
-  expect "bf16 assembles for $arch" assembles $arch "$d/$arch.ptx"
+for e in 64 128; do
+  expect "attention $e wide" "$MOEC" tests/bench/attention.dsl -D E=$e \
+    --target=cuda --emit=ptx -o "$d/attention.ptx"
+  expect "attention $e wide without spills" without_spills sm_80 \
+    "$d/attention.ptx"
+done
+for model in lm_moe lm_transformer; do
+  for arch in sm_90 sm_90a; do
+    expect "$model for $arch in bf16" "$MOEC" models/$model.dsl --target=cuda \
+      --arch=$arch --precision=bf16 --emit=ptx -o "$d/$arch.ptx"
+    expect "$model in bf16 assembles for $arch" assembles $arch "$d/$arch.ptx"
+  done
 done
 exit $status

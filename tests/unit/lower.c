@@ -614,12 +614,19 @@ static void attention_case(const int *sizes, const char *dtype, Isa isa) {
 }
 
 static void attention_cases(void) {
-  static const unsigned has[] = {KN_TILES | KN_NARROW, KN_DOT | KN_NARROW, 0};
   static const int shapes[][7] = {
       {1, 1, 1, 1, 1, 1, 1},     {2, 5, 7, 2, 1, 3, 4},
       {1, 7, 5, 4, 2, 8, 5},     {1, 37, 33, 1, 1, 33, 16},
       {1, 70, 150, 1, 1, 16, 1}, {1, 150, 70, 1, 1, 5, 40}};
+#ifdef WARPS
+  static const char *const dtypes[] = {"f32", "bf16", "f64"};
+  for (size_t i = 0; i < COUNT_OF(shapes); i++)
+    attention_case(shapes[i], dtypes[i % COUNT_OF(dtypes)], any_isas[0]);
+#else
+  static const unsigned has[] = {KN_TILES | KN_NARROW, KN_DOT | KN_NARROW, 0};
   for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+    attention_case(shapes[i], "f32",
+                   (Isa){.lanes = LANES, .least = LANES / 4});
     attention_case(shapes[i], "f32", (Isa){.lanes = LANES});
     attention_case(shapes[i], "f32", (Isa){.lanes = 4});
     attention_case(shapes[i], "f64", (Isa){.lanes = LANES});
@@ -627,12 +634,12 @@ static void attention_cases(void) {
       attention_case(shapes[i], "bf16",
                      (Isa){.lanes = LANES, .has = has[k]});
   }
+#endif
 }
 
 /* Of kernels for vectors of one thread. */
-static void (*const host_cases[])(void) = {
-    dense_cases, panels_cases, squares_cases, attention_cases,
-    cancel_cases};
+static void (*const host_cases[])(void) = {dense_cases, panels_cases,
+                                           squares_cases, cancel_cases};
 
 int main(int argc, char **argv) {
   for (int i = 1; i < argc; i++)
@@ -640,6 +647,7 @@ int main(int argc, char **argv) {
   if (argc > 1) return failures != 0;
   shape_cases();
   pairs_cases();
+  attention_cases();
   for (size_t i = 0; !any_isas[0].least && i < COUNT_OF(host_cases); i++)
     host_cases[i]();
   uint64_t many = getenv("SEEDS") ? strtoull(getenv("SEEDS"), NULL, 10) : SEEDS;
