@@ -11,10 +11,11 @@ const U = D       # units of a layer; other than D, projected to it
 const P = 0.1     # dropout
 
 # Each layer: dropout, then the residual.
-fn body(x: i32[b, t]) -> (f32[b, t, V], f32[]) {
+fn body(x: i32[b, t]) -> (f32[b, t, D], f32[V, D], f32[V], f32[]) {
   let e = dropout(embed(x, V, D) as "embed", P)
   let c = for i in 0..L with h = e {
     next h = h + dropout(lstm(h, U, D) as "lstm", P)
   }
-  return linear(c, V) as "softmax", 0.0
+  let w, bias = classes(V, D) as "softmax"
+  return c, w, bias, 0.0
 }

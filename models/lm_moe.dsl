@@ -14,11 +14,12 @@ const H = 1024    # hidden width of an expert
 const P = 0.1     # dropout
 
 # Each layer: sigmoid (MoE only), dropout, then the residual.
-fn body(x: i32[b, t]) -> (f32[b, t, V], f32[]) {
+fn body(x: i32[b, t]) -> (f32[b, t, D], f32[V, D], f32[V], f32[]) {
   let e      = dropout(embed(x, V, D) as "embed", P)
   let a      = e + dropout(lstm(e, U, D) as "lstm1", P)
   let m, aux = sparse(a, x) as "moe"
   let q      = a + dropout(sigmoid(m), P)
   let c      = q + dropout(lstm(q, U, D) as "lstm2", P)
-  return linear(c, V) as "softmax", aux
+  let w, bias = classes(V, D) as "softmax"
+  return c, w, bias, aux
 }

@@ -11,11 +11,12 @@ const LAYERS = 1  # hidden layers of the expert
 const P = 0.1     # dropout
 
 # Each layer: sigmoid (the expert only), dropout, then the residual.
-fn body(x: i32[b, t]) -> (f32[b, t, V], f32[]) {
+fn body(x: i32[b, t]) -> (f32[b, t, D], f32[V, D], f32[V], f32[]) {
   let e = dropout(embed(x, V, D) as "embed", P)
   let a = e + dropout(lstm(e, D) as "lstm1", P)
   let m = ffn(a, hidden = H, layers = LAYERS) as "expert"
   let q = a + dropout(sigmoid(m), P)
   let c = q + dropout(lstm(q, D) as "lstm2", P)
-  return linear(c, V) as "softmax", 0.0
+  let w, bias = classes(V, D) as "softmax"
+  return c, w, bias, 0.0
 }

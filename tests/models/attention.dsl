@@ -16,11 +16,12 @@ fn decoder(x: i32[b, t]) {
   return c
 }
 
-fn body(x: i32[b, t]) -> (f32[b, t, V], f32[]) {
+fn body(x: i32[b, t]) -> (f32[b, t, D], f32[V, D], f32[V], f32[]) {
   let c = decoder(x) as "decoder"
   let m = c + self_attention(c, HEADS, width = 2, causal = false, mask = x % 3 > 0)
   let r = m + cross_attention(m, e_of(x), HEADS, width = 3)
-  return linear(r, V), mean(r)
+  let w, bias = classes(V, D)
+  return r, w, bias, mean(r)
 }
 fn e_of(x: i32[b, t]) { return embed(x, V, D) }
 

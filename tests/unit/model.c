@@ -276,7 +276,7 @@ static void check_model(const char *path, const char *const *defines) {
 
 int main(void) {
   static const struct {
-    const char *path, *defines[11];
+    const char *path, *defines[12];
   } models[] = {
       {"models/lm_moe.dsl", {"V=11", "D=6", "N=4", "K=2", "H=5", "T=3", "B=2"}},
       {"models/lm_moe.dsl", /* every expert */
@@ -291,6 +291,8 @@ int main(void) {
       {"models/lm_moe.dsl", /* every expert of every group */
        {"V=11", "D=4", "N=4", "A=2", "K=2", "H=3", "T=2", "B=2"}},
       {"models/lm_wide.dsl", {"V=11", "D=5", "H=7", "T=3", "B=2"}},
+      {"models/lm_wide.dsl", /* a sampled softmax */
+       {"V=11", "D=4", "H=3", "T=2", "B=2", "SAMPLES=5"}},
       {"models/lm_wide.dsl", {"V=11", "D=4", "H=5", "LAYERS=3", "T=2", "B=2"}},
       {"models/lm_4lstm.dsl", {"V=11", "D=4", "T=2", "B=2"}},
       {"models/lm_transformer.dsl",
@@ -298,6 +300,12 @@ int main(void) {
       {"models/lm_transformer.dsl", /* trained positions */
        {"V=11", "D=4", "HEADS=1", "L=1", "F=3", "T=4", "B=1", "ROTARY=0",
         "CONTEXT=3"}},
+      {"models/lm_transformer.dsl", /* DeepSeekMoE */
+       {"V=11", "D=4", "HEADS=2", "L=1", "EVERY=1", "H=2", "N=5", "T=2", "B=2",
+        "GATE=deepseek", "SHARED=2"}},
+      {"models/lm_transformer.dsl", /* Switch; sampled, of one table */
+       {"V=11", "D=4", "HEADS=2", "L=1", "EVERY=1", "H=2", "T=2", "B=2",
+        "GATE=switch", "CAPACITY=2.0", "SAMPLES=4"}},
       {"models/mt_moe.dsl",
        {"V=11", "D=4", "U=5", "N=3", "K=2", "H=3", "W=12", "SHORT=3",
         "MIDDLE=4", "LONG=6"}},
