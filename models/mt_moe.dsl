@@ -1,9 +1,12 @@
 # Translation: LSTM encoder and decoder with attention between them and a
 # mixture of experts in each (Shazeer et al. 2017, Appendices E and G), over a
-# vocabulary that both languages share. `moerun train --target` trains it on
-# pairs of sentences, `moerun translate` searches for translations.
+# vocabulary that both languages share. The encoder's first layer reads both ways
+# (Wu et al. 2016). `moerun train --target` trains it on pairs of sentences,
+# `moerun translate` searches for translations.
 import "lib/lstm.dsl"
 import "lib/moe.dsl"
+import "lib/hierarchical.dsl"
+import "lib/balanced.dsl"
 import "lib/nn.dsl"
 import "lib/optim.dsl"
 
@@ -11,7 +14,10 @@ const V = 10000   # vocabulary
 const D = 512     # model width
 const U = 2048    # LSTM units, projected to D
 const N = 32      # experts; 0: none
-const K = 4       # experts per token
+const A = 0       # groups of experts, for a gate of two levels; 0: one level
+const K = 4       # experts per token, with two levels groups and experts of each
+const GATE = "noisy_top_k"  # or "balanced", strictly (Appendix F)
+const MOST = min(8, N)      # experts of a token that balanced may give it
 const H = 2048    # hidden width of an expert
 const P = 0.4     # dropout
 const SHORT = 16  # tokens of a sentence, its end included: pairs go to the
@@ -19,12 +25,23 @@ const MIDDLE = 32 # smallest of three sizes that holds both sentences
 const LONG = 48
 const W = 4800    # positions of a batch, padding included: a multiple of each
 const WARMUP = 2000     # steps of linear warm-up
-const FLAT = 8000       # and of a constant rate behind
+const FLAT = 8000       # and of a constant rate behind; then as 1 / sqrt(step)
+const STEPS = 0         # above 0: half a cosine in the place of both, to this step
+const SMOOTH = 0.0      # part of each label that is spread over the vocabulary
 const BEAM = 4          # translations followed at once
 const SENTENCES = 16    # searched for at once
 const W_IMPORTANCE = 0.01
 const W_LOAD = 0.01
 option lr = 1e-3
+
+fn gate(there) {
+  if A > 0 { return hierarchical(groups = A, k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = there) }
+  else if GATE == "balanced" { return balanced_gate(k = K, most = MOST, there = there) }
+  else {
+    require(GATE == "noisy_top_k", "there is no gate of this name for translation", GATE)
+    return noisy_top_k(k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = there)
+  }
+}
 
 # ---- layers: each with dropout and a residual ----------------------------------
 
@@ -33,8 +50,7 @@ fn experts(x: f32[b, t, d], there: f32[b, t]) {
   if N == 0 {
     return x, 0.0
   } else {
-    let gate = noisy_top_k(k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = expand(there))
-    let m, aux = moe(x, experts = N, hidden = H, gate = gate, skip = true) as "moe"
+    let m, aux = moe(x, experts = N, hidden = H, gate = gate(expand(there)), skip = true) as "moe"
     return x + dropout(sigmoid(m), P), aux
   }
 }
@@ -48,8 +64,8 @@ fn recurrent(x: f32[b, t, d]) {
 # ---- encoder -------------------------------------------------------------------
 
 fn encoder(x: i32[b, s], there: f32[b, s]) {
-  let e      = dropout(embed(x, V, D) as "", P)
-  let a      = recurrent(e) as "lstm1"
+  let e      = dropout(sqrt(D) * embed(x, V, D) as "", P)
+  let a      = e + dropout(lstm_both(e, there, U, D) as "lstm1", P)
   let q      = recurrent(a) as "lstm2"
   let m, aux = experts(q, there) as ""
   let memory = recurrent(m) as "lstm3"
@@ -61,15 +77,13 @@ fn encoder(x: i32[b, s], there: f32[b, s]) {
 # What is asked of each position of the memory, [b, s, d].
 fn attention_keys(memory: f32[b, s, d]) {
   param u: f32[d, d] = glorot()
-  param v: f32[d] = 1.0
+  param v: f32[d] = 1.0 / sqrt(d)
   let keys[b, s, n] = memory[b, s, d] * u[d, n]
   return tanh(keys) * v
 }
 
-# The memory where it answers to y, [b, d].
-fn attend(y: f32[b, d], w: f32[d, d], keys: f32[b, s, d], memory: f32[b, s, d], there: f32[b, s]) {
-  let yw[b, n] = y[b, d] * w[d, n]
-  let query = tanh(yw)
+# The memory where it answers to a query, [b, d].
+fn attend(query: f32[b, d], keys: f32[b, s, d], memory: f32[b, s, d], there: f32[b, s]) {
   let scores[b, s] = keys[b, s, n] * query[b, n]
   let weights = softmax(select(there > 0.0, scores, -1e9))
   let context[b, d] = weights[b, s] * memory[b, s, d]
@@ -78,17 +92,21 @@ fn attend(y: f32[b, d], w: f32[d, d], keys: f32[b, s, d], memory: f32[b, s, d], 
 
 # ---- decoder -------------------------------------------------------------------
 
-# An LSTM that at each step also takes what it attends to: outputs and contexts,
-# then its output and cell after the last step.
+# An LSTM that at each step also takes what it attends to, by its output before
+# and the step's word: outputs and contexts, then its output and cell after the
+# last step.
 fn attentive(x: f32[b, t, d], keys: f32[b, s, d], memory: f32[b, s, d], there: f32[b, s], h0: f32[b, d], c0: f32[b, n]) {
   param w: f32[d, 4, n] = uniform_init(1.0 / sqrt(n))
   param a: f32[d, 4, n] = uniform_init(1.0 / sqrt(n))
   param u: f32[d, 4, n] = uniform_init(1.0 / sqrt(n))
   param bias: f32[4, n] = forget_bias
-  param query: f32[d, d] = glorot()
+  param word: f32[d, d] = glorot()
+  param past: f32[d, d] = glorot()
   let output = projection(n, d) as "out"
   let ys, contexts, hn, cn = scan xt in x along 1 with h = h0, c = c0 {
-    let context = attend(h, query, keys, memory, there)
+    let qx[b, n] = xt[b, d] * word[d, n]
+    let qh[b, n] = h[b, d] * past[d, n]
+    let context = attend(tanh(qx + qh), keys, memory, there)
     let zx[b, g, n] = xt[b, d] * w[d, g, n]
     let za[b, g, n] = context[b, d] * a[d, g, n]
     let zh[b, g, n] = h[b, d] * u[d, g, n]
@@ -104,7 +122,7 @@ fn attentive(x: f32[b, t, d], keys: f32[b, s, d], memory: f32[b, s, d], there: f
 # and the next states.
 fn decoder(y: i32[b, t], y_there: f32[b, t], memory: f32[b, s, d], keys: f32[b, s, d], there: f32[b, s],
            h1: f32[b, d], c1: f32[b, n], h2: f32[b, d], c2: f32[b, n]) {
-  let e = dropout(embed(y, V, D) as "", P)
+  let e = dropout(sqrt(D) * embed(y, V, D) as "", P)
   let o, context, h1n, c1n = attentive(e, keys, memory, there, h1, c1) as "lstm1"
   let q = e + dropout(o + context, P)
   let m, aux = experts(q, y_there) as ""
@@ -113,14 +131,17 @@ fn decoder(y: i32[b, t], y_there: f32[b, t], memory: f32[b, s, d], keys: f32[b, 
   return logits, aux, h1n, c1n, h2n, c2n
 }
 
-# Negative log likelihood of each token of a translation, and the gates' losses.
+# Negative log likelihood of each token of a translation, what is minimized of it,
+# and the gates' losses.
 fn translation(x: i32[b, s], there: f32[b, s], y: i32[b, t], labels: i32[b, t], y_there: f32[b, t]) {
   let memory, aux = encoder(x, there) as "encoder"
   let keys = attention_keys(memory) as "attention"
   let h = zeros(f32[b, D])
   let c = zeros(f32[b, U])
   let logits, aux2, _, _, _, _ = decoder(y, y_there, memory, keys, there, h, c, h, c) as "decoder"
-  return cross_entropy_each(logits, labels) * y_there, aux + aux2
+  let nll = cross_entropy_each(logits, labels) * y_there
+  let smoothed = cross_entropy_each(logits, labels, SMOOTH) * y_there
+  return nll, smoothed, aux + aux2
 }
 
 # ---- entries -------------------------------------------------------------------
@@ -131,10 +152,10 @@ entry train for S in {SHORT, MIDDLE, LONG} (
     y: i32[W / S @data @dev @expert, S] from pairs.target,
     labels: i32[W / S @data @dev @expert, S] from pairs.target(shift = 1),
     y_there: f32[W / S @data @dev @expert, S] from pairs.target(mask)) {
-  let each, aux = translation(x, there, y, labels, y_there) as ""
+  let each, smoothed, aux = translation(x, there, y, labels, y_there) as ""
   let nll = sum(each) / sum(y_there)
-  let rate = warmup_flat_rsqrt(lr, WARMUP, FLAT)
-  minimize nll + aux with { "*": clip(adam(rate), 5.0) }
+  let rate = warmup_cosine(lr, WARMUP, STEPS, floor = 0.0) if STEPS > 0 else warmup_flat_rsqrt(lr, WARMUP, FLAT)
+  minimize sum(smoothed) / sum(y_there) + aux with { "*": clip(adam(rate), 5.0) }
   report loss = nll
   report perplexity = exp(nll)
   report lr = rate
@@ -146,7 +167,7 @@ entry eval for S in {SHORT, MIDDLE, LONG} (
     y: i32[W / S @data @dev @expert, S] from pairs.target,
     labels: i32[W / S @data @dev @expert, S] from pairs.target(shift = 1),
     y_there: f32[W / S @data @dev @expert, S] from pairs.target(mask)) {
-  let each, aux = translation(x, there, y, labels, y_there) as ""
+  let each, _, _ = translation(x, there, y, labels, y_there) as ""
   report nll = sum(each)
   report tokens = sum(y_there)
 }

@@ -82,6 +82,22 @@ else
   status=1
 fi
 
+# Shorter rows of padding behind the same sentences, all in the smallest size.
+"$MOEC" $model -D SHORT=8 -o "$d/less.so" || exit 1
+for m in m less; do
+  "$MOERUN" eval "$d/$m.so" --threads 1 --data "$d/s" --target "$d/t" --vocab "$d/v" --ckpt "$d/ck" |
+    grep -o '"nll": [0-9.]*' >"$d/$m.nll"
+done
+if paste "$d/m.nll" "$d/less.nll" | awk '{ exit !($2 > 0 && ($2 - $4) ^ 2 < 1e-8 * $2 ^ 2) }'; then
+  echo 'ok padding changes nothing'
+else
+  echo "not ok padding changes nothing: $(paste "$d/m.nll" "$d/less.nll")"
+  status=1
+fi
+run 'strictly balanced' 0 'memory of one device' "$MOEC" $model -D GATE=balanced -D MOST=3 --plan-only
+run 'two levels' 0 'memory of one device' "$MOEC" $model -D A=2 -D K=1 --plan-only
+run 'no such gate' 1 'there is no gate of this name for translation: best' "$MOEC" $model -D GATE=best --plan-only
+
 # ---- what is refused --------------------------------------------------------------
 
 head -599 "$d/target" >"$d/fewer"

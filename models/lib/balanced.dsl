@@ -42,35 +42,41 @@ fn expert_choice_gate(most, c = 2.0, groups = 1)(x: f32[.., d], experts) {
 # In training the k * s / n largest gates of each expert (Eq. 18), elsewhere those
 # above its threshold (Eq. 19), which a loss of weight `w_threshold` learns
 # (Eq. 20; its gradient goes to thresholds alone). Gates are shares of those
-# that are kept (Eq. 16).
-fn balanced_gate(k, most, w_threshold = 1.0, groups = 1)(x: f32[.., d], experts) {
+# that are kept (Eq. 16). Tokens that `there`, as in noisy_top_k, says are none
+# have no expert and do not count: an expert takes k / n of the others.
+fn balanced_gate(k, most, w_threshold = 1.0, groups = 1, there = 1.0)(x: f32[.., d], experts) {
   require(k >= 1 and k <= experts,
           "experts per token must be 1 to the number of experts", k, experts)
   require(most >= 1 and most <= experts,
           "experts per token must be 1 to the number of experts", most, experts)
   param threshold: f32[experts] = 1.0 / experts
-  let p = softmax(router(x, experts) as "")
+  let p = softmax(router(x, experts) as "") * there
   if training {
-    let kept = largest_in_batch(p, k, groups) as ""
+    let kept = largest_in_batch(p, k, groups, there) as ""
     let gates, ids = as_choices(shares_of(p * kept), most) as ""
-    return gates, ids, w_threshold * threshold_loss(p, threshold, kept)
+    return gates, ids, w_threshold * threshold_loss(p, threshold, kept, there)
   } else {
-    let gates, ids = as_choices(shares_of(select(p > threshold, p, 0.0)), most) as ""
+    let above = select(p > threshold, p, 0.0) * there
+    let gates, ids = as_choices(shares_of(above), most) as ""
     return gates, ids, 0.0
   }
 }
 
-fn largest_in_batch(p: f32[.., n], k, groups) {
+# Where all tokens are there, the m-th largest of a column is the last one kept;
+# else fewer are.
+fn largest_in_batch(p: f32[.., n], k, groups, there = 1.0) {
   let s = by_group(p, groups)
   let choices = k * size(s, 1)
   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
-  let mask, _ = largest_of_columns(s, choices / n)
-  return reshape(mask, f32[.., n])
+  let top, tokens = top_k(transpose(s, 0, 2, 1), choices / n)
+  let tokens_there[g, n] = by_group(there * ones_like(p), groups)[g, s, n]
+  let kept = f32(f32(iota(top, dim = 2) + 1) <= expand(tokens_there * k / n))
+  return reshape(transpose(put(kept, tokens, size(s, 1)), 0, 2, 1), f32[.., n])
 }
 
-fn threshold_loss(p: f32[.., n], threshold: f32[n], batchwise: f32[.., n]) {
+fn threshold_loss(p: f32[.., n], threshold: f32[n], batchwise: f32[.., n], there = 1.0) {
   let fixed = stop_gradient(p)
-  return sum((f32(fixed > threshold) - batchwise) * (fixed - threshold))
+  return sum((f32(fixed > threshold) - batchwise) * (fixed - threshold) * there)
 }
 
 # ---- Sinkhorn (as in Megatron-LM) --------------------------------------------

@@ -6,21 +6,23 @@ import "mesh.dsl"
 import "moe.dsl"
 
 # Noisy top-k at both levels (Eq. 12), with the importance and load losses over
-# all experts together (Eq. 13 and 14).
-fn hierarchical(groups, k, w_importance = 0.1, w_load = 0.1)(x: f32[.., d], experts) {
+# all experts together (Eq. 13 and 14). `there` is that of noisy_top_k.
+fn hierarchical(groups, k, w_importance = 0.1, w_load = 0.1, there = 1.0)(x: f32[.., d], experts) {
   require(groups >= 1 and experts % groups == 0,
           "the number of experts must be a multiple of the groups", experts, groups)
   let b = experts / groups
   require(k >= 1 and k <= min(groups, b),
           "choices of a level must be 1 to the groups and to the experts of a group",
           k, groups, b)
-  let p, which, first, first_load = noisy_level(x, groups, k) as "primary"
+  let shares, which, first, first_load = noisy_level(x, groups, k) as "primary"
+  let counts = there * ones_like(shares)
+  let p = shares * counts
   let g, inner, second, load = secondary(x, which, groups, b, k) as "secondary"
 
   let importance = scatter_add(expand(p) * second, which, groups)
-  let loads = two_level_load(sum_rows(first_load), sum_rows(f32(first > 0.0)),
-                             scatter_add(load, which, groups))
-  let rows = scatter_add(f32(second > 0.0), which, groups)
+  let loads = two_level_load(sum_rows(first_load * there), sum_rows(f32(first > 0.0) * there),
+                             scatter_add(load * expand(counts), which, groups))
+  let rows = scatter_add(f32(second > 0.0) * expand(counts), which, groups)
   let aux = balance(reshape(importance, -1), reshape(loads, -1), reshape(rows, -1),
                     w_importance, w_load) as ""
   let ids = expand(which) * b + inner

@@ -19,20 +19,51 @@ fn lstm(x: f32[b, t, d], units, width = units) {
 
 # The same from a given output and cell, and what these are after the last step.
 fn lstm_from(x: f32[b, t, d], h0: f32[b, width], c0: f32[b, units]) {
-  param w: f32[d, 4, units @model] = uniform_init(1.0 / sqrt(units))
-  param u: f32[width, 4, units @model] = uniform_init(1.0 / sqrt(units))
-  param bias: f32[4, units @model] = forget_bias
-  let output = unchanged if width == units else projection(units, width) as "out"
-
+  let turn = lstm_turn(d, units, width) as ""
   let ys, hn, cn = scan xt in x along 1 with h = h0, c = c0 {
-    let zx[b, g, n] = xt[b, d] * w[d, g, n]
-    let zh[b, g, n] = h[b, m] * u[m, g, n]
-    let y, c1 = lstm_cell(zx + zh + bias, c)
-    let h1 = output(y)
+    let h1, c1 = turn(xt, h, c)
     next h = h1, c = c1
     yield h1
   }
   return ys, hn, cn
+}
+
+# From the last position of a sentence to its first: f32[b, t, width]. Behind the
+# sentence, where `there` is 0, it has not begun yet, so that padding changes
+# nothing in front of it.
+fn lstm_back(x: f32[b, t, d], there: f32[b, t], units, width) {
+  let turn = lstm_turn(d, units, width) as ""
+  let ys, _, _ = scan xt in x, on in there along 1 reverse with h = zeros(f32[b, width]), c = zeros(f32[b, units]) {
+    let h1, c1 = turn(xt, h, c)
+    let h2 = h1 * expand(on)
+    next h = h2, c = c1 * expand(on)
+    yield h2
+  }
+  return ys
+}
+
+# Both ways, with half of the units and of the width each: f32[b, t, width].
+fn lstm_both(x: f32[b, t, d], there: f32[b, t], units, width) {
+  require(units % 2 == 0 and width % 2 == 0,
+          "an LSTM of two ways has an even number of units and an even width", units, width)
+  let on, _, _ = lstm_from(x, zeros(f32[b, width / 2]), zeros(f32[b, units / 2])) as "on"
+  let back = lstm_back(x, there, units / 2, width / 2) as "back"
+  return concat(on, back, dim = 2)
+}
+
+# A step: from x f32[b, d], the output and the cell before to those behind.
+fn lstm_turn(d, units, width) {
+  param w: f32[d, 4, units @model] = uniform_init(1.0 / sqrt(units))
+  param u: f32[width, 4, units @model] = uniform_init(1.0 / sqrt(units))
+  param bias: f32[4, units @model] = forget_bias
+  let output = unchanged if width == units else projection(units, width) as "out"
+  return turned(w, u, bias, output)
+}
+fn turned(w: f32[d, 4, n], u: f32[m, 4, n], bias: f32[4, n], output)(x: f32[b, d], h: f32[b, m], c: f32[b, n]) {
+  let zx[b, g, n] = x[b, d] * w[d, g, n]
+  let zh[b, g, n] = h[b, m] * u[m, g, n]
+  let y, c1 = lstm_cell(zx + zh + bias, c)
+  return output(y), c1
 }
 
 # Output and next cell from the gates' sums and the cell.

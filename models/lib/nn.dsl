@@ -97,12 +97,20 @@ fn dropout(x: f32[..], p) {
 }
 
 # Negative log likelihood of class y under logits: f32[.., n], i32[..] -> f32[..].
-fn cross_entropy_each(logits: f32[.., n], y: i32[..]) {
+# With `smooth`, that part of the label is spread evenly over all classes
+# (Szegedy et al. 2016).
+fn cross_entropy_each(logits: f32[.., n], y: i32[..], smooth = 0.0) {
+  require(smooth >= 0.0 and smooth < 1.0, "smoothing must be from 0 to below 1", smooth)
   let top = stop_gradient(max(logits, dim = -1, keep = true))
   let shifted = logits - top
   let log_sum = log(sum(exp(shifted), dim = -1))
   let hit = iota_like(y, n) == expand(y)      # [.., n], one true a row
-  return log_sum - sum(select(hit, shifted, 0.0), dim = -1)
+  let own = sum(select(hit, shifted, 0.0), dim = -1)
+  if smooth == 0.0 {
+    return log_sum - own
+  } else {
+    return log_sum - (1.0 - smooth) * own - smooth * mean(shifted, dim = -1)
+  }
 }
 
 # Mean negative log likelihood.

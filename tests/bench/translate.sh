@@ -9,12 +9,12 @@
 # en), STEPS, EXPERTS, OPTIONS of moec, SET (moerun's options), THREADS.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-BUILD=${BUILD:-build} SRC=${SRC:-de} TGT=${TGT:-en} STEPS=${STEPS:-4000}
+BUILD=${BUILD:-build} SRC=${SRC:-de} TGT=${TGT:-en} STEPS=${STEPS:-2400}
 dir=${1:?usage: tests/bench/translate.sh DIR}
 work=$BUILD/translate
 mkdir -p "$work"
-size=${SIZE:-10000}
-options=${OPTIONS:--D D=256 -D U=512 -D H=512 -D K=2 -D P=0.2 -D W=1920 -D WARMUP=400 -D FLAT=3000 --precision=bf16}
+size=${SIZE:-8000}
+options=${OPTIONS:--D D=256 -D U=512 -D H=512 -D K=2 -D P=0.3 -D SMOOTH=0.1 -D MIDDLE=24 -D W=1920 -D WARMUP=200 --precision=bf16}
 read -ra options <<<"$options"
 read -ra set <<<"${SET:---set lr=2e-3} --threads ${THREADS:-0}"
 
@@ -24,7 +24,7 @@ printf '| experts | parameters | steps | perplexity on valid | BLEU on test |\n|
   >"$work/table"
 for n in ${EXPERTS:-0 8}; do
   so=$work/mt$n.so
-  "$BUILD/moec" models/mt_moe.dsl -D V="$size" -D N="$n" "${options[@]}" -o "$so"
+  "$BUILD/moec" models/mt_moe.dsl -D V="$size" -D N="$n" -D STEPS="$STEPS" "${options[@]}" -o "$so"
   "$BUILD/moerun" train "$so" --data "$dir/train.$SRC" --target "$dir/train.$TGT" \
     --valid "$dir/valid.$SRC" --valid-target "$dir/valid.$TGT" --valid-every 500 \
     --vocab "$work/vocab" --steps "$STEPS" --ckpt "$work/mt$n" --ckpt-every 500 \

@@ -142,23 +142,23 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:24:11: note: in 'layer', called here
 #    24 |   let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:66:3: error: choices of a group must divide by the experts: 6, 4
-#    66 |   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
+# models/lib/balanced.dsl:70:3: error: choices of a group must divide by the experts: 6, 4
+#    70 |   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:54:16: note: in 'largest_in_batch', called here
-#    54 |     let kept = largest_in_batch(p, k, groups) as ""
-#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/balanced.dsl:55:16: note: in 'largest_in_batch', called here
+#    55 |     let kept = largest_in_batch(p, k, groups, there) as ""
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'balanced_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
 #    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:130:3: error: tokens of a group must divide by the experts: 6, 4
-#   130 |   require(size(s, 1) % n == 0,
+# models/lib/balanced.dsl:136:3: error: tokens of a group must divide by the experts: 6, 4
+#   136 |   require(size(s, 1) % n == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:117:13: note: in 'assigned', called here
-#   117 |   let ids = assigned(stop_gradient(z), rounds, groups) if training else first_of(stop_gradient(z))
+# models/lib/balanced.dsl:123:13: note: in 'assigned', called here
+#   123 |   let ids = assigned(stop_gradient(z), rounds, groups) if training else first_of(stop_gradient(z))
 #       |             ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'base_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"

@@ -66,6 +66,28 @@ static const char model[] =
     "  probe mask\n"
     "  probe loss\n"
     "}\n"
+    "fn of_zeros(gate, there)(x, experts) {\n"
+    "  let g, i, aux = gate(select(there > 0.0, x, 0.0), experts)\n"
+    "  return g, i, aux\n"
+    "}\n"
+    "fn padded(x, gate, there) {\n"
+    "  let y, _ = moe(x, experts = 4, hidden = 2, skip = true,\n"
+    "                 gate = of_zeros(gate, there))\n"
+    "  return y\n"
+    "}\n"
+    "entry padding(x: f32[3, 2] from text, mask: f32[3] from text) {\n"
+    "  let there = expand(mask)\n"
+    "  let one = padded(x, noisy_top_k(k = 2, there = there), there)\n"
+    "  let two = padded(x, hierarchical(groups = 2, k = 2, there = there),\n"
+    "                   there)\n"
+    "  probe one\n"
+    "  probe two\n"
+    "}\n"
+    "entry padding2(x: f32[3, 2] from text, mask: f32[3] from text) {\n"
+    "  let there = expand(mask)\n"
+    "  let even = padded(x, balanced_gate(2, most = 4, there = there), there)\n"
+    "  probe even\n"
+    "}\n"
     "entry even(z: f32[1, 4, 2] from text) {\n"
     "  let r = sinkhorn(z, 5)\n"
     "  probe r\n"
@@ -129,6 +151,16 @@ static const Golden goldens[] = {
      "strict",
      {{.8, .2, .7, .3, .6, .4, .1, .9}, {.65, .35}},
      {{1, 0, 1, 0, 0, 1, 0, 1}, {0}}},
+    /* Where it did, its gate of 0 times infinity would be NaN. */
+    {"padding reaches no expert",
+     "padding",
+     {{1, 2, INFINITY, INFINITY, 3, 4}, {1, 0, 1}},
+     {{.09375, .09375, 0, 0, .21875, .21875},
+      {.09375, .09375, 0, 0, .21875, .21875}}},
+    {"padding reaches no expert, strictly balanced",
+     "padding2",
+     {{1, 2, INFINITY, INFINITY, 3, 4}, {1, 0, 1}},
+     {{.09375, .09375, 0, 0, .21875, .21875}}},
     {"Sinkhorn",
      "even",
      {{2, 0, 1, 0, 1, .5, 0, 0}},
@@ -159,12 +191,14 @@ static void run_goldens(Module *m, EvalMode mode, const char *how) {
     Entry *e = ir_entry(m, g->entry);
     Eval ev = {.cx = m->cx, .mode = mode};
     Arena a = {0};
-    Tensor *ins[8], *outs[16];
+    Tensor *ins[16], *outs[16];
     for (uint32_t i = 0, n = 0; i < e->ins.len; i++) {
       ins[i] = tensor_new(&a, e->region->params.data[i]->type);
+      int64_t size = type_elements(&ins[i]->type);
       if (e->ins.data[i].kind == BIND_INPUT)
-        memcpy(ins[i]->data, g->in[n++],
-               sizeof(double) * (size_t)type_elements(&ins[i]->type));
+        memcpy(ins[i]->data, g->in[n++], sizeof(double) * (size_t)size);
+      for (int64_t k = 0; e->ins.data[i].kind == BIND_SLOT && k < size; k++)
+        ins[i]->data[k] = 0.125;
     }
     ir_eval(&ev, e, ins, outs, &a);
     double worst = worst_of(e, outs, g);

@@ -276,7 +276,7 @@ static void check_model(const char *path, const char *const *defines) {
 
 int main(void) {
   static const struct {
-    const char *path, *defines[12];
+    const char *path, *defines[13];
   } models[] = {
       {"models/lm_moe.dsl", {"V=11", "D=6", "N=4", "K=2", "H=5", "T=3", "B=2"}},
       {"models/lm_moe.dsl", /* every expert */
@@ -307,11 +307,14 @@ int main(void) {
        {"V=11", "D=4", "HEADS=2", "L=1", "EVERY=1", "H=2", "T=2", "B=2",
         "GATE=switch", "CAPACITY=2.0", "SAMPLES=4"}},
       {"models/mt_moe.dsl",
-       {"V=11", "D=4", "U=5", "N=3", "K=2", "H=3", "W=12", "SHORT=3",
+       {"V=11", "D=4", "U=6", "N=3", "K=2", "H=3", "W=12", "SHORT=3",
         "MIDDLE=4", "LONG=6"}},
       {"models/mt_moe.dsl",
        {"V=11", "D=4", "U=4", "N=0", "P=0.0", "W=12", "SHORT=3", "MIDDLE=4",
-        "LONG=6"}},
+        "LONG=6", "SMOOTH=0.2", "STEPS=9", "WARMUP=4"}},
+      {"models/mt_moe.dsl", /* two levels */
+       {"V=11", "D=4", "U=4", "N=4", "A=2", "K=1", "H=3", "W=12", "SHORT=3",
+        "MIDDLE=4", "LONG=6"}},
       {"tests/models/attention.dsl", {"V=11", "T=3", "B=2"}},
       {"tests/models/blocks.dsl", {0}},
       {"tests/models/moe_recompute.dsl", {0}},

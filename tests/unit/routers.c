@@ -20,12 +20,14 @@ typedef struct Run {
   Tensor **ins, **outs;
   bool training;
   Table got;  /* what came out, for what is drawn at random */
+  const double *there; /* 0 for tokens that are padding; NULL: none is */
   Table want; /* gates, 0 where an expert is not chosen */
   double loss;
 } Run;
 
 typedef struct Case {
-  const char *gate; /* in the language; hash_gate's tokens are `t` */
+  const char *gate; /* in the language; hash_gate's tokens are `t`, and `there`
+                       is 0 for padding */
   void (*reference)(Run *);
 } Case;
 
@@ -299,22 +301,48 @@ static void ref_expert_choice_one(Run *r) {
   expert_choice(r, 1);
 }
 
+static bool is_there(const Run *r, int token) {
+  return !r->there || r->there[token] > 0;
+}
+
+/* p where it is among the k / N largest of its expert in its group, of the
+ * tokens that are there. */
+static void keep_share(const Run *r, Table p, int k, Table out) {
+  Table columns;
+  for (int g = 0; g < A; g++) {
+    int tokens = 0;
+    for (int s = g * S / A; s < (g + 1) * S / A; s++)
+      tokens += is_there(r, s);
+    keep_columns(p, A, k * tokens / N, columns);
+    memcpy(out[g * S / A], columns[g * S / A], sizeof(Table) / A);
+  }
+}
+
 static void ref_balanced(Run *r) {
   Table z, p;
   const double *limit = input(r, "gate/threshold");
   logits(r, z);
   softmax_all(z, p);
-  keep_columns(p, A, 2 * S / A / N, r->want);
+  for (int s = 0; s < S; s++)
+    for (int i = 0; i < N; i++)
+      p[s][i] = is_there(r, s) ? p[s][i] : 0;
+  keep_share(r, p, 2, r->want);
   for (int s = 0; s < S; s++)
     for (int i = 0; i < N; i++) {
       double over = p[s][i] - limit[i];
       int mask = (over > 0) - (r->want[s][i] > 0);
+      if (!is_there(r, s)) continue;
       if (r->training)
         r->loss += 0.5 * mask * over;
       else
         r->want[s][i] = over > 0 ? p[s][i] : 0;
     }
   make_shares(r->want);
+}
+
+static void ref_balanced_there(Run *r) {
+  r->there = input(r, "there");
+  ref_balanced(r);
 }
 
 /* Rows and columns of exp(z) scaled by turns, in place. */
@@ -410,6 +438,28 @@ static double cv_squared(const double *v) {
   return square / (mean * mean);
 }
 
+/* Where noise is nothing, loads are numbers of rows. */
+static void ref_noisy_there(Run *r) {
+  const double *x = input(r, "x"), *w = input(r, "gate/w");
+  double importance[N] = {0}, load[N] = {0};
+  r->there = input(r, "there");
+  for (int s = 0; s < S; s++) {
+    double z[N] = {0}, p[N];
+    for (int i = 0; i < N; i++)
+      for (int d = 0; d < D; d++)
+        z[i] += x[s * D + d] * w[d * 2 * N + i];
+    for (int i = 0; i < N; i++)
+      p[i] = rank_of(z, N, 1, i) < 2 ? z[i] : -INFINITY;
+    softmax(p, N, p);
+    for (int i = 0; i < N && is_there(r, s); i++) {
+      r->want[s][i] = p[i];
+      importance[i] += p[i];
+      load[i] += p[i] > 0;
+    }
+  }
+  r->loss = 0.1 * cv_squared(importance) + 0.2 * cv_squared(load);
+}
+
 /* Where noise is nothing, loads are numbers of rows: 1 of 2 groups of 2 and the
  * better of its experts, or all. Eq. 12 to 14 by token. */
 static void two_levels(Run *r, int k) {
@@ -425,7 +475,7 @@ static void two_levels(Run *r, int k) {
           own[a][b] += x[s * D + d] * second[(a * D + d) * 2 * (N / A) + b];
       }
     softmax(z, A, p);
-    for (int a = 0; a < A; a++) {
+    for (int a = 0; a < A && is_there(r, s); a++) {
       if (k == 1) p[a] = z[a] > z[!a];
       softmax(own[a], N / A, q);
       for (int b = 0; b < N / A; b++) {
@@ -445,6 +495,11 @@ static void ref_two_levels(Run *r) {
 
 static void ref_two_levels_all(Run *r) {
   two_levels(r, 2);
+}
+
+static void ref_two_levels_there(Run *r) {
+  r->there = input(r, "there");
+  two_levels(r, 1);
 }
 
 /* ---- runs ---------------------------------------------------------------- */
@@ -469,19 +524,27 @@ static const Case cases[] = {
     {"base_gate(groups = 2)", ref_base},
     {"hierarchical(groups = 2, k = 1, w_load = 0.2)", ref_two_levels},
     {"hierarchical(groups = 2, k = 2, w_load = 0.2)", ref_two_levels_all},
+    {"noisy_top_k(2, w_load = 0.2, there = expand(there))", ref_noisy_there},
+    {"balanced_gate(2, most = 4, w_threshold = 0.5, groups = 2, "
+     "there = expand(there))",
+     ref_balanced_there},
+    {"hierarchical(groups = 2, k = 1, w_load = 0.2, there = expand(there))",
+     ref_two_levels_there},
 };
 
 static const char text[] =
     "import \"lib/balanced.dsl\"\n"
     "import \"lib/hierarchical.dsl\"\n"
     "import \"lib/optim.dsl\"\n"
-    "entry train(x: f32[2, 8, 5] from text, t: i32[2, 8] from text) {\n"
+    "entry train(x: f32[2, 8, 5] from text, t: i32[2, 8] from text,\n"
+    "            there: f32[2, 8] from text(mask)) {\n"
     "  param scale: f32[] = 1.0\n"
     "  let g, i, aux = %s(x, 4) as \"gate\"\n"
     "  minimize scale * sum(g) + aux with { \"*\": sgd(0.1) }\n"
     "  probe gates = g, ids = i, aux = aux + 0.0\n"
     "}\n"
-    "entry eval(x: f32[2, 8, 5] from text, t: i32[2, 8] from text) {\n"
+    "entry eval(x: f32[2, 8, 5] from text, t: i32[2, 8] from text,\n"
+    "           there: f32[2, 8] from text(mask)) {\n"
     "  let g, i, aux = %s(x, 4) as \"gate\"\n"
     "  probe gates = g, ids = i, aux = aux + 0.0\n"
     "}\n";
@@ -495,13 +558,17 @@ static double draw(void) { /* about normal */
   return sum * sqrt(2);
 }
 
-/* Value k of an input: x begins with 1, so that the weights of the noise of two
- * levels, the last 2 of 4, can make it as good as nothing. */
+/* Value k of an input: x begins with 1, so that the weights of noise, of two
+ * levels the last 2 of 4, of one the last 4 of 8, can make it as good as
+ * nothing. Four of five tokens are there. */
 static double value_of(const char *name, const Type *t, int64_t k) {
   double x = draw();
   if (dtype_info[t->dtype].kind != DK_FLOAT) return floor(fabs(x) * 100);
   if (strcmp(name, "x") == 0 && k % D == 0) return 1;
   if (strstr(name, "ary/w") && k % 4 >= 2) return k / 4 % D ? 0 : -40;
+  if (t->rank == 3 && strcmp(name, "gate/w") == 0 && k % 8 >= 4)
+    return k / 8 % D ? 0 : -40;
+  if (strcmp(name, "there") == 0) return fabs(x) > 0.25;
   if (strcmp(name, "gate/threshold") == 0) return 0.25 + 0.1 * x;
   return strcmp(name, "gate/tau") == 0 ? 0.5 : x;
 }

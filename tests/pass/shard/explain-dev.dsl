@@ -95,9 +95,9 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for reduce_sum at models/lib/moe.dsl:140:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 24 B
 # all_reduce @dev                                   6 B
-#     reduce_sum at models/lib/nn.dsl:110:10 in loss/cross_entropy
+#     reduce_sum at models/lib/nn.dsl:118:10 in loss/cross_entropy
 #     f32[; sum @dev]  to  f32[]
-#     for div at models/lib/nn.dsl:110:10, which needs the finished sum
+#     for div at models/lib/nn.dsl:118:10, which needs the finished sum
 # all_reduce @dev                                   6 B
 #     reduce_sum at tests/pass/shard/explain-dev.dsl:12:3
 #     f32[; sum @dev]  to  f32[]
@@ -234,10 +234,14 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 #   %log_sum                                 f32[8 @dev, 4]                                     32 B
 #     each has f32[2, 4]
-#     @dev dim 0: alike, from reduce_sum at models/lib/nn.dsl:103:21,
+#     @dev dim 0: alike, from reduce_sum at models/lib/nn.dsl:106:21,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 #   %hit                                     bool[8 @dev, 4, 16]                               128 B
 #     each has bool[2, 4, 16]
-#     @dev dim 0: alike, for select at models/lib/nn.dsl:105:24,
+#     @dev dim 0: alike, for select at models/lib/nn.dsl:108:17,
+#         said at tests/pass/shard/explain-dev.dsl:7:16
+#   %own                                     f32[8 @dev, 4]                                     32 B
+#     each has f32[2, 4]
+#     @dev dim 0: kept letter a, from select at models/lib/nn.dsl:108:17,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 # <<<

@@ -105,9 +105,9 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for reduce_sum at models/lib/moe.dsl:140:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                          7 B
-#     reduce_sum at models/lib/nn.dsl:110:10 in loss/cross_entropy
+#     reduce_sum at models/lib/nn.dsl:118:10 in loss/cross_entropy
 #     f32[; sum @data @expert]  to  f32[]
-#     for div at models/lib/nn.dsl:110:10, which needs the finished sum
+#     for div at models/lib/nn.dsl:118:10, which needs the finished sum
 # all_reduce @expert                                6 B
 #     reduce_sum at tests/pass/shard/explain-expert.dsl:12:3
 #     f32[; sum @expert]  to  f32[]
@@ -280,14 +280,20 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %log_sum                                 f32[8 @data @expert, 4]                            16 B
 #     each has f32[1, 4]
-#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:103:21,
+#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:106:21,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from reduce_sum at models/lib/nn.dsl:103:21,
+#     @expert dim 0: alike, from reduce_sum at models/lib/nn.dsl:106:21,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %hit                                     bool[8 @data @expert, 4, 16]                       64 B
 #     each has bool[1, 4, 16]
-#     @data dim 0: alike, for select at models/lib/nn.dsl:105:24,
+#     @data dim 0: alike, for select at models/lib/nn.dsl:108:17,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, for select at models/lib/nn.dsl:105:24,
+#     @expert dim 0: alike, for select at models/lib/nn.dsl:108:17,
+#         said at tests/pass/shard/explain-expert.dsl:7:16
+#   %own                                     f32[8 @data @expert, 4]                            16 B
+#     each has f32[1, 4]
+#     @data dim 0: kept letter a, from select at models/lib/nn.dsl:108:17,
+#         said at tests/pass/shard/explain-expert.dsl:7:16
+#     @expert dim 0: kept letter a, from select at models/lib/nn.dsl:108:17,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # <<<

@@ -84,19 +84,19 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 0: 128 B
 # all_reduce @model                                64 B
-#     reduce_max at models/lib/nn.dsl:101:27 in loss/cross_entropy/cross_entropy_each
+#     reduce_max at models/lib/nn.dsl:104:27 in loss/cross_entropy/cross_entropy_each
 #     f32[8 @data, 4; max @model]  to  f32[8 @data, 4]
-#     for broadcast at models/lib/nn.dsl:102:17, which has @model on letter c: alike
+#     for broadcast at models/lib/nn.dsl:105:17, which has @model on letter c: alike
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 32 B
 # all_reduce @model                                64 B
-#     reduce_sum at models/lib/nn.dsl:103:21 in loss/cross_entropy/cross_entropy_each
+#     reduce_sum at models/lib/nn.dsl:106:21 in loss/cross_entropy/cross_entropy_each
 #     f32[8 @data, 4; sum @model]  to  f32[8 @data, 4]
-#     for log at models/lib/nn.dsl:103:17 and 1 more, which needs the finished sum
+#     for log at models/lib/nn.dsl:106:17 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 32 B
 # all_reduce @model                                64 B
-#     reduce_sum at models/lib/nn.dsl:105:20 in loss/cross_entropy/cross_entropy_each
+#     %own at models/lib/nn.dsl:108:13 in loss/cross_entropy/cross_entropy_each
 #     f32[8 @data, 4; sum @model]  to  f32[8 @data, 4]
-#     for sub at models/lib/nn.dsl:105:10, which needs the finished sum
+#     for sub at models/lib/nn.dsl:110:12, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @model on dim 1: 32 B
 # all_reduce @data                                 32 B
 #     %s at models/lib/moe.dsl:134:14 in m/moe/gate/aux/sum_rows
@@ -118,9 +118,9 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     f32[16 @model; sum @data]  to  f32[16 @model]
 #     for mul at tests/pass/shard/explain-model.dsl:12:3 and 2 more, which needs the finished sum
 # all_reduce @data                                  4 B
-#     reduce_sum at models/lib/nn.dsl:110:10 in loss/cross_entropy
+#     reduce_sum at models/lib/nn.dsl:118:10 in loss/cross_entropy
 #     f32[; sum @data]  to  f32[]
-#     for div at models/lib/nn.dsl:110:10, which needs the finished sum
+#     for div at models/lib/nn.dsl:118:10, which needs the finished sum
 # all_reduce @model                                 4 B
 #     reduce_sum at tests/pass/shard/explain-model.dsl:12:3
 #     f32[; sum @model]  to  f32[]
@@ -280,11 +280,17 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     @model dim 2: alike, from add at models/lib/nn.dsl:65:10, said at models/lib/nn.dsl:62:3
 #   %log_sum                                 f32[8 @data, 4]                                    64 B
 #     each has f32[4, 4]
-#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:103:21,
+#     @data dim 0: alike, from reduce_sum at models/lib/nn.dsl:106:21,
 #         said at tests/pass/shard/explain-model.dsl:7:16
 #   %hit                                     bool[8 @data, 4, 16 @model]                       128 B
 #     each has bool[4, 4, 8]
-#     @data dim 0: alike, for select at models/lib/nn.dsl:105:24,
+#     @data dim 0: alike, for select at models/lib/nn.dsl:108:17,
 #         said at tests/pass/shard/explain-model.dsl:7:16
-#     @model dim 2: alike, for select at models/lib/nn.dsl:105:24, said at models/lib/nn.dsl:62:3
+#     @model dim 2: alike, for select at models/lib/nn.dsl:108:17, said at models/lib/nn.dsl:62:3
+#   %own                                     f32[8 @data, 4; sum @model]                        64 B
+#     each has f32[4, 4]
+#     @data dim 0: kept letter a, from select at models/lib/nn.dsl:108:17,
+#         said at tests/pass/shard/explain-model.dsl:7:16
+#     @model sum: summed letter c, from select at models/lib/nn.dsl:108:17,
+#         said at models/lib/nn.dsl:62:3
 # <<<
