@@ -230,8 +230,10 @@ typedef enum MoertTokens { /* ORDER TOKENS: tokens.c */
 } MoertTokens;
 /* "bytes", "words", "u16", "u32"; NULL behind the last. */
 MOERT_API const char *moert_tokens_name(int tokens);
-/* The token that ends a line. */
+/* The token that ends a line, and that for words not in the vocabulary; -1 for
+ * none. */
 MOERT_API int64_t moert_line_end(MoertTokens tokens);
+MOERT_API int64_t moert_unknown(MoertTokens tokens);
 
 /* Reads a text's words, and writes their numbers as MOERT_U16 or MOERT_U32 to a
  * file, unless `out_path` is NULL. MOERT_INVALID: the vocabulary is too large

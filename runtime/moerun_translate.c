@@ -9,7 +9,8 @@
  *
  * Of all continuations of a sentence the BEAM best are followed. One that ends
  * is a translation, and counts by its score over ((5 + words) / 6) ^ alpha (Wu
- * et al. 2016). A sentence is done when BEAM of them have ended. */
+ * et al. 2016). A sentence is done when BEAM of them have ended. No word is
+ * <unk>. */
 #include "moerun.h"
 
 #include <math.h>
@@ -133,17 +134,19 @@ static int by_score(const void *x, const void *y) {
   return a->word - b->word;
 }
 
-/* All continuations of a sentence's rows by words that have a text, the best
- * first. */
+/* All continuations of a sentence's rows by words that have a text, which
+ * <unk> has not, the best first. */
 static int find_candidates(const Search *s, int sentence) {
   int n = 0;
   int64_t words = run_words(&s->run, INT32_MAX);
+  int64_t unknown = moert_unknown(s->run.tokens);
   for (int r = sentence * s->beam; r < (sentence + 1) * s->beam; r++)
-    for (int k = 0; k < s->choices && s->live[r] > -INFINITY; k++)
-      if (s->words[r * s->choices + k] < words)
-        s->candidates[n++] =
-            (Candidate){s->live[r] + (double)s->scores[r * s->choices + k], r,
-                        s->words[r * s->choices + k]};
+    for (int k = 0; k < s->choices && s->live[r] > -INFINITY; k++) {
+      int32_t word = s->words[r * s->choices + k];
+      if (word < words && word != unknown)
+        s->candidates[n++] = (Candidate){
+            s->live[r] + (double)s->scores[r * s->choices + k], r, word};
+    }
   qsort(s->candidates, (size_t)n, sizeof *s->candidates, by_score);
   return n;
 }
@@ -157,11 +160,24 @@ static void offer(const Search *s, Sentence *of, const Candidate *c, int step) {
   of->row = c->row;
 }
 
+/* A sentence that never ended is cut where it is. */
+static void settle(Search *s, int sentence, int steps) {
+  Sentence *of = &s->of[sentence];
+  if (of->ended) return;
+  int best = sentence * s->beam;
+  for (int r = best; r < (sentence + 1) * s->beam; r++)
+    if (s->live[r] > s->live[best]) best = r;
+  of->ended = s->beam;
+  of->step = steps;
+  of->row = best;
+}
+
 /* One step of a sentence; its rows are what it goes on with. */
 static void advance(Search *s, int sentence, int step, int32_t end) {
   Sentence *of = &s->of[sentence];
   int first = sentence * s->beam, row = first;
   int n = find_candidates(s, sentence);
+  if (n == 0) settle(s, sentence, step);
   for (int i = 0; i < n && row < first + s->beam; i++) {
     const Candidate *c = &s->candidates[i];
     if (c->word == end) {
@@ -184,17 +200,6 @@ static bool any_live(const Search *s) {
   for (int r = 0; r < s->rows; r++)
     if (s->live[r] > -INFINITY) return true;
   return false;
-}
-
-/* A sentence that never ended is cut where it is. */
-static void settle(Search *s, int sentence, int steps) {
-  Sentence *of = &s->of[sentence];
-  if (of->ended) return;
-  int best = sentence * s->beam;
-  for (int r = best; r < (sentence + 1) * s->beam; r++)
-    if (s->live[r] > s->live[best]) best = r;
-  of->step = steps;
-  of->row = best;
 }
 
 static void start(Search *s, int32_t end) {

@@ -22,6 +22,10 @@ const char *moert_tokens_name(int tokens) {
                                                       : NULL;
 }
 
+int64_t moert_unknown(MoertTokens tokens) {
+  return tokens == MOERT_BYTES ? -1 : RT_UNKNOWN;
+}
+
 int64_t moert_line_end(MoertTokens tokens) {
   return tokens == MOERT_BYTES ? '\n' : RT_LINE_END;
 }

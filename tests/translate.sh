@@ -45,9 +45,11 @@ awk -v s="$d/source" -v t="$d/target" 'BEGIN { x = 7
       a = a (k ? " " : "") sprintf("%c%c", 97 + w, 97 + w); b = b (k ? " " : "") sprintf("%c", 65 + w)
     }
     print a > s; print b > t
-  } }'
+  }
+  for (i = 0; i < 40; i++) { print "qq" > s; print "Q" i > t } }'
 # The model has more words than the vocabulary.
-check 'vocabulary of both' 0 '26 words' vocab "$d/source" "$d/target" -o "$d/v"
+# Translations of qq are so many that none is in the vocabulary.
+check 'vocabulary of both' 0 '27 words' vocab "$d/source" "$d/target" -o "$d/v" --size 27
 model="models/mt_moe.dsl -D V=32 -D D=32 -D U=32 -D P=0.0 -D W=192 -D WARMUP=20 -D BEAM=3 -D SENTENCES=8 -D N=4 -D K=2 -D H=32"
 "$MOEC" $model -o "$d/m.so" || exit 1
 train() { # NAME STATUS PATTERN ARGUMENTS...
@@ -57,7 +59,7 @@ train() { # NAME STATUS PATTERN ARGUMENTS...
 }
 train 'pairs are trained on' 0 '"step": 400' --data "$d/source" --target "$d/target" --vocab "$d/v" --ckpt "$d/ck" \
   --valid "$d/source" --valid-target "$d/target"
-check 'evaluated' 0 '"tokens": 2723' eval "$d/m.so" --threads 1 --data "$d/source" --target "$d/target" --vocab "$d/v" --ckpt "$d/ck"
+check 'evaluated' 0 '"tokens": 2803' eval "$d/m.so" --threads 1 --data "$d/source" --target "$d/target" --vocab "$d/v" --ckpt "$d/ck"
 head -50 "$d/source" >"$d/s"
 head -50 "$d/target" >"$d/t"
 "$MOERUN" translate "$d/m.so" --threads 1 --data "$d/s" --vocab "$d/v" --ckpt "$d/ck" --quiet >"$d/got"
@@ -69,6 +71,10 @@ else
   echo 'not ok the same twice'
   status=1
 fi
+
+echo qq >"$d/q"
+"$MOERUN" translate "$d/m.so" --threads 1 --data "$d/q" --vocab "$d/v" --ckpt "$d/ck" --quiet >"$d/got-q"
+run 'a word that is not in the vocabulary is in no translation' 1 '' grep unk "$d/got-q"
 
 # Lines keep their places, and one that is too long is empty and told of.
 { head -2 "$d/s"; for i in $(seq 60); do printf 'aa '; done; echo; sed -n 3p "$d/s"; } >"$d/long"
@@ -94,8 +100,8 @@ else
   echo "not ok padding changes nothing: $(paste "$d/m.nll" "$d/less.nll")"
   status=1
 fi
-run 'strictly balanced' 0 'memory of one device' "$MOEC" $model -D GATE=balanced -D MOST=3 --plan-only
-run 'two levels' 0 'memory of one device' "$MOEC" $model -D A=2 -D K=1 --plan-only
+run 'strictly balanced' 0 '^  parameters  ' "$MOEC" $model -D GATE=balanced -D MOST=3 --plan-only
+run 'two levels' 0 '^  parameters  ' "$MOEC" $model -D A=2 -D K=1 --plan-only
 run 'no such gate' 1 'there is no gate of this name for translation: best' "$MOEC" $model -D GATE=best --plan-only
 
 # ---- what is refused --------------------------------------------------------------
