@@ -474,6 +474,7 @@ KBase ct_operand(const CtTask *task, int side);
 
 /* items.c: a product as blocks of rows, columns and depth. What is below
  * `block` is for it to read; its scratch is of the stage that is open then. */
+enum { CT_MOST_WITH = 4 };
 typedef struct CtItem CtItem;
 struct CtItem {
   KBuild *b;
@@ -491,6 +492,10 @@ struct CtItem {
   int64_t least; /* groups of fewer rows are left out; rows are k then */
   int64_t strip; /* rows that it can hand on together, where memory takes most
                     of the time; 0: all of an item */
+  /* What is read with the sums, at the place of the result, and comes from
+   * memory. */
+  KBase with[CT_MOST_WITH];
+  int n_with;
   const struct CtDone *done;
   void *sink; /* of those */
 };
@@ -531,6 +536,8 @@ void ct_finish_of(Ctx *cx, CtItem *t, int lanes);
 /* Whether rows are m and experts have few, in the mean: then reading their
  * weights is what takes time, and blocked.c tells how that is done. */
 bool ct_few_rows(const CtProduct *p);
+/* The same of rows that are depth: then it is the result's memory. */
+bool ct_shallow(const CtProduct *p);
 enum {
   CT_FEW_BLOCK = 96, /* rows of an item then, */
   CT_STEP = 32,      /* rows, columns and depth that kernels do at once */

@@ -367,10 +367,25 @@ static bool is_soon(const CtFinish *f) {
   return true;
 }
 
+/* Notes the operands that are read where the sums are and no cache keeps. */
+static void note_with(CtItem *t, const CtFinish *f) {
+  const Node *n = f->task->n;
+  for (uint32_t i = 0; f->flat && n->body && i < n->body->params.len; i++) {
+    const Value *v = n->body->params.data[i];
+    bool of_product = false;
+    for (uint32_t k = 0; k < f->task->contract->ins.len; k++)
+      of_product |= ir_product_operand(f->task->contract, (int)k) == v;
+    if (!of_product && type_same_dims(&v->type, &sums_of(f->task)->type) &&
+        type_bytes(&v->type) >= STREAMED && t->n_with < CT_MOST_WITH)
+      t->with[t->n_with++] = kb_arg((int)i, v->type.dtype);
+  }
+}
+
 void ct_finish_of(Ctx *cx, CtItem *t, int lanes) {
   static const CtDone whole = {start_item, finish_item, add_items, false};
   static const CtDone soon = {start_item, finish_item, add_items, true};
   CtFinish *f = finish_new(cx, t->b, t->task, lanes);
   t->sink = f;
+  note_with(t, f);
   t->done = is_soon(f) ? &soon : &whole;
 }

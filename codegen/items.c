@@ -269,12 +269,16 @@ static void plain_rows(CtItem *t) {
   kb_end(b);
 }
 
+bool ct_shallow(const CtProduct *p) {
+  return p->ragged_k && p->rows <= SHALLOW * p->groups;
+}
+
 /* Where an expert's few rows make much result, time goes into the memory of
  * that: an item then is whole rows of it, one behind the other. */
 static void choose_shape(CtItem *t) {
   const CtProduct *p = t->p;
-  if (t->warps || !p->ragged_k || p->rows / p->groups > SHALLOW ||
-      p->n.size > RUN || p->m.stride[CT_OUT] != p->n.size) {
+  if (t->warps || !ct_shallow(p) || p->n.size > RUN ||
+      p->m.stride[CT_OUT] != p->n.size) {
     t->strip = 0;
     return;
   }

@@ -165,6 +165,25 @@ static const char large_text[] =
     "  return probe \"dw\" = %dw\n"
     "}\n";
 
+/* The same with what is read at its place. */
+static const char with_text[] =
+    "moec-ir 1\n"
+    "mesh {dev=1}\n"
+    "entry @main(%x: $F[$T, $D] = input \"x\", %ids: i32[$T, $K] ="
+    " input \"ids\", %y: $F[$T, $H] = input \"y\","
+    " %s: $S[] = input \"s\", %p: $S[$N, $D, $H] = input \"p\","
+    " %m: $S[$N, $D, $H] = input \"m\") {\n"
+    "  %o, %slot, %src = route %ids {experts=$N} : i32[$O],"
+    " i32[$T, $K], i32[$R]\n"
+    "  %r = rows_gather %x, %src, %o {choices=$K} : $F[$N, r<=$R, $D]\n"
+    "  %q = rows_gather %y, %src, %o {choices=$K} : $F[$N, r<=$R, $H]\n"
+    "  %dw = contract %r, %q {map=\"nrd,nrh->ndh\"} : $S[$N, $D, $H]\n"
+    "  %sb = broadcast %s {map=\"->ndh\"} : $S[$N, $D, $H]\n"
+    "  %mm = fma %sb, %m, %dw : $S[$N, $D, $H]\n"
+    "  %pp = sub %p, %mm : $S[$N, $D, $H]\n"
+    "  return probe \"m\" = %mm, probe \"p\" = %pp\n"
+    "}\n";
+
 /* A right operand that products cast, forward and back. */
 static const char cast_text[] =
     "moec-ir 1\n"
@@ -289,6 +308,9 @@ static void experts(const char *cpu) {
     check_experts(behind_text, &all[i], "f32", cpu);
     if (i % 3 == 0) check_experts(behind_text, &all[i], "f64", cpu);
   }
+  /* more depth than a block has, where the mean is small */
+  static const Experts large = {300, 1, 262, 16, 544, 1};
+  check_experts(with_text, &large, "f32", cpu);
 }
 
 /* What a golden file computes, from a pass on. */
