@@ -12,6 +12,9 @@ const N = 32      # experts
 const K = 4       # experts per token, with two levels groups and experts of each
 const H = 1024    # hidden width of an expert
 const P = 0.1     # dropout
+const GATE = "noisy_top_k"
+const CAPACITY = 0.0
+const GROUPS = 1
 
 # Each layer: sigmoid (MoE only), dropout, then the residual.
 fn body(x: i32[b, t]) -> (f32[b, t, D], f32[V, D], f32[V], f32[]) {

@@ -6,7 +6,7 @@
 # lib/sparse.dsl those of the layer of experts.
 import "lib/lm.dsl"
 import "lib/attention.dsl"
-import "lib/sparse.dsl"
+import "lib/transformer.dsl"
 
 const D = 512     # model width
 const L = 6       # layers
@@ -17,18 +17,11 @@ const N = 32      # experts
 const K = 2       # experts per token
 const H = 1024    # hidden width of an expert
 const P = 0.1     # dropout
+const GATE = "noisy_top_k"
+const CAPACITY = 0.0
+const GROUPS = 1
 const ROTARY = 1  # 0: trained positions
 const CONTEXT = 1024  # positions that sampling remembers, and that are trained
-
-# Of layer i, normalised tokens to what is added to them, and a loss.
-fn forward(i, x: f32[b, t, d], tokens: i32[b, t]) {
-  if EVERY > 0 and i % max(EVERY, 1) == EVERY - 1 {
-    let y, aux = sparse(x, tokens) as "moe"
-    return y, aux
-  } else {
-    return ffn(x, F) as "ffn", 0.0
-  }
-}
 
 fn body(x: i32[b, t]) -> (f32[b, t, D], f32[V, D], f32[V], f32[]) {
   let table = embedding(V, D) as "embed"
@@ -36,9 +29,8 @@ fn body(x: i32[b, t]) -> (f32[b, t, D], f32[V, D], f32[V], f32[]) {
   let start = e if ROTARY > 0 else positions(e, CONTEXT)
   let h, aux = for i in 0..L with h = dropout(start, P), aux = 0.0 {
     let a = self_attention(rms_norm(h) as "norm1", HEADS, rotary = ROTARY > 0, context = CONTEXT) as "attention"
-    let m = h + dropout(a, P)
-    let y, more = forward(i, rms_norm(m) as "norm2", x) as ""
-    next h = m + dropout(y, P), aux = aux + more
+    let y, more = feed_forward(i, h + dropout(a, P), x) as ""
+    next h = y, aux = aux + more
   }
   let last = rms_norm(h) as "norm"
   return last, table, zeros(f32[V]), aux

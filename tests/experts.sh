@@ -94,7 +94,6 @@ gradients dev=8 3
 gradients data=2,expert=2 5
 gradients data=2,dev=2,model=2 4
 gradients data=2,expert=2 5 -D CAPACITY=0.7 -D GROUPS=4
-gradients dev=2,model=2 4 -D SAMPLES=32
 
 # ---- lm_moe, trained on four ranks and on one, read by either ----------------
 

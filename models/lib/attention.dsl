@@ -11,15 +11,16 @@ import "nn.dsl"
 # mask: bool[b, t], true where there is something to attend to.
 #
 # One position at a time, outside of training, the layer remembers: the keys and
-# values of the last `context` positions are state, as in sampling.
+# values of the last `context` positions are state, as in sampling. `past` makes
+# of those [b, context, ..] what x goes on from, as in a search for translations.
 fn self_attention(x: f32[b, t, d], heads, kv_heads = heads, width = d / heads, causal = true,
-                  rotary = false, context = 1024, mask = ones(bool[b, t])) {
+                  rotary = false, context = 1024, mask = ones(bool[b, t]), past = unchanged) {
   require(heads * width > 0 and heads % kv_heads == 0,
           "heads of queries must be a multiple of those of keys", heads, kv_heads)
   let q = by_heads(x, heads, width) as "q"
   let k = by_heads(x, kv_heads, width) as "k"
   let v = by_heads(x, kv_heads, width) as "v"
-  let attend = attend_to_past(rotary, context) if causal and t == 1 and not training
+  let attend = attend_to_past(rotary, context, past) if causal and t == 1 and not training
                else attend_within(causal, rotary)
   return from_heads(attend(q, k, v, mask), d) as "out"
 }
@@ -57,15 +58,15 @@ fn attend_within(causal, rotary)(q: f32[b, t, h, e], k: f32[b, t, g, e], v, mask
 }
 
 # Position number `place` of a sequence, in a ring of `context` of them.
-fn attend_to_past(rotary, context)(q: f32[b, 1, h, e], k: f32[b, 1, g, e], v: f32[b, 1, g, e], mask) {
+fn attend_to_past(rotary, context, past)(q: f32[b, 1, h, e], k: f32[b, 1, g, e], v: f32[b, 1, g, e], mask) {
   state place: i32[] = 0
   state keys: f32[b, context, g, e]
   state values: f32[b, context, g, e]
   let at = f32(place) + zeros(f32[1])
   let turn = turned(at) if rotary else unturned
   let here = iota(keys, dim = 1) == place % context
-  let all_keys = select(here, turn(k), keys)
-  let all_values = select(here, v, values)
+  let all_keys = select(here, turn(k), past(keys))
+  let all_values = select(here, v, past(values))
   set place = place + 1
   set keys = all_keys
   set values = all_values

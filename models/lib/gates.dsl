@@ -52,6 +52,13 @@ fn z_loss(logits: f32[.., n]) {
   return mean(z * z)
 }
 
+# Any gate, and no expert for tokens that `there`, as in noisy_top_k, says are
+# none; in what the gate itself sums up they count.
+fn only(gate, there)(x: f32[.., d], experts) {
+  let gates, ids, aux = gate(x, experts) as ""
+  return gates * there, ids, aux
+}
+
 # Any gate, in training by tokens each of whose elements is multiplied by a
 # number from 1 - by to 1 + by (Fedus et al. 2021); experts get what they were.
 fn jittered(gate, by)(x: f32[.., d], experts) {
@@ -79,16 +86,18 @@ fn switch_gate(w_balance = 1e-2, w_z = 0.0)(x: f32[.., d], experts) {
 # its gate for a probability, in training. The loss is that of each of `groups`
 # of tokens, as moe cuts them, over first choices, times n^2 (as Mesh-TensorFlow).
 # By Algorithm 1 a second choice that is not used counts for the capacity all the
-# same; with moe(..., skip = true) it does not, as in the code of Lingvo.
-fn gshard_gate(w_balance = 1e-2, w_z = 0.0, groups = 1)(x: f32[.., d], experts) {
+# same; with moe(..., skip = true) it does not, as in the code of Lingvo. `there`
+# is that of noisy_top_k.
+fn gshard_gate(w_balance = 1e-2, w_z = 0.0, groups = 1, there = 1.0)(x: f32[.., d], experts) {
   require(experts >= 2, "two experts a token need two experts", experts)
   let z = router(x, experts) as ""
   let p = softmax(z)
   let draw = uniform(random_bits(z[.., 0])) if training else zeros_like(z[.., 0])
-  let gates, ids = gshard_choices(p, draw)
-  let first = put(ones_like(gates[.., 0:1]), ids[.., 0:1], experts)
+  let open, ids = gshard_choices(p, draw)
+  let gates = open * there
+  let first = put(ones_like(gates[.., 0:1]), ids[.., 0:1], experts) * there
   report_rows(sum_rows(chosen_of(gates, ids, experts))) as ""
-  return gates, ids, w_balance * gshard_loss(p, first, groups if training else 1) + w_z * z_loss(z)
+  return gates, ids, w_balance * gshard_loss(p * there, first, groups if training else 1) + w_z * z_loss(z)
 }
 
 # From probabilities and a draw in [0, 1) a token.
@@ -99,13 +108,14 @@ fn gshard_choices(p: f32[.., n], draw: f32[..]) {
   return concat(pair[.., 0:1], select(2.0 * second > expand(draw), second, 0.0), dim = -1), ids
 }
 
+# Tokens are counted by their first choices.
 fn gshard_loss(p: f32[.., n], first: f32[.., n], groups) {
   let by_p = by_group(p, groups)
   let by_first = by_group(first, groups)
-  let mean_p[g, n] = by_p[g, s, n]
+  let sum_p[g, n] = by_p[g, s, n]
   let rows[g, n] = by_first[g, s, n]
-  let tokens = size(by_p, 1)
-  return n * n * mean(mean_p * rows) / (tokens * tokens)
+  let tokens = sum(rows, dim = -1, keep = true) + 1e-10
+  return n * n * mean(sum_p / tokens * rows / tokens)
 }
 
 # ---- DeepSeekMoE (Dai et al. 2024) ------------------------------------------

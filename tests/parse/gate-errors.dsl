@@ -1,10 +1,13 @@
-# test: %s -I models -D GATE=none
+# test: %s -I models
 # What goes with no gate: each call below is one mistake.
 import "lib/sparse.dsl"
 
 const N = 4
 const K = 2
 const H = 2
+const GATE = "none"
+const CAPACITY = 0.0
+const GROUPS = 1
 
 fn layer(x, gate, capacity = 0.0, groups = 1) {
   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -28,23 +31,23 @@ entry train(x: f32[2, 3, 2] from text) {
 }
 
 # >>> err
-# models/lib/sparse.dsl:48:10: error: there is no gate of this name: none
-#    48 |   else { require(false, "there is no gate of this name", name) }
+# models/lib/sparse.dsl:53:10: error: there is no gate of this name: none
+#    53 |   else { require(false, "there is no gate of this name", name) }
 #       |          ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/sparse.dsl:22:20: note: in 'gate_named', called here
-#    22 |   let gate, open = gate_named(GATE, tokens)
-#       |                    ^~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:25:14: note: in 'sparse', called here
-#    25 |   let l, _ = sparse(x, i32(x[.., 0]))
+# models/lib/sparse.dsl:26:20: note: in 'gate_named', called here
+#    26 |   let gate, open = gate_named(GATE, tokens, expand(there) if padded else 1.0)
+#       |                    ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:28:14: note: in 'sparse', called here
+#    28 |   let l, _ = sparse(x, i32(x[.., 0]))
 #       |              ^~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:15:3: error: a capacity is above 0, or 0 for none: -1
 #    15 |   require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
-#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:19:11: note: in 'layer', called here
-#    19 |   let e = layer(x, switch_gate(), capacity = -1.0)
+# tests/parse/gate-errors.dsl:22:11: note: in 'layer', called here
+#    22 |   let e = layer(x, switch_gate(), capacity = -1.0)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:32:3: error: tokens must divide by the groups that have a capacity: 6, 4
 #    32 |   require(groups >= 1 and tokens % groups == 0,
@@ -52,11 +55,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/moe.dsl:19:14: note: in 'within_capacity', called here
 #    19 |   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
 #       |              ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
-#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:20:11: note: in 'layer', called here
-#    20 |   let f = layer(x, switch_gate(), capacity = 1.0, groups = 4)
+# tests/parse/gate-errors.dsl:23:11: note: in 'layer', called here
+#    23 |   let f = layer(x, switch_gate(), capacity = 1.0, groups = 4)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:66:3: error: experts per token must be 1 to the number of experts: 5, 4
 #    66 |   require(k >= 1 and k <= experts,
@@ -64,11 +67,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/moe.dsl:16:28: note: in 'noisy_top_k', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
-#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:15:11: note: in 'layer', called here
-#    15 |   let a = layer(x, noisy_top_k(k = 5))
+# tests/parse/gate-errors.dsl:18:11: note: in 'layer', called here
+#    18 |   let a = layer(x, noisy_top_k(k = 5))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/hierarchical.dsl:11:3: error: the number of experts must be a multiple of the groups: 4, 3
 #    11 |   require(groups >= 1 and experts % groups == 0,
@@ -76,11 +79,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/moe.dsl:16:28: note: in 'hierarchical', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
-#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:17:11: note: in 'layer', called here
-#    17 |   let c = layer(x, hierarchical(groups = 3, k = 1))
+# tests/parse/gate-errors.dsl:20:11: note: in 'layer', called here
+#    20 |   let c = layer(x, hierarchical(groups = 3, k = 1))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/hierarchical.dsl:14:3: error: choices of a level must be 1 to the groups and to the experts of a group: 3, 2, 2
 #    14 |   require(k >= 1 and k <= min(groups, b),
@@ -88,47 +91,47 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/moe.dsl:16:28: note: in 'hierarchical', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
-#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:18:11: note: in 'layer', called here
-#    18 |   let d = layer(x, hierarchical(groups = 2, k = 3))
+# tests/parse/gate-errors.dsl:21:11: note: in 'layer', called here
+#    21 |   let d = layer(x, hierarchical(groups = 2, k = 3))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/gates.dsl:22:3: error: tokens must divide by the groups: 6, 5
 #    22 |   require(groups >= 1 and count_tokens(z) % groups == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/gates.dsl:103:14: note: in 'by_group', called here
-#   103 |   let by_p = by_group(p, groups)
+# models/lib/gates.dsl:113:14: note: in 'by_group', called here
+#   113 |   let by_p = by_group(p, groups)
 #       |              ^~~~~~~~~~~~~~~~~~~
-# models/lib/gates.dsl:91:34: note: in 'gshard_loss', called here
-#    91 |   return gates, ids, w_balance * gshard_loss(p, first, groups if training else 1) + w_z * z_loss(z)
-#       |                                  ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:100:34: note: in 'gshard_loss', called here
+#   100 |   return gates, ids, w_balance * gshard_loss(p * there, first, groups if training else 1) + w_z * z_loss(z)
+#       |                                  ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'gshard_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# models/lib/gates.dsl:58:3: error: jitter must be from 0 to below 1: 1
-#    58 |   require(by >= 0.0 and by < 1.0, "jitter must be from 0 to below 1", by)
+# models/lib/gates.dsl:65:3: error: jitter must be from 0 to below 1: 1
+#    65 |   require(by >= 0.0 and by < 1.0, "jitter must be from 0 to below 1", by)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'jittered', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
-#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:26:11: note: in 'layer', called here
-#    26 |   let m = layer(x, jittered(switch_gate(), 1.0))
+# tests/parse/gate-errors.dsl:29:11: note: in 'layer', called here
+#    29 |   let m = layer(x, jittered(switch_gate(), 1.0))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/gates.dsl:119:3: error: experts per token must be 1 to the number of experts: 5, 4
-#   119 |   require(k >= 1 and k <= experts,
+# models/lib/gates.dsl:129:3: error: experts per token must be 1 to the number of experts: 5, 4
+#   129 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'deepseek_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
-#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:16:11: note: in 'layer', called here
-#    16 |   let b = layer(x, deepseek_gate(k = 5))
+# tests/parse/gate-errors.dsl:19:11: note: in 'layer', called here
+#    19 |   let b = layer(x, deepseek_gate(k = 5))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/balanced.dsl:32:3: error: c is above 0 and at most the number of experts: 5, 4
 #    32 |   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
@@ -136,11 +139,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/moe.dsl:16:28: note: in 'expert_choice_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
-#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:24:11: note: in 'layer', called here
-#    24 |   let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
+# tests/parse/gate-errors.dsl:27:11: note: in 'layer', called here
+#    27 |   let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/balanced.dsl:70:3: error: choices of a group must divide by the experts: 6, 4
 #    70 |   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
@@ -151,8 +154,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/moe.dsl:16:28: note: in 'balanced_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
-#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/balanced.dsl:136:3: error: tokens of a group must divide by the experts: 6, 4
 #   136 |   require(size(s, 1) % n == 0,
@@ -163,8 +166,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/moe.dsl:16:28: note: in 'base_gate', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:10:16: note: in 'moe', called here
-#    10 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # <<<
 # >>> exit 1

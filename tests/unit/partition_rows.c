@@ -230,6 +230,7 @@ static const struct {
     {"models/lm_moe.dsl", "dev=2,model=2", "N=9", 4, "A=3", 0},
     {"models/lm_moe.dsl", "dev=4", "N=8", 2, "CAPACITY=0.7", 0},
     {"models/lm_moe.dsl", "data=2,expert=2", "N=6", 4, "A=2", 0},
+    {"models/lm_moe.dsl", "dev=2,model=2", "N=4", 2, "SAMPLES=6", 0},
     {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=switch", 0},
     {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=gshard", 0},
     {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=deepseek", 0},

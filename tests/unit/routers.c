@@ -157,10 +157,10 @@ static void ref_switch(Run *r) {
 
 /* Second choices are dropped at random in training: those that came out may be
  * 0, and some are. */
-static void ref_gshard(Run *r) {
+static void gshard(Run *r, const bool *there) {
   Table z, p;
   int dropped = 0, groups = r->training ? A : 1, size = S / groups;
-  double shares[A][N] = {{0}}, means[A][N] = {{0}};
+  double shares[A][N] = {{0}}, means[A][N] = {{0}}, tokens[A] = {0};
   logits(r, z);
   softmax_all(z, p);
   keep_largest(p, p, 2, r->want);
@@ -169,15 +169,31 @@ static void ref_gshard(Run *r) {
     for (int i = 0; i < N; i++) {
       int at = rank_of(p[s], N, 1, i);
       bool gone = r->training && at == 1 && r->got[s][i] == 0;
-      if (gone) r->want[s][i] = 0;
+      if (gone || !there[s]) r->want[s][i] = 0;
       dropped += gone;
-      shares[s / size][i] += at == 0 ? 1.0 / size : 0;
-      means[s / size][i] += p[s][i] / size;
+      shares[s / size][i] += at == 0 && there[s];
+      means[s / size][i] += there[s] ? p[s][i] : 0;
+      tokens[s / size] += at == 0 && there[s];
     }
   for (int g = 0; g < groups; g++)
-    for (int i = 0; i < N; i++)
-      r->loss += 0.01 * N * shares[g][i] * means[g][i] / groups;
+    for (int i = 0; i < N && tokens[g] > 0; i++)
+      r->loss += 0.01 * N * shares[g][i] / tokens[g] * means[g][i] /
+                 tokens[g] / groups;
   if (r->training && (dropped == 0 || dropped == S)) r->loss = NAN;
+}
+
+static void ref_gshard(Run *r) {
+  bool all[S];
+  memset(all, true, sizeof all);
+  gshard(r, all);
+}
+
+/* Some tokens are padding. */
+static void ref_gshard_padded(Run *r) {
+  bool there[S];
+  for (int s = 0; s < S; s++)
+    there[s] = (int)input(r, "t")[s] % 3 > 0;
+  gshard(r, there);
 }
 
 /* 2 of 4, and losses over 2 devices of 2 experts. */
@@ -507,6 +523,8 @@ static void ref_two_levels_there(Run *r) {
 static const Case cases[] = {
     {"switch_gate(w_z = 0.5)", ref_switch},
     {"gshard_gate(groups = 2)", ref_gshard},
+    {"gshard_gate(groups = 2, there = f32(expand(t) % 3 > 0))",
+     ref_gshard_padded},
     {"deepseek_gate(2, w_device = 0.1, devices = 2)", ref_deepseek},
     {"deepseek_gate(2, score = sigmoid, normalise = true, w_device = 0.1, "
      "devices = 2)",
