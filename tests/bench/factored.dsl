@@ -5,8 +5,8 @@ import "../../models/lm_moe.dsl"
 
 entry factored(x: i32[B @data @dev @expert, T] from text(below = V),
                y: i32[B @data @dev @expert, T] from text(shift = 1)) {
-  let logits, aux = body(x) as "lm"
-  let nll = cross_entropy(logits, y)
+  let h, w, bias, aux = body(x) as "lm"
+  let nll = mean(losses(h, w, bias, y, SAMPLES) as "lm/softmax")
   let rate = warmup_rsqrt(lr, WARMUP)
   minimize nll + aux with { "*/experts/*": factored_adam(rate), "*": adam(rate) }
   report loss = nll
