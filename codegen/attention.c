@@ -234,7 +234,7 @@ KVal *at_panels(Attend *a, const CtSums *sums) {
 }
 
 KVal *at_row(Attend *a, const CtSums *sums, KVal *row, KVal *panel) {
-  KVal *at = ct_at(a->b, sums->at, row, sums->width);
+  KVal *at = ct_at(a->b, sums->at, row, sums->step);
   return ct_at(a->b, at, panel, sums->panel);
 }
 

@@ -379,8 +379,8 @@ static void all_panels(Gen *g, KVal *at) {
     lo = hi;
   }
   kb_end(b);
-  g->at.done->sums(&g->at, &(CtSums){g->sums, g->width, g->sum_rows * g->width,
-                                     at});
+  g->at.done->sums(&g->at, &(CtSums){g->sums, g->width, g->width,
+                                     g->sum_rows * g->width, at});
 }
 
 /* The same strip by strip of rows, whose sums are few and stay near. Where

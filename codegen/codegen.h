@@ -24,9 +24,15 @@ typedef VEC(KVal *) KBlock;
 /* In a block stand all but INDEX, CONST, IV, ACC and RESULT: they are known
  * wherever they may be used.
  *
- * Tiles are eight registers of the stage, by number: 16 rows of 64 bytes, as
- * f32 [16][16], or as bf16 [16][32], rows of pairs. They are not values; they
- * hold what was last put into them. */
+ * Tiles are registers of the stage, by number: 16 rows of 64 bytes, as f32
+ * [16][16], or as bf16 [16][32], rows of pairs. They are not values; they hold
+ * what was last put into them. CPUs have eight, warps 24.
+ *
+ * Where a vector is a warp, several of them may share an item: a team. All run
+ * through the item's code; what each does of it hangs on its number, K_WARP.
+ * Scratch is the team's. What one writes there another reads behind a K_MEET.
+ * A panel is a block of bf16 rows in scratch, copied there by the whole team
+ * while it does other things; only K_TILE_PICK knows how it lies. */
 typedef enum KKind {
   K_INDEX,    /* an index constant: number */
   K_IV,       /* induction variable of loop `loop`; in a stage's body, of the
@@ -66,6 +72,17 @@ typedef enum KKind {
                    and a[4]: index constants */
   K_TILE_DOT, /* f32 tile `number` [m][n] += sum over k of bf16 tile a[0] [m][k]
                  times tile a[1] [k / 2][2 n + k % 2]; a: index constants */
+  K_TILE_PICK, /* the same from the panel at base[a[0]] in rows of `lanes`
+                   elements, its row a[1] + m at element k, or (value 2, or 3)
+                   its row k at element a[1] + m */
+  K_WARP,  /* number of this warp in its team, an index */
+  K_MEET,  /* waits for all warps of the team to come here, and for their
+              copies but those of the newest `number` batches */
+  K_PANEL, /* copies `number` rows of `lanes` elements, a[3] apart from
+              base[a[0]] on, to the panel at element a[4] of scratch; what is
+              not among the first a[1] rows and a[2] elements of each becomes 0;
+              a[3]: an index constant */
+  K_BATCH, /* ends a batch of such copies */
   K_FROM_I32, /* an index from an i32 or u32 scalar */
   K_TO_I32    /* an i32 from an index */
 } KKind;
@@ -124,6 +141,8 @@ typedef struct KStage {
   KBlock body; /* runs for iv in [lo, hi) of one chunk */
   int64_t count, grain;
   int64_t scratch_bytes;
+  int team;       /* warps that share an item and its scratch; 0: each warp has
+                     its own */
   unsigned needs; /* KN_... */
   bool uneven; /* chunks differ much in work: handed out one at a time */
   bool streams; /* has stores past the caches */
@@ -158,6 +177,7 @@ Kernel *kb_finish(KBuild *b);
  * induction variable. */
 KVal *kb_stage(KBuild *b, int64_t count, int64_t grain);
 void kb_uneven(KBuild *b); /* says so of the open stage */
+void kb_team(KBuild *b, int warps); /* the same */
 /* Room for `elements` in this stage's scratch, in the kernel's workspace. */
 KBase kb_scratch(KBuild *b, Dtype dtype, int64_t elements);
 KBase kb_workspace(KBuild *b, Dtype dtype, int64_t elements);
@@ -211,6 +231,18 @@ void kb_tile_dot(KBuild *b, int sum, int left, int right);
  * are rows up to `last`, which may be negative, and `depth` of the depth. */
 void kb_tile_take(KBuild *b, int tile, bool right, KBase base, KVal *index,
                   KVal *last, KVal *depth, int64_t step, int64_t along);
+/* In stages of a team. Panels are in scratch; `row`: see K_TILE_PICK. */
+KVal *kb_warp(KBuild *b);
+void kb_meet(KBuild *b, int batches);
+typedef struct KPanel {
+  int rows, run; /* elements of a row: 32, 64 or 128; in all, 1024 or more */
+  KBase base;
+} KPanel;
+void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
+              KVal *rows, KVal *run, int64_t step);
+void kb_batch(KBuild *b);
+void kb_tile_pick(KBuild *b, int tile, bool right, bool across,
+                  const KPanel *from, KVal *at, KVal *row);
 
 /* Opens a loop; ends at kb_end. Carried values are declared at its start
  * (kb_acc), given their next value within (kb_next), read after (kb_result). */
@@ -255,6 +287,7 @@ typedef struct Isa {
   int lanes;    /* f32 lanes of a vector */
   unsigned has; /* KN_... */
   int least;    /* lanes where rows are short; 0: `lanes` always */
+  int cores;    /* multiprocessors, whose warps can be teams; 0: they cannot */
 } Isa;
 
 /* ---- lower.c: a node to a kernel -------------------------------------------
@@ -483,6 +516,7 @@ struct CtItem {
   int64_t rows, cols, depth; /* of a block, at most */
   int warps; /* lanes, where a vector is a warp: a block is what `block` can do
                 at once, and no stage is one warp's alone; else 0 */
+  int team;  /* warps that share an item; 0: none do */
   void (*block)(CtItem *t);  /* makes the code for one */
   KVal *number;              /* the expert, or other number of the batch */
   KVal *offset[CT_SIDES];    /* elements in front of row 0, k 0, column 0 */
@@ -512,16 +546,18 @@ KVal *ct_at(KBuild *b, KVal *base, KVal *i, int64_t stride);
 KVal *ct_number(KBuild *b, KVal *cond); /* 1 where it holds, else 0 */
 
 /* Sums of an item in scratch, from `at` on: [panel][row - m_lo][width], `panel`
- * elements from one panel of `width` columns to the next. */
+ * elements from one panel of `width` columns to the next, `step` from row to
+ * row. */
 typedef struct CtSums {
   KBase base;
-  int64_t width, panel;
+  int64_t width, step, panel;
   KVal *at;
 } CtSums;
 
 /* What becomes of the sums. */
 typedef struct CtDone {
-  /* In the open stage, at the start of each of its items. */
+  /* In the open stage, at the start of each of its items; where teams share
+   * them, each warp's share is one. */
   void (*start)(CtItem *t, KVal *item, int64_t items);
   /* Behind a depth block: all of an item, complete where it is the last; or
    * some rows and columns of it, for a kernel that does so. */
@@ -547,6 +583,9 @@ enum {
 /* warps.c: a product where a vector is a warp. */
 Kernel *ct_warps(Ctx *cx, const CtTask *task, const Isa *isa);
 CtItem *ct_warps_item(Ctx *cx, KBuild *b, const CtTask *task, const Isa *isa);
+/* team.c: the same in bf16, by teams of warps with instructions for tiles. */
+bool ct_in_teams(const CtTask *task, const Isa *isa); /* can do it */
+Kernel *ct_teams(Ctx *cx, const CtTask *task, const Isa *isa);
 /* blocked.c: a product by vectors of sums, where each is one thread's. */
 Kernel *ct_blocked(Ctx *cx, const CtTask *task, int lanes);
 /* An item of such a kernel, for whoever makes one; sets `done` himself. */
@@ -650,6 +689,8 @@ typedef struct LlBody {
   LlValue lane;  /* this thread's number among them, i32 */
   LlValue first; /* bool: it is number 0 */
   LlValue scratch;
+  LlValue warp;   /* this warp's number in its block, i64 */
+  int team;       /* warps of a block that share items */
   LlValue *tiles; /* registers of them, those of one side by side */
   unsigned dirty; /* what was read or written since they last waited */
   unsigned exchanged; /* what they hand each other in this stage */
@@ -732,6 +773,12 @@ WarpGrid cg_warp_grid(const KStage *s);
 /* What a kernel needs of workspace, scratch included. */
 int64_t cg_warp_workspace(const Kernel *k);
 
+/* ---- llvm_team.c: what warps of a block do together ---------------------- */
+
+LlValue ll_team(LlBody *e, const KVal *k);
+/* An operand's tile from a panel into eight registers of each thread. */
+void ll_tile_pick(LlBody *e, const KVal *k, LlValue *words);
+
 /* ---- host.c: the machine that code is made for --------------------------- */
 
 /* False: a diagnostic that names the CPUs there are. */
@@ -745,6 +792,7 @@ typedef struct CgGpu {
   const char *name;
   double flops[MOERT_DTYPE_COUNT]; /* a second, of products; 0: none */
   double bytes;                    /* a second, of memory */
+  int cores;                       /* multiprocessors */
 } CgGpu;
 const CgGpu *cg_gpu(const char *arch); /* NULL: there is no such row */
 /* An empty module for the target. The caller frees it and its context. */

@@ -238,7 +238,7 @@ static void finish_part(CtItem *t, const CtSums *s, KVal *lo, KVal *hi,
       start[i] = kb_load(b, part_of(&f->results[i], lanes),
                          part_at(f, b, lanes), lanes);
   KVal *row = open_totals(t, t->m_lo, t->m_end, 1, start, rows);
-  KVal *from = ct_at(b, s->at, kb_alu(b, A_SUB, row, t->m_lo), s->width);
+  KVal *from = ct_at(b, s->at, kb_alu(b, A_SUB, row, t->m_lo), s->step);
   KVal *n = open_totals(t, lo, hi, lanes, rows, cols);
   memcpy(now, cols, sizeof *now * room);
   finish_at(t, row, n, lanes, s->base, column_at(t, s, from, n), now);

@@ -203,6 +203,22 @@ static void experts_stage(CtItem *t, KBase experts) {
 
 /* ---- items --------------------------------------------------------------- */
 
+/* The stage of the items. A team's warps have a share each of what is done with
+ * the sums. */
+static KVal *open_items(CtItem *t, int64_t items) {
+  KBuild *b = t->b;
+  KVal *item = kb_stage(b, items, 1), *share = item;
+  int64_t shares = items;
+  kb_uneven(b);
+  if (t->team) {
+    kb_team(b, t->team);
+    share = kb_alu(b, A_ADD, kb_alu_c(b, A_MUL, item, t->team), kb_warp(b));
+    shares *= t->team;
+  }
+  t->done->start(t, share, shares);
+  return item;
+}
+
 static KVal *listed(KBuild *b, KBase list, KVal *at) {
   return kb_from_i32(b, kb_load(b, list, at, 1));
 }
@@ -216,9 +232,7 @@ static void ragged_rows(CtItem *t) {
   KBase experts = kb_workspace(b, DT_i32, row_blocks);
   KBase firsts = kb_workspace(b, DT_i32, row_blocks);
   (t->warps ? share_blocks : blocks_stage)(t, experts, firsts, row_blocks);
-  KVal *item = kb_stage(b, row_blocks * col_blocks, 1);
-  kb_uneven(b);
-  t->done->start(t, item, row_blocks * col_blocks);
+  KVal *item = open_items(t, row_blocks * col_blocks);
   KVal *block = kb_alu_c(b, A_DIV, item, col_blocks);
   columns_from(
       t, kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, item, col_blocks), t->cols));
@@ -246,9 +260,7 @@ static void plain_rows(CtItem *t) {
     experts = kb_workspace(b, DT_i32, p->groups);
     experts_stage(t, experts);
   }
-  KVal *item = kb_stage(b, p->batch.size * per_group, 1);
-  kb_uneven(b);
-  t->done->start(t, item, p->batch.size * per_group);
+  KVal *item = open_items(t, p->batch.size * per_group);
   KVal *group = kb_alu_c(b, A_DIV, item, per_group);
   if (sorts) group = listed(b, experts, group);
   if (t->least) kb_if(b, kb_alu(b, A_LE, kb_index(b, t->least),

@@ -307,7 +307,12 @@ static LLVMValueRef statement(LlBody *e, const KVal *k) {
   case K_TILE_LOAD:
   case K_TILE_STORE:
   case K_TILE_TAKE:
-  case K_TILE_DOT: return e->ways->special(e, k);
+  case K_TILE_PICK:
+  case K_TILE_DOT:
+  case K_WARP:
+  case K_MEET:
+  case K_PANEL:
+  case K_BATCH: return e->ways->special(e, k);
   case K_FROM_I32:
     return dtype_info[k->a[0]->dtype].kind == DK_INT
                ? LLVMBuildSExt(e->b, ll_value(e, k->a[0]), e->i64, "")

@@ -44,7 +44,19 @@ static int64_t scratch_of(const KStage *s) {
   return round_up(s->scratch_bytes, LINE);
 }
 
+/* A block is a team, or several warps. */
+static WarpGrid team_grid(const KStage *s) {
+  WarpGrid g = {.shared_bytes = scratch_of(s),
+                .shares = true,
+                .threads = s->team * WARP,
+                .blocks = s->count < MAX_BLOCKS ? s->count : MAX_BLOCKS};
+  assert(g.shared_bytes <= SHARED_BYTES && "a team's scratch is shared");
+  if (g.blocks < 1) g.blocks = 1;
+  return g;
+}
+
 WarpGrid cg_warp_grid(const KStage *s) {
+  if (s->team) return team_grid(s);
   int64_t scratch = scratch_of(s), warps = WARPS, most = MAX_BLOCKS;
   while (warps > 1 && warps * scratch > SHARED_BYTES)
     warps /= 2;
@@ -79,7 +91,8 @@ int64_t cg_warp_workspace(const Kernel *k) {
 enum { LOADED = 1, STORED = 2, STORED_ONE = 4, PLACE_BITS = 3 };
 
 static bool is_load(const KVal *k) {
-  return k->kind == K_LOAD || k->kind == K_TILE_TAKE;
+  return k->kind == K_LOAD || k->kind == K_TILE_TAKE ||
+         k->kind == K_TILE_PICK || k->kind == K_PANEL;
 }
 
 static bool is_store(const KVal *k) {
@@ -156,7 +169,9 @@ static LLVMValueRef start_of(LlBody *e, const KBase *base) {
  * thread's lanes. */
 static unsigned alignment(const LlBody *e, const KVal *k) {
   unsigned bytes = dtype_info[k->base.dtype].bytes;
-  int lanes = k->kind == K_STORE ? k->a[1]->lanes : k->lanes; /* 0: a tile */
+  int lanes = k->kind == K_STORE   ? k->a[1]->lanes
+              : k->kind == K_PANEL ? 0
+                                   : k->lanes; /* 0: a tile */
   uint64_t at = (uint64_t)kb_divisor(k->a[0]) * bytes | 16;
   if (k->base.kind == KB_ARG)
     at |= e->kernel->aligned ? e->kernel->aligned[k->base.number] : bytes;
@@ -303,7 +318,7 @@ static LLVMValueRef fold(LlBody *e, const KVal *k) {
  * operand that of column g + 8 h' at depth 16 h + 2 t + 8 q; and word q of half
  * h of a sum's columns is row g + 8 (q / 2), column 8 h + 2 t + q % 2. */
 
-enum { TILES = 8, WORDS = 8 };
+enum { TILES = 24, WORDS = 8 };
 
 static void tiles_open(LlBody *e, Arena *a) {
   e->tiles = NEW_ARRAY(a, LLVMValueRef, TILES * WORDS);
@@ -409,6 +424,13 @@ static void tile_take(LlBody *e, const KVal *k) {
   }
 }
 
+static void tile_pick(LlBody *e, const KVal *k) {
+  LLVMValueRef words[WORDS];
+  ll_tile_pick(e, k, words);
+  for (int i = 0; i < WORDS; i++)
+    LLVMBuildStore(e->b, words[i], *word_of(e, k->number, i));
+}
+
 /* Both halves of the columns, from each half of the depth. */
 static void tile_dot(LlBody *e, const KVal *k) {
   int64_t left = k->a[0]->number, right = k->a[1]->number;
@@ -458,6 +480,11 @@ static LLVMValueRef special(LlBody *e, const KVal *k) {
   case K_TILE_TAKE: before(e, k); tile_take(e, k); return NULL;
   case K_TILE_DOT: tile_dot(e, k); return NULL;
   case K_TILE_STORE: before(e, k); tile_store(e, k); return NULL;
+  case K_TILE_PICK: before(e, k); tile_pick(e, k); return NULL;
+  case K_WARP: return e->warp;
+  case K_PANEL: before(e, k); return ll_team(e, k);
+  case K_BATCH: return ll_team(e, k);
+  case K_MEET: e->dirty = 0; return ll_team(e, k);
   }
   internal_error("statement %d is not for warps", (int)k->kind);
 }
@@ -512,6 +539,7 @@ static void find_scratch(LlBody *e, const KStage *s, const WarpGrid *g,
   LLVMTypeRef byte = LLVMInt8TypeInContext(e->c);
   LLVMValueRef start = NULL, at = of_block;
   if (!s->scratch_bytes) return;
+  if (s->team) at = ll_index_const(e, 0);
   if (g->shares) {
     start = shared_memory(e);
   } else {
@@ -525,7 +553,7 @@ static void find_scratch(LlBody *e, const KStage *s, const WarpGrid *g,
   e->scratch = LLVMBuildInBoundsGEP2(e->b, byte, start, &at, 1, "");
 }
 
-/* This thread's lane and this warp's number among all. */
+/* This thread's lane and this warp's, or its team's, number among all. */
 static LLVMValueRef find_warp(LlBody *e, const KStage *s, const WarpGrid *g) {
   LLVMValueRef thread = read_register(e, "llvm.nvvm.read.ptx.sreg.tid.x");
   LLVMValueRef block = read_register(e, "llvm.nvvm.read.ptx.sreg.ctaid.x");
@@ -533,13 +561,18 @@ static LLVMValueRef find_warp(LlBody *e, const KStage *s, const WarpGrid *g) {
   e->first =
       LLVMBuildICmp(e->b, LLVMIntEQ, e->lane, lane_const(e, 0), "");
   LLVMValueRef warp = LLVMBuildLShr(e->b, thread, lane_const(e, 5), "");
-  warp = LLVMBuildZExt(e->b, warp, e->i64, "");
+  warp = e->warp = LLVMBuildZExt(e->b, warp, e->i64, "");
   block = LLVMBuildZExt(e->b, block, e->i64, "");
   LLVMValueRef all =
       LLVMBuildMul(e->b, block, ll_index_const(e, g->threads / WARP), "");
   all = LLVMBuildAdd(e->b, all, warp, "");
   find_scratch(e, s, g, warp, all);
-  return all;
+  return s->team ? block : all;
+}
+
+/* Items that are worked on at the same time. */
+static int64_t takers(const KStage *s, const WarpGrid *g) {
+  return s->team ? g->blocks : g->blocks * g->threads / WARP;
 }
 
 static LLVMValueRef stage(LlBody *e, const Target *t, const Kernel *k,
@@ -548,6 +581,7 @@ static LLVMValueRef stage(LlBody *e, const Target *t, const Kernel *k,
   uint64_t loaded = 0, stored = 0;
   Arena a = {0};
   WarpGrid g = cg_warp_grid(s);
+  e->team = s->team;
   declare(e, k, name);
   annotate(e, g.threads);
   LLVMPositionBuilderAtEnd(e->b, ll_new_block(e, "entry"));
@@ -560,9 +594,9 @@ static LLVMValueRef stage(LlBody *e, const Target *t, const Kernel *k,
   note_args(&s->body, &loaded, &stored);
   e->exchanged = k->in_place || (loaded & stored);
   e->dirty = 0;
-  if (g.blocks * g.threads / WARP < s->count) enter(e, &s->body);
+  if (takers(s, &g) < s->count) enter(e, &s->body);
   ll_block(e, &s->body);
-  ll_loop_close(e, &l, g.blocks * g.threads / WARP);
+  ll_loop_close(e, &l, takers(s, &g));
   LLVMBuildRetVoid(e->b);
   arena_reset(&a);
   return e->fn;

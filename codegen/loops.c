@@ -546,10 +546,53 @@ void kb_tile_take(KBuild *b, int tile, bool right, KBase base, KVal *index,
                            .a = {index, last, depth, steps, alongs}});
 }
 
+void kb_tile_pick(KBuild *b, int tile, bool right, bool across,
+                  const KPanel *from, KVal *at, KVal *row) {
+  tile_statement(b, (KVal){.kind = K_TILE_PICK,
+                           .number = tile,
+                           .value = right + 2 * across,
+                           .lanes = (uint16_t)from->run,
+                           .base = from->base,
+                           .a = {at, row}});
+}
+
 void kb_tile_dot(KBuild *b, int sum, int left, int right) {
   tile_statement(b, (KVal){.kind = K_TILE_DOT,
                            .number = sum,
                            .a = {kb_index(b, left), kb_index(b, right)}});
+}
+
+/* ---- teams of warps ------------------------------------------------------ */
+
+static void team_statement(KBuild *b, KVal p) {
+  assert(b->stage.team);
+  operands_level(b, &p);
+  append(b, p);
+}
+
+KVal *kb_warp(KBuild *b) {
+  assert(b->stage.team);
+  return cons(b, (KVal){.kind = K_WARP, .index = true, .lanes = 1}, 0);
+}
+
+void kb_meet(KBuild *b, int batches) {
+  team_statement(b, (KVal){.kind = K_MEET, .number = batches});
+}
+
+void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
+              KVal *rows, KVal *run, int64_t step) {
+  int64_t start = to->base.number / dtype_info[DT_bf16].bytes;
+  assert(to->base.kind == KB_SCRATCH && from.dtype == DT_bf16);
+  KVal *place = kb_alu_c(b, A_ADD, at, start), *steps = kb_index(b, step);
+  team_statement(b, (KVal){.kind = K_PANEL,
+                           .number = to->rows,
+                           .lanes = (uint16_t)to->run,
+                           .base = from,
+                           .a = {index, rows, run, steps, place}});
+}
+
+void kb_batch(KBuild *b) {
+  team_statement(b, (KVal){.kind = K_BATCH});
 }
 
 /* ---- loops --------------------------------------------------------------- */
@@ -566,6 +609,11 @@ KVal *kb_stage(KBuild *b, int64_t count, int64_t grain) {
 void kb_uneven(KBuild *b) {
   assert(b->n_levels > 0);
   b->stage.uneven = true;
+}
+
+void kb_team(KBuild *b, int warps) {
+  assert(b->n_levels > 0);
+  b->stage.team = warps;
 }
 
 KVal *kb_for(KBuild *b, KVal *lo, KVal *hi, int64_t step) {

@@ -126,7 +126,12 @@ static const char *statement_word(const KVal *v) {
   case K_TILE_LOAD: return "load";
   case K_TILE_STORE: return "store";
   case K_TILE_TAKE: return v->value != 0 ? "right" : "left";
+  case K_TILE_PICK: return v->value == 1 || v->value == 3 ? "right" : "left";
   case K_TILE_DOT: return "dot";
+  case K_WARP: return "warp";
+  case K_MEET: return "meet";
+  case K_PANEL: return "panel";
+  case K_BATCH: return "batch";
   case K_FROM_I32: return "index";
   case K_TO_I32: return "i32";
   case K_FOR: return "for";
@@ -177,6 +182,11 @@ static void print_tile(Printer *p, const KVal *v) {
       print_use(p, v->a[i]);
     }
     buf_fmt(p->out, " : %s", dtype_info[v->base.dtype].name);
+  } else if (v->kind == K_TILE_PICK) {
+    buf_fmt(p->out, " of panel %d%s ", v->lanes, v->value >= 2 ? " down" : "");
+    print_base(p, v);
+    buf_add(p->out, " row ");
+    print_use(p, v->a[1]);
   } else if (v->kind == K_TILE_DOT) {
     buf_fmt(p->out, " tile%lld, tile%lld", (long long)v->a[0]->number,
             (long long)v->a[1]->number);
@@ -187,7 +197,19 @@ static void print_tile(Printer *p, const KVal *v) {
 static bool is_tile(const KVal *v) {
   return v->kind == K_TILE_ZERO || v->kind == K_TILE_LOAD ||
          v->kind == K_TILE_STORE || v->kind == K_TILE_TAKE ||
-         v->kind == K_TILE_DOT;
+         v->kind == K_TILE_PICK || v->kind == K_TILE_DOT;
+}
+
+static void print_panel(Printer *p, const KVal *v) {
+  static const char *const what[] = {NULL, " rows ", " run ", " step ",
+                                     " to scratch "};
+  buf_fmt(p->out, "panel %lldx%d ", (long long)v->number, v->lanes);
+  print_base(p, v);
+  for (int i = 1; i < 5; i++) {
+    buf_add(p->out, what[i]);
+    print_use(p, v->a[i]);
+  }
+  buf_add(p->out, "\n");
 }
 
 static void print_statement(Printer *p, const KVal *v) {
@@ -203,6 +225,12 @@ static void print_statement(Printer *p, const KVal *v) {
     buf_add(p->out, "}\n");
   } else if (is_tile(v)) {
     print_tile(p, v);
+  } else if (v->kind == K_PANEL) {
+    print_panel(p, v);
+  } else if (v->kind == K_MEET) {
+    buf_fmt(p->out, "meet %lld\n", (long long)v->number);
+  } else if (v->kind == K_BATCH) {
+    buf_add(p->out, "batch\n");
   } else if (v->kind == K_FETCH) {
     buf_add(p->out, v->value != 0 ? "fetch far " : "fetch ");
     print_base(p, v);
@@ -228,9 +256,11 @@ static void print_block(Printer *p, const KBlock *block) {
 }
 
 static void print_stage(Printer *p, const KStage *s) {
-  buf_fmt(p->out, "stage %%%u in %lld grain %lld scratch %lld%s {\n",
+  buf_fmt(p->out, "stage %%%u in %lld grain %lld scratch %lld%s",
           name_of(p, s->iv->id), (long long)s->count, (long long)s->grain,
           (long long)s->scratch_bytes, s->uneven ? " uneven" : "");
+  if (s->team) buf_fmt(p->out, " team %d", s->team);
+  buf_add(p->out, " {\n");
   print_block(p, &s->body);
   buf_add(p->out, "}\n");
 }

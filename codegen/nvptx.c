@@ -21,11 +21,11 @@ static const char triple[] = "nvptx64-nvidia-cuda";
 #define A100                                                     \
   "A100 SXM", {[DT_bf16] = 312e12, [DT_f32] = 19.5e12,           \
                [DT_f64] = 19.5e12},                              \
-      2.039e12
+      2.039e12, 108
 #define H100                                                     \
   "H100 SXM", {[DT_bf16] = 989e12, [DT_f32] = 67e12,             \
                [DT_f64] = 67e12},                                \
-      3.35e12
+      3.35e12, 132
 static const CgGpu gpus[] = {
     {"sm_80", "+ptx70", A100},
     {"sm_90", "+ptx78", H100},
@@ -68,7 +68,8 @@ bool cg_cuda_target(Ctx *cx, const CodegenOptions *o, Target *out) {
     internal_error("LLVM without NVPTX: %s", message);
   out->device = MOERT_CUDA;
   out->cpu = gpu->arch;
-  out->isa = (Isa){.lanes = 128, .has = KN_MMA, .least = 32};
+  out->isa = (Isa){
+      .lanes = 128, .has = KN_MMA, .least = 32, .cores = gpu->cores};
   out->triple = triple;
   out->ways = &ll_warp;
   out->machine = LLVMCreateTargetMachine(

@@ -476,7 +476,8 @@ static void hand_on(Pairs *g, KVal *m) {
   part.m_end = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, CT_STEP), g->at.m_end);
   part.n_lo = g->n;
   part.n_end = g->whole ? end : kb_alu(b, A_MIN, end, g->at.n_end);
-  part.done->sums(&part, &(CtSums){g->sums, CT_STEP, 0, sums_at(g, m)});
+  part.done->sums(&part, &(CtSums){g->sums, CT_STEP, CT_STEP, 0,
+                                   sums_at(g, m)});
 }
 
 /* All rows of the item for the panel. */
@@ -583,8 +584,8 @@ static void block_of(CtItem *t, bool tiles) {
   panel(g, kb_iv(b, loop), tiles);
   kb_end(b);
   if (!tiles || !hands_on(g))
-    t->done->sums(t, &(CtSums){g->sums, CT_STEP, sum_rows(g) * CT_STEP,
-                               kb_index(b, 0)});
+    t->done->sums(t, &(CtSums){g->sums, CT_STEP, CT_STEP,
+                               sum_rows(g) * CT_STEP, kb_index(b, 0)});
 }
 
 static void block_of_tiles(CtItem *t) {

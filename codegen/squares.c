@@ -48,7 +48,7 @@ static KVal *zeros(const Squares *s, int lanes) {
 
 /* Where the sums of an item's row and column are, counted from its first. */
 static KVal *sums_at(KBuild *b, const CtSums *sums, KVal *row, KVal *column) {
-  KVal *at = ct_at(b, sums->at, row, sums->width);
+  KVal *at = ct_at(b, sums->at, row, sums->step);
   at = ct_at(b, at, kb_alu_c(b, A_DIV, column, sums->width), sums->panel);
   return kb_alu(b, A_ADD, at, kb_alu_c(b, A_REM, column, sums->width));
 }

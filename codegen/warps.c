@@ -9,8 +9,9 @@
  * serve the depths that follow. The sums go to scratch, where finish.c takes
  * them from.
  *
- * Products of bf16 are summed in tiles where the target has them: an item is
- * two by two, and operands are taken from where they lie, whichever way. */
+ * Products of bf16 that are none for teams (team.c) are summed in tiles, too,
+ * where the target has them: an item is two by two, and operands are taken from
+ * where they lie, whichever way. */
 #include "codegen.h"
 
 enum {
@@ -141,8 +142,8 @@ static void block(CtItem *t) {
   KBuild *b = t->b;
   int64_t step = (int64_t)w->vectors * w->lanes, rows = t->rows;
   rows = (rows + ROWS - 1) / ROWS * ROWS;
-  CtSums s = {kb_scratch(b, w->sum, rows * t->cols), w->lanes, rows * w->lanes,
-              kb_index(b, 0)};
+  CtSums s = {kb_scratch(b, w->sum, rows * t->cols), w->lanes, w->lanes,
+              rows * w->lanes, kb_index(b, 0)};
   bool down = rows > ROWS, along = t->cols > step;
   KVal *m = t->m_lo, *n = t->n_lo;
   if (t->fresh) clear(w, &s, rows * t->cols);
@@ -212,7 +213,7 @@ static void block_of_tiles(CtItem *t) {
   for (int i = 0; i < SIDE * SIDE; i++)
     kb_tile_store(b, i, sums,
                   kb_index(b, (i / SIDE * t->cols + i % SIDE) * TILE), t->cols);
-  t->done->sums(t, &(CtSums){sums, t->cols, t->rows * t->cols,
+  t->done->sums(t, &(CtSums){sums, t->cols, t->cols, t->rows * t->cols,
                              kb_index(t->b, 0)});
 }
 

@@ -372,6 +372,11 @@ static void run_statement(Run *r, const KVal *v) {
   case K_LANES:
   case K_FROM_I32:
   case K_TO_I32: run_simple(r, v); return;
+  case K_TILE_PICK: /* of warps */
+  case K_WARP:
+  case K_MEET:
+  case K_PANEL:
+  case K_BATCH:
   case K_INDEX:
   case K_IV:
   case K_CONST:

@@ -19,7 +19,8 @@ enum { LANES = 16 };
 #ifdef WARPS
 #define RUN warps_eval
 enum { SEEDS = 30 };
-static const Isa any_isas[] = {{.lanes = 128, .has = KN_MMA, .least = 32}};
+static const Isa any_isas[] = {
+    {.lanes = 128, .has = KN_MMA, .least = 32, .cores = 108}};
 #else
 #define RUN loops_eval
 enum { SEEDS = 60 };
@@ -344,6 +345,24 @@ static void pairs_case(const int *sizes, const char *kernel, Isa isa) {
   text_case(name, pairs_text, "TKDNHRO", all, isa);
 }
 
+#ifdef WARPS
+/* Blocks of teams: as they are chosen for so many multiprocessors. Sizes that
+ * are multiples of eight are copied ahead. */
+static void team_cases(void) {
+  static const struct {
+    int sizes[5], cores;
+  } cases[] = {{{40, 2, 24, 2, 136}, 1},
+               {{70, 2, 136, 1, 40}, 1},
+               {{9, 3, 200, 5, 72}, 108},
+               {{150, 1, 8, 2, 152}, 1}};
+  for (size_t i = 0; i < COUNT_OF(cases); i++) {
+    Isa isa = any_isas[0];
+    isa.cores = cases[i].cores;
+    pairs_case(cases[i].sizes, "teams", isa);
+  }
+}
+#endif
+
 static void pairs_cases(void) {
   static const int shapes[][5] = {{1, 1, 1, 1, 1},    {5, 2, 7, 4, 5},
                                   {20, 1, 33, 2, 16}, {30, 2, 5, 9, 40},
@@ -648,6 +667,9 @@ int main(int argc, char **argv) {
   shape_cases();
   pairs_cases();
   attention_cases();
+#ifdef WARPS
+  team_cases();
+#endif
   for (size_t i = 0; !any_isas[0].least && i < COUNT_OF(host_cases); i++)
     host_cases[i]();
   uint64_t many = getenv("SEEDS") ? strtoull(getenv("SEEDS"), NULL, 10) : SEEDS;

@@ -5,6 +5,7 @@
 
 #include <llvm-c/Core.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { SPARE = 64 }; /* bytes: no argument is empty */
 
@@ -85,11 +86,20 @@ static bool run(const Kernel *k, CUmodule module, const LoopsArg *args,
   return ok;
 }
 
-bool warps_eval(Ctx *cx, const Kernel *k, const LoopsArg *args, Buf *why) {
+/* Code for arguments as the device's memory has them. */
+static void note_places(Ctx *cx, Kernel *k) {
+  enum { ALIGNED = 16 };
+  uint8_t *all = NEW_ARRAY(&cx->scratch, uint8_t, (size_t)k->n_args);
+  memset(all, ALIGNED, (size_t)k->n_args);
+  k->aligned = all;
+}
+
+bool warps_eval(Ctx *cx, Kernel *k, const LoopsArg *args, Buf *why) {
   static const CodegenOptions options = {.arch = "sm_80", .opt_level = 2};
   Target t;
   CUmodule module;
   if (!open_device(why) || !cg_cuda_target(cx, &options, &t)) return false;
+  note_places(cx, k);
   LLVMMemoryBufferRef text = ptx_of(&t, k);
   bool ok = went(why, "PTX",
                  cuModuleLoadDataEx(&module, LLVMGetBufferStart(text), 0, NULL,

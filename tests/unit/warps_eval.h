@@ -7,6 +7,6 @@
 /* Compiles a kernel for GPUs and runs its stages on copies of the arguments,
  * which are then brought back. The workspace is unwritten at first. False: what
  * went wrong is in `why`. */
-bool warps_eval(Ctx *cx, const Kernel *k, const LoopsArg *args, Buf *why);
+bool warps_eval(Ctx *cx, Kernel *k, const LoopsArg *args, Buf *why);
 
 #endif

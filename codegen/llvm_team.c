@@ -1,0 +1,242 @@
+/* llvm_team.c: what the warps of a block do together.
+ *
+ * A panel's rows lie one behind the other in shared memory, in groups of 16
+ * bytes, of which eight lie side by side before they meet the same banks again:
+ *
+ *   group c of row r is at place c ^ (r / 2) % 4 of four, or c ^ r % 8 of more
+ *
+ * so that the same group of eight rows in a row is in all banks, once each: one
+ * access of ldmatrix. Panels are filled by cp.async, 16 bytes at a time, which
+ * also writes the zeros for what there is not. Where an operand does not lie at
+ * multiples of 16 bytes its elements are loaded one by one, and stored. */
+#include "codegen.h"
+
+#include <llvm-c/Core.h>
+#include <string.h>
+
+enum { GROUP = 8, GROUP_BYTES = 16, LANES = 32 };
+
+/* ---- instructions -------------------------------------------------------- */
+
+static LLVMTypeRef i32_of(LlBody *e) {
+  return LLVMInt32TypeInContext(e->c);
+}
+
+static LLVMValueRef word(LlBody *e, int64_t x) {
+  return LLVMConstInt(i32_of(e), (uint64_t)x, true);
+}
+
+/* None of them moves, nor does memory that they might reach. */
+static LLVMValueRef assembly(LlBody *e, LLVMTypeRef result, const char *text,
+                             const char *constraints, LLVMValueRef *a,
+                             unsigned n) {
+  static const char convergent[] = "convergent";
+  LLVMTypeRef types[4];
+  assert(n <= COUNT_OF(types));
+  for (unsigned i = 0; i < n; i++)
+    types[i] = LLVMTypeOf(a[i]);
+  LLVMTypeRef type = LLVMFunctionType(result, types, n, false);
+  LLVMValueRef code = LLVMGetInlineAsm(
+      type, text, strlen(text), constraints, strlen(constraints), true, false,
+      LLVMInlineAsmDialectATT, false);
+  LLVMValueRef call = LLVMBuildCall2(e->b, type, code, a, n, "");
+  unsigned kind =
+      LLVMGetEnumAttributeKindForName(convergent, strlen(convergent));
+  LLVMAddCallSiteAttribute(call, (LLVMAttributeIndex)LLVMAttributeFunctionIndex,
+                           LLVMCreateEnumAttribute(e->c, kind, 0));
+  return call;
+}
+
+static void meet(LlBody *e, int64_t batches) {
+  char text[64];
+  snprintf(text, sizeof text, "cp.async.wait_group %d;", (int)batches);
+  assembly(e, LLVMVoidTypeInContext(e->c), text, "~{memory}", NULL, 0);
+  ll_call(e, "llvm.nvvm.barrier0", NULL, 0, NULL, 0);
+}
+
+static void batch(LlBody *e) {
+  assembly(e, LLVMVoidTypeInContext(e->c), "cp.async.commit_group;",
+           "~{memory}", NULL, 0);
+}
+
+/* ---- where groups lie ---------------------------------------------------- */
+
+static LLVMValueRef add(LlBody *e, LLVMValueRef x, LLVMValueRef y) {
+  return LLVMBuildAdd(e->b, x, y, "");
+}
+
+static LLVMValueRef times(LlBody *e, LLVMValueRef x, int64_t y) {
+  return LLVMBuildMul(e->b, x, word(e, y), "");
+}
+
+static LLVMValueRef part(LlBody *e, LLVMValueRef x, int shift, int mask) {
+  x = LLVMBuildLShr(e->b, x, word(e, shift), "");
+  return LLVMBuildAnd(e->b, x, word(e, mask), "");
+}
+
+/* Address in shared memory, 32 bits, of an element of scratch. */
+static LLVMValueRef shared_at(LlBody *e, const KBase *base, LLVMValueRef at) {
+  LLVMValueRef p = base ? ll_start_of(e, base) : e->scratch;
+  p = LLVMBuildPtrToInt(e->b, p, i32_of(e), "");
+  at = LLVMBuildTrunc(e->b, at, i32_of(e), "");
+  return add(e, p, times(e, at, dtype_info[DT_bf16].bytes));
+}
+
+/* Bytes from a panel's start, in rows of `run` elements, to group `group` of
+ * row `row`. */
+static LLVMValueRef group_at(LlBody *e, int run, LLVMValueRef row,
+                             LLVMValueRef group) {
+  LLVMValueRef moved = run / GROUP == 4 ? part(e, row, 1, 3)
+                                        : part(e, row, 0, 7);
+  group = LLVMBuildXor(e->b, group, moved, "");
+  return add(e, times(e, row, run * dtype_info[DT_bf16].bytes),
+             times(e, group, GROUP_BYTES));
+}
+
+/* ---- copies -------------------------------------------------------------- */
+
+/* A group that one thread copies. */
+typedef struct Copy {
+  LLVMValueRef to;   /* i32 */
+  LLVMValueRef from; /* where its first element is, in elements */
+  LLVMValueRef there; /* elements of it that there are, i32 */
+} Copy;
+
+/* Elements of `group` of a row that there are: the first ones. */
+static LLVMValueRef elements(LlBody *e, LLVMValueRef run, LLVMValueRef group,
+                             LLVMValueRef row, LLVMValueRef rows) {
+  LLVMValueRef from = LLVMBuildZExt(e->b, times(e, group, GROUP), e->i64, "");
+  LLVMValueRef n = LLVMBuildSub(e->b, run, from, "");
+  LLVMValueRef a[2] = {n, ll_index_const(e, 0)};
+  LLVMTypeRef type = e->i64;
+  a[0] = ll_call(e, "llvm.smax", &type, 1, a, 2);
+  a[1] = ll_index_const(e, GROUP);
+  n = ll_call(e, "llvm.smin", &type, 1, a, 2);
+  row = LLVMBuildZExt(e->b, row, e->i64, "");
+  LLVMValueRef is = LLVMBuildICmp(e->b, LLVMIntSLT, row, rows, "");
+  n = LLVMBuildTrunc(e->b, n, i32_of(e), "");
+  return LLVMBuildSelect(e->b, is, n, word(e, 0), "");
+}
+
+static void copy_ahead(LlBody *e, const KVal *k, const Copy *c) {
+  LLVMTypeRef global = LLVMPointerTypeInContext(e->c, 1);
+  LLVMValueRef from = ll_address(e, &k->base, c->from);
+  from = LLVMBuildAddrSpaceCast(e->b, from, global, "");
+  LLVMValueRef a[3] = {c->to, from,
+                       times(e, c->there, dtype_info[DT_bf16].bytes)};
+  assembly(e, LLVMVoidTypeInContext(e->c),
+           "cp.async.cg.shared.global [$0], [$1], 16, $2;",
+           "r,l,r,~{memory}", a, 3);
+}
+
+/* Element i of a group, or 0, as a word. */
+static LLVMValueRef load_element(LlBody *e, const KVal *k, const Copy *c,
+                                 int i) {
+  LLVMTypeRef i16 = LLVMInt16TypeInContext(e->c);
+  LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(e->b), NULL};
+  LLVMBasicBlockRef after =
+      ll_if(e, LLVMBuildICmp(e->b, LLVMIntSLT, word(e, i), c->there, ""));
+  LLVMValueRef at = add(e, c->from, ll_index_const(e, i));
+  LLVMValueRef p = ll_address(e, &k->base, at);
+  LLVMValueRef in[2] = {LLVMConstNull(i16), LLVMBuildLoad2(e->b, i16, p, "")};
+  from[1] = LLVMGetInsertBlock(e->b);
+  ll_end_if(e, after);
+  LLVMValueRef x = LLVMBuildPhi(e->b, i16, "");
+  LLVMAddIncoming(x, in, from, 2);
+  return LLVMBuildZExt(e->b, x, i32_of(e), "");
+}
+
+static void copy_now(LlBody *e, const KVal *k, const Copy *c) {
+  LLVMTypeRef shared = LLVMPointerTypeInContext(e->c, 3);
+  LLVMValueRef all = LLVMGetPoison(LLVMVectorType(i32_of(e), GROUP / 2));
+  for (int i = 0; i < GROUP / 2; i++) {
+    LLVMValueRef lower = load_element(e, k, c, 2 * i);
+    LLVMValueRef upper = load_element(e, k, c, 2 * i + 1);
+    upper = LLVMBuildShl(e->b, upper, word(e, 16), "");
+    LLVMValueRef x = LLVMBuildOr(e->b, lower, upper, "");
+    all = LLVMBuildInsertElement(e->b, all, x, word(e, i), "");
+  }
+  LLVMValueRef to = LLVMBuildIntToPtr(e->b, c->to, shared, "");
+  LLVMSetAlignment(LLVMBuildStore(e->b, all, to), GROUP_BYTES);
+}
+
+/* Threads go along rows, then to those that follow; each has the same group of
+ * all its rows. */
+static void panel(LlBody *e, const KVal *k) {
+  int threads = e->team * LANES, groups = k->lanes / GROUP;
+  int64_t step = k->a[3]->number, rows_on = threads / groups;
+  bool ahead = e->ways->alignment(e, k) % GROUP_BYTES == 0 &&
+               step % GROUP == 0;
+  LLVMValueRef warp = LLVMBuildTrunc(e->b, e->warp, i32_of(e), "");
+  LLVMValueRef thread = add(e, times(e, warp, LANES), e->lane);
+  LLVMValueRef group = LLVMBuildAnd(e->b, thread, word(e, groups - 1), "");
+  LLVMValueRef first = LLVMBuildUDiv(e->b, thread, word(e, groups), "");
+  LLVMValueRef to = shared_at(e, NULL, ll_value(e, k->a[4]));
+  to = add(e, to, group_at(e, k->lanes, first, group));
+  LLVMValueRef from = LLVMBuildZExt(e->b, first, e->i64, "");
+  from = LLVMBuildMul(e->b, from, ll_index_const(e, step), "");
+  from = add(e, from, LLVMBuildZExt(e->b, times(e, group, GROUP), e->i64, ""));
+  from = add(e, ll_value(e, k->a[0]), from);
+  for (int64_t row = 0; row < k->number; row += rows_on) {
+    Copy c = {.to = add(e, to, word(e, row * k->lanes *
+                                           dtype_info[DT_bf16].bytes)),
+              .from = add(e, from, ll_index_const(e, row * step)),
+              .there = elements(e, ll_value(e, k->a[2]), group,
+                                add(e, first, word(e, row)),
+                                ll_value(e, k->a[1]))};
+    (ahead ? copy_ahead : copy_now)(e, k, &c);
+  }
+}
+
+LLVMValueRef ll_team(LlBody *e, const KVal *k) {
+  switch ((int)k->kind) {
+  case K_MEET: meet(e, k->number); return NULL;
+  case K_BATCH: batch(e); return NULL;
+  case K_PANEL: panel(e, k); return NULL;
+  }
+  internal_error("statement %d is none of teams", (int)k->kind);
+}
+
+/* ---- tiles --------------------------------------------------------------- */
+
+/* Four matrices of eight rows of a group each, as they lie or turned. */
+static void load_matrices(LlBody *e, LLVMValueRef at, bool turned,
+                          LLVMValueRef *words) {
+  LLVMTypeRef four[4] = {i32_of(e), i32_of(e), i32_of(e), i32_of(e)};
+  LLVMTypeRef result = LLVMStructTypeInContext(e->c, four, 4, false);
+  char text[128];
+  snprintf(text, sizeof text,
+           "ldmatrix.sync.aligned.m8n8.x4%s.shared.b16 {$0, $1, $2, $3}, [$4];",
+           turned ? ".trans" : "");
+  LLVMValueRef all =
+      assembly(e, result, text, "=r,=r,=r,=r,r,~{memory}", &at, 1);
+  for (unsigned i = 0; i < 4; i++)
+    words[i] = LLVMBuildExtractValue(e->b, all, i, "");
+}
+
+/* Words 4 i ... 4 i + 3 are the four matrices of (lane / 8), whose rows are
+ * those of (lane % 8); see llvm_warp.c for which element is where. Of a left
+ * tile i is the half of the depth, and matrices go by rows first; of a right
+ * one i is the half of the columns, and matrices go along the depth. */
+void ll_tile_pick(LlBody *e, const KVal *k, LLVMValueRef *words) {
+  bool right = k->value == 1 || k->value == 3, down = k->value >= 2;
+  LLVMValueRef start = shared_at(e, &k->base, ll_value(e, k->a[0]));
+  LLVMValueRef first = ll_value(e, k->a[1]);
+  first = LLVMBuildTrunc(e->b, first, i32_of(e), "");
+  LLVMValueRef in = part(e, e->lane, 0, 7);
+  LLVMValueRef low = part(e, e->lane, 3, 1), high = part(e, e->lane, 4, 1);
+  for (int i = 0; i < 2; i++) {
+    /* Groups of eight: those of the rows, and of the depth. */
+    LLVMValueRef row = right ? word(e, i) : low;
+    LLVMValueRef depth = right ? part(e, e->lane, 3, 3)
+                               : add(e, word(e, 2 * i), high);
+    LLVMValueRef at;
+    if (down)
+      at = group_at(e, k->lanes, add(e, times(e, depth, GROUP), in),
+                    add(e, part(e, first, 3, k->lanes / GROUP - 1), row));
+    else
+      at = group_at(e, k->lanes,
+                    add(e, first, add(e, times(e, row, GROUP), in)), depth);
+    load_matrices(e, add(e, start, at), down, words + 4 * i);
+  }
+}

@@ -1,0 +1,265 @@
+/* team.c: products of bf16 by teams of warps.
+ *
+ * An item is a block of the result for four warps, which share out its sums:
+ * each has some of its tiles of 16 by 16 in registers. Both operands go through
+ * shared memory, a step of 32 of the depth at a time, so that each of their
+ * elements is fetched once for the block and read by two or four warps. Three
+ * steps are there at once: one is multiplied while the two behind it arrive, as
+ * copies that no thread waits for.
+ *
+ *   panels 0, 1 on their way
+ *   for k: meet         step k is here, and step k - 32 done with
+ *          panel k + 64, where step k - 32 was
+ *          sums += tiles of step k
+ *   meet                all of the memory is free
+ *   sums to it, some rows at a time, for finish.c
+ *
+ * An operand is copied as it lies, in rows along its depth or along the other,
+ * and turned where tiles are picked from it. The depth and rows that there are
+ * may be known on the device only; what is copied from behind them is zeros.
+ *
+ * What bounds it: of a block of 128 by 128 a step is 512 Ki multiply-adds for
+ * 16 KiB of operands. A multiprocessor of sm_80 does 1024 of the former in a
+ * cycle and gets some 48 bytes of the latter from the second cache: 512 cycles
+ * against 341. Smaller blocks are bound by that cache, so a smaller one is
+ * taken only where large ones would leave multiprocessors without work or be
+ * empty for the most part, which `choose` weighs by these two numbers. */
+#include "codegen.h"
+
+enum {
+  ALL = 1 << 30, /* depth of a block */
+  TILE = 16,
+  DEEP = 32, /* of a step */
+  STEPS = 3, /* that are there at once */
+  STRIP = 2, /* tiles of rows that a warp hands on at a time */
+  PAD = 8,   /* elements behind a row of sums, for its tiles' banks to differ */
+  MOST = 4,  /* tiles of a warp along a side */
+  LEFT_TILES = MOST * MOST,
+  RIGHT_TILES = LEFT_TILES + MOST,
+  DOTS = 1024,     /* multiply-adds of a multiprocessor in a cycle */
+  CACHE_BYTES = 48 /* that it gets in one */
+};
+
+/* A block, and how many warps there are along each side. */
+typedef struct Shape {
+  int rows, cols, high, wide;
+} Shape;
+
+static const Shape shapes[] = {
+    {128, 128, 2, 2}, {64, 128, 2, 2}, {128, 64, 2, 2},
+    {64, 64, 2, 2},   {32, 128, 1, 4}, {128, 32, 4, 1},
+};
+
+typedef struct Team {
+  CtItem at; /* the first member */
+  Shape shape;
+  KPanel panel[CT_OUT]; /* of a step, the first of STEPS */
+  bool down[CT_OUT];    /* its rows are the depth */
+  KBase base[CT_OUT];
+  int64_t step; /* elements of scratch from step to step */
+} Team;
+
+static KVal *plus(KBuild *b, KVal *x, KVal *y) {
+  return kb_alu(b, A_ADD, x, y);
+}
+
+/* ---- the depth ----------------------------------------------------------- */
+
+/* The step from k on of both operands into the panels at `place`. */
+static void copy_step(Team *g, KVal *k, KVal *place) {
+  KBuild *b = g->at.b;
+  const CtProduct *p = g->at.p;
+  for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
+    const CtLetter *other = side == CT_LEFT ? &p->m : &p->n;
+    KVal *lo = side == CT_LEFT ? g->at.m_lo : g->at.n_lo;
+    KVal *end = side == CT_LEFT ? g->at.m_end : g->at.n_end;
+    KVal *size = kb_alu(b, A_SUB, end, lo);
+    KVal *depth = kb_alu(b, A_SUB, g->at.k_hi, k);
+    KVal *from = ct_at(b, g->at.offset[side], lo, other->stride[side]);
+    from = ct_at(b, from, k, p->k.stride[side]);
+    bool down = g->down[side];
+    kb_panel(b, &g->panel[side], place, g->base[side], from,
+             down ? depth : size, down ? size : depth,
+             down ? p->k.stride[side] : other->stride[side]);
+  }
+  kb_batch(b);
+}
+
+/* Tiles of a warp along a side. */
+static int tiles_of(const Team *g, int side) {
+  const Shape *s = &g->shape;
+  return side == CT_LEFT ? s->rows / s->high / TILE : s->cols / s->wide / TILE;
+}
+
+/* Where this warp's rows or columns of the block start. */
+static KVal *warp_at(Team *g, int side) {
+  KBuild *b = g->at.b;
+  KAlu which = side == CT_LEFT ? A_DIV : A_REM;
+  KVal *nth = kb_alu_c(b, which, kb_warp(b), g->shape.wide);
+  return kb_alu_c(b, A_MUL, nth, (int64_t)tiles_of(g, side) * TILE);
+}
+
+/* Tile i of the operand from the panels at `place`. */
+static void pick(Team *g, int side, int i, KVal *place) {
+  KBuild *b = g->at.b;
+  bool right = side == CT_RIGHT;
+  kb_tile_pick(b, (right ? RIGHT_TILES : LEFT_TILES) + i, right, g->down[side],
+               &g->panel[side], place,
+               kb_alu_c(b, A_ADD, warp_at(g, side), (int64_t)i * TILE));
+}
+
+static void add_tiles(Team *g, KVal *place) {
+  int high = tiles_of(g, CT_LEFT), wide = tiles_of(g, CT_RIGHT);
+  for (int i = 0; i < high; i++)
+    pick(g, CT_LEFT, i, place);
+  for (int j = 0; j < wide; j++) {
+    pick(g, CT_RIGHT, j, place);
+    for (int i = 0; i < high; i++)
+      kb_tile_dot(g->at.b, i * wide + j, LEFT_TILES + i, RIGHT_TILES + j);
+  }
+}
+
+/* The place behind `place`, in turn. */
+static KVal *next_place(Team *g, KVal *place) {
+  KBuild *b = g->at.b;
+  KVal *next = kb_alu_c(b, A_ADD, place, g->step);
+  KVal *inside = kb_alu_c(b, A_LT, next, STEPS * g->step);
+  return kb_alu(b, A_MUL, next, ct_number(b, inside));
+}
+
+static void all_steps(Team *g) {
+  KBuild *b = g->at.b;
+  for (int i = 0; i < STEPS - 1; i++)
+    copy_step(g, kb_alu_c(b, A_ADD, g->at.k_lo, i * DEEP),
+              kb_index(b, i * g->step));
+  KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, DEEP), *k = kb_iv(b, loop);
+  KVal *here = kb_acc(b, loop, kb_index(b, 0));
+  KVal *ahead = kb_acc(b, loop, kb_index(b, (STEPS - 1) * g->step));
+  kb_meet(b, STEPS - 2);
+  copy_step(g, kb_alu_c(b, A_ADD, k, (STEPS - 1) * DEEP), ahead);
+  add_tiles(g, here);
+  kb_next(b, here, next_place(g, here));
+  kb_next(b, ahead, next_place(g, ahead));
+  kb_end(b);
+}
+
+/* ---- the sums ------------------------------------------------------------ */
+
+/* The warp's sums of some rows, by way of scratch of its own. */
+static void hand_on(Team *g, int from, int n) {
+  KBuild *b = g->at.b;
+  CtItem part = g->at;
+  int wide = tiles_of(g, CT_RIGHT);
+  int64_t width = wide * TILE, step = width + PAD;
+  KBase sums = {KB_SCRATCH, g->panel[CT_LEFT].base.number, DT_f32};
+  KVal *at = kb_alu_c(b, A_MUL, kb_warp(b), STRIP * TILE * step);
+  for (int i = 0; i < n * wide; i++)
+    kb_tile_store(b, from * wide + i, sums,
+                  kb_alu_c(b, A_ADD, at,
+                           i / wide * TILE * step + i % wide * TILE),
+                  step);
+  KVal *m = plus(b, g->at.m_lo, warp_at(g, CT_LEFT));
+  part.m_lo = kb_alu_c(b, A_ADD, m, (int64_t)from * TILE);
+  part.m_end = kb_alu(b, A_MIN, g->at.m_end,
+                      kb_alu_c(b, A_ADD, part.m_lo, (int64_t)n * TILE));
+  part.n_lo = plus(b, g->at.n_lo, warp_at(g, CT_RIGHT));
+  part.n_end = kb_alu(b, A_MIN, g->at.n_end,
+                      kb_alu_c(b, A_ADD, part.n_lo, width));
+  part.done->sums(&part, &(CtSums){sums, width, step, 0, at});
+}
+
+static void block(CtItem *t) {
+  Team *g = (Team *)t;
+  KBuild *b = t->b;
+  int high = tiles_of(g, CT_LEFT), wide = tiles_of(g, CT_RIGHT);
+  int64_t size[CT_OUT] = {g->shape.rows * DEEP, g->shape.cols * DEEP};
+  int64_t sums = (int64_t)t->team * STRIP * TILE * (wide * TILE + PAD);
+  g->step = size[CT_LEFT] + size[CT_RIGHT];
+  int64_t panels = STEPS * g->step, both = 2 * sums;
+  KBase base = kb_scratch(b, DT_bf16, panels > both ? panels : both);
+  for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
+    int other = side == CT_LEFT ? g->shape.rows : g->shape.cols;
+    g->panel[side] = (KPanel){g->down[side] ? DEEP : other,
+                              g->down[side] ? other : DEEP, base};
+    base.number += size[side] * dtype_info[DT_bf16].bytes;
+  }
+  for (int i = 0; i < high * wide; i++)
+    kb_tile_zero(b, i);
+  kb_meet(b, 0); /* the item before is done with */
+  all_steps(g);
+  kb_meet(b, 0);
+  for (int i = 0; i < high; i += STRIP)
+    hand_on(g, i, high - i < STRIP ? high - i : STRIP);
+}
+
+/* ---- which blocks -------------------------------------------------------- */
+
+static int64_t blocks(int64_t n, int64_t block) {
+  return (n + block - 1) / block;
+}
+
+/* Cycles of a multiprocessor for a step of all its blocks. */
+static int64_t cycles(const CtProduct *p, const Isa *isa, const Shape *s) {
+  int64_t dots = (int64_t)s->rows * s->cols * DEEP / DOTS;
+  int64_t bytes = (int64_t)(s->rows + s->cols) * DEEP *
+                  dtype_info[DT_bf16].bytes / CACHE_BYTES;
+  int64_t rows = p->m.size, many = p->batch.size;
+  if (p->groups && !p->ragged_k) { /* in the mean */
+    many = p->rows < p->groups ? p->rows : p->groups;
+    rows = blocks(p->rows, many ? many : 1);
+  }
+  many *= blocks(rows, s->rows) * blocks(p->n.size, s->cols);
+  return blocks(many, isa->cores) * (dots > bytes ? dots : bytes);
+}
+
+static Shape choose(const CtProduct *p, const Isa *isa) {
+  Shape best = shapes[0];
+  for (size_t i = 1; i < COUNT_OF(shapes); i++)
+    if (cycles(p, isa, &shapes[i]) < cycles(p, isa, &best)) best = shapes[i];
+  return best;
+}
+
+/* Rows that are one behind the other, along the depth or else the other. */
+static bool along_depth(const CtProduct *p, int side) {
+  return p->k.stride[side] == 1;
+}
+
+static bool along_other(const CtProduct *p, int side) {
+  const CtLetter *other = side == CT_LEFT ? &p->m : &p->n;
+  return other->stride[side] == 1 || other->size == 1;
+}
+
+bool ct_in_teams(const CtTask *task, const Isa *isa) {
+  const CtProduct *p = &task->p;
+  if (!isa->cores || !(isa->has & KN_MMA) || p->dtype != DT_bf16) return false;
+  for (int side = CT_LEFT; side <= CT_RIGHT; side++)
+    if (ct_operand(task, side).dtype != DT_bf16 ||
+        (!along_depth(p, side) && !along_other(p, side)))
+      return false;
+  return true;
+}
+
+Kernel *ct_teams(Ctx *cx, const CtTask *task, const Isa *isa) {
+  const Node *n = task->n;
+  const CtProduct *p = &task->p;
+  KBuild *b = kb_new(cx, "contract", (int)(n->ins.len + n->outs.len),
+                     (int)n->outs.len);
+  Team *g = NEW(&cx->scratch, Team);
+  g->shape = choose(p, isa);
+  g->at = (CtItem){.b = b,
+                   .task = task,
+                   .p = p,
+                   .rows = g->shape.rows,
+                   .cols = g->shape.cols,
+                   .depth = ALL,
+                   .warps = isa->least,
+                   .team = g->shape.high * g->shape.wide,
+                   .block = block};
+  for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
+    g->base[side] = ct_operand(task, side);
+    g->down[side] = !along_depth(p, side);
+  }
+  int lanes = tiles_of(g, CT_RIGHT) * TILE;
+  ct_finish_of(cx, &g->at, p->n.size % lanes ? isa->least : lanes);
+  return ct_items(&g->at);
+}
