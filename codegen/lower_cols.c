@@ -296,9 +296,10 @@ static void sum_blocks(Cols *c, int first) {
   KVal *lo = kb_alu_c(b, A_MUL, block, lanes);
   KVal *hi = kb_alu_c(b, A_ADD, lo, lanes);
   if (main) sum_columns(&t, lo, kb_alu_c(b, A_MIN, hi, main), lanes);
-  if (main < size)
-    sum_columns(&t, kb_alu_c(b, A_MAX, lo, main), kb_alu_c(b, A_MIN, hi, size),
-                1);
+  if (main < size) {
+    KVal *from = kb_alu_c(b, A_MAX, lo, main);
+    sum_columns(&t, from, kb_alu_c(b, A_MIN, hi, size), 1);
+  }
   kb_end(b);
 }
 

@@ -244,6 +244,13 @@ static void count_line(const char *line, size_t n, const char *other,
   words_free(&y);
 }
 
+/* What an output shorter than its reference is multiplied by. */
+static double brevity(const Counts *c) {
+  if (!c->words) return 0;
+  double ratio = (double)c->reference / (double)c->words;
+  return ratio > 1 ? exp(1 - ratio) : 1;
+}
+
 /* In percent; the precision of each order too. */
 static double bleu(const Counts *c, double *precision) {
   double sum = 0, smooth = 1;
@@ -260,8 +267,7 @@ static double bleu(const Counts *c, double *precision) {
   }
   for (int k = 0; k < ORDERS; k++)
     sum += precision[k] > 0 ? log(precision[k]) : -9999999999;
-  double ratio = (double)c->reference / (double)c->words;
-  return (ratio > 1 ? exp(1 - ratio) : 1) * exp(sum / ORDERS);
+  return brevity(c) * exp(sum / ORDERS);
 }
 
 /* ---- files --------------------------------------------------------------- */
@@ -273,6 +279,10 @@ static int count_files(FILE *f, FILE *g, const RunArgs *a, Counts *c) {
   int status = 0;
   for (;; line++) {
     ssize_t n = getline(&x, &room[0], f), m = getline(&y, &room[1], g);
+    if (ferror(f) || ferror(g)) {
+      status = run_error("%s: cannot be read", ferror(f) ? a->model : a->other);
+      break;
+    }
     if (n < 0 && m < 0) break;
     if (n < 0 || m < 0) {
       status = run_error("%s ends after line %lld, and %s does not",
@@ -292,10 +302,9 @@ static void print_bleu(const Counts *c) {
   double p[ORDERS], score = bleu(c, p);
   double ratio =
       c->reference ? (double)c->words / (double)c->reference : 0;
-  double brevity = ratio >= 1 ? 1 : ratio > 0 ? exp(1 - 1 / ratio) : 0;
   printf("BLEU = %.2f %.1f/%.1f/%.1f/%.1f (BP = %.3f ratio = %.3f hyp_len = "
          "%lld ref_len = %lld)\n",
-         score, p[0], p[1], p[2], p[3], brevity, ratio, (long long)c->words,
+         score, p[0], p[1], p[2], p[3], brevity(c), ratio, (long long)c->words,
          (long long)c->reference);
 }
 

@@ -33,6 +33,7 @@ check 'BLEU: fewer lines' 1 'short ends after line 2, and ' bleu "$d/short" "$d/
 : >"$d/empty"
 check 'BLEU: nothing' 1 'empty is empty' bleu "$d/empty" "$d/empty"
 check 'BLEU: no file' 1 'nowhere: cannot be read' bleu "$d/x" "$d/nowhere"
+check 'BLEU: a directory' 1 "$d: cannot be read" bleu "$d/x" "$d"
 check 'BLEU: of what' 2 'bleu: which two files?' bleu "$d/x"
 
 # ---- a dictionary -----------------------------------------------------------------
