@@ -22,61 +22,73 @@ static void check_model(const char *path, const char *const *defines,
   launches_bounds = NULL;
 }
 
+/* How models are compiled; which of these a model takes is a set of bits. */
+enum { FUSED = 1, PLAIN = 2, F64 = 4, BF16 = 8, FAST = FUSED | BF16, ALL = 15 };
+static const struct {
+  int bit, level;
+  Dtype precision;
+} ways[] = {{FUSED, 2, DT_f32},
+            {PLAIN, 0, DT_f32},
+            {F64, 2, DT_f64},
+            {BF16, 2, DT_bf16}};
+
+#define D(...) \
+  (const char *const[]){__VA_ARGS__}, COUNT_OF(((const char *[]){__VA_ARGS__}))
+#define TEST(name) "tests/models/" name ".dsl", NULL, 0
+static const struct {
+  const char *path;
+  const char *const *defines;
+  uint32_t n;
+  int ways;
+} all[] = {
+    {"models/lm_moe.dsl",
+     D("V=19", "D=24", "N=5", "K=2", "H=40", "T=3", "B=5"), ALL},
+    {"models/lm_moe.dsl",
+     D("V=19", "D=24", "N=1", "K=1", "H=40", "T=3", "B=5", "P=0.5"), FAST},
+    {"models/lm_moe.dsl",
+     D("V=19", "D=24", "N=5", "K=2", "H=40", "T=3", "B=6", "CAPACITY=0.6",
+       "GROUPS=3"),
+     ALL},
+    {"models/lm_moe.dsl",
+     D("V=19", "D=24", "U=32", "N=12", "K=2", "H=40", "T=3", "B=5", "A=3"),
+     FAST},
+    {"models/lm_4lstm.dsl", D("V=19", "D=24", "T=3", "B=5"), FAST},
+    {"models/lm_4lstm.dsl", D("V=19", "D=64", "T=5", "B=20"), FAST},
+    {"models/lm_transformer.dsl",
+     D("V=19", "T=7", "B=3", "D=24", "L=2", "HEADS=3", "F=40", "N=5", "H=8"),
+     BF16},
+    {"tests/models/attention.dsl", D("V=19", "T=7", "B=3"), PLAIN},
+    {TEST("blocks"), ALL},
+    {TEST("moe_recompute"), FAST},
+    {TEST("moe_scan"), ALL},
+    {TEST("hierarchical"), FAST},
+    {TEST("nested_scans"), ALL},
+    {TEST("halves"), ALL},
+    {TEST("expert_dropout"), FAST},
+    {TEST("many_experts"), FAST}, /* of launches of several ops */
+};
+
 static void models(void) {
-  static const char *const moe[] = {"V=19", "D=24", "N=5", "K=2",
-                                    "H=40", "T=3",  "B=5"};
-  static const char *const one[] = {"V=19", "D=24", "N=1", "K=1",
-                                    "H=40", "T=3",  "B=5", "P=0.5"};
-  static const char *const capacity[] = {"V=19", "D=24", "N=5", "K=2", "H=40",
-                                         "T=3",  "B=6",  "CAPACITY=0.6",
-                                         "GROUPS=3"};
-  static const char *const levels[] = {"V=19", "D=24", "U=32", "N=12", "K=2",
-                                       "H=40", "T=3",  "B=5",  "A=3"};
-  static const char *const plain[] = {"V=19", "D=24", "T=3", "B=5"};
-  static const char *const packed[] = {"V=19", "D=64", "T=5", "B=20"};
-  static const char *const small[] = {"V=19", "T=7", "B=3"};
-  static const char *const layers[] = {"V=19", "T=7", "B=3", "D=24", "L=2",
-                                       "HEADS=3", "F=40", "N=5", "H=8"};
-  static const char *const others[] = {
-      "tests/models/blocks.dsl",       "tests/models/moe_recompute.dsl",
-      "tests/models/moe_scan.dsl",     "tests/models/hierarchical.dsl",
-      "tests/models/nested_scans.dsl", "tests/models/halves.dsl",
-      "tests/models/expert_dropout.dsl",
-  };
-  static const char *const gates[] = {"GATE=gshard", "GATE=loss_free",
+  for (size_t w = 0; w < COUNT_OF(ways); w++)
+    for (size_t i = 0; i < COUNT_OF(all); i++)
+      if (all[i].ways & ways[w].bit & (SANITIZED ? FAST : ALL))
+        check_model(all[i].path, all[i].defines, all[i].n, ways[w].level,
+                    ways[w].precision);
+}
+
+static void gates(void) {
+  static const char *const names[] = {"GATE=gshard", "GATE=loss_free",
                                       "GATE=hash", "GATE=top_p",
                                       "GATE=expert_choice", "GATE=base"};
-  static const struct {
-    int level;
-    Dtype precision;
-  } ways[] = {{2, DT_f32}, {0, DT_f32}, {2, DT_f64}, {2, DT_bf16}};
-  for (size_t p = 0; p < COUNT_OF(ways); p++) {
-    int level = ways[p].level;
-    if (SANITIZED && p % 3) continue; /* the others take minutes more */
-    Dtype precision = ways[p].precision;
-    check_model("models/lm_moe.dsl", moe, 7, level, precision);
-    check_model("models/lm_moe.dsl", one, 8, level, precision);
-    check_model("models/lm_moe.dsl", capacity, 9, level, precision);
-    check_model("models/lm_moe.dsl", levels, 9, level, precision);
-    check_model("models/lm_4lstm.dsl", plain, 4, level, precision);
-    check_model("models/lm_4lstm.dsl", packed, 4, level, precision);
-    if (precision == DT_bf16)
-      check_model("models/lm_transformer.dsl", layers, 9, level, precision);
-    if (!level)
-      check_model("tests/models/attention.dsl", small, 3, level, precision);
-    for (size_t i = 0; i < COUNT_OF(others); i++)
-      check_model(others[i], NULL, 0, level, precision);
-    if (level) /* what it is for happens to launches of several ops */
-      check_model("tests/models/many_experts.dsl", NULL, 0, level, precision);
-  }
-  for (size_t i = 0; i < COUNT_OF(gates); i++) {
+  for (size_t i = 0; i < COUNT_OF(names); i++) {
     const char *gate[] = {"V=19", "D=24", "N=6", "K=2", "H=40",
-                          "T=3",  "B=6",  "EXPERT_P=0.3", gates[i]};
+                          "T=3",  "B=6",  "EXPERT_P=0.3", names[i]};
     check_model("models/lm_moe.dsl", gate, 9, 2, DT_f32);
   }
 }
 
 int main(void) {
   models();
+  gates();
   return failures != 0;
 }
