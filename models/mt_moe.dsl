@@ -34,9 +34,11 @@ const W_IMPORTANCE = 0.01
 const W_LOAD = 0.01
 option lr = 1e-3
 
+# The loss that teaches thresholds is a sum over tokens: as it is, it would be
+# most of the norm that gradients are clipped by. Adam learns as fast from a mean.
 fn gate(there) {
   if A > 0 { return hierarchical(groups = A, k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = there) }
-  else if GATE == "balanced" { return balanced_gate(k = K, most = MOST, there = there) }
+  else if GATE == "balanced" { return balanced_gate(k = K, most = MOST, w_threshold = 1.0 / W, there = there) }
   else {
     require(GATE == "noisy_top_k", "there is no gate of this name for translation", GATE)
     return noisy_top_k(k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = there)
