@@ -185,6 +185,11 @@ static double worst_of(Entry *e, Tensor *const *outs, const Golden *g) {
   return n ? worst : INFINITY;
 }
 
+static void fill_slot(Tensor *t) {
+  for (int64_t i = 0; i < type_elements(&t->type); i++)
+    t->data[i] = 0.125;
+}
+
 static void run_goldens(Module *m, EvalMode mode, const char *how) {
   for (size_t k = 0; k < COUNT_OF(goldens); k++) {
     const Golden *g = &goldens[k];
@@ -194,11 +199,10 @@ static void run_goldens(Module *m, EvalMode mode, const char *how) {
     Tensor *ins[16], *outs[16];
     for (uint32_t i = 0, n = 0; i < e->ins.len; i++) {
       ins[i] = tensor_new(&a, e->region->params.data[i]->type);
-      int64_t size = type_elements(&ins[i]->type);
       if (e->ins.data[i].kind == BIND_INPUT)
-        memcpy(ins[i]->data, g->in[n++], sizeof(double) * (size_t)size);
-      for (int64_t k = 0; e->ins.data[i].kind == BIND_SLOT && k < size; k++)
-        ins[i]->data[k] = 0.125;
+        memcpy(ins[i]->data, g->in[n++],
+               sizeof(double) * (size_t)type_elements(&ins[i]->type));
+      if (e->ins.data[i].kind == BIND_SLOT) fill_slot(ins[i]);
     }
     ir_eval(&ev, e, ins, outs, &a);
     double worst = worst_of(e, outs, g);
