@@ -55,5 +55,5 @@ for gate in $gates two_levels; do
     status=1
   fi
 done
-[ "$(wc -w <<<"$gates")" = 13 ] || { echo "not ok gates: $gates"; status=1; }
+[ "$(wc -w <<<"$gates")" = 15 ] || { echo "not ok gates: $gates"; status=1; }
 exit $status

@@ -174,10 +174,50 @@ fn next_bias(bias: f32[n], rows: f32[n], rate) { return bias + rate * sign(mean(
 # loss. Several hashes may pick one expert twice.
 fn hash_gate(tokens: i32[..], k = 1)(x: f32[.., d], experts) {
   require(k >= 1, "at least one expert a token", k)
-  let which = u32(iota_like(tokens, k))
-  let ids = i32(mulhi(mix_bits(mix_bits(expand(u32(tokens))) + which), experts))
-  report_rows(sum_rows(put(ones_like(f32(ids)), ids, experts))) as ""
-  return f32(ids >= 0) / k, ids, 0.0
+  let gates, ids, aux = fixed_choices(hashes(tokens, k, experts), experts, 1.0 / k) as ""
+  return gates, ids, aux
+}
+
+# MultiHash: k hashes, each of which picks from its own k-th part of the experts.
+# What these make is added up, as of one expert whose hidden layer consists of k
+# slices: each expert is to be as wide as a slice.
+fn multi_hash_gate(tokens: i32[..], k = 2)(x: f32[.., d], experts) {
+  require(k >= 1 and experts % k == 0,
+          "the number of experts must be a multiple of the hashes", experts, k)
+  let part = experts / k
+  let ids = hashes(tokens, k, part) + part * iota_like(tokens, k)
+  let gates, same, aux = fixed_choices(ids, experts, 1.0) as ""
+  return gates, same, aux
+}
+
+# Balanced by frequency: each word of the vocabulary, from the most frequent to the
+# rarest, has the expert that had the fewest tokens by then, where number i is as
+# frequent as 1 / (i + 1), as in Zipf's law and in the order of `moerun vocab`.
+fn even_hash_gate(tokens: i32[..], vocabulary)(x: f32[.., d], experts) {
+  param table: i32[vocabulary] = dealt(experts)
+  if training { set table = table }     # it is no optimiser's
+  let gates, ids, aux = fixed_choices(expand(gather(table, tokens)), experts, 1.0) as ""
+  return gates, ids, aux
+}
+
+fn dealt(experts)(table: i32[v]) {
+  let experts_of, _ = scan i in 0..v with tokens = zeros(f32[experts]) {
+    let _, least = top_k(-tokens, 1)
+    next tokens = tokens + put(full(f32[1], 1.0 / (f32(i) + 1.0)), least, experts)
+    yield least[0]
+  }
+  return experts_of
+}
+
+# k numbers below n for each token.
+fn hashes(tokens: i32[..], k, n) {
+  return i32(mulhi(mix_bits(mix_bits(expand(u32(tokens))) + u32(iota_like(tokens, k))), n))
+}
+
+fn fixed_choices(ids: i32[.., k], experts, gate) {
+  let gates = full(f32[.., k], gate)
+  report_rows(sum_rows(put(ones_like(gates), ids, experts))) as ""
+  return gates, ids, 0.0
 }
 
 # ---- top-p (Huang et al. 2024) ------------------------------------------------

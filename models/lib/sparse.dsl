@@ -5,6 +5,7 @@
 #   H         hidden width of an expert
 #   GATE      "noisy_top_k" or another one of models/README.md
 #   CAPACITY  rows an expert takes, times the mean; 0: as many as come
+#   V         words, for a gate that has a table of them
 #   GROUPS    of tokens that are balanced, and have a capacity, by themselves
 import "moe.dsl"
 import "hierarchical.dsl"
@@ -32,7 +33,10 @@ fn sparse(x: f32[.., d], tokens: i32[..], there = ones(f32[])) {
 
 # A gate with the settings of its paper, and whether it leaves choices empty.
 fn gate_named(name, tokens: i32[..], there) {
-  if A > 0 {
+  if A > 0 and name == "balanced" {
+    return balanced_levels(groups = A, k = K, most = MOST, there = there), true
+  }
+  else if A > 0 {
     return hierarchical(groups = A, k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = there), false
   }
   else if name == "noisy_top_k" {
@@ -44,6 +48,8 @@ fn gate_named(name, tokens: i32[..], there) {
   else if name == "deepseek_sigmoid" { return deepseek_gate(K, score = sigmoid, normalise = true), false }
   else if name == "loss_free" { return loss_free_gate(K), false }
   else if name == "hash" { return hash_gate(tokens, K), false }
+  else if name == "multi_hash" { return multi_hash_gate(tokens, K), false }
+  else if name == "even_hash" { return even_hash_gate(tokens, V), false }
   else if name == "top_p" { return top_p_gate(0.4, MOST), true }
   else if name == "cosine" { return cosine_gate(K, width = 16), false }
   else if name == "expert_choice" { return expert_choice_gate(MOST, groups = GROUPS), true }

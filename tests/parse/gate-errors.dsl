@@ -27,15 +27,18 @@ entry train(x: f32[2, 3, 2] from text) {
   let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
   let l, _ = sparse(x, i32(x[.., 0]))
   let m = layer(x, jittered(switch_gate(), 1.0))
-  minimize a + b + c + d + e + f + g + h + i + j + sum(l) + m with { "*": down }
+  let n = layer(x, multi_hash_gate(i32(x[.., 0]), k = 3))
+  let o = layer(x, balanced_levels(groups = 4, k = 1, most = 4))
+  let p = layer(x, balanced_levels(groups = 2, k = 1, most = 5))
+  minimize a + b + c + d + e + f + g + h + i + j + sum(l) + m + n + o + p with { "*": down }
 }
 
 # >>> err
-# models/lib/sparse.dsl:53:10: error: there is no gate of this name: none
-#    53 |   else { require(false, "there is no gate of this name", name) }
+# models/lib/sparse.dsl:59:10: error: there is no gate of this name: none
+#    59 |   else { require(false, "there is no gate of this name", name) }
 #       |          ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/sparse.dsl:26:20: note: in 'gate_named', called here
-#    26 |   let gate, open = gate_named(GATE, tokens, expand(there) if padded else 1.0)
+# models/lib/sparse.dsl:27:20: note: in 'gate_named', called here
+#    27 |   let gate, open = gate_named(GATE, tokens, expand(there) if padded else 1.0)
 #       |                    ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:28:14: note: in 'sparse', called here
 #    28 |   let l, _ = sparse(x, i32(x[.., 0]))
@@ -73,30 +76,42 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:18:11: note: in 'layer', called here
 #    18 |   let a = layer(x, noisy_top_k(k = 5))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/hierarchical.dsl:11:3: error: the number of experts must be a multiple of the groups: 4, 3
-#    11 |   require(groups >= 1 and experts % groups == 0,
+# models/lib/hierarchical.dsl:36:3: error: the number of experts must be a multiple of the groups: 4, 3
+#    36 |   require(groups >= 1 and experts % groups == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/hierarchical.dsl:13:11: note: in 'group_size', called here
+#    13 |   let b = group_size(experts, groups, k)
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'hierarchical', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:20:11: note: in 'layer', called here
-#    20 |   let c = layer(x, hierarchical(groups = 3, k = 1))
-#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/hierarchical.dsl:14:3: error: choices of a level must be 1 to the groups and to the experts of a group: 3, 2, 2
-#    14 |   require(k >= 1 and k <= min(groups, b),
+# models/lib/hierarchical.dsl:39:3: error: choices of a level must be 1 to the groups and to the experts of a group: 3, 2, 2
+#    39 |   require(k >= 1 and k <= min(groups, b),
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/hierarchical.dsl:13:11: note: in 'group_size', called here
+#    13 |   let b = group_size(experts, groups, k)
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:16:28: note: in 'hierarchical', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# tests/parse/gate-errors.dsl:21:11: note: in 'layer', called here
-#    21 |   let d = layer(x, hierarchical(groups = 2, k = 3))
-#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/hierarchical.dsl:74:3: error: experts per token must be 1 to the number of experts: 5, 4
+#    74 |   require(most >= 1 and most <= experts,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:16:28: note: in 'balanced_levels', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:32:11: note: in 'layer', called here
+#    32 |   let p = layer(x, balanced_levels(groups = 2, k = 1, most = 5))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/gates.dsl:22:3: error: tokens must divide by the groups: 6, 5
 #    22 |   require(groups >= 1 and count_tokens(z) % groups == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
@@ -133,6 +148,18 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:19:11: note: in 'layer', called here
 #    19 |   let b = layer(x, deepseek_gate(k = 5))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/gates.dsl:185:3: error: the number of experts must be a multiple of the hashes: 4, 3
+#   185 |   require(k >= 1 and experts % k == 0,
+#       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# models/lib/moe.dsl:16:28: note: in 'multi_hash_gate', called here
+#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
+#       |                            ^~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
+#    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
+#       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+# tests/parse/gate-errors.dsl:30:11: note: in 'layer', called here
+#    30 |   let n = layer(x, multi_hash_gate(i32(x[.., 0]), k = 3))
+#       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/balanced.dsl:32:3: error: c is above 0 and at most the number of experts: 5, 4
 #    32 |   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~

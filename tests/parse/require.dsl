@@ -11,8 +11,8 @@
 # models/lib/moe.dsl:16:28: note: in 'jittered', called here
 #    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
-# models/lib/sparse.dsl:28:16: note: in 'moe', called here
-#    28 |   let y, aux = moe(x, experts = N, hidden = H, gate = jittered(named, JITTER), skip = open or padded,
+# models/lib/sparse.dsl:29:16: note: in 'moe', called here
+#    29 |   let y, aux = moe(x, experts = N, hidden = H, gate = jittered(named, JITTER), skip = open or padded,
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # <<<
 # >>> exit 1

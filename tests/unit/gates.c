@@ -92,6 +92,9 @@ static const char model[] =
     "  let r = sinkhorn(z, 5)\n"
     "  probe r\n"
     "}\n"
+    "entry words(weight: f32[8] from text) {\n"
+    "  probe experts = f32(dealt(3)(i32(weight)))\n"
+    "}\n"
     "entry small(z: f32[2, 3] from text) {\n"
     "  let loss = z_loss(z)\n"
     "  probe loss\n"
@@ -165,6 +168,10 @@ static const Golden goldens[] = {
      "even",
      {{2, 0, 1, 0, 1, .5, 0, 0}},
      {{.18937, .06063, .13367, .11633, .10268, .14732, .07428, .17572}}},
+    {"words that are dealt: 1, 1/2, 1/3 ... to the least of three",
+     "words",
+     {{0}},
+     {{0, 1, 2, 2, 1, 2, 1, 2}}},
     {"z-loss", "small", {{2, 1, 0, 0, 0, 0}}, {{3.501758}}},
 };
 

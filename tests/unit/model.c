@@ -329,7 +329,7 @@ int main(void) {
   /* balanced: its loss teaches thresholds alone, tests/unit/gates.c has it */
   static const char *const gates[] = {
       "switch",        "gshard",   "deepseek", "deepseek_sigmoid",
-      "loss_free",     "hash",     "top_p",    "cosine",
+      "loss_free",     "hash",     "top_p",    "cosine",    "multi_hash",
       "expert_choice", "sinkhorn", "base"};
   for (size_t i = 0; i < COUNT_OF(models); i++)
     check_model(models[i].path, models[i].defines);

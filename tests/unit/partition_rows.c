@@ -215,43 +215,49 @@ static const struct {
   int sent;
   const char *more; /* another const */
   int numbers;      /* of rows, that go to the experts with them */
+  const char *gate; /* yet another */
 } models[] = {
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, NULL, 0},
-    {"models/lm_moe.dsl", "dev=4", "N=4", 2, NULL, 0},
-    {"models/lm_moe.dsl", "dev=8", "N=16", 2, NULL, 0},
-    {"models/lm_moe.dsl", "dev=4", "N=6", 2, NULL, 0},
-    {"models/lm_moe.dsl", "dev=8", "N=3", 2, NULL, 0},
-    {"models/lm_moe.dsl", "data=2,expert=4", "N=4", 2, NULL, 0},
-    {"models/lm_moe.dsl", "data=2,expert=2", "N=5", 2, NULL, 0},
-    {"models/lm_moe.dsl", "dev=2,model=2", "N=4", 2, NULL, 0},
-    {"models/lm_moe.dsl", "data=2,model=2", "N=4", 0, NULL, 0},
-    {"models/lm_moe.dsl", "dev=2,data=2,expert=2,model=2", "N=4", 2, NULL, 0},
-    {"models/lm_moe.dsl", "dev=4", "N=8", 4, "A=4", 0}, /* tokens go twice */
-    {"models/lm_moe.dsl", "dev=2,model=2", "N=9", 4, "A=3", 0},
-    {"models/lm_moe.dsl", "dev=4", "N=8", 2, "CAPACITY=0.7", 0},
-    {"models/lm_moe.dsl", "data=2,expert=2", "N=6", 4, "A=2", 0},
-    {"models/lm_moe.dsl", "dev=2,model=2", "N=4", 2, "SAMPLES=6", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=switch", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=gshard", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=deepseek", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=loss_free", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=hash", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=top_p", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=cosine", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=expert_choice", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=balanced", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=sinkhorn", 0},
-    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=base", 0},
-    {"tests/models/moe_recompute.dsl", "dev=2", NULL, 2, NULL, 0},
-    {"tests/models/many_experts.dsl", "dev=2", NULL, 2, NULL, 0},
-    {"tests/models/hierarchical.dsl", "dev=2", NULL, 2, NULL, 0},
-    {"tests/models/moe_scan.dsl", "dev=2", NULL, 0, NULL, 0},
-    {"tests/models/expert_dropout.dsl", "dev=2", NULL, 4, NULL, 2},
-    {"tests/models/expert_dropout.dsl", "data=2,expert=2", NULL, 4, NULL, 2},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, NULL, 0, NULL},
+    {"models/lm_moe.dsl", "dev=4", "N=4", 2, NULL, 0, NULL},
+    {"models/lm_moe.dsl", "dev=8", "N=16", 2, NULL, 0, NULL},
+    {"models/lm_moe.dsl", "dev=4", "N=6", 2, NULL, 0, NULL},
+    {"models/lm_moe.dsl", "dev=8", "N=3", 2, NULL, 0, NULL},
+    {"models/lm_moe.dsl", "data=2,expert=4", "N=4", 2, NULL, 0, NULL},
+    {"models/lm_moe.dsl", "data=2,expert=2", "N=5", 2, NULL, 0, NULL},
+    {"models/lm_moe.dsl", "dev=2,model=2", "N=4", 2, NULL, 0, NULL},
+    {"models/lm_moe.dsl", "data=2,model=2", "N=4", 0, NULL, 0, NULL},
+    {"models/lm_moe.dsl", "dev=2,data=2,expert=2,model=2", "N=4", 2, NULL, 0,
+     NULL},
+    /* tokens go twice */
+    {"models/lm_moe.dsl", "dev=4", "N=8", 4, "A=4", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2,model=2", "N=9", 4, "A=3", 0, NULL},
+    {"models/lm_moe.dsl", "dev=4", "N=8", 2, "CAPACITY=0.7", 0, NULL},
+    {"models/lm_moe.dsl", "data=2,expert=2", "N=6", 4, "A=2", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2,model=2", "N=4", 2, "SAMPLES=6", 0, NULL},
+    {"models/lm_moe.dsl", "dev=4", "N=8", 4, "A=4", 0, "GATE=balanced"},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=switch", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=gshard", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=deepseek", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=loss_free", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=hash", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=top_p", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=cosine", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=expert_choice", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=balanced", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=sinkhorn", 0, NULL},
+    {"models/lm_moe.dsl", "dev=2", "N=4", 2, "GATE=base", 0, NULL},
+    {"tests/models/moe_recompute.dsl", "dev=2", NULL, 2, NULL, 0, NULL},
+    {"tests/models/many_experts.dsl", "dev=2", NULL, 2, NULL, 0, NULL},
+    {"tests/models/hierarchical.dsl", "dev=2", NULL, 2, NULL, 0, NULL},
+    {"tests/models/moe_scan.dsl", "dev=2", NULL, 0, NULL, 0, NULL},
+    {"tests/models/expert_dropout.dsl", "dev=2", NULL, 4, NULL, 2, NULL},
+    {"tests/models/expert_dropout.dsl", "data=2,expert=2", NULL, 4, NULL, 2,
+     NULL},
 };
 
-static const char *small[] = {"V=16", "D=8", "B=8",      "T=5",
-                              "P=0.25", "H=12", "K=2",      NULL,   NULL};
+static const char *small[] = {"V=16", "D=8", "B=8", "T=5", "P=0.25",
+                              "H=12", "K=2", NULL,  NULL,  NULL};
+enum { ALWAYS = COUNT_OF(small) - 3 };
 
 /* The first step's moments are its gradients; the second starts with weights
  * that the first has moved. */
@@ -287,17 +293,19 @@ static void count_exchanges(Sides *s, Sym name, size_t model) {
 
 static void test_model(size_t i, double room) {
   Sides s = {.expert_rows = room};
-  uint32_t n = COUNT_OF(small) - (models[i].more ? 0 : 1);
-  small[COUNT_OF(small) - 2] = models[i].experts;
-  small[COUNT_OF(small) - 1] = models[i].more;
+  uint32_t n = ALWAYS + 1 + !!models[i].more + !!models[i].gate;
+  small[ALWAYS] = models[i].experts;
+  small[ALWAYS + 1] = models[i].more;
+  small[ALWAYS + 2] = models[i].gate;
   FeOptions fe = {.path = models[i].path,
                   .mesh = &models[i].mesh,
                   .n_mesh = 1,
                   .defines = small,
                   .n_defines = models[i].experts ? n : 0};
-  Sym name = sym_fmt(&s.cx, "%s %s %s on %s%s", models[i].path,
+  Sym name = sym_fmt(&s.cx, "%s %s %s %s on %s%s", models[i].path,
                      models[i].experts ? models[i].experts : "",
-                     models[i].more ? models[i].more : "", models[i].mesh,
+                     models[i].more ? models[i].more : "",
+                     models[i].gate ? models[i].gate : "", models[i].mesh,
                      room ? ", in rounds" : "");
   const char *why = "cannot be partitioned";
   bool ok = sides_split(&s, fe_compile(&s.cx, &fe), NULL);

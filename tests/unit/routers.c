@@ -18,7 +18,7 @@ typedef double Table[S][N];
 typedef struct Run {
   Entry *e;
   Tensor **ins, **outs;
-  bool training;
+  bool training, noisy;
   Table got;  /* what came out, for what is drawn at random */
   const double *there; /* 0 for tokens that are padding; NULL: none is */
   Table want; /* gates, 0 where an expert is not chosen */
@@ -255,6 +255,22 @@ static void ref_hash(Run *r) {
       uint32_t h = mix(mix((uint32_t)t[s]) + k);
       r->want[s][(uint64_t)h * N >> 32] += 1.0 / 3;
     }
+}
+
+static void ref_multi_hash(Run *r) {
+  const double *t = input(r, "t");
+  for (int s = 0; s < S; s++)
+    for (uint32_t k = 0; k < 2; k++) {
+      uint64_t h = mix(mix((uint32_t)t[s]) + k);
+      r->want[s][k * N / 2 + (h * (N / 2) >> 32)] = 1;
+    }
+}
+
+/* Words as they were dealt when the model started. */
+static void ref_even_hash(Run *r) {
+  const double *t = input(r, "t"), *table = input(r, "gate/table");
+  for (int s = 0; s < S; s++)
+    r->want[s][(int)table[(int)t[s]]] = 1;
 }
 
 static void ref_top_p(Run *r) {
@@ -518,6 +534,70 @@ static void ref_two_levels_there(Run *r) {
   two_levels(r, 1);
 }
 
+/* The best of one expert's column is 1 of a group's tokens that are its own. */
+static void keep_in_group(double q[S][A][N / A], bool own[S][A], int m,
+                          double out[S][A][N / A]) {
+  for (int a = 0; a < A; a++)
+    for (int b = 0; b < N / A; b++)
+      for (int s = 0; s < S; s++) {
+        int before = 0;
+        for (int o = 0; o < S; o++)
+          before += own[o][a] && (q[o][a][b] > q[s][a][b] ||
+                                  (q[o][a][b] == q[s][a][b] && o < s));
+        out[s][a][b] = own[s][a] && before < m ? q[s][a][b] : 0;
+      }
+}
+
+/* The softmax of each token's logits of its groups' own gates. */
+static void own_gates(const Run *r, double q[S][A][N / A]) {
+  const double *x = input(r, "x"), *w = input(r, "gate/secondary/w");
+  for (int s = 0; s < S; s++)
+    for (int a = 0; a < A; a++) {
+      double z[N / A] = {0};
+      for (int d = 0; d < D; d++)
+        for (int b = 0; b < N / A; b++)
+          z[b] += x[s * D + d] * w[(a * D + d) * (N / A) + b];
+      softmax(z, N / A, q[s][a]);
+    }
+}
+
+/* 1 of 2 groups in the mean, and 1 of the 2 experts of each. */
+static void ref_balanced_levels(Run *r) {
+  double z[S][A], p[S][A], q[S][A][N / A], kept[S][A][N / A];
+  const double *limit = input(r, "gate/threshold");
+  const double *own_limit = input(r, "gate/own_threshold");
+  bool own[S][A];
+  product(input(r, "x"), input(r, "gate/primary/w"), D, A, &z[0][0]);
+  for (int s = 0; s < S; s++)
+    softmax(z[s], A, p[s]);
+  own_gates(r, q);
+  for (int s = 0; s < S; s++)
+    for (int a = 0; a < A; a++) {
+      double over = p[s][a] - limit[a];
+      own[s][a] = r->training ? rank_of(&p[0][a], S, A, s) < S / A : over > 0;
+      if (r->training) r->loss += 0.5 * ((over > 0) - own[s][a]) * over;
+    }
+  keep_in_group(q, own, r->training ? S / A / (N / A) : S, kept);
+  for (int s = 0; s < S; s++) {
+    double first = 0;
+    for (int a = 0; a < A; a++)
+      first += own[s][a] ? p[s][a] : 0;
+    for (int a = 0; a < A; a++) {
+      double second = 0;
+      for (int b = 0; b < N / A; b++) {
+        double over = q[s][a][b] - own_limit[a * (N / A) + b];
+        if (r->training && own[s][a])
+          r->loss += 0.5 * ((over > 0) - (kept[s][a][b] > 0)) * over;
+        if (!r->training && over <= 0) kept[s][a][b] = 0;
+        second += kept[s][a][b];
+      }
+      for (int b = 0; b < N / A && second > 0; b++)
+        r->want[s][a * (N / A) + b] =
+            p[s][a] / first * kept[s][a][b] / second;
+    }
+  }
+}
+
 /* ---- runs ---------------------------------------------------------------- */
 
 static const Case cases[] = {
@@ -531,6 +611,8 @@ static const Case cases[] = {
      ref_deepseek_sigmoid},
     {"loss_free_gate(2, rate = 0.25)", ref_loss_free},
     {"hash_gate(t, k = 3)", ref_hash},
+    {"multi_hash_gate(t, k = 2)", ref_multi_hash},
+    {"even_hash_gate(t, 1000)", ref_even_hash},
     {"top_p_gate(0.7, most = 3, w_entropy = 0.5)", ref_top_p},
     {"cosine_gate(2, width = 3)", ref_cosine},
     {"expert_choice_gate(most = 4, c = 1.5, groups = 2)", ref_expert_choice},
@@ -542,6 +624,8 @@ static const Case cases[] = {
     {"base_gate(groups = 2)", ref_base},
     {"hierarchical(groups = 2, k = 1, w_load = 0.2)", ref_two_levels},
     {"hierarchical(groups = 2, k = 2, w_load = 0.2)", ref_two_levels_all},
+    {"balanced_levels(groups = 2, k = 1, most = 4, w_threshold = 0.5)",
+     ref_balanced_levels},
     {"noisy_top_k(2, w_load = 0.2, there = expand(there))", ref_noisy_there},
     {"balanced_gate(2, most = 4, w_threshold = 0.5, groups = 2, "
      "there = expand(there))",
@@ -579,15 +663,19 @@ static double draw(void) { /* about normal */
 /* Value k of an input: x begins with 1, so that the weights of noise, of two
  * levels the last 2 of 4, of one the last 4 of 8, can make it as good as
  * nothing. Four of five tokens are there. */
-static double value_of(const char *name, const Type *t, int64_t k) {
+static double value_of(const Run *r, const char *name, const Type *t,
+                       int64_t k) {
   double x = draw();
+  if (name && strcmp(name, "gate/table") == 0) return (double)(k * 7 % N);
   if (dtype_info[t->dtype].kind != DK_FLOAT) return floor(fabs(x) * 100);
   if (strcmp(name, "x") == 0 && k % D == 0) return 1;
-  if (strstr(name, "ary/w") && k % 4 >= 2) return k / 4 % D ? 0 : -40;
+  if (r->noisy && strstr(name, "ary/w") && k % 4 >= 2)
+    return k / 4 % D ? 0 : -40;
   if (t->rank == 3 && strcmp(name, "gate/w") == 0 && k % 8 >= 4)
     return k / 8 % D ? 0 : -40;
   if (strcmp(name, "there") == 0) return fabs(x) > 0.25;
   if (strcmp(name, "gate/threshold") == 0) return 0.25 + 0.1 * x;
+  if (strcmp(name, "gate/own_threshold") == 0) return 0.5 + 0.1 * x;
   return strcmp(name, "gate/tau") == 0 ? 0.5 : x;
 }
 
@@ -597,7 +685,7 @@ static void fill(Run *r, Arena *a) {
   for (uint32_t i = 0; i < r->e->ins.len; i++) {
     Tensor *t = r->ins[i] = tensor_new(a, r->e->region->params.data[i]->type);
     for (int64_t k = 0; k < type_elements(&t->type); k++)
-      t->data[k] = value_of(r->e->ins.data[i].name, &t->type, k);
+      t->data[k] = value_of(r, r->e->ins.data[i].name, &t->type, k);
   }
 }
 
@@ -629,7 +717,8 @@ static void run(Ctx *cx, Module *m, const Case *c, bool training) {
   snprintf(name, sizeof name, "%s%s", c->gate, training ? ", training" : "");
   for (uint64_t seed = 1; seed < 6 && worst < 1e-9; seed++) {
     Run r = {.e = ir_entry(m, training ? "train" : "eval"),
-             .training = training};
+             .training = training,
+             .noisy = strncmp(c->gate, "hierarchical", 12) == 0};
     drawn = (Random){seed};
     fill(&r, &a);
     compared = ir_eval(&ev, r.e, r.ins, r.outs, &a) == 0;
