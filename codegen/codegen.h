@@ -477,6 +477,8 @@ typedef struct CgProgram {
   Module *m;              /* NULL: there is none for it */
   const StageText *texts; /* IR of each stage, embedded */
   int n_texts;
+  bool may_lack; /* where it cannot be made the library is without it: a
+                    warning */
 } CgProgram;
 typedef struct CgPrograms {
   CgProgram of[MOERT_DEVICE_COUNT];
@@ -858,6 +860,11 @@ Sym cg_ptxas(Ctx *cx, const char *ptx, const char *arch, CgPtxasVec *out);
 /* The target of a program. False: diagnostics. */
 bool cg_target_of(Ctx *cx, const CodegenOptions *o, int device, Target *out);
 void cg_free_module(struct LLVMOpaqueModule *m); /* and its context */
+/* Gives a library's first descriptor its name: what it leads to is kept. */
+void cg_export(struct LLVMOpaqueValue *descriptor);
+/* Warns that there is no program for another device than the CPU, if there is a
+ * reason. */
+void cg_warn_of_lack(Ctx *cx, const Diag *why);
 /* Writes the library to `path`, aside and renamed. False: diagnostics. */
 bool cg_library(const CgPrograms *p, const CodegenOptions *o,
                 const char *path);

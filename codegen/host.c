@@ -139,9 +139,11 @@ LLVMModuleRef cg_module(const Target *t) {
 }
 
 /* Vectors and tails are explicit, so LLVM is left with tidying: addresses,
- * common parts, loop-invariant code, unrolling of short loops. */
+ * common parts, loop-invariant code, unrolling of short loops; and, in data,
+ * what a program that could not be made has left, and texts that several have.
+ */
 static const char passes[] =
-    "function(mem2reg,early-cse<memssa>,simplifycfg,"
+    "globaldce,constmerge,function(mem2reg,early-cse<memssa>,simplifycfg,"
     "instcombine<no-verify-fixpoint>,"
     "loop-mssa(loop-rotate,licm),simplifycfg,instcombine<no-verify-fixpoint>,"
     "loop(indvars,loop-unroll-full),gvn,instcombine<no-verify-fixpoint>,"

@@ -98,15 +98,33 @@ static LLVMValueRef add_program(const CgPrograms *p, const CodegenOptions *o,
   return d;
 }
 
+void cg_warn_of_lack(Ctx *cx, const Diag *why) {
+  if (why->message)
+    diag_warning(cx, why->span,
+                 "%s: the library holds the CPU's program alone", why->message);
+}
+
+void cg_export(LLVMValueRef descriptor) {
+  LLVMSetValueName2(descriptor, "moert_model", strlen("moert_model"));
+  LLVMSetLinkage(descriptor, LLVMExternalLinkage);
+}
+
 /* All programs, that for the CPU in front. False: diagnostics. */
 static bool add_programs(const CgPrograms *p, const CodegenOptions *o,
                          LLVMModuleRef data) {
-  LLVMValueRef first = NULL;
-  for (int d = MOERT_DEVICE_COUNT; d-- > 0;)
-    if (p->of[d].m && !(first = add_program(p, o, d, data, first)))
-      return false;
-  LLVMSetValueName2(first, "moert_model", strlen("moert_model"));
-  LLVMSetLinkage(first, LLVMExternalLinkage);
+  LLVMValueRef first = NULL, next;
+  Ctx *cx = context_of(p);
+  Diag lacks = {.message = NULL};
+  for (int d = MOERT_DEVICE_COUNT; d-- > 0;) {
+    uint32_t before = cx->diags.len;
+    if (!p->of[d].m) continue;
+    next = add_program(p, o, d, data, first);
+    if (!next && !p->of[d].may_lack) return false;
+    if (!next) lacks = diag_take(cx, before);
+    if (next) first = next;
+  }
+  cg_warn_of_lack(cx, &lacks);
+  cg_export(first);
   return true;
 }
 

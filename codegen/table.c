@@ -100,14 +100,13 @@ static LLVMValueRef c_array(Table *t, const ConstVec *v) {
 static LLVMValueRef c_text(Table *t, const char *text) {
   text = text ? text : "";
   size_t n = strlen(text);
-  if (n > 200) /* texts of stages: no use in interning them */
-    return place(t, LLVMConstStringInContext2(t->c, text, n, false));
-  Sym s = sym(t->ir->cx, text);
-  LLVMValueRef g = map_get(&t->strings, s);
+  bool is_long = n > 200; /* a stage's: no use in interning it here */
+  Sym s = is_long ? NULL : sym(t->ir->cx, text);
+  LLVMValueRef g = is_long ? NULL : map_get(&t->strings, s);
   if (!g) {
     g = place(t, LLVMConstStringInContext2(t->c, text, n, false));
     LLVMSetUnnamedAddress(g, LLVMGlobalUnnamedAddr);
-    map_put(t->a, &t->strings, s, g);
+    if (s) map_put(t->a, &t->strings, s, g);
   }
   return g;
 }

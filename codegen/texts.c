@@ -59,6 +59,7 @@ static bool emit_code(const CgProgram *p, const Target *t,
   LLVMModuleRef data = cg_module(&host);
   LLVMModuleRef ll = is_host ? data : cg_module(t);
   LLVMValueRef d = cg_table(p, t, o, data, ll, NULL);
+  if (d) cg_export(d);
   if (d && is_host) cg_optimise(t, ll);
   if (d && !strcmp(kind, "llvm")) {
     char *text = LLVMPrintModuleToString(ll);

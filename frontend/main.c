@@ -89,8 +89,16 @@ static bool is_about_gpus(const Options *o) {
   return (o->emit && !strcmp(o->emit, "ptx")) || list_has(o->report, "kernels");
 }
 
+/* From `layout` on IR text is that of one target. */
+static bool is_of_one(const Options *o) {
+  return o->from && stage_find(o->from) > stage_find(FIRST_OF_TARGET);
+}
+
+/* A library is for all targets, where nothing else is said, and a text for one
+ * of them. */
 static bool asks_for(const Job *j, PassTarget t) {
   if (j->o.target) return list_has(j->o.target, target_facts[t].name);
+  if (j->library && !is_of_one(&j->o)) return true;
   return (t == TARGET_CUDA) == is_about_gpus(&j->o);
 }
 
@@ -222,15 +230,15 @@ static bool check_plan(Job *j) {
 /* What comes out, and where to. */
 static bool decide_result(Job *j) {
   const Options *o = &j->o;
+  bool text_only =
+      o->dump || o->report || o->explain || o->stop_after || o->emit;
+  j->library = !o->emit && !o->stop_after && (o->output || !text_only);
   if (is_about_gpus(o) && !asks_for(j, TARGET_CUDA))
     return usage("%s is for --target=cuda",
                  list_has(o->report, "kernels") ? "--report=kernels"
                                                 : "--emit=ptx");
   if (o->arch && !asks_for(j, TARGET_CUDA))
     return usage("--arch is for --target=cuda");
-  bool text_only =
-      o->dump || o->report || o->explain || o->stop_after || o->emit;
-  j->library = !o->emit && !o->stop_after && (o->output || !text_only);
   j->emit = o->emit;
   if (!o->emit && o->stop_after && (!o->dump || o->output)) j->emit = "ir";
   j->output = o->output ? o->output : j->library ? default_output(j) : "-";
@@ -374,6 +382,24 @@ static bool run_stages(Job *j, int first, int last) {
   return pass_run(&p, j->ways[j->target].m);
 }
 
+/* Nobody has asked for it by name: the library may be without. */
+static bool may_lack(const Job *j, int target) {
+  return !j->o.target && !is_about_gpus(&j->o) && target != TARGET_CPU;
+}
+
+/* The rest of the way to one target; false: diagnostics. */
+static bool run_target(Job *j, int target, int first) {
+  uint32_t before = j->cx.diags.len;
+  Way *w = &j->ways[target];
+  j->target = target;
+  if (!w->m || run_stages(j, first, j->last)) return true;
+  if (!may_lack(j, target)) return false;
+  Diag why = diag_take(&j->cx, before);
+  cg_warn_of_lack(&j->cx, &why);
+  w->m = NULL;
+  return true;
+}
+
 /* What is the same for all targets, then the rest for each of them. */
 static bool run_targets(Job *j) {
   int first = pass_find(FIRST_OF_TARGET) + 1;
@@ -388,10 +414,8 @@ static bool run_targets(Job *j) {
       for (uint32_t i = 0; i < from->stages.len; i++)
         vec_push(&j->cx.perm, &j->ways[t].stages, from->stages.data[i]);
     }
-  for (int t = TARGET_COUNT; t-- > 0;) {
-    j->target = t;
-    if (j->ways[t].m && !run_stages(j, first, j->last)) return false;
-  }
+  for (int t = 0; t < TARGET_COUNT; t++)
+    if (!run_target(j, t, first)) return false;
   j->target = one;
   return true;
 }
@@ -433,7 +457,7 @@ static CgPrograms programs(Job *j) {
     StageText *texts = NEW_ARRAY(&j->cx.perm, StageText, w->stages.len + 1);
     for (uint32_t i = 0; i < w->stages.len; i++)
       texts[i] = (StageText){w->stages.data[i].name, w->stages.data[i].text};
-    p.of[t] = (CgProgram){w->m, texts, (int)w->stages.len};
+    p.of[t] = (CgProgram){w->m, texts, (int)w->stages.len, may_lack(j, t)};
   }
   return p;
 }

@@ -79,8 +79,9 @@ static const OptionRow rows[] = {
     {O_TEXT, "-O", "LEVEL", "0|2", FIELD(level), 1,
      "0: one launch an op, for debugging; 2: fuse everything (default)"},
     {O_TEXT, "--target", "LIST", "cpu,cuda", FIELD(target), 1,
-     "what to make code for (default cpu), both in one library where both are "
-     "named; texts and dumps are then those for the CPU"},
+     "what to make code for: both in one library (default; without the GPUs', "
+     "with a warning, where the model has what they cannot do yet), or one; "
+     "texts and dumps are those for the CPU, where it is among them"},
     {O_TEXT, "--arch", "ARCH", "sm_80|sm_90|sm_90a", FIELD(arch), 1,
      "the least that a GPU must be (default sm_80); sm_90a is itself alone"},
     {O_TEXT, "--mcpu", "CPU", NULL, FIELD(mcpu), 1,

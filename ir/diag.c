@@ -146,6 +146,18 @@ void diag_note(Ctx *cx, Span s, const char *fmt, ...) {
   va_end(args);
 }
 
+Diag diag_take(Ctx *cx, uint32_t from) {
+  Diag first = {.message = NULL};
+  for (uint32_t i = from; i < cx->diags.len; i++) {
+    const Diag *d = &cx->diags.data[i];
+    if (d->severity == SEV_ERROR && !first.message) first = *d;
+    cx->errors -= d->severity == SEV_ERROR;
+    cx->warnings -= d->severity == SEV_WARNING;
+  }
+  cx->diags.len = from;
+  return first;
+}
+
 /* ---- printing ----------------------------------------------------------- */
 
 enum { LINE_SHOWN = 200 }; /* bytes of a source line shown around the caret */

@@ -6,7 +6,8 @@ source tests/checks.bash
 compile() { # NAME OPTION...
   local name=$1
   shift
-  "$MOEC" models/lm_moe.dsl -D D=16 -D N=8 -D K=2 -D H=24 -D T=8 -D B=4 \
+  "$MOEC" --target=cpu \
+    models/lm_moe.dsl -D D=16 -D N=8 -D K=2 -D H=24 -D T=8 -D B=4 \
     -D WARMUP=20 "$@" -o "$d/$name.so"
 }
 train() { # LIBRARY NAME

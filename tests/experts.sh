@@ -29,9 +29,11 @@ on() {
   local name=$1 mesh=$2 n=$3 defines=() so=$work/model.so why
   shift 3
   for d in "$@"; do defines+=(-D "$d"); done
-  if ! "$MOEC" tests/models/experts.dsl "${defines[@]}" --mesh "$mesh" \
+  if ! "$MOEC" --target=cpu \
+    tests/models/experts.dsl "${defines[@]}" --mesh "$mesh" \
     -o "$so" 2>"$work/err" ||
-    ! "$MOEC" tests/models/experts.dsl "${defines[@]}" -o "$work/one.so" \
+    ! "$MOEC" --target=cpu \
+      tests/models/experts.dsl "${defines[@]}" -o "$work/one.so" \
       2>>"$work/err"
   then
     not_ok "experts: $name" "$(head -c 600 "$work/err" | tr '\n' '|')"
@@ -75,9 +77,11 @@ gradients() {
   local p mesh=$1 n=$2
   shift 2
   for p in f32 f64; do
-    if "$MOEC" models/lm_moe.dsl "${tiny[@]}" -D "N=$n" "$@" --precision=$p \
+    if "$MOEC" --target=cpu \
+      models/lm_moe.dsl "${tiny[@]}" -D "N=$n" "$@" --precision=$p \
       -o "$work/one.so" 2>"$work/err" &&
-      "$MOEC" models/lm_moe.dsl "${tiny[@]}" -D "N=$n" "$@" --precision=$p \
+      "$MOEC" --target=cpu \
+        models/lm_moe.dsl "${tiny[@]}" -D "N=$n" "$@" --precision=$p \
         --mesh "$mesh" -o "$work/model.so" 2>"$work/err" &&
       "$MOERUN" verify "$work/one.so" "$work/model.so" --data "$data" \
         --threads 1 --poison --quiet --timeout 120 >"$work/out" 2>"$work/err"
@@ -111,9 +115,9 @@ run() {
 
 number() { sed -E "s/.*\"$1\": ([^,}]*).*/\\1/" "$work/out"; }
 
-run 'one rank compiles' "$MOEC" models/lm_moe.dsl "${small[@]}" \
+run 'one rank compiles' "$MOEC" --target=cpu models/lm_moe.dsl "${small[@]}" \
   -o "$work/lm1.so"
-run 'four ranks compile' "$MOEC" models/lm_moe.dsl "${small[@]}" \
+run 'four ranks compile' "$MOEC" --target=cpu models/lm_moe.dsl "${small[@]}" \
   --mesh dev=4 -o "$work/lm4.so"
 run 'four ranks train' "$MOERUN" -n 4 train "$work/lm4.so" --data "$data" \
   --steps 20 --ckpt "$work/ckpt" --valid "$work/valid" --threads 1

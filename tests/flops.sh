@@ -16,7 +16,8 @@ check() { # NAME WANTED GOT
 }
 
 flops() { # FILE.ir STAGE: of its entry, and contractions of the plan
-  "$MOEC" --from="$2" "$1" -o "$d/x.so" && "$MOERUN" info "$d/x.so" |
+  "$MOEC" --target=cpu \
+    --from="$2" "$1" -o "$d/x.so" && "$MOERUN" info "$d/x.so" |
     sed -n 's/^entry .*, \(.*FLOP\) a step.*/\1/p'
   "$MOERUN" info "$d/x.so" --ir plan | grep -c ' contract '
 }
@@ -42,7 +43,8 @@ check 'computed again for the backward part' '409.6 kFLOP 4' \
 # Products at the measured rate, and that rate, give the FLOPs of the limit. Of
 # this model -O2 sums the squares of gradients without them.
 for level in 0 2; do
-  "$MOEC" models/lm_moe.dsl -D N=64 -D D=32 -D H=128 -D T=4 -D B=8 -D V=300 \
+  "$MOEC" --target=cpu \
+    models/lm_moe.dsl -D N=64 -D D=32 -D H=128 -D T=4 -D B=8 -D V=300 \
     -O$level -o "$d/lm.so" || status=1
   "$MOERUN" bench "$d/lm.so" --steps 1 --roofline >"$d/$level.json" || status=1
   tr -d '{}",:' <"$d/$level.json" | tr ' ' '\n' |

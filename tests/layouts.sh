@@ -43,7 +43,7 @@ train() {
 one() {
   local name=$1
   shift
-  "$MOEC" "$work/lstm.dsl" -I models "$@" -o "$work/$name.so" &&
+  "$MOEC" --target=cpu "$work/lstm.dsl" -I models "$@" -o "$work/$name.so" &&
     train 1 "$name" || { not_ok "layouts: $name" "$(head -3 "$work/out")"; }
 }
 
@@ -61,7 +61,8 @@ compare() {
 many() {
   local of=$1 ranks=$2 mesh=$3 tol=$4 name="layouts: $1 on $3"
   shift 4
-  "$MOEC" "$work/lstm.dsl" -I models --mesh "$mesh" "$@" -o "$work/many.so" \
+  "$MOEC" --target=cpu \
+    "$work/lstm.dsl" -I models --mesh "$mesh" "$@" -o "$work/many.so" \
     2>"$work/out" && train "$ranks" many ||
     { not_ok "$name" "$(head -5 "$work/out" | tr '\n' '|')"; return; }
   compare "$name" "$work/$of.log" "$work/many.log" "$tol"

@@ -34,10 +34,11 @@ alike() { # FILE FILE
 
 head -c 60000 models/lib/*.dsl | tr -d '\0' >"$d/text"
 for precision in f32 bf16; do
-  "$MOEC" models/lm_moe.dsl -D N=64 -D K=2 -D D=32 -D H=128 -D T=8 -D B=8 \
+  "$MOEC" --target=cpu \
+    models/lm_moe.dsl -D N=64 -D K=2 -D D=32 -D H=128 -D T=8 -D B=8 \
     --precision=$precision --stop-after=layout -o "$d/lm.ir" || status=1
   for from in remake fuse; do # without the pass all gradients are stored
-    "$MOEC" --from=$from "$d/lm.ir" -o "$d/$from.so" || status=1
+    "$MOEC" --target=cpu --from=$from "$d/lm.ir" -o "$d/$from.so" || status=1
   done
   squares=$("$MOERUN" info "$d/remake.so" --ir plan | grep -c ' square_sum ')
   expect "$precision: by rows" [ "$squares" = 2 ]

@@ -58,11 +58,12 @@ share_out() {
 
 data=$work/data
 cat ir/*.c >"$data"
-"$MOEC" "$work/pairs.dsl" -I models -o "$work/one.so" || exit 1
-"$MOEC" "$work/pairs.dsl" -I models -D B=2 --stop-after=simplify.2 |
+"$MOEC" --target=cpu "$work/pairs.dsl" -I models -o "$work/one.so" || exit 1
+"$MOEC" --target=cpu \
+  "$work/pairs.dsl" -I models -D B=2 --stop-after=simplify.2 |
   share_out >"$work/four.ir"
 exits 'ranks: exchanges compile' 0 \
-  "$MOEC" "$work/four.ir" --from=recompute -o "$work/four.so"
+  "$MOEC" --target=cpu "$work/four.ir" --from=recompute -o "$work/four.so"
 
 losses() { sed -E 's/.*"loss": ([^,]*),.*/\1/' "$1"; }
 
@@ -106,9 +107,10 @@ else
 fi
 # What comes in a step is what the report says is sent, as far as it tells.
 small=(models/lm_4lstm.dsl -D V=256 -D D=24 -D B=8 -D T=4 --mesh dev=4)
-sent=$("$MOEC" "${small[@]}" --explain=shard |
+sent=$("$MOEC" --target=cpu "${small[@]}" --explain=shard |
   awk '/ in train / { t = 1 } t && / together / { print $3, $4; exit }')
-exits 'ranks: a model compiles' 0 "$MOEC" "${small[@]}" -o "$work/small.so"
+exits 'ranks: a model compiles' 0 "$MOEC" --target=cpu \
+  "${small[@]}" -o "$work/small.so"
 exits 'ranks: a model runs' 0 "$MOERUN" -n 4 bench "$work/small.so" --steps 2 \
   --threads 1
 came=$(sed -E 's/.*"exchange_bytes": ([0-9.]+).*/\1/' "$work/out")

@@ -11,7 +11,8 @@ fails() { not_ok "rounds: $1" "$(head -c 600 "$work/err" | tr '\n' '|')"; }
 
 # ---- losses, all rows being one expert's ---------------------------
 
-model() { "$MOEC" tests/models/experts.dsl -D SKEW=1 -D B=8 -D T=8 "$@" \
+model() { "$MOEC" --target=cpu \
+  tests/models/experts.dsl -D SKEW=1 -D B=8 -D T=8 "$@" \
   2>"$work/err"; }
 
 train() {
@@ -73,8 +74,10 @@ losses dev=8 8 1 6
 
 tiny=(-D D=16 -D K=2 -D H=24 -D T=4 -D B=8 -D N=6 --keep-grads)
 
-if "$MOEC" models/lm_moe.dsl "${tiny[@]}" -o "$work/grads1.so" 2>"$work/err" &&
-  "$MOEC" models/lm_moe.dsl "${tiny[@]}" --mesh dev=4 --expert-rows=1 \
+if "$MOEC" --target=cpu \
+  models/lm_moe.dsl "${tiny[@]}" -o "$work/grads1.so" 2>"$work/err" &&
+  "$MOEC" --target=cpu \
+    models/lm_moe.dsl "${tiny[@]}" --mesh dev=4 --expert-rows=1 \
     -o "$work/grads.so" 2>"$work/err" &&
   "$MOERUN" verify "$work/grads1.so" "$work/grads.so" --data "$data" \
     --threads 1 --poison --quiet --timeout 60 >"$work/out" 2>"$work/err"
@@ -84,7 +87,8 @@ then ok 'rounds: gradients of lm_moe'; else fails 'gradients of lm_moe'; fi
 
 # arena F OPTION...: bytes of the arena of lm_moe with wide experts on 8 ranks
 arena() {
-  "$MOEC" models/lm_moe.dsl -D D=16 -D H=256 -D N=8 -D B=32 -D T=16 -D V=64 \
+  "$MOEC" --target=cpu \
+    models/lm_moe.dsl -D D=16 -D H=256 -D N=8 -D B=32 -D T=16 -D V=64 \
     --mesh dev=8 --report=memory ${1:+--expert-rows="$1"} "${@:2}" \
     >"$work/out" 2>"$work/err"
   awk '/^  arena, of the largest/ { print $6 }' "$work/out"
@@ -106,7 +110,8 @@ if grep -q 'rows that go to experts in rounds' "$work/out" &&
 then ok 'rounds: the report of memory tells'; else
   fails 'the report of memory tells'
 fi
-"$MOEC" models/lm_moe.dsl --mesh dev=4 --expert-rows=1.25 --explain=shard \
+"$MOEC" --target=cpu \
+  models/lm_moe.dsl --mesh dev=4 --expert-rows=1.25 --explain=shard \
   >"$work/out" 2>"$work/err"
 told='each has room for 2560 of 8192 rows (--expert-rows=1.25), more go in rounds'
 if grep -qF -- "$told" "$work/out"
@@ -117,7 +122,8 @@ fi
 # ---- wrong numbers -----------------------------------------------
 
 for wrong in 0 0.99 -2 nan inf many 2x ''; do
-  "$MOEC" models/lm_moe.dsl --mesh dev=2 --expert-rows="$wrong" -o "$work/x" \
+  "$MOEC" --target=cpu \
+    models/lm_moe.dsl --mesh dev=2 --expert-rows="$wrong" -o "$work/x" \
     >"$work/out" 2>"$work/err"
   if [ $? = 2 ] && grep -q -- '--expert-rows' "$work/err"; then
     ok "rounds: --expert-rows='$wrong'"

@@ -84,7 +84,7 @@ model 'mesh {dev=4}' ' @dev' 2 2 'rank {axes="dev"} : i32[]' \
   'all_reduce %here {axes="dev", op="sum"} : f32[]' >"$work/four.ir"
 for m in one four; do
   exits "slots: $m compiles" 0 \
-    "$MOEC" "$work/$m.ir" --from=recompute -o "$work/$m.so"
+    "$MOEC" --target=cpu "$work/$m.ir" --from=recompute -o "$work/$m.so"
 done
 data=$work/data
 cat ir/*.c >"$data"
@@ -152,7 +152,7 @@ done
 exits 'slots: of another number of ranks' 1 train 2 four ck2 1
 sed 's/f32\[5/f32[6/; s/value=5/value=6/; s/\[5, 3\]/[6, 3]/g' "$work/one.ir" \
   >"$work/six.ir"
-"$MOEC" "$work/six.ir" --from=recompute -o "$work/six.so"
+"$MOEC" --target=cpu "$work/six.ir" --from=recompute -o "$work/six.so"
 exits 'slots: of another shape' 1 train 1 six ck6 9 --resume "$work/ck4"
 has 'slots: of another shape, said' "$work/err" \
   "tensor 'lm/v' is F32[5, 3] in the file, F32[6, 3] in the model"

@@ -14,20 +14,26 @@ train() { "$MOERUN" train "$d/lm.so" --data "$d/text" --threads 2 --quiet "$@"; 
 
 # ---- compiling -------------------------------------------------------------------
 
-run 'compile' 0 '' "$MOEC" models/lm_moe.dsl "${small[@]}" -o "$d/lm.so"
-run 'compile again' 0 '' "$MOEC" models/lm_moe.dsl "${small[@]}" -o "$d/lm2.so"
+run 'compile' 0 '' "$MOEC" --target=cpu \
+  models/lm_moe.dsl "${small[@]}" -o "$d/lm.so"
+run 'compile again' 0 '' "$MOEC" --target=cpu \
+  models/lm_moe.dsl "${small[@]}" -o "$d/lm2.so"
 expect 'two compiles, the same bytes' cmp "$d/lm.so" "$d/lm2.so"
-run 'from a dump' 0 '' "$MOEC" models/lm_moe.dsl "${small[@]}" --loc \
+run 'from a dump' 0 '' "$MOEC" --target=cpu \
+  models/lm_moe.dsl "${small[@]}" --loc \
   --stop-after=expand -o "$d/expanded.ir"
-run 'to a library' 0 '' "$MOEC" --from=simplify.3 "$d/expanded.ir" \
+run 'to a library' 0 '' "$MOEC" --target=cpu \
+  --from=simplify.3 "$d/expanded.ir" \
   -o "$d/resumed.so"
 run 'info' 0 'lm/moe/experts/w1' "$MOERUN" info "$d/lm.so"
 run 'embedded text' 0 'entry @train' "$MOERUN" info "$d/lm.so" --ir plan
 for kind in loops llvm asm; do
-  run "emit $kind" 0 '' "$MOEC" models/lm_moe.dsl "${small[@]}" --emit=$kind
+  run "emit $kind" 0 '' "$MOEC" --target=cpu \
+    models/lm_moe.dsl "${small[@]}" --emit=$kind
   expect "emit $kind writes text" [ -s "$d/out" ]
 done
-run 'memory report' 0 'arena' "$MOEC" models/lm_moe.dsl "${small[@]}" \
+run 'memory report' 0 'arena' "$MOEC" --target=cpu \
+  models/lm_moe.dsl "${small[@]}" \
   --report=memory
 expect 'memory report: no lines of zeros' [ "$(grep -c ' 0 B$' "$d/out")" = 0 ]
 expect 'memory report: what runs' \
@@ -79,7 +85,8 @@ for key in tokens_per_s step_ms gflops peak_bytes_planned peak_bytes_measured; d
   expect "bench tells $key" [ "$(last $key "$d/out")" ]
 done
 
-run 'compile a model that probes' 0 '' "$MOEC" tests/models/blocks.dsl \
+run 'compile a model that probes' 0 '' "$MOEC" --target=cpu \
+  tests/models/blocks.dsl \
   -o "$d/blocks.so"
 tr 'a-z' '\001-\012' <"$d/text" | tr -dc '\001-\012' >"$d/small"
 run 'probe' 0 '' "$MOERUN" train "$d/blocks.so" --data "$d/small" --steps 5 \
@@ -96,7 +103,8 @@ run 'probe: no such place' 1 '/proc/nowhere: No such file' "$MOERUN" train \
 edge() { # NAME -D options...
   local name=$1
   shift
-  run "compile with $name" 0 '' "$MOEC" models/lm_moe.dsl "${small[@]}" "$@" \
+  run "compile with $name" 0 '' "$MOEC" --target=cpu \
+    models/lm_moe.dsl "${small[@]}" "$@" \
     -o "$d/edge.so"
   run "train with $name" 0 '' "$MOERUN" train "$d/edge.so" --data "$d/text" \
     --steps 40 --set lr=1e-2 --quiet --log "$d/edge.jsonl"
@@ -111,8 +119,10 @@ edge 'one sequence' -D B=1
 edge 'no fusion' -O0
 edge 'AVX2' --mcpu=x86-64-v3
 run 'fewer experts than K' 1 'models/.*:[0-9]*:[0-9]*: error' "$MOEC" \
+  \
   models/lm_moe.dsl "${small[@]}" -D N=2 -D K=4 -o "$d/few.so"
 run 'all dropped out' 1 'dropout must be from 0 to below 1: 1' "$MOEC" \
+  \
   models/lm_moe.dsl "${small[@]}" -D P=1.0 -o "$d/few.so"
 expect 'no library then' [ ! -e "$d/few.so" ]
 
@@ -136,6 +146,7 @@ truncate -s 1000 "$d/cut/step-00000040/params.safetensors"
 run 'truncated checkpoint' 1 'truncated' train --steps 50 --resume "$d/cut"
 run 'checkpoint of another size' 1 'in the file' "$MOERUN" train "$d/odd.so" \
   --data "$d/text" --steps 50 --resume "$d/a"
-run 'unknown processor' 1 "unknown cpu 'knl'" "$MOEC" models/lm_moe.dsl \
+run 'unknown processor' 1 "unknown cpu 'knl'" "$MOEC" --target=cpu \
+  models/lm_moe.dsl \
   "${small[@]}" --mcpu=knl -o "$d/knl.so"
 exit $status

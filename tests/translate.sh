@@ -52,7 +52,7 @@ awk -v s="$d/source" -v t="$d/target" 'BEGIN { x = 7
 # Translations of qq are so many that none is in the vocabulary.
 check 'vocabulary of both' 0 '27 words' vocab "$d/source" "$d/target" -o "$d/v" --size 27
 model="models/mt_moe.dsl -D V=32 -D D=32 -D U=32 -D P=0.0 -D W=192 -D WARMUP=20 -D BEAM=3 -D SENTENCES=8 -D N=4 -D K=2 -D H=32"
-"$MOEC" $model -o "$d/m.so" || exit 1
+"$MOEC" --target=cpu $model -o "$d/m.so" || exit 1
 train() { # NAME STATUS PATTERN ARGUMENTS...
   local name=$1 want=$2 pattern=$3
   shift 3
@@ -114,7 +114,7 @@ train 'of one file only' 2 'of --data and --valid one has translations' --data "
 check 'another vocabulary' 1 'trained with a vocabulary of XXH64' translate "$d/m.so" --data "$d/s" --ckpt "$d/ck"
 check 'no entry to choose' 2 "unknown option '--entry'" translate "$d/m.so" --entry encode
 check 'no checkpoint' 2 'translate: --ckpt DIR is missing' translate "$d/m.so" --data "$d/s" --vocab "$d/v"
-"$MOEC" models/tiny.dsl -o "$d/tiny.so" || exit 1
+"$MOEC" --target=cpu models/tiny.dsl -o "$d/tiny.so" || exit 1
 check 'a model of texts' 0 '"step": 1' train "$d/tiny.so" --threads 1 --data "$d/source" --steps 1 --ckpt "$d/text" --quiet
 check 'no entry' 1 'entry encode takes no pairs' translate "$d/tiny.so" --data "$d/s" --ckpt "$d/text"
 exit $status

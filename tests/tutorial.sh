@@ -12,7 +12,7 @@ awk '/^```dsl$/ { on = 1; next } /^```$/ { on = 0 } on' models/TUTORIAL.md \
 ln -s "$root/models" "$d/models"
 cp README.md "$d"
 export OMP_NUM_THREADS=2
-moec() { "$MOEC" "$@"; }
+moec() { "$MOEC" --target=cpu "$@"; }
 moerun() { "$MOERUN" "$@"; }
 
 run() { # COMMAND [MESSAGE]: fails with the message, or not at all

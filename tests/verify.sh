@@ -31,7 +31,7 @@ cat models/lib/*.dsl models/*.dsl >"$work/text"
 build() { # NAME ARGUMENT...
   local name=$1
   shift
-  "$MOEC" models/lm_moe.dsl "${small[@]}" --keep-grads "$@" \
+  "$MOEC" --target=cpu models/lm_moe.dsl "${small[@]}" --keep-grads "$@" \
     -o "$work/$name.so" 2>"$work/err" && return
   not_ok "verify: $name is compiled" "$(head -3 "$work/err" | tr '\n' '|')"
 }
@@ -44,8 +44,9 @@ build four --mesh dev=4
 build one_f64 --precision=f64
 build four_f64 --mesh dev=4 --precision=f64
 build bf16 --precision=bf16
-"$MOEC" models/lm_moe.dsl "${small[@]}" -o "$work/silent.so"
-"$MOEC" models/lm_moe.dsl "${small[@]}" -D N=8 --keep-grads -o "$work/eight.so"
+"$MOEC" --target=cpu models/lm_moe.dsl "${small[@]}" -o "$work/silent.so"
+"$MOEC" --target=cpu \
+  models/lm_moe.dsl "${small[@]}" -D N=8 --keep-grads -o "$work/eight.so"
 
 # ---- the same ----------------------------------------
 
@@ -94,14 +95,14 @@ exits 'verify: and that is allowed' 0 'lm/lstm1/w' "$MOERUN" verify \
   "$work/one.so" "$work/bf16.so" --data "$work/text" --tolerance 1
 
 # Of the exchanges that make sums, one after the other is left out.
-"$MOEC" models/lm_moe.dsl "${small[@]}" --keep-grads --mesh dev=4 \
+"$MOEC" --target=cpu models/lm_moe.dsl "${small[@]}" --keep-grads --mesh dev=4 \
   --stop-after=partition -o "$work/parts.ir"
 awk '/^entry/ { train = /@train/ } train && / = all_reduce .*op="sum"/ {
   print NR }' "$work/parts.ir" >"$work/sums"
 is 'verify: there are sums' test -s "$work/sums"
 for line in $(sed -n '1p;$p' "$work/sums"); do
   sed "${line}s/op=\"sum\"/op=\"max\"/" "$work/parts.ir" >"$work/wrong.ir"
-  "$MOEC" "$work/wrong.ir" --from=recompute -o "$work/wrong.so"
+  "$MOEC" --target=cpu "$work/wrong.ir" --from=recompute -o "$work/wrong.so"
   exits "verify: a wrong exchange in line $line" 1 'the gradient of' \
     "$MOERUN" verify "$work/one.so" "$work/wrong.so" --data "$work/text"
 done

@@ -82,7 +82,8 @@ fn body(x: i32[b, t]) {
   return embed(x, V, 16), w, bias, 0.0
 }
 M
-"$MOEC" "$d/m.dsl" -D V=14 -D B=4 -D T=8 -D WARMUP=10 -o "$d/m.so" || exit 1
+"$MOEC" --target=cpu \
+  "$d/m.dsl" -D V=14 -D B=4 -D T=8 -D WARMUP=10 -o "$d/m.so" || exit 1
 
 loss() { sed -n 's/^{"step.*"loss": \([0-9.]*\),.*/\1/p' "$d/out"; }
 train() { # NAME STATUS PATTERN ARGUMENTS...

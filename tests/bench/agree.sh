@@ -36,7 +36,7 @@ options=("$@")
 "$PYTHON" tests/bench/peers/lm_moe_torch.py weights "$work/weights.safetensors" \
   --width "$(size D)" --experts "$(size N)" --hidden "$(size H)" \
   --vocabulary "$(size V)"
-"$BUILD/moec" tests/bench/agree.dsl "$@" -o "$work/agree.so"
+"$BUILD/moec" --target=cpu tests/bench/agree.dsl "$@" -o "$work/agree.so"
 rm -rf "$work/after" "$work/log.jsonl"
 run() { # moerun's options...
   "$BUILD/moerun" train "$work/agree.so" --data "$data" --quiet \

@@ -32,7 +32,8 @@ loss=$(grep -n minimize $model | cut -d: -f1)
 
 # Milliseconds a step of the lines that are not the loss, nor in no line.
 ours() { # FUSED T CAUSAL PRECISION OPTION...
-  "$BUILD/moec" $model -D B=$b -D H=$h -D E=$e -D FUSED="$1" -D T="$2" \
+  "$BUILD/moec" --target=cpu \
+    $model -D B=$b -D H=$h -D E=$e -D FUSED="$1" -D T="$2" \
     -D CAUSAL="$3" --precision="$4" "${@:5}" -o "$work/a.so"
   "$BUILD/moerun" bench "$work/a.so" --steps "$steps" --threads "$threads" \
     --profile 2>&1 >"$work/json" |

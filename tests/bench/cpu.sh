@@ -190,7 +190,7 @@ run_case() {
   local p precision round
   for precision in f32 bf16; do
     # shellcheck disable=SC2046
-    "$BUILD/moec" $(model_of "$1") $sizes --precision=$precision \
+    "$BUILD/moec" --target=cpu $(model_of "$1") $sizes --precision=$precision \
       -o "$work/$1-$precision.so"
   done
   : >"$work/$1.samples"

@@ -59,7 +59,8 @@ moe=("${lm[@]}" -D K=2 -D H=24)
 field() { sed -nE "s/.*\"$1\": ([^,}]*).*/\1/p" "$2"; }
 
 compile() { # NAME MODEL OPTION...
-  "$BUILD/moec" "$work/models/$2.dsl" --keep-grads "${@:3}" -o "$work/$1.so" \
+  "$BUILD/moec" --target=cpu \
+    "$work/models/$2.dsl" --keep-grads "${@:3}" -o "$work/$1.so" \
     2>"$work/err" || { cat "$work/err" >&2; return 1; }
 }
 

@@ -20,7 +20,8 @@ head -c $((bytes * 9 / 10)) "$file" >"$work/train"
 tail -c +$((bytes * 9 / 10 + 1)) "$file" >"$work/valid"
 
 for model; do
-  "$BUILD/moec" "models/$model.dsl" -D WARMUP=200 -o "$work/$model.so"
+  "$BUILD/moec" --target=cpu \
+    "models/$model.dsl" -D WARMUP=200 -o "$work/$model.so"
   tokens=$("$BUILD/moec" "models/$model.dsl" --report=cost |
     sed -nE 's/.* ([0-9]+) tokens a step.*/\1/p')
   # shellcheck disable=SC2086

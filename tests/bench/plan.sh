@@ -40,7 +40,7 @@ row() { # NAME PRECISION RANKS moec's arguments...
     device=$core run=(-n "$ranks")
   fi
   set -- "$@" --precision="$precision" --reshard-limit=100000
-  "$BUILD/moec" "$@" -o "$work/x.so"
+  "$BUILD/moec" --target=cpu "$@" -o "$work/x.so"
   "$BUILD/moec" "$@" --topology "$device" --plan-only --json >"$work/plan"
   "$BUILD/moerun" "${run[@]}" bench "$work/x.so" --steps "$steps" \
     ${run:+--threads 1} >"$work/bench"

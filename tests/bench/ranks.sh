@@ -43,7 +43,7 @@ echo '| ranks | tokens/s | of ideal | ms a step | in exchanges | exposed |' \
 echo '|---|---|---|---|---|---|---|---|'
 first=
 for n in $counts; do
-  "$BUILD/moec" "$model" "$@" --mesh dev="$n" -o "$work/$n.so"
+  "$BUILD/moec" --target=cpu "$model" "$@" --mesh dev="$n" -o "$work/$n.so"
   "$BUILD/moerun" -n "$n" bench "$work/$n.so" --steps "$steps" --threads 1 \
     >"$work/$n.json"
   json=$work/$n.json

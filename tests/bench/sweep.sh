@@ -67,7 +67,7 @@ sweep_experts() {
   for ((n = 4; n <= most_experts; n *= 4)); do
     for precision in f32 bf16; do
       # shellcheck disable=SC2086
-      "$BUILD/moec" models/lm_moe.dsl -D H=64 -D N=$n $sizes \
+      "$BUILD/moec" --target=cpu models/lm_moe.dsl -D H=64 -D N=$n $sizes \
         --precision=$precision -o "$work/sweep.so"
       row "$n | $precision" "$(nproc)" "$work/sweep.so"
     done
@@ -80,7 +80,8 @@ sweep_threads() {
   echo '|---|---|---|---|---|---|---|'
   for precision in f32 bf16; do
     # shellcheck disable=SC2086
-    "$BUILD/moec" models/lm_moe.dsl -D V=10000 $sizes --precision=$precision \
+    "$BUILD/moec" --target=cpu \
+      models/lm_moe.dsl -D V=10000 $sizes --precision=$precision \
       -o "$work/sweep.so"
     for ((threads = 1; threads <= most_threads; threads++)); do
       row "$threads | $precision" "$threads" "$work/sweep.so"

@@ -24,7 +24,8 @@ printf '| experts | parameters | steps | perplexity on valid | BLEU on test |\n|
   >"$work/table"
 for n in ${EXPERTS:-0 8}; do
   so=$work/mt$n.so
-  "$BUILD/moec" models/mt_moe.dsl -D V="$size" -D N="$n" -D STEPS="$STEPS" "${options[@]}" -o "$so"
+  "$BUILD/moec" --target=cpu models/mt_moe.dsl -D V="$size" -D N="$n" \
+    -D STEPS="$STEPS" "${options[@]}" -o "$so"
   "$BUILD/moerun" train "$so" --data "$dir/train.$SRC" --target "$dir/train.$TGT" \
     --valid "$dir/valid.$SRC" --valid-target "$dir/valid.$TGT" --valid-every 500 \
     --vocab "$work/vocab" --steps "$STEPS" --ckpt "$work/mt$n" --ckpt-every 500 \
