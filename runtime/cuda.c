@@ -5,15 +5,16 @@
  * and one for cuBLASLt. Whether there is as much is known before. Addresses
  * never change, so a step can be captured once.
  *
- * Inputs are filled in the host's memory, pinned, and copied before a step. At
- * its end a kernel writes the reports into the host's memory: a step copies
- * nothing back. */
+ * Inputs are filled in the host's memory, and get to the GPU by cuda_input.c.
+ * At a step's end a kernel writes the reports into the host's memory: a step
+ * copies nothing back. */
 #include "gpu.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { ALIGNED = 256, /* as cuMemAlloc's own blocks are */
+       INPUT_SETS = 3, /* where they are read, and two on their way there */
        OLDEST = 80    /* sm_80: what kernels are made for */
 };
 
@@ -152,6 +153,8 @@ static MoertStatus make_entries(MoertSession *s) {
     RtCudaEntry *e = &s->cuda->entries[i];
     RT_TRY(RT_NEW(&e->functions, s->desc->entries[i].n_records));
     RT_TRY(RT_NEW(&e->gemms, s->desc->entries[i].n_records));
+    RT_TRY(rt_cuda_inputs_open(s->cuda, &e->inputs,
+                               s->desc->entries[i].input_bytes));
   }
   return MOERT_OK;
 }
@@ -187,8 +190,8 @@ static Needs count_needs(const MoertSession *s) {
   n.fixed = s->cuda->gemm_bytes;
   for (int i = 0; i < 3; i++)
     n.fixed += round_up(d->slab_bytes[i]);
-  n.total = n.fixed + round_up(n.arena) + round_up(n.workspace) + n.inputs +
-            n.reports;
+  n.total = n.fixed + round_up(n.arena) + round_up(n.workspace) +
+            INPUT_SETS * n.inputs + n.reports;
   return n;
 }
 
@@ -269,6 +272,10 @@ static void lay_out(MoertSession *s, const Needs *n, char *at,
     own->base[MOERT_SLAB_REPORT] = take(&at, e->report_bytes);
     c->entries[i].report = take(&report_at, e->report_bytes);
     own->input = take(&inputs, e->input_bytes);
+    for (int k = 0; k < 2; k++) {
+      c->entries[i].inputs.set[k] = take(&at, e->input_bytes);
+      c->entries[i].inputs.pinned[k] = take(&inputs, e->input_bytes);
+    }
     own->report = take(&reports, e->report_bytes);
   }
 }
@@ -282,7 +289,7 @@ static MoertStatus make_memory(MoertSession *s) {
   RT_TRY(RT_NEW(&s->state_kept, state));
   if (n.total)
     RT_TRY(RT_CU(c, cuMemAlloc(&c->memory, (size_t)n.total)));
-  RT_TRY(host_block(c, n.inputs, &c->inputs, &unused));
+  RT_TRY(host_block(c, INPUT_SETS * n.inputs, &c->inputs, &unused));
   RT_TRY(host_block(c, n.reports, &c->reports, &reports));
   char *block = (char *)(uintptr_t)c->memory;
   lay_out(s, &n, block, reports);
@@ -362,6 +369,7 @@ static MoertStatus open_inside(MoertSession *s) {
   RtCuda *c = s->cuda;
   RT_TRY(get_free(c, &c->free_before));
   RT_TRY(RT_CU(c, cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING)));
+  RT_TRY(RT_CU(c, cuStreamCreate(&c->copies, CU_STREAM_NON_BLOCKING)));
   RT_TRY(make_entries(s));
   RT_TRY(load_kernels(s));
   RT_TRY(make_gemms(s));
@@ -382,6 +390,7 @@ static void free_entry(MoertSession *s, int entry) {
   RtCuda *c = s->cuda;
   RtCudaEntry *e = &c->entries[entry];
   if (e->graph) c->cu.cuGraphExecDestroy(e->graph);
+  rt_cuda_inputs_close(c, &e->inputs);
   for (int k = 0; k < s->desc->entries[entry].n_records; k++) {
     if (e->functions) free(e->functions[k]);
     if (e->gemms) rt_cuda_gemm_free(c, e->gemms[k]);
@@ -393,6 +402,7 @@ static void free_entry(MoertSession *s, int entry) {
 /* What a failed call leaves behind is let go of all the same. */
 static void close_inside(MoertSession *s) {
   RtCuda *c = s->cuda;
+  if (c->copies) c->cu.cuStreamSynchronize(c->copies);
   if (c->stream) c->cu.cuStreamSynchronize(c->stream);
   for (int i = 0; c->entries && i < s->desc->n_entries; i++)
     free_entry(s, i);
@@ -408,6 +418,7 @@ static void close_inside(MoertSession *s) {
   if (c->inputs) c->cu.cuMemFreeHost(c->inputs);
   if (c->reports) c->cu.cuMemFreeHost(c->reports);
   if (c->memory) c->cu.cuMemFree(c->memory);
+  if (c->copies) c->cu.cuStreamDestroy(c->copies);
   if (c->stream) c->cu.cuStreamDestroy(c->stream);
 }
 
@@ -437,9 +448,24 @@ static MoertStatus record(MoertSession *s, int entry, int index,
   return st;
 }
 
-static MoertStatus step(MoertSession *s, int entry) {
+static MoertStatus start(MoertSession *s, int entry) {
   RT_TRY(rt_cuda_enter(s->cuda));
-  MoertStatus st = rt_cuda_step(s, entry);
+  MoertStatus st = rt_cuda_start(s, entry);
+  rt_cuda_leave(s->cuda);
+  return st;
+}
+
+static MoertStatus finish(MoertSession *s, int entry) {
+  RT_TRY(rt_cuda_enter(s->cuda));
+  MoertStatus st = rt_cuda_finish(s, entry);
+  rt_cuda_leave(s->cuda);
+  return st;
+}
+
+static MoertStatus stage(MoertSession *s, int entry) {
+  RT_TRY(rt_cuda_enter(s->cuda));
+  MoertStatus st = rt_cuda_stage(s->cuda, &s->cuda->entries[entry].inputs,
+                                 s->entries[entry].input);
   rt_cuda_leave(s->cuda);
   return st;
 }
@@ -447,7 +473,9 @@ static MoertStatus step(MoertSession *s, int entry) {
 const RtDevice rt_cuda = {.is = MOERT_CUDA,
                           .open = open_cuda,
                           .close = close_cuda,
-                          .step = step,
+                          .start = start,
+                          .finish = finish,
+                          .stage = stage,
                           .record = record,
                           .wait = wait,
                           .read = read,

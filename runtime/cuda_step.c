@@ -2,7 +2,7 @@
  *
  * The records of an entry are put into a stream once, its loops unrolled, each
  * turn with its own addresses, and captured into a graph. A step is then one
- * copy of the inputs to the GPU, one launch of the graph, and the wait for it.
+ * launch of the graph behind its inputs, see cuda_input.c, and the wait for it.
  * What a kernel may not do is found out by the GPU while others are under way,
  * so nobody knows then which one it was: a session that poisons its memory
  * waits for each record, and names it. One that profiles has an event behind
@@ -176,8 +176,7 @@ static MoertStatus make_graph(MoertSession *s, int entry) {
 static MoertStatus launch_graph(MoertSession *s, int entry) {
   RtCuda *c = s->cuda;
   if (!c->entries[entry].graph) RT_TRY(make_graph(s, entry));
-  RT_TRY(RT_CU(c, cuGraphLaunch(c->entries[entry].graph, c->stream)));
-  return RT_CU(c, cuStreamSynchronize(c->stream));
+  return RT_CU(c, cuGraphLaunch(c->entries[entry].graph, c->stream));
 }
 
 /* ---- profiles ------------------------------------------------------------ */
@@ -234,15 +233,6 @@ static MoertStatus run_profiled(MoertSession *s, int entry) {
 
 /* ---- a step -------------------------------------------------------------- */
 
-static MoertStatus copy_inputs(MoertSession *s, int entry) {
-  RtCuda *c = s->cuda;
-  const RtEntry *e = &s->entries[entry];
-  int64_t bytes = s->desc->entries[entry].input_bytes;
-  if (bytes == 0) return MOERT_OK;
-  return RT_CU(c, cuMemcpyHtoDAsync(rt_cu_address(e->base[MOERT_SLAB_INPUT]),
-                                    e->input, (size_t)bytes, c->stream));
-}
-
 /* Whether what is launched depends on what is computed: no graph says it. */
 static bool counts_turns(const MoertEntry *e) {
   for (int i = 0; i < e->n_records; i++)
@@ -253,17 +243,17 @@ static bool counts_turns(const MoertEntry *e) {
 }
 
 static MoertStatus run_all(MoertSession *s, int entry) {
-  RT_TRY(copy_inputs(s, entry));
+  const RtEntry *e = &s->entries[entry];
+  RT_TRY(rt_cuda_take_inputs(s->cuda, &s->cuda->entries[entry].inputs, e->input,
+                             e->base[MOERT_SLAB_INPUT]));
   bool waits = s->poison || counts_turns(&s->desc->entries[entry]);
   if (!waits)
     return s->profile ? run_profiled(s, entry) : launch_graph(s, entry);
   RT_TRY(rt_each_record(s, entry, run_and_wait, NULL));
-  RT_TRY(publish(s, entry));
-  return RT_CU(s->cuda, cuStreamSynchronize(s->cuda->stream));
+  return publish(s, entry);
 }
 
-MoertStatus rt_cuda_step(MoertSession *s, int entry) {
-  MoertStatus st = run_all(s, entry);
+static MoertStatus of_step(MoertStatus st, const MoertSession *s, int entry) {
   if (st == MOERT_OK) return st;
   const char *more = st == MOERT_INTERNAL && !s->poison
                          ? "; when memory is poisoned the operation is named"
@@ -271,4 +261,13 @@ MoertStatus rt_cuda_step(MoertSession *s, int entry) {
   return rt_fail(st, "step %lld of entry %s: %s%s",
                  (long long)s->steps_done + 1, s->desc->entries[entry].name,
                  moert_error(), more);
+}
+
+MoertStatus rt_cuda_start(MoertSession *s, int entry) {
+  return of_step(run_all(s, entry), s, entry);
+}
+
+MoertStatus rt_cuda_finish(MoertSession *s, int entry) {
+  MoertStatus st = RT_CU(s->cuda, cuStreamSynchronize(s->cuda->stream));
+  return of_step(st, s, entry);
 }

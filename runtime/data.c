@@ -39,6 +39,8 @@ struct MoertText {
   int64_t stream_positions; /* of one stream */
   int64_t batches;          /* in a round */
   int64_t cursor;
+  bool is_ahead;     /* the next batch has been filled in, */
+  const char *ahead; /* for this entry */
 };
 
 /* ---- opening ------------------------------------------------------------- */
@@ -224,8 +226,9 @@ static void fill_row(const MoertText *t, const TextInput *in, int64_t own,
   }
 }
 
-static MoertStatus fill(MoertText *t, int64_t batch) {
-  if (t->pairs) return rt_pairs_fill(t->pairs, t->cursor, &t->next);
+static MoertStatus fill(MoertText *t, int64_t batch, const char **out_entry) {
+  if (t->pairs) return rt_pairs_fill(t->pairs, t->cursor, out_entry);
+  *out_entry = t->entry->name;
   if (batch == 0) RT_TRY(moert_reset_state(t->session, t->entry->name));
   for (int i = 0; i < t->n_inputs; i++)
     for (int64_t b = 0; b < t->own; b++)
@@ -237,10 +240,23 @@ MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event) {
   *out_event = MOERT_TEXT_END;
   int64_t batch = t->cursor % t->batches;
   if (t->mode == MOERT_TEXT_COVER && t->cursor >= t->batches) return MOERT_OK;
-  RT_TRY(fill(t, batch));
+  if (t->is_ahead)
+    t->next = t->ahead;
+  else
+    RT_TRY(fill(t, batch, &t->next));
+  t->is_ahead = false;
   t->cursor++;
   *out_event = batch == 0 ? MOERT_TEXT_START : MOERT_TEXT_BATCH;
   return MOERT_OK;
+}
+
+/* What begins a round resets state, which waits for the step under way. */
+MoertStatus moert_text_ahead(MoertText *t) {
+  int64_t batch = t->cursor % t->batches;
+  if (batch == 0 || t->is_ahead) return MOERT_OK;
+  RT_TRY(fill(t, batch, &t->ahead));
+  t->is_ahead = true;
+  return moert_stage(t->session, t->ahead);
 }
 
 const char *moert_text_entry(const MoertText *t) {
@@ -260,6 +276,7 @@ int64_t moert_text_cursor(const MoertText *t) {
 }
 void moert_text_seek(MoertText *t, int64_t cursor) {
   t->cursor = cursor < 0 ? 0 : cursor;
+  t->is_ahead = false;
 }
 int64_t moert_text_batch_tokens(const MoertText *t) {
   return t->pairs ? rt_pairs_tokens(t->pairs) : t->streams * t->width;

@@ -1,5 +1,5 @@
 /* gpu.h: what the runtime's CUDA files share, in their order: cuda_load, cuda,
- * cuda_step, cuda_gemm, cuda_peaks, cuda_own. */
+ * cuda_step, cuda_input, cuda_gemm, cuda_peaks, cuda_own. */
 #ifndef MOEC_GPU_H
 #define MOEC_GPU_H
 
@@ -24,9 +24,19 @@ typedef struct RtOwn {
   CUfunction function;
 } RtOwn;
 
+/* An entry's inputs on their way, see cuda_input.c. */
+typedef struct RtCudaInputs {
+  int64_t bytes;
+  char *pinned[2], *set[2]; /* of the host's memory, of the GPU's */
+  CUevent there[2];         /* a set's copy is done */
+  int next;                 /* the set that is free, */
+  bool staged;              /* or has the next inputs */
+} RtCudaInputs;
+
 /* What an entry has on the GPU. */
 typedef struct RtCudaEntry {
   CUgraphExec graph;      /* NULL: not captured yet */
+  RtCudaInputs inputs;
   char *report; /* its reports in the host's memory, for the GPU */
   CUfunction **functions; /* one a record, one a stage of a launch */
   RtCudaGemm **gemms;     /* one a record; NULL where it is no product */
@@ -42,7 +52,7 @@ struct RtCuda {
   CUdevice device;
   RtGpu gpu;
   CUcontext context; /* NULL: not made */
-  CUstream stream;
+  CUstream stream, copies; /* of steps; of what the next ones take */
   CUmodule module; /* the program's kernels */
   RtOwn own_copy, own_product[MOERT_DTYPE_COUNT];
   CUdeviceptr memory;
@@ -98,7 +108,19 @@ MoertStatus rt_cuda_functions(MoertSession *s);
 /* All within rt_cuda_enter. */
 MoertStatus rt_cuda_record(MoertSession *s, int entry, int index,
                            const RtLoops *l);
-MoertStatus rt_cuda_step(MoertSession *s, int entry);
+/* Begins a step, and waits for its end. */
+MoertStatus rt_cuda_start(MoertSession *s, int entry);
+MoertStatus rt_cuda_finish(MoertSession *s, int entry);
+
+/* ---- cuda_input.c -------------------------------------------------------- */
+
+MoertStatus rt_cuda_inputs_open(RtCuda *c, RtCudaInputs *i, int64_t bytes);
+void rt_cuda_inputs_close(RtCuda *c, RtCudaInputs *i);
+/* Begins to bring inputs to the GPU, for a later step. */
+MoertStatus rt_cuda_stage(RtCuda *c, RtCudaInputs *i, const char *from);
+/* The same for the step that is begun next, which has them at `to`. */
+MoertStatus rt_cuda_take_inputs(RtCuda *c, RtCudaInputs *i, const char *from,
+                                char *to);
 
 /* ---- cuda_gemm.c: products ----------------------------------------------- */
 

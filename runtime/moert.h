@@ -143,6 +143,18 @@ MOERT_API MoertStatus moert_input(MoertSession *s, const char *entry,
  * whose result is not finite, with its source line. */
 MOERT_API MoertStatus moert_step(MoertSession *s, const char *entry);
 
+/* The same in two halves, for what a program may do while a device computes.
+ * When moert_start has returned the inputs of all entries may be filled again.
+ * moert_finish waits for the end of the step and has its status; until then
+ * nothing else may be asked of the session but moert_input, moert_stage and
+ * moert_text_ahead. Where moert_start fails the step is over, and there is
+ * nothing to finish. On the CPU a step is over when it has been started. */
+MOERT_API MoertStatus moert_start(MoertSession *s, const char *entry);
+MOERT_API MoertStatus moert_finish(MoertSession *s);
+/* Begins to bring the entry's inputs, as they are, to the device. A step that
+ * finds them the same need not wait for them, and nothing else changes. */
+MOERT_API MoertStatus moert_stage(MoertSession *s, const char *entry);
+
 /* A scalar report of the entry's last step, e.g. "loss". */
 MOERT_API MoertStatus moert_report(MoertSession *s, const char *entry,
                                    const char *name, double *out_value);
@@ -319,6 +331,11 @@ MOERT_API const char *moert_text_entry(const MoertText *t);
 
 /* Fills the entry's text inputs. */
 MOERT_API MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event);
+/* Between moert_start and moert_finish: fills in, and stages, what the next
+ * call of moert_text_next gives, unless that is the first batch of a round or
+ * the end. Nothing that is told of the last batch changes but what is in the
+ * inputs; of pairs, moert_text_line is the new one's. */
+MOERT_API MoertStatus moert_text_ahead(MoertText *t);
 /* Batches given so far, over all rounds: what a checkpoint keeps as cursor. */
 MOERT_API int64_t moert_text_cursor(const MoertText *t);
 MOERT_API void moert_text_seek(MoertText *t, int64_t cursor);

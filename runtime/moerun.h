@@ -123,6 +123,9 @@ void run_put_token(FILE *f, const Run *r, int64_t token, bool *line_start);
 /* Fills the next inputs and runs the step of their entry. MOERT_TEXT_END: there
  * was nothing left to run. */
 MoertStatus run_step(const Run *r, MoertText *text, MoertTextEvent *out_event);
+/* The same, and the inputs after these are got while the step runs. */
+MoertStatus run_step_ahead(const Run *r, MoertText *text,
+                           MoertTextEvent *out_event);
 
 extern const char *const run_dtype_name[MOERT_DTYPE_COUNT];
 extern const int64_t run_dtype_bytes[MOERT_DTYPE_COUNT];

@@ -7,7 +7,7 @@ static MoertStatus steps(Run *r, MoertText *data, int64_t n) {
   MoertTextEvent event;
   MoertStatus st = MOERT_OK;
   for (int64_t i = 0; i < n && st == MOERT_OK; i++)
-    st = run_step(r, data, &event);
+    st = run_step_ahead(r, data, &event);
   return st;
 }
 

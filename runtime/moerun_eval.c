@@ -12,7 +12,7 @@ MoertStatus run_evaluate(const Run *r, MoertText *text, double *out_loss,
   double sum = 0, count = 0;
   for (;;) {
     double nll, tokens;
-    MoertStatus st = run_step(r, text, &event);
+    MoertStatus st = run_step_ahead(r, text, &event);
     if (st == MOERT_OK && event == MOERT_TEXT_END) break;
     const char *entry = moert_text_entry(text);
     if (st == MOERT_OK) st = moert_report(r->session, entry, "nll", &nll);

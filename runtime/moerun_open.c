@@ -194,6 +194,17 @@ MoertStatus run_step(const Run *r, MoertText *text, MoertTextEvent *out_event) {
   return moert_step(r->session, moert_text_entry(text));
 }
 
+MoertStatus run_step_ahead(const Run *r, MoertText *text,
+                           MoertTextEvent *out_event) {
+  MoertStatus st = moert_text_next(text, out_event);
+  if (st != MOERT_OK || *out_event == MOERT_TEXT_END) return st;
+  st = moert_start(r->session, moert_text_entry(text));
+  if (st != MOERT_OK) return st;
+  MoertStatus ahead = moert_text_ahead(text);
+  st = moert_finish(r->session);
+  return st == MOERT_OK ? ahead : st;
+}
+
 int64_t run_words(const Run *r, int64_t n) {
   int64_t size = r->vocab ? moert_vocab_size(r->vocab) : n;
   return size < n ? size : n;

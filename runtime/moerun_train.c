@@ -202,7 +202,7 @@ static int train_step(Train *t, StepInfo *out) {
   MoertTextEvent event;
   double start = run_seconds();
   RunExchanges before = run_exchanges(&t->run, NULL);
-  MoertStatus st = run_step(&t->run, t->data, &event);
+  MoertStatus st = run_step_ahead(&t->run, t->data, &event);
   if (st == MOERT_NOT_FINITE) return stop_not_finite(t);
   if (st != MOERT_OK) return run_failed(st);
   t->entry = run_entry(&t->run, moert_text_entry(t->data));

@@ -401,9 +401,14 @@ typedef struct RtDevice {
    * addresses in s->entries. What was made before a failure is closed too. */
   MoertStatus (*open)(MoertSession *s);
   void (*close)(MoertSession *s);
-  /* All records of an entry, its inputs in RtEntry.input; done when it returns,
-   * with the reports in RtEntry.report. */
-  MoertStatus (*step)(MoertSession *s, int entry);
+  /* All records of an entry, its inputs in RtEntry.input. `start` may return
+   * before they are done, with the inputs free to be filled again where the
+   * memory that they are read in is another; done when `finish` returns, with
+   * the reports in RtEntry.report. */
+  MoertStatus (*start)(MoertSession *s, int entry);
+  MoertStatus (*finish)(MoertSession *s, int entry);
+  /* Begins to bring the inputs to the device for the next `start`. */
+  MoertStatus (*stage)(MoertSession *s, int entry);
   /* One record; may return before it is done. A loop's: its argument gets the
    * index of the innermost loop. */
   MoertStatus (*record)(MoertSession *s, int entry, int index,
@@ -434,6 +439,7 @@ struct MoertSession {
   bool poison, profile;
   bool has_helper; /* a thread beside the team, for exchanges */
   int64_t steps_done;
+  int started; /* entry of the step that moert_start has begun, + 1; else 0 */
   double *options; /* by index in desc->options */
   int64_t planned; /* bytes of the device's memory */
   char *slab[3]; /* param, optim, state: ORDER SLOT */

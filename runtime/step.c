@@ -181,30 +181,37 @@ static MoertStatus check_outs(MoertSession *s, int entry, int index,
 
 /* ---- a step -------------------------------------------------------------- */
 
-static double scalar_input(const MoertSession *s, const MoertBinding *b) {
-  if (b->kind == MOERT_BIND_STEP) return (double)s->steps_done;
+static double scalar_input(const MoertSession *s, const MoertBinding *b,
+                           int64_t steps_done) {
+  if (b->kind == MOERT_BIND_STEP) return (double)steps_done;
   if (b->kind == MOERT_BIND_SEED) return (double)s->seed;
   for (int i = 0; i < s->desc->n_options; i++)
     if (strcmp(s->desc->options[i].name, b->name) == 0) return s->options[i];
   return 0;
 }
 
-static void write_scalars(MoertSession *s, int entry) {
+static void write_scalars(MoertSession *s, int entry, int64_t steps_done) {
   const MoertEntry *e = &s->desc->entries[entry];
   for (int i = 0; i < e->n_ins; i++) {
     const MoertBinding *b = &e->ins[i];
     if (b->kind == MOERT_BIND_OPTION || b->kind == MOERT_BIND_STEP ||
         b->kind == MOERT_BIND_SEED)
-      rt_store(b->dtype, rt_binding_data(s, entry, b), scalar_input(s, b));
+      rt_store(b->dtype, rt_binding_data(s, entry, b),
+               scalar_input(s, b, steps_done));
   }
 }
 
-MoertStatus rt_run_entry(MoertSession *s, int entry) {
+static MoertStatus start(MoertSession *s, int entry) {
   s->viewed = NULL;
   /* What a step may not read before it has written it. */
   if (s->poison) RT_TRY(s->device->poison(s, entry));
-  write_scalars(s, entry);
-  return s->device->step(s, entry);
+  write_scalars(s, entry, s->steps_done);
+  return s->device->start(s, entry);
+}
+
+MoertStatus rt_run_entry(MoertSession *s, int entry) {
+  RT_TRY(start(s, entry));
+  return s->device->finish(s, entry);
 }
 
 static MoertStatus run_checked(MoertSession *s, int entry, int index,
@@ -222,22 +229,55 @@ static MoertStatus find_culprit(MoertSession *s, int entry) {
                  (long long)s->steps_done + 1, s->desc->entries[entry].name);
 }
 
-static MoertStatus step(MoertSession *s, int entry) {
+static MoertStatus finish(MoertSession *s, int entry) {
   const MoertBinding *ok = s->entries[entry].ok;
-  RT_TRY(rt_run_entry(s, entry));
+  RT_TRY(s->device->finish(s, entry));
   if (ok && rt_load(ok->dtype, rt_binding_data(s, entry, ok)) != 1)
     return find_culprit(s, entry);
   if (s->desc->entries[entry].trains) s->steps_done++;
   return MOERT_OK;
 }
 
-MoertStatus moert_step(MoertSession *s, const char *entry) {
+/* Where a started step is over at once it is finished at once, too, while its
+ * inputs are there: then nothing is left for moert_finish. */
+MoertStatus moert_start(MoertSession *s, const char *entry) {
   int e = rt_find_entry(s, entry);
   if (e < 0) return MOERT_NOT_FOUND;
+  if (s->started)
+    return rt_fail(MOERT_INVALID, "a step of entry %s is under way",
+                   s->desc->entries[s->started - 1].name);
   RtTeam before = rt_team_enter(s->threads);
-  MoertStatus st = step(s, e);
+  MoertStatus st = start(s, e);
+  if (st == MOERT_OK && s->device->is == MOERT_CPU) st = finish(s, e);
+  rt_team_leave(before);
+  if (st == MOERT_OK) s->started = e + 1;
+  return st;
+}
+
+MoertStatus moert_finish(MoertSession *s) {
+  int e = s->started - 1;
+  if (e < 0) return rt_fail(MOERT_INVALID, "no step is under way");
+  s->started = 0;
+  if (s->device->is == MOERT_CPU) return MOERT_OK;
+  RtTeam before = rt_team_enter(s->threads);
+  MoertStatus st = finish(s, e);
   rt_team_leave(before);
   return st;
+}
+
+/* The number of the step that reads them: that after the one under way. */
+MoertStatus moert_stage(MoertSession *s, const char *entry) {
+  int e = rt_find_entry(s, entry);
+  if (e < 0) return MOERT_NOT_FOUND;
+  bool trains = s->started && s->desc->entries[s->started - 1].trains;
+  if (s->device->is == MOERT_CPU) return MOERT_OK;
+  write_scalars(s, e, s->steps_done + trains);
+  return s->device->stage(s, e);
+}
+
+MoertStatus moert_step(MoertSession *s, const char *entry) {
+  RT_TRY(moert_start(s, entry));
+  return moert_finish(s);
 }
 
 /* ---- for tests and tools ------------------------------------------------- */

@@ -90,7 +90,7 @@ else
 fi
 
 # Shorter rows of padding behind the same sentences, all in the smallest size.
-"$MOEC" $model -D SHORT=8 -o "$d/less.so" || exit 1
+"$MOEC" --target=cpu $model -D SHORT=8 -o "$d/less.so" || exit 1
 for m in m less; do
   "$MOERUN" eval "$d/$m.so" --threads 1 --data "$d/s" --target "$d/t" --vocab "$d/v" --ckpt "$d/ck" |
     grep -o '"nll": [0-9.]*' >"$d/$m.nll"

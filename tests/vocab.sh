@@ -105,7 +105,8 @@ for kind in u16 u32; do
   fi
 done
 # Words that never occur are there to be sampled; evaluated by all.
-"$MOEC" "$d/m.dsl" -D V=3000 -D SAMPLES=64 -D B=4 -D T=8 -D WARMUP=10 -o "$d/sampled.so" || exit 1
+"$MOEC" --target=cpu "$d/m.dsl" -D V=3000 -D SAMPLES=64 -D B=4 -D T=8 \
+  -D WARMUP=10 -o "$d/sampled.so" || exit 1
 check 'sampled words: trained on' 0 '"step": 200' train "$d/sampled.so" --steps 200 --set lr=0.05 --quiet --data "$d/train" --vocab "$d/v" --ckpt "$d/sampled"
 check 'sampled words: evaluated' 0 '"loss": 0.' eval "$d/sampled.so" --data "$d/train" --vocab "$d/v" --ckpt "$d/sampled"
 check 'words: evaluated' 0 '"loss": 0.' eval "$d/m.so" --data "$d/train" --vocab "$d/v" --ckpt "$d/ck"

@@ -184,6 +184,14 @@ static CUresult copy(CUstream stream, Op op) {
   return stream_add(stream, op);
 }
 
+/* Whether another stream than `s` has a graph that nobody has waited for. */
+static bool graph_elsewhere(const Device *d, CUstream s) {
+  for (CUstream other = d->streams; other; other = other->next)
+    for (int k = other->ops.done; other != s && k < other->ops.n; k++)
+      if (other->ops.all[k].kind == DO_GRAPH) return true;
+  return false;
+}
+
 /* Memory that is not pinned is read before the call is over. */
 EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from,
                                      size_t bytes, CUstream stream) {
@@ -193,7 +201,11 @@ EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from,
     op.data = op.host;
     op.n_data = bytes;
   }
-  return copy(stream, op);
+  CUresult r = copy(stream, op);
+  Device *d;
+  if (!r && !current_device(&d))
+    counters.htod_ahead += graph_elsewhere(d, stream);
+  return r;
 }
 
 /* And written before it is over. */

@@ -334,6 +334,70 @@ static void test_steps(void) {
   moert_session_free(gpu);
 }
 
+/* A step in halves, with the next inputs filled in between: staged, staged and
+ * then changed, or not staged. */
+static void step_in_halves(MoertSession *s, int step) {
+  CHECK_OK("halves", moert_start(s, "train"));
+  CHECK_FAILS("halves: twice", moert_start(s, "train"), MOERT_INVALID,
+              "a step of entry train is under way");
+  set_x(s, step + 1);
+  if (step != 2) CHECK_OK("halves", moert_stage(s, "train"));
+  if (step == 1) {
+    set_x(s, 7);
+    CHECK_OK("halves", moert_stage(s, "train"));
+    set_x(s, step + 1);
+  }
+  CHECK_OK("halves", moert_finish(s));
+}
+
+static void test_halves(const MoertSessionOptions *o) {
+  MoertSession *whole, *halves;
+  if (open_session(&for_both, on_cpu, &whole)) return;
+  CHECK_OK("halves", open_session(&for_both, *o, &halves));
+  CHECK_FAILS("halves: no step", moert_finish(halves), MOERT_INVALID,
+              "no step is under way");
+  CHECK_FAILS("halves: no entry", moert_stage(halves, "trian"),
+              MOERT_NOT_FOUND, "did you mean 'train'");
+  set_x(halves, 0);
+  for (int step = 0; step < 5; step++) {
+    set_x(whole, step);
+    double lr = step < 3 ? 1 : 2;
+    CHECK_OK("halves", moert_set_option(whole, "lr", lr));
+    CHECK_OK("halves", moert_set_option(halves, "lr", lr));
+    CHECK_OK("halves", moert_step(whole, "train"));
+    step_in_halves(halves, step);
+    CHECK("halves", same_report(whole, halves, "loss") &&
+          same_report(whole, halves, "step") && same_slot(whole, halves, "w"),
+          "step %d differs", step);
+  }
+  moert_session_free(whole);
+  moert_session_free(halves);
+}
+
+/* What is told of a step is of its own inputs, not of the next ones. */
+static void test_halves_not_finite(const MoertSessionOptions *o) {
+  MoertSession *s;
+  void *x;
+  size_t bytes;
+  if (open_session(&for_both, *o, &s)) return;
+  set_x(s, 0);
+  moert_input(s, "train", "x", &x, &bytes);
+  ((float *)x)[5] = 1e30f;
+  MoertStatus st = moert_start(s, "train");
+  if (st == MOERT_OK) {
+    set_x(s, 1);
+    CHECK_OK("halves", moert_stage(s, "train"));
+    st = moert_finish(s);
+  }
+  CHECK_FAILS("halves: not finite", st, MOERT_NOT_FINITE,
+              "record 0 (%square: square) has 1 of 64 values");
+  set_x(s, 1);
+  CHECK_OK("halves: finite again", moert_step(s, "train"));
+  CHECK("halves: steps", moert_steps_done(s) == 1, "%lld",
+        (long long)moert_steps_done(s));
+  moert_session_free(s);
+}
+
 /* As above, record by record, waiting for each; and with time taken. */
 static void test_one_by_one(void) {
   for (int profile = 0; profile < 2; profile++) {
@@ -531,6 +595,10 @@ int main(int argc, char **argv) {
     return no_stand_ins("cuda");
   }
   test_steps();
+  for (int i = 0; i < 2; i++) {
+    test_halves(i ? &on_gpu : &on_cpu);
+    test_halves_not_finite(i ? &on_gpu : &on_cpu);
+  }
   test_one_by_one();
   test_checkpoints();
   test_not_finite();
