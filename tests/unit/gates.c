@@ -1,7 +1,8 @@
 /* gates.c: gates and balance losses of models/lib against numbers worked out in
  * double precision from the formulas of Shazeer et al. 2017: Eq. 3 to 5 (G), 8
  * and 9 (P), CV squared of Eq. 7, Eq. 14, 18 and 20; of GShard (Algorithm 1),
- * Sinkhorn and the z-loss; and what capacity leaves of choices, counted by hand.
+ * Sinkhorn and the z-loss, and of a smoothed label; and what capacity leaves of
+ * choices, counted by hand.
  * Evaluated as compiled, in doubles; then in f32 with `expand`ed functions. */
 #include "../../frontend/frontend.h"
 #include "../../passes/pass.h"
@@ -95,6 +96,10 @@ static const char model[] =
     "entry words(weight: f32[8] from text) {\n"
     "  probe experts = f32(dealt(3)(i32(weight)))\n"
     "}\n"
+    "entry smooth(z: f32[1, 3] from text, y: f32[1] from text) {\n"
+    "  let loss = cross_entropy_each(z, i32(y), 0.3)\n"
+    "  probe loss\n"
+    "}\n"
     "entry small(z: f32[2, 3] from text) {\n"
     "  let loss = z_loss(z)\n"
     "  probe loss\n"
@@ -172,6 +177,7 @@ static const Golden goldens[] = {
      "words",
      {{0}},
      {{0, 1, 2, 2, 1, 2, 1, 2}}},
+    {"a smoothed label", "smooth", {{2, 1, 0}, {0}}, {{.7076060}}},
     {"z-loss", "small", {{2, 1, 0, 0, 0, 0}}, {{3.501758}}},
 };
 
