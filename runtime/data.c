@@ -209,17 +209,22 @@ void moert_text_close(MoertText *t) {
 
 /* ---- reading ------------------------------------------------------------- */
 
+/* Where in the text a position of one of this rank's streams is, -1 behind the
+ * stream's or the text's end. */
+static int64_t position_of(const MoertText *t, int64_t own, int64_t in_stream) {
+  int64_t p = (t->first + own) * t->stream_positions + in_stream;
+  return in_stream < t->stream_positions && p < t->positions ? p : -1;
+}
+
 /* One row of an input: positions [at, at + width) of a stream. What is behind
- * the stream's or the text's end becomes 0, in the mask too. */
+ * the end becomes 0, in the mask too. */
 static void fill_row(const MoertText *t, const TextInput *in, int64_t own,
                      int64_t at) {
-  int64_t bytes = rt_dtype[in->dtype].bytes, stream = t->first + own;
+  int64_t bytes = rt_dtype[in->dtype].bytes;
   char *row = in->data + own * t->width * bytes;
   for (int64_t i = 0; i < t->width; i++) {
-    int64_t in_stream = at + i;
-    int64_t p = stream * t->stream_positions + in_stream;
-    bool there = in_stream < t->stream_positions && p < t->positions;
-    double x = !there     ? 0
+    int64_t p = position_of(t, own, at + i);
+    double x = p < 0      ? 0
                : in->mask ? 1
                           : (double)rt_token(&t->tokens, p + in->shift);
     rt_store(in->dtype, row + i * bytes, x);
@@ -261,6 +266,17 @@ MoertStatus moert_text_ahead(MoertText *t) {
 
 const char *moert_text_entry(const MoertText *t) {
   return t->next;
+}
+int64_t moert_text_tokens(const MoertText *t) {
+  return t->pairs ? 0 : (int64_t)t->tokens.n;
+}
+int64_t moert_text_token(const MoertText *t, int64_t at) {
+  return at < 0 || at >= moert_text_tokens(t) ? -1 : rt_token(&t->tokens, at);
+}
+int64_t moert_text_at(const MoertText *t, int64_t i) {
+  if (t->pairs || t->cursor < 1 || i < 0 || i >= t->own * t->width) return -1;
+  int64_t batch = (t->cursor - 1) % t->batches;
+  return position_of(t, i / t->width, batch * t->width + i % t->width);
 }
 int64_t moert_text_lines(const MoertText *t) {
   return t->pairs ? rt_pairs_lines(t->pairs) : 0;

@@ -300,6 +300,12 @@ MOERT_API MoertStatus moert_set_tokens(MoertSession *s, MoertTokens tokens,
 MOERT_API MoertStatus moert_text_open(MoertSession *s, const char *entry,
                                       const char *path, MoertTextMode mode,
                                       MoertText **out_text);
+/* Tokens of the whole text, 0 of pairs; one of them, -1 outside. */
+MOERT_API int64_t moert_text_tokens(const MoertText *t);
+MOERT_API int64_t moert_text_token(const MoertText *t, int64_t at);
+/* Where in the text the i-th token of this rank's last batch is, counted row by
+ * row; -1 behind the end, and of pairs. */
+MOERT_API int64_t moert_text_at(const MoertText *t, int64_t i);
 /* ---- pairs of sentences ----------------------------------------------------
  *
  * Two files, a sentence and its translation in lines of the same number. Inputs

@@ -29,6 +29,8 @@ static const RunVerb verbs[] = {
      "translate a file, line by line", false},
     {"bleu", run_bleu, "TRANSLATIONS REFERENCES",
      "how near translations are to others", true},
+    {"experts", run_experts, "MODEL.so --data FILE --ckpt DIR",
+     "which contexts each expert takes", true},
 };
 enum { N_VERBS = COUNT_OF(verbs) };
 

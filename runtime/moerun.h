@@ -14,7 +14,7 @@ typedef struct RunArgs {
   bool has_two_devices;
   int64_t steps, seed, threads, ckpt_every, valid_every, print_every, keep;
   int64_t probe_every;
-  int64_t tokens, size;
+  int64_t tokens, size, top, around, expert; /* below 0: default, all */
   double temperature, alpha, tolerance; /* below 0: by dtype */
   bool quiet, profile, roofline, poison;
   double timeout;
@@ -117,6 +117,16 @@ MoertStatus run_open_text(const Run *r, const char *entry, const char *data,
                           MoertText **out);
 /* How many of the tokens [0, n) have a text. */
 int64_t run_words(const Run *r, int64_t n);
+/* A token's text: its byte, its word, else its number. joined: no space belongs
+ * in front of it. */
+typedef struct RunToken {
+  const char *text; /* NULL: own */
+  char own[24];
+  size_t n;
+  bool joined;
+} RunToken;
+RunToken run_token(const Run *r, int64_t token);
+const char *run_token_text(const RunToken *t);
 /* Writes a token as text behind others; *line_start: it is the first of a line,
  * and whether the next one is. */
 void run_put_token(FILE *f, const Run *r, int64_t token, bool *line_start);
@@ -219,6 +229,34 @@ int run_encode(const RunArgs *a);
 int run_translate(const RunArgs *a);
 int run_bleu(const RunArgs *a);
 int run_doctor(const RunArgs *a);
+
+int run_experts(const RunArgs *a);
+
+/* ---- moerun_experts.c, moerun_heat.c: who goes to which expert ----------- */
+
+/* The token at a place of the text goes to an expert. */
+typedef struct RunChoice {
+  int64_t at;
+  int32_t expert;
+  float gate;
+} RunChoice;
+
+/* A layer of experts, and its choices by expert, the largest gates first. */
+typedef struct RunLayer {
+  char *title;
+  const MoertBinding *gates, *chosen; /* [.., k] */
+  RunChoice *choices;
+  int64_t n, cap;
+} RunLayer;
+
+/* Where an expert's choices end that begin at i. */
+int64_t run_choices_end(const RunLayer *l, int64_t i);
+/* Text on one line: what does not show is escaped, and so is, in XML, what
+ * means something there. */
+void run_put_escaped(FILE *f, const char *text, size_t n, bool xml);
+/* Draws experts against the most frequent tokens, as SVG. */
+int run_draw_heat(const Run *r, const MoertText *text, const RunLayer *layers,
+                  int n_layers, const char *path);
 
 /* Mean negative log likelihood over every prediction of an open text. */
 MoertStatus run_evaluate(const Run *r, MoertText *text, double *out_loss,

@@ -18,7 +18,8 @@ enum { /* ORDER VERB: as in moerun.c */
   DOCTOR = 256,
   TRANSLATE = 512,
   BLEU = 1024,
-  RUNS = TRAIN | EVAL | SAMPLE | BENCH | VERIFY | TRANSLATE
+  EXPERTS = 2048,
+  RUNS = TRAIN | EVAL | SAMPLE | BENCH | VERIFY | TRANSLATE | EXPERTS
 };
 
 typedef enum OptionKind {
@@ -42,8 +43,8 @@ typedef struct Option {
 #define AT(field) offsetof(RunArgs, field)
 
 static const Option options[] = {
-    {"--data", "FILE", TRAIN | EVAL | BENCH | VERIFY | TRANSLATE, OPT_TEXT,
-     AT(data),
+    {"--data", "FILE", TRAIN | EVAL | BENCH | VERIFY | TRANSLATE | EXPERTS,
+     OPT_TEXT, AT(data),
      "the text to read, any bytes (bench: random bytes without it)"},
     {"--target", "FILE", TRAIN | EVAL | BENCH | VERIFY, OPT_TEXT, AT(target),
      "the translations of --data, line by line"},
@@ -65,7 +66,15 @@ static const Option options[] = {
     {"--split", "HOW", VOCAB, OPT_TEXT, AT(split),
      "where words end: space, the default, or punctuation, which\n"
      "cuts around every such mark too"},
-    {"-o", "FILE", VOCAB | ENCODE, OPT_TEXT, AT(out), "what to write"},
+    {"-o", "FILE", VOCAB | ENCODE | EXPERTS, OPT_TEXT, AT(out),
+     "what to write; experts: a picture of them and the most frequent\n"
+     "tokens, in SVG"},
+    {"--top", "N", EXPERTS, OPT_COUNT, AT(top),
+     "contexts of an expert; default 5"},
+    {"--around", "N", EXPERTS, OPT_COUNT, AT(around),
+     "tokens of a context on each side; default 30 bytes, 8 words"},
+    {"--expert", "N", EXPERTS, OPT_COUNT, AT(expert),
+     "tell of this one alone; default: of all"},
     {"--steps", "N", TRAIN | BENCH | VERIFY, OPT_COUNT, AT(steps),
      "train: up to step N, those of a resumed run included; bench: default\n"
      "20; verify: of which step to compare the gradients, default 1"},
@@ -82,7 +91,8 @@ static const Option options[] = {
      "valid_tokens where evaluated"},
     {"--print-every", "N", TRAIN, OPT_COUNT, AT(print_every),
      "a line of progress every N steps; default: about 40 lines"},
-    {"--ckpt", "DIR", TRAIN | EVAL | SAMPLE | TRANSLATE, OPT_TEXT, AT(ckpt),
+    {"--ckpt", "DIR", TRAIN | EVAL | SAMPLE | TRANSLATE | EXPERTS, OPT_TEXT,
+     AT(ckpt),
      "train: save checkpoints under DIR; else: load the newest one there"},
     {"--ckpt-every", "N", TRAIN, OPT_COUNT, AT(ckpt_every),
      "save every N steps, and at the end; default: at the end"},
@@ -95,8 +105,8 @@ static const Option options[] = {
     {"--resume", "auto|DIR", TRAIN, OPT_TEXT, AT(resume),
      "go on from a checkpoint bit for bit; auto: the newest one under --ckpt,\n"
      "or from the start when there is none"},
-    {"--load", "DIR[:PATTERN]", TRAIN | EVAL | SAMPLE | BENCH | TRANSLATE,
-     OPT_TEXT, AT(load),
+    {"--load", "DIR[:PATTERN]",
+     TRAIN | EVAL | SAMPLE | BENCH | TRANSLATE | EXPERTS, OPT_TEXT, AT(load),
      "parameters from a checkpoint or a .safetensors file; with a pattern\n"
      "only those whose path matches ('*' any run, '?' any character)"},
     {"--prompt", "TEXT", SAMPLE, OPT_TEXT, AT(prompt),
@@ -351,7 +361,7 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
     return wrong("%s: which two models? moerun %s A.so B.so", name, name);
   if (!a->model)
     return wrong("%s: which model? moerun %s MODEL.so", name, name);
-  if (bit & (TRAIN | EVAL | VERIFY | TRANSLATE) && !a->data)
+  if (bit & (TRAIN | EVAL | VERIFY | TRANSLATE | EXPERTS) && !a->data)
     return wrong("%s: --data FILE is missing%s", name, "");
   if (bit & TRAIN && a->steps < 0)
     return wrong("%s: --steps N is missing%s", name, "");
@@ -362,7 +372,7 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
                  name, "");
   if (a->resume && a->load)
     return wrong("%s: --resume and --load exclude each other%s", name, "");
-  if (bit & (EVAL | SAMPLE | TRANSLATE) && !a->ckpt && !a->load)
+  if (bit & (EVAL | SAMPLE | TRANSLATE | EXPERTS) && !a->ckpt && !a->load)
     return wrong("%s: --ckpt DIR is missing%s", name, "");
   if (a->has_two_devices && !(bit & VERIFY))
     return wrong("%s: one --device at a time%s", name, "");
@@ -376,7 +386,8 @@ static bool check(const RunVerb *verbs, int verb, const RunArgs *a) {
 bool run_parse(const RunVerb *verbs, int verb, int argc, char **argv,
                RunArgs *out) {
   *out = (RunArgs){.steps = -1, .seed = -1, .keep = 3, .tokens = 200,
-                   .size = 10000, .temperature = 1, .alpha = 0.6,
+                   .size = 10000, .top = 5, .around = -1, .expert = -1,
+                   .temperature = 1, .alpha = 0.6,
                    .tolerance = -1};
   for (int i = 0; i < argc; i++) {
     if (argv[i][0] == '-' && argv[i][1]) {

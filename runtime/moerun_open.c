@@ -210,21 +210,31 @@ int64_t run_words(const Run *r, int64_t n) {
   return size < n ? size : n;
 }
 
+RunToken run_token(const Run *r, int64_t token) {
+  RunToken t = {.joined = r->tokens == MOERT_BYTES && !r->vocab};
+  int joined = 0;
+  if (r->vocab && token >= 0 && token < moert_vocab_size(r->vocab)) {
+    t.text = moert_vocab_word(r->vocab, token, &t.n, &joined);
+    t.joined = joined != 0;
+  } else if (t.joined) {
+    t.own[0] = (char)token;
+    t.n = 1;
+  } else {
+    t.n = (size_t)snprintf(t.own, sizeof t.own, "%lld", (long long)token);
+  }
+  return t;
+}
+
+const char *run_token_text(const RunToken *t) {
+  return t->text ? t->text : t->own;
+}
+
 void run_put_token(FILE *f, const Run *r, int64_t token, bool *line_start) {
-  size_t n = 0;
-  int joined = 1;
-  char byte = (char)token;
-  const char *text = &byte;
-  if (r->vocab)
-    text = moert_vocab_word(r->vocab, token, &n, &joined);
-  else if (r->tokens == MOERT_BYTES)
-    n = 1;
-  bool ends = n == 1 && text[0] == '\n';
-  if (!joined && !*line_start && !ends) fputc(' ', f);
-  if (n)
-    fwrite(text, 1, n, f);
-  else
-    fprintf(f, "%s%lld", *line_start ? "" : " ", (long long)token);
+  RunToken t = run_token(r, token);
+  const char *text = run_token_text(&t);
+  bool ends = t.n == 1 && text[0] == '\n';
+  if (!t.joined && !*line_start && !ends) fputc(' ', f);
+  fwrite(text, 1, t.n, f);
   *line_start = ends;
 }
 

@@ -22,7 +22,7 @@ train() { # NAME STATUS PATTERN ARGUMENTS...
 check 'no command' 2 'no command given'
 check 'unknown command' 2 "did you mean 'train'"  trian
 check 'help' 0 '' --help
-verbs='train eval sample bench info verify vocab encode doctor translate bleu'
+verbs='train eval sample bench info verify vocab encode doctor translate bleu experts'
 expect 'help: every command' [ "$(sed -n 's/^  moerun \([a-z]*\) .*/\1/p' "$d/out" |
   xargs)" = "$verbs" ]
 for verb in $verbs; do

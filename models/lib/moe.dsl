@@ -11,6 +11,7 @@ import "nn.dsl"
 # the mean number of rows from each group of tokens; what is more is dropped.
 # skip: a choice whose gate is 0 takes no row of its expert, and none of its
 # capacity. It changes no result: it is for gates that leave choices empty.
+# Outside of training it reports who goes where, for `moerun experts`.
 fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1, p = 0.0, skip = false) {
   require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
   let gates, chosen, aux = gate(x, experts) as "gate"
@@ -18,6 +19,7 @@ fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1, p = 0.0
   let ids = select(gates > 0.0, chosen, experts) if skip else chosen
   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
   if bounded { report dropped = mean(f32(kept == experts)) }
+  if not training { report gates = gates; report chosen = kept }
   let most = most_rows(kept, experts, capacity if bounded else 0.0, groups)
   let rows = dispatch(x, kept, experts, drops = bounded or skip, most = most)
   return combine(expert_ffn(rows, hidden, p) as "experts", kept, gates), aux

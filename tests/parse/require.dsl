@@ -2,14 +2,14 @@
 # Fewer experts than are to be chosen.
 
 # >>> err
-# models/lib/moe.dsl:66:3: error: experts per token must be 1 to the number of experts: 4, 2
-#    66 |   require(k >= 1 and k <= experts,
+# models/lib/moe.dsl:68:3: error: experts per token must be 1 to the number of experts: 4, 2
+#    68 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/gates.dsl:67:25: note: in 'noisy_top_k', called here
 #    67 |   let gates, ids, aux = gate(x * (1.0 + by * noise) if training and by > 0.0 else x, experts) as ""
 #       |                         ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:16:28: note: in 'jittered', called here
-#    16 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:17:28: note: in 'jittered', called here
+#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # models/lib/sparse.dsl:29:16: note: in 'moe', called here
 #    29 |   let y, aux = moe(x, experts = N, hidden = H, gate = jittered(named, JITTER), skip = open or padded,

@@ -33,6 +33,8 @@ static void test_train(void) {
     for (int b = 0; b < B; b++)
       for (int k = 0; k < T; k++) {
         int at = b * 82 + i % 10 * T + k;
+        right &= moert_text_at(x, b * T + k) == at;
+        right &= moert_text_token(x, at) == text[at];
         right &= xs[b * T + k] == text[at] && ys[b * T + k] == text[at + 1];
       }
     moert_step(t.s, "train");
