@@ -318,6 +318,7 @@ curves() { # PART
       }
       print ""
       lines = 16
+      width = rows + 2 < 8 ? 8 : rows + 2
       if (high <= low) high = low + 1e-3
       for (r = 1; r <= rows; r++)
         for (c = 1; c <= columns; c++)
@@ -327,12 +328,13 @@ curves() { # PART
           }
       for (l = 0; l < lines; l++) {
         line = sprintf("    %6.3f |", high - (high - low) * l / (lines - 1))
-        for (c = 1; c <= columns; c++) line = line sprintf("%-*s", rows + 2, cell[l, c])
+        for (c = 1; c <= columns; c++) line = line sprintf("%-*s", width, cell[l, c])
         sub(/ +$/, "", line)
         print line
       }
       line = "            "
-      for (c = 1; c <= columns; c++) line = line sprintf("%-*d", rows + 2, steps[c])
+      for (c = 1; c <= columns; c++) line = line sprintf("%-*d", width, steps[c])
+      sub(/ +$/, "", line)
       print line
     }'
 }
