@@ -121,12 +121,21 @@ else
   run 'bundle' 0 'b.tar.gz: [0-9]* bytes$' tests/gpu/bundle.sh "$d/b.tar.gz" \
     --dry
   tar -C "$d" -xzf "$d/b.tar.gz"
-  LD_LIBRARY_PATH=$sim run 'bundle: its checks' 0 '' \
+  LD_LIBRARY_PATH=$sim STEPS=1 ROOFLINE='' PYTHON=none run 'bundle: its checks' \
+    0 '^skip     PyTorch is not on this machine (none)$' \
     "$d/moec-gpu/run.sh" "$d/results.json"
   for kind in losses gradients poisoned; do
     expect "bundle: $kind" grep -q -x \
       "{\"check\": \"$kind\", \"model\": \"check-tiny\", \"ok\": true}" \
       "$d/results.json"
   done
+  for case in 'MoE layer, T=32 d=16 n=16 E=4 K=2, zipf' 'LSTM, B=2 T=4 d=16' \
+    'lm_moe, N=4'; do
+    expect "bundle: $case" grep -q "{\"case\": \"$case\", \"who\": \"moec\", " \
+      "$d/results.json"
+  done
+  LD_LIBRARY_PATH=$sim LIMIT=0 PYTHON=none "$d/moec-gpu/run.sh" \
+    "$d/results.json" >"$d/out" 2>&1
+  expect 'bundle: no time' grep -q '^lm_moe, N=4: left out, no time$' "$d/out"
 fi
 exit $status

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Collects what tests/gpu/run.sh needs on a machine with a GPU, which needs no
 # compiler and no build there: the runtime with its libraries, models compiled
-# for CPUs and GPUs, a text, and the losses that the CPU has got with them.
+# for CPUs and GPUs, a text, the losses that the CPU has got with them, and the
+# same layers and models in PyTorch.
 #
 #   tests/gpu/bundle.sh OUT.tar.gz [--dry]
 #
@@ -16,7 +17,7 @@ out=$1 dry=${2:-}
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 to=$dir/moec-gpu
-mkdir -p "$to/bin" "$to/models" "$to/golden"
+mkdir -p "$to/bin" "$to/models" "$to/golden" "$to/peers"
 
 # ---- the runtime ---------------------------------------------------------------
 
@@ -26,7 +27,9 @@ ldd "$BUILD/moerun" | awk '$3 ~ /^\// { print $1, $3 }' |
   grep -vE '^(libc|libm|libdl|libpthread|librt)\.so' |
   while read -r name path; do cp -L "$path" "$to/bin/$name"; done
 if [ ! "$dry" ]; then strip --strip-debug "$to"/bin/*; fi
-cp tests/gpu/run.sh "$to/"
+cp tests/gpu/run.sh tests/gpu/speed.sh "$to/"
+cp tests/gpu/peers.py tests/bench/peers/lm_torch.py \
+  tests/bench/peers/lm_moe_torch.py "$to/peers/"
 find models -name '*.dsl' | sort | xargs cat >"$to/text"
 
 # ---- models --------------------------------------------------------------------
@@ -51,16 +54,76 @@ checked() { # NAME FILE ARGUMENTS...
 if [ "$dry" ]; then steps=3; else steps=20; fi
 checked check-tiny models/tiny.dsl
 
-# And large ones, to be measured.
 for precision in f32 bf16; do
   [ ! "$dry" ] || break
   checked check-moe-$precision models/lm_moe.dsl -D V=256 -D D=32 -D N=8 -D K=2 \
     -D T=8 -D B=4 -D H=48 --precision=$precision
-  for n in 32 256; do
-    model bench-moe-$n-$precision models/lm_moe.dsl -D V=10000 -D N=$n \
-      --precision=$precision
-  done
 done
+
+# ---- what is measured ----------------------------------------------------------
+
+# Libraries and `cases`, see speed.sh, what is worth most first. The layers of
+# experts are of the sizes that SonicMoE, ScatterMoE, MegaBlocks and others have
+# been compared at, the LSTM is FlashRNN's, attention FlashAttention-3's.
+measured() { # NAME FILE ARGUMENTS...
+  local name=$1 file=$2
+  shift 2
+  "$BUILD/moec" "$file" --target=cuda --arch=sm_80 --precision=bf16 "$@" \
+    -o "$to/models/$name.so"
+}
+# KIND NAME LIBRARY ARGUMENTS PEERS FLOP
+case_of() { (IFS='|'; echo "$*") >>"$to/cases"; }
+
+moe() { # T D H E K ROUTINGS...
+  local so=moe-$1-$2-$3-$4-$5 number
+  local name="MoE layer, T=$1 d=$2 n=$3 E=$4 K=$5" flop=$((18 * $1 * $2 * $3 * $5))
+  local sizes="--tokens $1 --width $2 --hidden $3 --experts $4 --k $5"
+  measured "$so" tests/gpu/moe_layer.dsl -D T="$1" -D D="$2" -D H="$3" \
+    -D E="$4" -D K="$5"
+  for routing in "${@:6}"; do
+    case $routing in router) number=0 ;; zipf) number=1 ;; one) number=2 ;; esac
+    case_of moe "$name, $routing" "$so.so" "--set skew=$number" \
+      "$sizes --routing $routing" "$flop"
+  done
+}
+lstm() { # B T D
+  measured lstm tests/gpu/lstm_layer.dsl -D B="$1" -D T="$2" -D D="$3"
+  case_of lstm "LSTM, B=$1 T=$2 d=$3" lstm.so '' \
+    "--batch $1 --tokens $2 --width $3" $((48 * $1 * $2 * $3 * $3))
+}
+attention() { # B H T E CAUSAL
+  local so=attention-$3-$5
+  measured "$so" tests/bench/attention.dsl -D B="$1" -D H="$2" -D T="$3" \
+    -D E="$4" -D CAUSAL="$5"
+  case_of attention "attention, B=$1 H=$2 T=$3 e=$4 causal=$5" "$so.so" '' \
+    "--batch $1 --heads $2 --tokens $3 --width $4 --causal $5" \
+    $((14 * $1 * $2 * $3 * $3 * $4 / (1 + $5)))
+}
+lm() { # N D H V T B
+  measured "lm-$1" models/lm_moe.dsl -D N="$1" -D D="$2" -D H="$3" -D V="$4" \
+    -D T="$5" -D B="$6"
+  case_of lm "lm_moe, N=$1" "lm-$1.so" '' "--experts $1 --k 4 --width $2 \
+--hidden $3 --vocabulary $4 --tokens $5 --batch $6" 0
+}
+
+: >"$to/cases"
+if [ "$dry" ]; then
+  moe 32 16 16 4 2 zipf
+  lstm 2 4 16
+  lm 4 16 16 256 2 2
+else
+  moe 32768 4096 1024 64 4 router
+  lm 32 512 1024 10000 32 64
+  lm 256 512 1024 10000 32 64
+  lstm 16 1024 768
+  attention 1 16 16384 128 1
+  attention 1 16 16384 128 0
+  moe 24576 1536 1024 32 2 router zipf one
+  moe 40960 768 256 128 8 router
+  moe 24576 1536 256 128 8 router
+  moe 32768 4096 256 256 16 router
+  moe 32768 4096 2048 64 4 router
+fi
 
 # ---- one file ------------------------------------------------------------------
 

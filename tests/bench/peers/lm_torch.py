@@ -1,5 +1,6 @@
 """The models of tests/bench/cpu.sh in PyTorch, as fast as its public interface
-makes them: lm_moe, lm_4lstm and lm_wide of models/, trained on random bytes.
+makes them: lm_moe, lm_4lstm and lm_wide of models/, trained on random bytes, on
+PyTorch's default device (tests/gpu/peers.py sets another one).
 
 Reads requests from standard input, one a line, and answers each with one JSON
 object a line:
@@ -129,7 +130,7 @@ class Moe(nn.Module):
         self.experts = Experts(how, a.experts, a.width, a.hidden)
 
     def gate(self, x):
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             clean, raw = (x @ self.gate_w).chunk(2, dim=1)
             std = F.softplus(raw)
             h = clean + torch.randn_like(clean) * std
@@ -217,7 +218,7 @@ class Trainer:
         for group in self.adam.param_groups:
             group["lr"] = 1e-3 * min(self.t / 1000, math.sqrt(1000 / self.t))
         tokens = torch.randint(256, (a.time + 1, a.batch))
-        with torch.autocast("cpu", torch.bfloat16,
+        with torch.autocast(tokens.device.type, torch.bfloat16,
                             enabled=self.dtype is torch.bfloat16):
             loss, nll = self.forward(tokens[:-1], tokens[1:], self.dtype)
         loss.backward()
@@ -286,4 +287,5 @@ def main():
         print(json.dumps(answer(a, line.strip())), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+# Sourced by run.sh: what is measured, case by case, each on moec and on PyTorch on
+# the same device, as long as there is time. A line of `cases` is
+#
+#   KIND|NAME|LIBRARY|ARGUMENTS OF THE LIBRARY|ARGUMENTS OF PEERS|FLOP OF A STEP
+#
+# with what is worth most first; FLOP 0: what the compiler counts. The shares are
+# of a large product in bf16, which moerun measures there each time, unless
+# ROOFLINE is set to nothing.
+PYTHON=${PYTHON:-python3}
+STEPS=${STEPS:-20}
+ROOFLINE=${ROOFLINE---roofline}
+has_torch() { "$PYTHON" -c 'import torch' >"$d/out" 2>"$d/err"; }
+number() { sed -n "s/.*\"$1\": \"\{0,1\}\([^,}\"]*\).*/\1/p" "$2"; }
+
+# row WHO MILLISECONDS: of the case at hand.
+row() {
+  printf '%s\t%s\n' "$1" "$2" >>"$d/rows"
+}
+
+# moec's side; its limit, the device's peak and what the compiler counts are kept.
+ours() {
+  # shellcheck disable=SC2086
+  if ! timeout "$(time_for 60)" "$moerun" bench "models/$library" --device=cuda \
+    $ROOFLINE --steps "$STEPS" $arguments >"$d/bench" 2>"$d/err"; then
+    echo "  moec: failed: $(tail -1 "$d/err")"
+    status=1
+    return
+  fi
+  row moec "$(number step_ms "$d/bench")"
+  sed "s/^{/{\"bench\": \"$name\", /" "$d/bench" >>"$results"
+  peak=$(number peak_gflops_bf16 "$d/bench")
+  share=$(number limit_share "$d/bench")
+  [ "$flop" != 0 ] || flop=$(awk -v g="$(number gflops "$d/bench")" \
+    -v ms="$(number step_ms "$d/bench")" 'BEGIN { print g * ms * 1e6 }')
+}
+
+# PyTorch's: as many variants as there is time for.
+theirs() {
+  # shellcheck disable=SC2086
+  timeout "$(time_for "$1")" "$PYTHON" peers/peers.py "$kind" $peers \
+    --steps "$STEPS" >"$d/peers" 2>"$d/err"
+  case $? in
+  0) ;;
+  124) echo '  PyTorch: no time for all variants' ;;
+  *) echo "  PyTorch: failed: $(tail -1 "$d/err")" ;;
+  esac
+  while read -r line; do
+    echo "$line" >"$d/line"
+    if grep -q '"ms"' "$d/line"; then
+      row "$(number who "$d/line")" "$(number ms "$d/line")"
+    else
+      printf '  %-28s %s\n' "$(number who "$d/line")" "$(number error "$d/line")"
+    fi
+  done <"$d/peers"
+}
+
+# The case's rows as text and JSON. An update is not part of all variants: the
+# ratio is to the fastest of all.
+show() {
+  awk -F '\t' -v name="$name" -v flop="$flop" -v peak="${peak:-0}" \
+    -v share="${share:-0}" -v json="$results" '
+    { who[NR] = $1; ms[NR] = $2
+      if ($1 == "moec") own = $2
+      else if (!best || $2 < best) { best = $2; peer = $1 } }
+    END {
+      for (i = 1; i <= NR; i++) {
+        rate = flop / ms[i] / 1e9
+        printf "  %-28s %10.3f ms %8.1f TFLOP/s", who[i], ms[i], rate
+        if (peak > 0) printf " %5.1f %% of a large product", 1e5 * rate / peak
+        if (peak > 0 && who[i] == "moec")
+          printf ", %.0f %% of its limit", 100 * share
+        print ""
+        printf "{\"case\": \"%s\", \"who\": \"%s\", \"ms\": %s, \"tflops\": %.3f}\n", \
+          name, who[i], ms[i], rate >>json
+      }
+      if (own && best) {
+        printf "  %.2f times the speed of %s\n", best / own, peer
+        printf "{\"case\": \"%s\", \"ratio\": %.4f, \"to\": \"%s\"}\n", \
+          name, best / own, peer >>json
+      }
+    }' "$d/rows"
+}
+
+echo
+if has_torch; then torch=1; else
+  torch=
+  echo "skip     PyTorch is not on this machine ($PYTHON)"
+fi
+while IFS='|' read -r kind name library arguments peers flop <&3; do
+  if [ $((LIMIT - SECONDS)) -lt 15 ]; then
+    echo "$name: left out, no time"
+    printf '{"case": "%s", "left_out": true}\n' "$name" >>"$results"
+    continue
+  fi
+  echo "$name"
+  : >"$d/rows"
+  peak='' share=''
+  ours
+  [ ! "$torch" ] || theirs 45
+  show
+done 3<cases
