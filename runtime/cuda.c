@@ -15,7 +15,8 @@
 
 enum { ALIGNED = 256, /* as cuMemAlloc's own blocks are */
        INPUT_SETS = 3, /* where they are read, and two on their way there */
-       OLDEST = 80    /* sm_80: what kernels are made for */
+       OLDEST = 80,   /* sm_80: what kernels are made for, */
+       NEWER = 90     /* or sm_90 */
 };
 
 /* ---- the context --------------------------------------------------------- */
@@ -44,7 +45,24 @@ static MoertStatus check_arch(const RtCuda *c, const char *arch) {
   return rt_fail(MOERT_UNSUPPORTED,
                  "the model's kernels are for %s, but %s is an sm_%d: compile "
                  "it again with --arch=sm_%d",
-                 arch, c->gpu.name, c->gpu.arch, c->gpu.arch);
+                 arch, c->gpu.name, c->gpu.arch,
+                 c->gpu.arch < NEWER ? OLDEST : NEWER);
+}
+
+/* PTX 8.0 came with CUDA 12.0, 7.8 with 11.8. */
+static MoertStatus check_ptx(const RtCuda *c, const char *ptx) {
+  static const char word[] = ".version ";
+  const char *at = strstr(ptx, word);
+  int major, minor;
+  if (!at || sscanf(at + sizeof word - 1, "%d.%d", &major, &minor) != 2)
+    return MOERT_OK; /* the driver will say what it is */
+  if (c->version >= (major + 4) * 1000 + minor * 10) return MOERT_OK;
+  return rt_fail(MOERT_UNSUPPORTED,
+                 "the model's kernels are for CUDA %d.%d and later (PTX "
+                 "%d.%d), and the driver is for CUDA %d.%d: a newer driver "
+                 "takes them, or compile the model again with --arch=sm_%d",
+                 major + 4, minor, major, minor, c->version / 1000,
+                 c->version % 1000 / 10, OLDEST);
 }
 
 static MoertStatus check_exchanges(const MoertDesc *d) {
@@ -72,6 +90,7 @@ MoertStatus rt_cuda_find(const MoertDesc *d, RtCuda **out) {
   MoertStatus st = rt_cuda_load(c);
   if (st == MOERT_OK) st = rt_cuda_gpu(c, 0);
   if (st == MOERT_OK) st = check_arch(c, d->arch);
+  if (st == MOERT_OK) st = check_ptx(c, d->ptx);
   if (st == MOERT_OK)
     *out = c;
   else

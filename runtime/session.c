@@ -266,7 +266,7 @@ static MoertStatus make_session(MoertSession *s) {
 }
 
 /* A GPU where the program is for one and there is one; why not, where it could
- * have been. */
+ * have been, in short: who asks for a GPU is told more. */
 static MoertStatus choose_device(MoertSession *s, MoertChoice wanted) {
   const MoertDesc *cpu = rt_program(s->model, MOERT_CPU);
   const MoertDesc *cuda = rt_program(s->model, MOERT_CUDA);
@@ -274,11 +274,11 @@ static MoertStatus choose_device(MoertSession *s, MoertChoice wanted) {
   if (wanted == MOERT_USE_CUDA && !cuda)
     return rt_fail(MOERT_UNSUPPORTED,
                    "the model has no code for GPUs: compile it with "
-                   "--target=cuda");
+                   "--target=cpu,cuda");
   if (wanted == MOERT_USE_CPU && !cpu)
     return rt_fail(MOERT_UNSUPPORTED,
                    "the model has no code for the CPU: compile it with "
-                   "--target=cpu");
+                   "--target=cpu,cuda");
   if (wanted != MOERT_USE_CPU && cuda) {
     MoertStatus st = rt_cuda_find(cuda, &s->cuda);
     if (st == MOERT_OK) {
@@ -292,8 +292,9 @@ static MoertStatus choose_device(MoertSession *s, MoertChoice wanted) {
   RT_TRY(rt_cpu_features(cpu));
   s->device = &rt_cpu;
   s->desc = cpu;
-  snprintf(s->device_text, sizeof s->device_text, "%d threads%s%.500s%s",
-           s->threads, why[0] ? " (" : "", why, why[0] ? ")" : "");
+  snprintf(s->device_text, sizeof s->device_text, "%d threads%s%.*s%s",
+           s->threads, why[0] ? " (" : "", (int)strcspn(why, ":"), why,
+           why[0] ? ")" : "");
   return MOERT_OK;
 }
 

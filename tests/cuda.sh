@@ -103,9 +103,19 @@ no 'an old driver' 'the CUDA driver is too old: it is for CUDA 11.0, 11.4 is' \
   CUDASIM_DRIVER=11000
 no 'an old GPU' 'cudasim sm_75 is an sm_75: models run on GPUs from sm_80 on$' \
   CUDASIM_ARCH=75
+run 'compile for a newer GPU' 0 '' "$MOEC" models/tiny.dsl --target=cuda \
+  --arch=sm_90 -o "$d/newer.so"
+newer() { # NAME PATTERN VARIABLE=VALUE
+  run "$1" 1 "^moerun: $2" env LD_LIBRARY_PATH="$sim" "$3" "$MOERUN" bench \
+    "$d/newer.so" --device=cuda
+}
+newer 'kernels for a newer GPU' "the model's kernels are for sm_90, but cudasim \
+sm_86 is an sm_86: compile it again with --arch=sm_80$" CUDASIM_ARCH=86
+newer 'kernels for a newer driver' "the model's kernels are for CUDA 11.8 and \
+later (PTX 7.8), and the driver is for CUDA 11.4: " CUDASIM_DRIVER=11040
 no 'little memory' 'the model needs .* of GPU memory, and of the 1.00 MB' \
   CUDASIM_MEMORY=1000000
-run 'auto: why not a GPU' 0 ', 2 threads (no GPU: the CUDA driver finds none)$' \
+run 'auto: why not a GPU' 0 ', 2 threads (no GPU)$' \
   env CUDASIM_DEVICES=0 LD_LIBRARY_PATH="$sim" "$MOERUN" train "$d/lm.so" \
   --data "$d/text" --threads 2 --steps 1
 LD_LIBRARY_PATH=$sim CUDASIM_DEVICES=2 run 'doctor' 0 \
