@@ -550,6 +550,32 @@ static bool report_kernels(Job *j) {
   return cg_kernel_report(&p, &c, &j->out);
 }
 
+/* The module as it would be if nothing were marked by `recompute`, for what
+ * that saves; NULL: nothing is, or nobody asks. */
+static Module *without_recompute(Job *j) {
+  if (!list_has(j->o.report, "memory") || j->first > stage_find("recompute"))
+    return NULL;
+  Module *m = ir_module_clone(first_way(j)->m);
+  return recompute_forget(m) ? m : NULL;
+}
+
+/* Its mistakes and warnings are those of the module itself, told already. */
+static bool report_memory(Job *j, Module *kept) {
+  if (!list_has(j->o.report, "memory")) return true;
+  if (j->out.len) buf_add(&j->out, "\n");
+  memory_report(first_way(j)->m, &j->out);
+  if (!kept) return true;
+  uint32_t told = j->cx.diags.len, warnings = j->cx.warnings;
+  Pipeline p = {.options = pass_options(j),
+                .from = is_ir(j) ? pass_info[j->first - 1].name : NULL};
+  p.options.explain = NULL;
+  if (!pass_run(&p, kept)) return false;
+  j->cx.diags.len = told;
+  j->cx.warnings = warnings;
+  memory_saved(first_way(j)->m, kept, &j->out);
+  return true;
+}
+
 static bool compile(Job *j) {
   if (emits(j, "ast")) return write_emit(j);
   if (j->o.plan_only) {
@@ -567,13 +593,10 @@ static bool compile(Job *j) {
     }
     cost_report(m, e, &j->out);
   }
+  Module *kept = without_recompute(j);
   if (!run_passes(j)) return false;
   write_explained(j);
-  if (list_has(j->o.report, "memory")) {
-    if (j->out.len) buf_add(&j->out, "\n");
-    memory_report(first_way(j)->m, &j->out);
-  }
-  return report_kernels(j) && write_dumps(j) && write_emit(j) &&
+  return report_memory(j, kept) && report_kernels(j) && write_dumps(j) && write_emit(j) &&
          write_library(j);
 }
 

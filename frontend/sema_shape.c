@@ -276,20 +276,30 @@ Val builtin_put(BuiltinCall *c) {
   return only(fe_node(c->S, c->span, OP_put, NULL, ins, 2, "size", size, NULL));
 }
 
+/* A number that is known when compiling and at least `least`; `out` stays where
+ * none is given. */
+static bool arg_number(BuiltinCall *c, int i, double least, const char *what,
+                       double *out) {
+  Val v = c->args[i].val;
+  if (!c->given[i]) return true;
+  if (val_is_number(v) && val_number(v) >= least) {
+    *out = val_number(v);
+    return true;
+  }
+  fe_error(c->S, c->args[i].span, "%s: %s is needed here, not %s", c->name,
+           what, val_text(c->S, v));
+  return false;
+}
+
 /* How many of `all` rows an expert has at most, rounded down; 0: perhaps
  * all. */
 static bool arg_most(BuiltinCall *c, int i, int64_t all, int64_t *out) {
-  Val v = c->args[i].val;
-  *out = 0;
-  if (!c->given[i]) return true;
-  if (!val_is_number(v) || !(val_number(v) >= 1)) {
-    fe_error(c->S, c->args[i].span,
-             "%s: a number of rows, at least 1 and known when compiling, is "
-             "needed here, not %s",
-             c->name, val_text(c->S, v));
+  double most = (double)all;
+  if (!arg_number(c, i, 1,
+                  "a number of rows, at least 1 and known when compiling,",
+                  &most))
     return false;
-  }
-  if (val_number(v) < (double)all) *out = (int64_t)val_number(v);
+  *out = most < (double)all ? (int64_t)most : 0;
   return true;
 }
 
@@ -312,18 +322,9 @@ Val builtin_dispatch(BuiltinCall *c) {
 
 /* By default the dot products have the variance of their factors. */
 static bool arg_scale(BuiltinCall *c, int i, const Value *q, double *out) {
-  Val v = c->args[i].val;
   int64_t width = q->type.rank ? q->type.dims[q->type.rank - 1].size : 1;
   *out = 1 / sqrt((double)width);
-  if (!c->given[i]) return true;
-  if (!val_is_number(v)) {
-    fe_error(c->S, c->args[i].span,
-             "%s: a number known when compiling is needed here, not %s",
-             c->name, val_text(c->S, v));
-    return false;
-  }
-  *out = val_number(v);
-  return true;
+  return arg_number(c, i, -INFINITY, "a number known when compiling", out);
 }
 
 static bool is_all_true(const Value *v) {

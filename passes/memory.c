@@ -241,3 +241,18 @@ void memory_report(Module *m, Buf *out) {
   for (uint32_t i = 0; i < m->entries.len; i++)
     report_entry(&r, m->entries.data[i]);
 }
+
+void memory_saved(const Module *m, Module *kept, Buf *out) {
+  bool any = false;
+  buf_add(out, "\nmarked by `recompute`, so not kept for the backward pass\n");
+  for (uint32_t i = 0; i < m->entries.len; i++) {
+    const Entry *e = m->entries.data[i], *all = ir_entry(kept, e->name);
+    int64_t saved = all->arena_bytes - e->arena_bytes;
+    if (!saved) continue;
+    any = true;
+    print_bytes(out, sym_fmt(m->cx, "arena of %s, if all is kept", e->name),
+                all->arena_bytes);
+    print_bytes(out, saved > 0 ? "saved" : "more than that", llabs(saved));
+  }
+  if (!any) buf_add(out, "  saved: nothing, most is alive elsewhere\n");
+}

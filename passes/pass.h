@@ -710,11 +710,15 @@ Value *rounds_some(Builder *b, const RoundRows *r, Value *lo, int64_t bound);
 /* How many rounds there are beyond the first, i32[]: the same on all ranks. */
 Value *rounds_more(Builder *b, Value *theirs, int64_t bound);
 
-/* ---- recompute.c, for vjp_scan.c ----------------------------------------- */
+/* ---- recompute.c ---------------------------------------------------------- */
 
-/* Values of a region that elementwise ops make of nothing but scalars,
- * positions and integers that are spread over many elements, such as random
- * masks: computing them again reads next to no memory. */
+/* Takes the marks off all nodes, before the pass: their values are kept then.
+ * Whether there were any. */
+bool recompute_forget(Module *m);
+
+/* For vjp_scan.c: values of a region that elementwise ops make of nothing but
+ * scalars, positions and integers that are spread over many elements, such as
+ * random masks: computing them again reads next to no memory. */
 Map recompute_generated(Arena *a, const Region *r);
 
 /* ---- cost.c: what a model costs ---------------------------------------- */
@@ -775,6 +779,9 @@ int64_t pack_offsets(PackItem *items, size_t n, Arena *a);
 /* Planned bytes by slab, peak of the arena and who is alive there, biggest
  * buffers. Needs a planned module. */
 void memory_report(Module *m, Buf *out);
+/* What it saves in each entry of `m` that marked values are computed again;
+ * `kept`: the same model, planned without the marks. */
+void memory_saved(const Module *m, Module *kept, Buf *out);
 /* The values of the arena that are alive when most of it is in use, those that
  * lie within others left out; in cx->scratch. */
 typedef VEC(const Value *) ConstValueVec;

@@ -150,6 +150,24 @@ static void run(Recompute *r, Entry *e) {
   ir_sweep(e);
 }
 
+static bool forget(Region *region) {
+  bool any = false;
+  for (uint32_t i = 0; i < region->nodes.len; i++) {
+    Node *n = region->nodes.data[i];
+    if (n->body && forget(n->body)) any = true;
+    if (n->remat) any = true;
+    n->remat = 0;
+  }
+  return any;
+}
+
+bool recompute_forget(Module *m) {
+  bool any = false;
+  for (uint32_t i = 0; i < m->entries.len; i++)
+    if (forget(m->entries.data[i]->region)) any = true;
+  return any;
+}
+
 bool pass_recompute(Module *m, const PassOptions *o) {
   for (uint32_t i = 0; i < m->entries.len; i++) {
     Entry *e = m->entries.data[i];

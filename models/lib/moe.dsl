@@ -11,8 +11,10 @@ import "nn.dsl"
 # the mean number of rows from each group of tokens; what is more is dropped.
 # skip: a choice whose gate is 0 takes no row of its expert, and none of its
 # capacity. It changes no result: it is for gates that leave choices empty.
+# again: hidden activations of experts are computed again for the backward pass
+# (Appendix D), which takes a product more and less memory.
 # Outside of training it reports who goes where, for `moerun experts`.
-fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1, p = 0.0, skip = false) {
+fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1, p = 0.0, skip = false, again = false) {
   require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
   let gates, chosen, aux = gate(x, experts) as "gate"
   let bounded = capacity > 0.0 and training
@@ -22,7 +24,7 @@ fn moe(x: f32[.., d], experts, hidden, gate, capacity = 0.0, groups = 1, p = 0.0
   if not training { report gates = gates; report chosen = kept }
   let most = most_rows(kept, experts, capacity if bounded else 0.0, groups)
   let rows = dispatch(x, kept, experts, drops = bounded or skip, most = most)
-  return combine(expert_ffn(rows, hidden, p) as "experts", kept, gates), aux
+  return combine(expert_ffn(rows, hidden, p, again) as "experts", kept, gates), aux
 }
 
 # Choices i32[.., k] with `experts`, which is none, in place of those beyond what
@@ -50,13 +52,22 @@ fn most_rows(ids: i32[.., k], experts, factor, groups) {
 }
 
 # The experts' networks on their own rows, without biases: f32[n, r, d] -> same.
-fn expert_ffn(x: f32[n, r, d], hidden, p = 0.0) {
+fn expert_ffn(x: f32[n, r, d], hidden, p = 0.0, again = false) {
   param w1: f32[n @dev @expert, d, hidden @model] = glorot()
   param w2: f32[n @dev @expert, hidden @model, d] = glorot()
-  let h[n, r, h] = x[n, r, d] * w1[n, d, h]
-  let a = dropout(relu(h), p)
+  let hidden_of = expert_hidden_again if again else expert_hidden
+  let a = hidden_of(x, w1, p) as ""
   let y[n, r, d] = a[n, r, h] * w2[n, h, d]
   return y
+}
+fn expert_hidden(x: f32[n, r, d], w1: f32[n, d, m], p) {
+  let h[n, r, h] = x[n, r, d] * w1[n, d, h]
+  let a = dropout(relu(h), p)
+  return a
+}
+fn expert_hidden_again(x: f32[n, r, d], w1: f32[n, d, m], p) {
+  recompute { let a = expert_hidden(x, w1, p) as "" }
+  return a
 }
 
 # Noisy top-k gating (Eq. 3 to 5) with the importance and load losses (Eq. 6 to

@@ -17,6 +17,7 @@ const MOST = min(8, N)      # experts of a token, of a gate that leaves that ope
 const SHARED = 0            # experts that are always on, beside the others
 const JITTER = 0.0    # what tokens are multiplied by before the gate: 1 +- that
 const EXPERT_P = 0.0  # dropout within experts
+const AGAIN = 0       # 1: hidden activations of experts are not kept in training
 const W_IMPORTANCE = 0.1
 const W_LOAD = 0.1
 
@@ -27,7 +28,7 @@ fn sparse(x: f32[.., d], tokens: i32[..], there = ones(f32[])) {
   let gate, open = gate_named(GATE, tokens, expand(there) if padded else 1.0)
   let named = only(gate, expand(there)) if padded else gate
   let y, aux = moe(x, experts = N, hidden = H, gate = jittered(named, JITTER), skip = open or padded,
-                   capacity = CAPACITY, groups = GROUPS, p = EXPERT_P) as ""
+                   capacity = CAPACITY, groups = GROUPS, p = EXPERT_P, again = AGAIN > 0) as ""
   return y + (ffn(x, hidden = SHARED * H) as "shared") if SHARED > 0 else y, aux
 }
 

@@ -34,17 +34,17 @@ entry train(x: f32[2, 3, 2] from text) {
 }
 
 # >>> err
-# models/lib/sparse.dsl:59:10: error: there is no gate of this name: none
-#    59 |   else { require(false, "there is no gate of this name", name) }
+# models/lib/sparse.dsl:60:10: error: there is no gate of this name: none
+#    60 |   else { require(false, "there is no gate of this name", name) }
 #       |          ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/sparse.dsl:27:20: note: in 'gate_named', called here
-#    27 |   let gate, open = gate_named(GATE, tokens, expand(there) if padded else 1.0)
+# models/lib/sparse.dsl:28:20: note: in 'gate_named', called here
+#    28 |   let gate, open = gate_named(GATE, tokens, expand(there) if padded else 1.0)
 #       |                    ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:28:14: note: in 'sparse', called here
 #    28 |   let l, _ = sparse(x, i32(x[.., 0]))
 #       |              ^~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:16:3: error: a capacity is above 0, or 0 for none: -1
-#    16 |   require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
+# models/lib/moe.dsl:18:3: error: a capacity is above 0, or 0 for none: -1
+#    18 |   require(capacity >= 0.0, "a capacity is above 0, or 0 for none", capacity)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -52,11 +52,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:22:11: note: in 'layer', called here
 #    22 |   let e = layer(x, switch_gate(), capacity = -1.0)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:34:3: error: tokens must divide by the groups that have a capacity: 6, 4
-#    34 |   require(groups >= 1 and tokens % groups == 0,
+# models/lib/moe.dsl:36:3: error: tokens must divide by the groups that have a capacity: 6, 4
+#    36 |   require(groups >= 1 and tokens % groups == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:20:14: note: in 'within_capacity', called here
-#    20 |   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
+# models/lib/moe.dsl:22:14: note: in 'within_capacity', called here
+#    22 |   let kept = within_capacity(ids, experts, capacity, groups) if bounded else ids
 #       |              ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -64,11 +64,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:23:11: note: in 'layer', called here
 #    23 |   let f = layer(x, switch_gate(), capacity = 1.0, groups = 4)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:68:3: error: experts per token must be 1 to the number of experts: 5, 4
-#    68 |   require(k >= 1 and k <= experts,
+# models/lib/moe.dsl:79:3: error: experts per token must be 1 to the number of experts: 5, 4
+#    79 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'noisy_top_k', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'noisy_top_k', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -82,8 +82,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/hierarchical.dsl:13:11: note: in 'group_size', called here
 #    13 |   let b = group_size(experts, groups, k)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'hierarchical', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'hierarchical', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -94,8 +94,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/hierarchical.dsl:13:11: note: in 'group_size', called here
 #    13 |   let b = group_size(experts, groups, k)
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'hierarchical', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'hierarchical', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -103,8 +103,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/hierarchical.dsl:74:3: error: experts per token must be 1 to the number of experts: 5, 4
 #    74 |   require(most >= 1 and most <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'balanced_levels', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'balanced_levels', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -121,14 +121,14 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/gates.dsl:100:34: note: in 'gshard_loss', called here
 #   100 |   return gates, ids, w_balance * gshard_loss(p * there, first, groups if training else 1) + w_z * z_loss(z)
 #       |                                  ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'gshard_gate', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'gshard_gate', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # models/lib/gates.dsl:65:3: error: jitter must be from 0 to below 1: 1
 #    65 |   require(by >= 0.0 and by < 1.0, "jitter must be from 0 to below 1", by)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'jittered', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'jittered', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -139,8 +139,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/gates.dsl:129:3: error: experts per token must be 1 to the number of experts: 5, 4
 #   129 |   require(k >= 1 and k <= experts,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'deepseek_gate', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'deepseek_gate', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -151,8 +151,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/gates.dsl:185:3: error: the number of experts must be a multiple of the hashes: 4, 3
 #   185 |   require(k >= 1 and experts % k == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'multi_hash_gate', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'multi_hash_gate', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -163,8 +163,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/balanced.dsl:32:3: error: c is above 0 and at most the number of experts: 5, 4
 #    32 |   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'expert_choice_gate', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'expert_choice_gate', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -178,8 +178,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/balanced.dsl:55:16: note: in 'largest_in_batch', called here
 #    55 |     let kept = largest_in_batch(p, k, groups, there) as ""
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'balanced_gate', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'balanced_gate', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
@@ -190,8 +190,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # models/lib/balanced.dsl:123:13: note: in 'assigned', called here
 #   123 |   let ids = assigned(stop_gradient(z), rounds, groups) if training else first_of(stop_gradient(z))
 #       |             ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/moe.dsl:17:28: note: in 'base_gate', called here
-#    17 |   let gates, chosen, aux = gate(x, experts) as "gate"
+# models/lib/moe.dsl:19:28: note: in 'base_gate', called here
+#    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
 #       |                            ^~~~~~~~~~~~~~~~
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)

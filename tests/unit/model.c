@@ -305,7 +305,7 @@ int main(void) {
         "GATE=deepseek", "SHARED=2"}},
       {"models/lm_transformer.dsl", /* Switch; sampled, of one table */
        {"V=11", "D=4", "HEADS=2", "L=1", "EVERY=1", "H=2", "T=2", "B=2",
-        "GATE=switch", "CAPACITY=2.0", "SAMPLES=4"}},
+        "GATE=switch", "CAPACITY=2.0", "SAMPLES=4", "AGAIN=1"}},
       {"models/mt_moe.dsl",
        {"V=11", "D=4", "U=6", "N=3", "K=2", "H=3", "W=12", "SHORT=3",
         "MIDDLE=4", "LONG=6"}},

@@ -45,7 +45,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 384 B
 # all_reduce @dev                                 768 B
-#     %d_w at models/lib/moe.dsl:82:21 in m/moe/gate
+#     %d_w at models/lib/moe.dsl:93:21 in m/moe/gate
 #     f32[8, 2, 8; sum @dev]  to  f32[8, 2, 8]
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 384 B
@@ -55,24 +55,24 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 384 B
 # all_to_all @dev                                 384 B
-#     %rows at models/lib/moe.dsl:24:14 in m/moe
+#     %rows at models/lib/moe.dsl:26:14 in m/moe
 #     f32[8, r<=64 @dev, 8]  to  f32[8 @dev, r<=64, 8]
-#     for contract at models/lib/moe.dsl:56:20 and 1 more, which has @dev on letter n: batch letter
+#     for contract at models/lib/moe.dsl:64:20 and 1 more, which has @dev on letter n: batch letter
 #     other ways: by way of the whole value: 1.5 KiB
 # all_to_all @dev                                 384 B
-#     %y at models/lib/moe.dsl:58:20 in m/moe/experts
+#     %y at models/lib/moe.dsl:60:20 in m/moe/experts
 #     f32[8 @dev, r<=64, 8]  to  f32[8, r<=64 @dev, 8]
-#     for combine at models/lib/moe.dsl:25:10 and 1 more, which has @dev on letter s: batch letter
+#     for combine at models/lib/moe.dsl:27:10 and 1 more, which has @dev on letter s: batch letter
 #     other ways: by way of the whole value: 1.5 KiB
 # all_to_all @dev                                 384 B
-#     dispatch (gradient) at models/lib/moe.dsl:25:10 in m/moe
+#     dispatch (gradient) at models/lib/moe.dsl:27:10 in m/moe
 #     f32[8, r<=64 @dev, 8]  to  f32[8 @dev, r<=64, 8]
-#     for contract (gradient) at models/lib/moe.dsl:58:20 and 1 more, which has @dev on letter n: batch letter
+#     for contract (gradient) at models/lib/moe.dsl:60:20 and 1 more, which has @dev on letter n: batch letter
 #     other ways: by way of the whole value: 1.5 KiB
 # all_to_all @dev                                 384 B
-#     contract (gradient) at models/lib/moe.dsl:56:20 in m/moe/experts
+#     contract (gradient) at models/lib/moe.dsl:64:20 in m/moe/experts
 #     f32[8 @dev, r<=64, 8]  to  f32[8, r<=64 @dev, 8]
-#     for combine (gradient) at models/lib/moe.dsl:24:14, which has @dev on letter s: batch letter
+#     for combine (gradient) at models/lib/moe.dsl:26:14, which has @dev on letter s: batch letter
 #     other ways: by way of the whole value: 1.5 KiB
 # all_reduce @dev                                  96 B
 #     %d_bias at models/lib/nn.dsl:65:10 in loss/linear
@@ -80,19 +80,19 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-dev.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 48 B
 # all_reduce @dev                                  48 B
-#     %s at models/lib/moe.dsl:136:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:147:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @dev]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:142:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:153:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 24 B
 # all_reduce @dev                                  48 B
-#     %s at models/lib/moe.dsl:136:14 in m/moe/gate/rows/sum_rows
+#     %s at models/lib/moe.dsl:147:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @dev]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:142:11 and 2 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:153:11 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 24 B
 # all_reduce @dev                                  48 B
-#     %s at models/lib/moe.dsl:136:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:147:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @dev]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:142:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:153:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @dev on dim 0: 24 B
 # all_reduce @dev                                   6 B
 #     reduce_sum at models/lib/nn.dsl:118:10 in loss/cross_entropy
@@ -113,10 +113,10 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # m/moe/gate/w                               f32[8, 2, 8]                                      512 B
 # m/moe/experts/w1                           f32[8 @dev, 8, 16]                              1.0 KiB
 #     each has f32[2, 8, 16]
-#     @dev dim 0: said at models/lib/moe.dsl:54:3
+#     @dev dim 0: said at models/lib/moe.dsl:56:3
 # m/moe/experts/w2                           f32[8 @dev, 16, 8]                              1.0 KiB
 #     each has f32[2, 16, 8]
-#     @dev dim 0: said at models/lib/moe.dsl:55:3
+#     @dev dim 0: said at models/lib/moe.dsl:57:3
 # loss/linear/w                              f32[8, 16]                                        512 B
 # loss/linear/bias                           f32[16]                                            64 B
 #
@@ -141,11 +141,11 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     @dev dim 0: kept letter a, from %e, said at tests/pass/shard/explain-dev.dsl:7:16
 #   %clean                                   f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
-#     @dev dim 0: alike, from slice at models/lib/moe.dsl:88:15,
+#     @dev dim 0: alike, from slice at models/lib/moe.dsl:99:15,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 #   %noise                                   f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
-#     @dev dim 0: alike, for mul at models/lib/moe.dsl:115:19,
+#     @dev dim 0: alike, for mul at models/lib/moe.dsl:126:19,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 # in m/moe/gate/noisy_top_k_gates/std/softplus
 #   %std                                     f32[8 @dev, 4, 8]                                 256 B
@@ -186,12 +186,12 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/noisy_top_k_gates/load/normal_cdf
 #   %load                                    f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]
-#     @dev dim 0: alike, from add at models/lib/moe.dsl:132:43,
+#     @dev dim 0: alike, from add at models/lib/moe.dsl:143:43,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 # in m/moe/gate/rows/sum_rows
 #   %s                                       f32[8; sum @dev]                                   32 B
 #     each has f32[8]
-#     @dev sum: summed letter a, from cast at models/lib/moe.dsl:72:23,
+#     @dev sum: summed letter a, from cast at models/lib/moe.dsl:83:23,
 #         said at tests/pass/shard/explain-dev.dsl:7:16
 # in m/moe/gate/aux/sum_rows
 #   %s                                       f32[8; sum @dev]                                   32 B
@@ -208,15 +208,15 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/experts
 #   %h                                       f32[8 @dev, r<=64, 16]                          1.0 KiB
 #     each has f32[2, r<=16, 16]
-#     @dev dim 0: batch letter n, from %w1, said at models/lib/moe.dsl:54:3
+#     @dev dim 0: batch letter n, from %w1, said at models/lib/moe.dsl:56:3
 # in m/moe/experts/a/relu
 #   %a                                       f32[8 @dev, r<=64, 16]                          1.0 KiB
 #     each has f32[2, r<=16, 16]
-#     @dev dim 0: alike, from lt at models/lib/nn.dsl:7:37, said at models/lib/moe.dsl:54:3
+#     @dev dim 0: alike, from lt at models/lib/nn.dsl:7:37, said at models/lib/moe.dsl:56:3
 # in m/moe/experts
 #   %y                                       f32[8 @dev, r<=64, 8]                             512 B
 #     each has f32[2, r<=16, 8]
-#     @dev dim 0: batch letter n, from %a, said at models/lib/moe.dsl:54:3
+#     @dev dim 0: batch letter n, from %a, said at models/lib/moe.dsl:56:3
 # in m/moe
 #   %m                                       f32[8 @dev, 4, 8]                                 256 B
 #     each has f32[2, 4, 8]

@@ -40,12 +40,12 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # What moves in train, most first
 # -------------------------------
 # all_reduce @data                              1.0 KiB
-#     %d_w1 at models/lib/moe.dsl:56:20 in m/moe/experts
+#     %d_w1 at models/lib/moe.dsl:64:20 in m/moe/experts
 #     f32[8 @expert, 8, 16; sum @data]  to  f32[8 @expert, 8, 16]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 1: 512 B
 # all_reduce @data                              1.0 KiB
-#     %d_w2 at models/lib/moe.dsl:58:20 in m/moe/experts
+#     %d_w2 at models/lib/moe.dsl:60:20 in m/moe/experts
 #     f32[8 @expert, 16, 8; sum @data]  to  f32[8 @expert, 16, 8]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data on dim 1: 512 B
@@ -55,7 +55,7 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
 # all_reduce @data @expert                        896 B
-#     %d_w at models/lib/moe.dsl:82:21 in m/moe/gate
+#     %d_w at models/lib/moe.dsl:93:21 in m/moe/gate
 #     f32[8, 2, 8; sum @data @expert]  to  f32[8, 2, 8]
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
@@ -65,24 +65,24 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 448 B
 # all_to_all @expert                              192 B
-#     %rows at models/lib/moe.dsl:24:14 in m/moe
+#     %rows at models/lib/moe.dsl:26:14 in m/moe
 #     f32[8, r<=64 @data @expert, 8]  to  f32[8 @expert, r<=64 @data, 8]
-#     for contract at models/lib/moe.dsl:56:20 and 1 more, which has @expert on letter n: batch letter
+#     for contract at models/lib/moe.dsl:64:20 and 1 more, which has @expert on letter n: batch letter
 #     other ways: by way of the whole value: 1.8 KiB
 # all_to_all @expert                              192 B
-#     %y at models/lib/moe.dsl:58:20 in m/moe/experts
+#     %y at models/lib/moe.dsl:60:20 in m/moe/experts
 #     f32[8 @expert, r<=64 @data, 8]  to  f32[8, r<=64 @data @expert, 8]
-#     for combine at models/lib/moe.dsl:25:10 and 1 more, which has @expert on letter s: batch letter
+#     for combine at models/lib/moe.dsl:27:10 and 1 more, which has @expert on letter s: batch letter
 #     other ways: by way of the whole value: 1.8 KiB
 # all_to_all @expert                              192 B
-#     dispatch (gradient) at models/lib/moe.dsl:25:10 in m/moe
+#     dispatch (gradient) at models/lib/moe.dsl:27:10 in m/moe
 #     f32[8, r<=64 @data @expert, 8]  to  f32[8 @expert, r<=64 @data, 8]
-#     for contract (gradient) at models/lib/moe.dsl:58:20 and 1 more, which has @expert on letter n: batch letter
+#     for contract (gradient) at models/lib/moe.dsl:60:20 and 1 more, which has @expert on letter n: batch letter
 #     other ways: by way of the whole value: 1.8 KiB
 # all_to_all @expert                              192 B
-#     contract (gradient) at models/lib/moe.dsl:56:20 in m/moe/experts
+#     contract (gradient) at models/lib/moe.dsl:64:20 in m/moe/experts
 #     f32[8 @expert, r<=64 @data, 8]  to  f32[8, r<=64 @data @expert, 8]
-#     for combine (gradient) at models/lib/moe.dsl:24:14, which has @expert on letter s: batch letter
+#     for combine (gradient) at models/lib/moe.dsl:26:14, which has @expert on letter s: batch letter
 #     other ways: by way of the whole value: 1.8 KiB
 # all_reduce @data @expert                        112 B
 #     %d_bias at models/lib/nn.dsl:65:10 in loss/linear
@@ -90,19 +90,19 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     for mul at tests/pass/shard/explain-expert.dsl:12:3 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 56 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:136:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:147:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:142:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:153:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:136:14 in m/moe/gate/rows/sum_rows
+#     %s at models/lib/moe.dsl:147:14 in m/moe/gate/rows/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:142:11 and 2 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:153:11 and 2 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                         56 B
-#     %s at models/lib/moe.dsl:136:14 in m/moe/gate/aux/sum_rows
+#     %s at models/lib/moe.dsl:147:14 in m/moe/gate/aux/sum_rows
 #     f32[8; sum @data @expert]  to  f32[8]
-#     for reduce_sum at models/lib/moe.dsl:142:11 and 1 more, which needs the finished sum
+#     for reduce_sum at models/lib/moe.dsl:153:11 and 1 more, which needs the finished sum
 #     other ways: reduce_scatter for a reader split over @data @expert on dim 0: 28 B
 # all_reduce @data @expert                          7 B
 #     reduce_sum at models/lib/nn.dsl:118:10 in loss/cross_entropy
@@ -123,10 +123,10 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # m/moe/gate/w                               f32[8, 2, 8]                                      512 B
 # m/moe/experts/w1                           f32[8 @expert, 8, 16]                           1.0 KiB
 #     each has f32[2, 8, 16]
-#     @expert dim 0: said at models/lib/moe.dsl:54:3
+#     @expert dim 0: said at models/lib/moe.dsl:56:3
 # m/moe/experts/w2                           f32[8 @expert, 16, 8]                           1.0 KiB
 #     each has f32[2, 16, 8]
-#     @expert dim 0: said at models/lib/moe.dsl:55:3
+#     @expert dim 0: said at models/lib/moe.dsl:57:3
 # loss/linear/w                              f32[8, 16]                                        512 B
 # loss/linear/bias                           f32[16]                                            64 B
 #
@@ -155,15 +155,15 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #     @expert dim 0: kept letter a, from %e, said at tests/pass/shard/explain-expert.dsl:7:16
 #   %clean                                   f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, from slice at models/lib/moe.dsl:88:15,
+#     @data dim 0: alike, from slice at models/lib/moe.dsl:99:15,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from slice at models/lib/moe.dsl:88:15,
+#     @expert dim 0: alike, from slice at models/lib/moe.dsl:99:15,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 #   %noise                                   f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, for mul at models/lib/moe.dsl:115:19,
+#     @data dim 0: alike, for mul at models/lib/moe.dsl:126:19,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, for mul at models/lib/moe.dsl:115:19,
+#     @expert dim 0: alike, for mul at models/lib/moe.dsl:126:19,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # in m/moe/gate/noisy_top_k_gates/std/softplus
 #   %std                                     f32[8 @data @expert, 4, 8]                        128 B
@@ -216,16 +216,16 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 # in m/moe/gate/noisy_top_k_gates/load/normal_cdf
 #   %load                                    f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
-#     @data dim 0: alike, from add at models/lib/moe.dsl:132:43,
+#     @data dim 0: alike, from add at models/lib/moe.dsl:143:43,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from add at models/lib/moe.dsl:132:43,
+#     @expert dim 0: alike, from add at models/lib/moe.dsl:143:43,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # in m/moe/gate/rows/sum_rows
 #   %s                                       f32[8; sum @data @expert]                          32 B
 #     each has f32[8]
-#     @data sum: summed letter a, from cast at models/lib/moe.dsl:72:23,
+#     @data sum: summed letter a, from cast at models/lib/moe.dsl:83:23,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert sum: summed letter a, from cast at models/lib/moe.dsl:72:23,
+#     @expert sum: summed letter a, from cast at models/lib/moe.dsl:83:23,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
 # in m/moe/gate/aux/sum_rows
 #   %s                                       f32[8; sum @data @expert]                          32 B
@@ -246,18 +246,18 @@ entry train(x: i32[8 @dev @data @expert, 4] from text,
 #   %h                                       f32[8 @expert, r<=64 @data, 16]                   512 B
 #     each has f32[2, r<=8, 16]
 #     @data dim 1: kept letter r, from %rows, said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: batch letter n, from %w1, said at models/lib/moe.dsl:54:3
+#     @expert dim 0: batch letter n, from %w1, said at models/lib/moe.dsl:56:3
 # in m/moe/experts/a/relu
 #   %a                                       f32[8 @expert, r<=64 @data, 16]                   512 B
 #     each has f32[2, r<=8, 16]
 #     @data dim 1: alike, from lt at models/lib/nn.dsl:7:37,
 #         said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: alike, from lt at models/lib/nn.dsl:7:37, said at models/lib/moe.dsl:54:3
+#     @expert dim 0: alike, from lt at models/lib/nn.dsl:7:37, said at models/lib/moe.dsl:56:3
 # in m/moe/experts
 #   %y                                       f32[8 @expert, r<=64 @data, 8]                    256 B
 #     each has f32[2, r<=8, 8]
 #     @data dim 1: kept letter r, from %a, said at tests/pass/shard/explain-expert.dsl:7:16
-#     @expert dim 0: batch letter n, from %a, said at models/lib/moe.dsl:54:3
+#     @expert dim 0: batch letter n, from %a, said at models/lib/moe.dsl:56:3
 # in m/moe
 #   %m                                       f32[8 @data @expert, 4, 8]                        128 B
 #     each has f32[1, 4, 8]
