@@ -33,9 +33,9 @@ for n in ${EXPERTS:-0 8}; do
   "$BUILD/moerun" translate "$so" --data "$dir/test.$SRC" --vocab "$work/vocab" \
     --ckpt "$work/mt$n" --threads "${THREADS:-0}" >"$work/test$n.$TGT"
   field() { grep -o "\"$1\": [^,}]*" "$2" | tail -1 | sed 's/.*: //'; }
-  parameters=$("$BUILD/moerun" info "$so" | awk '/^    all, elements/ { print $3; exit }')
+  parameters=$("$BUILD/moerun" info "$so" | awk '!n && /^    all, elements/ { n = $3 } END { print n }')
   printf '| %s | %s | %s | %.2f | %s |\n' "$n" "$parameters" "$STEPS" \
-    "$(field valid_perplexity "$work/mt$n.json")" \
+    "$(field valid_perplexity "$work/mt$n.jsonl")" \
     "$("$BUILD/moerun" bleu "$work/test$n.$TGT" "$dir/test.$TGT" | sed 's/BLEU = \([0-9.]*\).*/\1/')" >>"$work/table"
 done
 cat "$work/table"
