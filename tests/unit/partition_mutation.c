@@ -134,7 +134,7 @@ static const char *run(Sides *s, Module *part) {
                 .part = ir_entry(part, "train"),
                 .mode = EVAL_F64,
                 .a = &a,
-                .seed = 5,
+                .seed = 6, /* one by which rows need rounds where they may */
                 .below = 7};
   ranks_draw(&r, NULL, 1);
   const char *why = ranks_run(&r, GRADIENTS);
