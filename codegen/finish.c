@@ -27,7 +27,8 @@ typedef struct Result {
 
 enum {
   STREAMED = 1 << 23, /* bytes of a result that caches do not keep */
-  LINE = 64           /* bytes of the caches */
+  LINE = 64,          /* bytes of the caches */
+  AT_ONCE = 4         /* rows of a team's warp */
 };
 
 typedef struct CtFinish {
@@ -126,25 +127,48 @@ static void set_sums(CtFinish *f, const Ix *at, KVal *sums) {
   v->memos = m;
 }
 
-/* All results for `lanes` columns from n on, the sums being at `from`; totals
- * go on from `totals`. */
-static void finish_at(CtItem *t, KVal *row, KVal *n, int lanes, KBase sums,
-                      KVal *from, KVal **totals) {
+/* Some columns of a few rows, all at once: `lanes` columns from n on, their
+ * sums from `from` on. */
+typedef struct Patch {
+  KVal *row, *n, *from;
+  int rows, lanes;
+} Patch;
+
+/* Row i of it: all results; returns where they are stored. */
+static KVal *pull_row(CtItem *t, const Patch *p, const CtSums *s, int i,
+                      KVal **out) {
   CtFinish *f = t->sink;
   Ix at[MAX_RANK] = {{0}};
-  KVal *to = index_of(f, t, row, lanes > 1 ? lw_ix_lanes(n) : lw_ix(n), at);
-  set_sums(f, at, kb_load(t->b, sums, from, lanes));
-  KVal **vals = NEW_ARRAY(f->l->arena, KVal *, (size_t)f->n);
-  for (int i = 0; i < f->n; i++)
-    vals[i] = kb_splat(t->b, lw_pull(f->l, f->results[i].v, at), lanes);
-  for (int i = 0; i < f->n; i++) {
-    if (f->results[i].total)
-      totals[i] = kb_op2(t->b, OP_add, totals[i], vals[i]);
-    else if (f->results[i].streams && lanes > 1)
-      kb_stream(t->b, f->results[i].to, to, vals[i]);
-    else
-      kb_store(t->b, f->results[i].to, to, vals[i]);
+  KVal *row = kb_alu_c(t->b, A_ADD, p->row, i);
+  KVal *to = index_of(f, t, row,
+                      p->lanes > 1 ? lw_ix_lanes(p->n) : lw_ix(p->n), at);
+  KVal *from = kb_alu_c(t->b, A_ADD, p->from, i * s->step);
+  set_sums(f, at, kb_load(t->b, s->base, from, p->lanes));
+  for (int k = 0; k < f->n; k++)
+    out[k] = kb_splat(t->b, lw_pull(f->l, f->results[k].v, at), p->lanes);
+  return to;
+}
+
+/* All results; what is loaded for them is on its way for all rows before any is
+ * stored. Totals go on from `totals`. */
+static void finish_at(CtItem *t, const Patch *p, const CtSums *s,
+                      KVal **totals) {
+  CtFinish *f = t->sink;
+  KVal *to[AT_ONCE], **vals[AT_ONCE];
+  for (int i = 0; i < p->rows; i++) {
+    vals[i] = NEW_ARRAY(f->l->arena, KVal *, (size_t)f->n);
+    to[i] = pull_row(t, p, s, i, vals[i]);
   }
+  for (int i = 0; i < p->rows; i++)
+    for (int k = 0; k < f->n; k++) {
+      const Result *r = &f->results[k];
+      if (r->total)
+        totals[k] = kb_op2(t->b, OP_add, totals[k], vals[i][k]);
+      else if (r->streams && p->lanes > 1)
+        kb_stream(t->b, r->to, to[i], vals[i][k]);
+      else
+        kb_store(t->b, r->to, to[i], vals[i][k]);
+    }
 }
 
 /* ---- totals -------------------------------------------------------------- */
@@ -223,9 +247,9 @@ static KVal *column_at(CtItem *t, const CtSums *s, KVal *row, KVal *n) {
   return kb_alu(b, A_ADD, at, kb_alu_c(b, A_REM, c, s->width));
 }
 
-/* Columns [lo, hi) in steps of `lanes`, all rows of the item. */
-static void finish_part(CtItem *t, const CtSums *s, KVal *lo, KVal *hi,
-                        int lanes) {
+/* Columns [lo, hi) in steps of `lanes`, rows [m_lo, m_end) in steps. */
+static void finish_band(CtItem *t, const CtSums *s, KVal *m_lo, KVal *m_end,
+                        int step, KVal *lo, KVal *hi, int lanes) {
   CtFinish *f = t->sink;
   KBuild *b = t->b;
   size_t room = (size_t)f->n;
@@ -237,16 +261,33 @@ static void finish_part(CtItem *t, const CtSums *s, KVal *lo, KVal *hi,
     if (f->results[i].total)
       start[i] = kb_load(b, part_of(&f->results[i], lanes),
                          part_at(f, b, lanes), lanes);
-  KVal *row = open_totals(t, t->m_lo, t->m_end, 1, start, rows);
+  KVal *row = open_totals(t, m_lo, m_end, step, start, rows);
   KVal *from = ct_at(b, s->at, kb_alu(b, A_SUB, row, t->m_lo), s->step);
   KVal *n = open_totals(t, lo, hi, lanes, rows, cols);
   memcpy(now, cols, sizeof *now * room);
-  finish_at(t, row, n, lanes, s->base, column_at(t, s, from, n), now);
+  Patch p = {row, n, column_at(t, s, from, n), step, lanes};
+  finish_at(t, &p, s, now);
   close_totals(t, cols, now, now);
   close_totals(t, rows, now, now);
   for (int i = 0; i < f->n; i++)
     if (f->results[i].total)
       kb_store(b, part_of(&f->results[i], lanes), part_at(f, b, lanes), now[i]);
+}
+
+/* The same for all rows of the item: by teams as many at a time as may be, for
+ * a warp waits for what it loads. */
+static void finish_part(CtItem *t, const CtSums *s, KVal *lo, KVal *hi,
+                        int lanes) {
+  KBuild *b = t->b;
+  KVal *m = t->m_lo;
+  if (t->team && lanes > 1) {
+    KVal *size = kb_alu(b, A_SUB, t->m_end, m);
+    size = kb_alu_c(b, A_MUL, kb_alu_c(b, A_DIV, size, AT_ONCE), AT_ONCE);
+    KVal *end = kb_alu(b, A_ADD, m, size);
+    finish_band(t, s, m, end, AT_ONCE, lo, hi, lanes);
+    m = end;
+  }
+  finish_band(t, s, m, t->m_end, 1, lo, hi, lanes);
 }
 
 static void finish_item(CtItem *t, const CtSums *s) {

@@ -212,7 +212,8 @@ static KVal *open_items(CtItem *t, int64_t items) {
   kb_uneven(b);
   if (t->team) {
     kb_team(b, t->team);
-    share = kb_alu(b, A_ADD, kb_alu_c(b, A_MUL, item, t->team), kb_warp(b));
+    share = kb_alu_c(b, A_MUL, item, t->team);
+    share = kb_alu(b, A_ADD, share, kb_warp(b));
     shares *= t->team;
   }
   t->done->start(t, share, shares);

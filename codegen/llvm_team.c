@@ -89,8 +89,8 @@ static LLVMValueRef group_at(LlBody *e, int run, LLVMValueRef row,
   LLVMValueRef moved = run / GROUP == 4 ? part(e, row, 1, 3)
                                         : part(e, row, 0, 7);
   group = LLVMBuildXor(e->b, group, moved, "");
-  return add(e, times(e, row, run * dtype_info[DT_bf16].bytes),
-             times(e, group, GROUP_BYTES));
+  row = times(e, row, run * dtype_info[DT_bf16].bytes);
+  return add(e, row, times(e, group, GROUP_BYTES));
 }
 
 /* ---- copies -------------------------------------------------------------- */
@@ -230,13 +230,14 @@ void ll_tile_pick(LlBody *e, const KVal *k, LLVMValueRef *words) {
     LLVMValueRef row = right ? word(e, i) : low;
     LLVMValueRef depth = right ? part(e, e->lane, 3, 3)
                                : add(e, word(e, 2 * i), high);
-    LLVMValueRef at;
-    if (down)
-      at = group_at(e, k->lanes, add(e, times(e, depth, GROUP), in),
-                    add(e, part(e, first, 3, k->lanes / GROUP - 1), row));
-    else
-      at = group_at(e, k->lanes,
-                    add(e, first, add(e, times(e, row, GROUP), in)), depth);
-    load_matrices(e, add(e, start, at), down, words + 4 * i);
+    LLVMValueRef group = depth;
+    if (down) {
+      group = add(e, part(e, first, 3, k->lanes / GROUP - 1), row);
+      row = add(e, times(e, depth, GROUP), in);
+    } else {
+      row = add(e, first, add(e, times(e, row, GROUP), in));
+    }
+    row = group_at(e, k->lanes, row, group);
+    load_matrices(e, add(e, start, row), down, words + 4 * i);
   }
 }

@@ -495,12 +495,16 @@ static LLVMValueRef read_register(LlBody *e, const char *name) {
   return ll_call(e, name, NULL, 0, NULL, 0);
 }
 
-/* Tells LLVM, for ptxas to share out registers, how many threads there are. */
+/* Tells LLVM, for ptxas to share out registers, how many threads there are, and
+ * that one block of them at a time is enough: it would rather have room for
+ * more than keep all values in registers. */
 static void annotate(LlBody *e, int threads) {
-  LLVMMetadataRef f[3] = {
+  LLVMMetadataRef f[5] = {
       LLVMValueAsMetadata(e->fn), LLVMMDStringInContext2(e->c, "maxntidx", 8),
-      LLVMValueAsMetadata(lane_const(e, threads))};
-  LLVMMetadataRef node = LLVMMDNodeInContext2(e->c, f, 3);
+      LLVMValueAsMetadata(lane_const(e, threads)),
+      LLVMMDStringInContext2(e->c, "minctasm", 8),
+      LLVMValueAsMetadata(lane_const(e, 1))};
+  LLVMMetadataRef node = LLVMMDNodeInContext2(e->c, f, 5);
   LLVMAddNamedMetadataOperand(e->m, "nvvm.annotations",
                               LLVMMetadataAsValue(e->c, node));
 }

@@ -581,10 +581,17 @@ static int64_t longest_run(const Lower *l) {
   return most;
 }
 
+/* Results are stored once all of them are computed; those of a warp wait in
+ * registers, which its threads have enough of for HELD words each. */
 static void choose_lanes(Lower *l, const Isa *isa) {
+  enum { HELD = 64 };
   bool wide = has_f64(l->n);
   l->warps = isa->least > 0;
-  l->lanes = cg_lanes(isa, longest_run(l), wide) / (wide ? 2 : 1);
+  Isa fits = *isa;
+  while (fits.least && fits.lanes > fits.least &&
+         (int)l->n->outs.len * fits.lanes > HELD * fits.least)
+    fits.lanes /= 2;
+  l->lanes = cg_lanes(&fits, longest_run(l), wide) / (wide ? 2 : 1);
 }
 
 static void lower_map(Lower *l, const Isa *isa) {

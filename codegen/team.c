@@ -18,12 +18,20 @@
  * and turned where tiles are picked from it. The depth and rows that there are
  * may be known on the device only; what is copied from behind them is zeros.
  *
- * What bounds it: of a block of 128 by 128 a step is 512 Ki multiply-adds for
- * 16 KiB of operands. A multiprocessor of sm_80 does 1024 of the former in a
- * cycle and gets some 48 bytes of the latter from the second cache: 512 cycles
- * against 341. Smaller blocks are bound by that cache, so a smaller one is
- * taken only where large ones would leave multiprocessors without work or be
- * empty for the most part, which `choose` weighs by these two numbers. */
+ * What bounds its depth: of a block of 128 by 128 a step is 512 Ki
+ * multiply-adds for 16 KiB of operands. A multiprocessor of sm_80 does 1024 of
+ * the former in a cycle and gets some 48 bytes of the latter from the second
+ * cache: 512 cycles against 341. Smaller blocks are bound by that cache, so a
+ * smaller one is taken only where large ones would leave multiprocessors
+ * without work or be empty for the most part, which `choose` weighs by these
+ * two numbers.
+ *
+ * What bounds the rest: a warp of such a block hands on 64 rows, four at a time
+ * (finish.c). Where these wait for operands out of memory, some 700 cycles each
+ * time, that is 11000, as much as 22 steps. Two blocks fit a multiprocessor, by
+ * registers and by shared memory, and one is at its depth while the other is
+ * there. So products of a depth of 700 or more, and all that read nothing
+ * behind the product, are bound by their depth. */
 #include "codegen.h"
 
 enum {
@@ -129,9 +137,10 @@ static KVal *next_place(Team *g, KVal *place) {
 
 static void all_steps(Team *g) {
   KBuild *b = g->at.b;
-  for (int i = 0; i < STEPS - 1; i++)
-    copy_step(g, kb_alu_c(b, A_ADD, g->at.k_lo, i * DEEP),
-              kb_index(b, i * g->step));
+  for (int i = 0; i < STEPS - 1; i++) {
+    KVal *place = kb_index(b, i * g->step);
+    copy_step(g, kb_alu_c(b, A_ADD, g->at.k_lo, i * DEEP), place);
+  }
   KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, DEEP), *k = kb_iv(b, loop);
   KVal *here = kb_acc(b, loop, kb_index(b, 0));
   KVal *ahead = kb_acc(b, loop, kb_index(b, (STEPS - 1) * g->step));
@@ -160,8 +169,8 @@ static void hand_on(Team *g, int from, int n) {
                   step);
   KVal *m = plus(b, g->at.m_lo, warp_at(g, CT_LEFT));
   part.m_lo = kb_alu_c(b, A_ADD, m, (int64_t)from * TILE);
-  part.m_end = kb_alu(b, A_MIN, g->at.m_end,
-                      kb_alu_c(b, A_ADD, part.m_lo, (int64_t)n * TILE));
+  part.m_end = kb_alu_c(b, A_ADD, part.m_lo, (int64_t)n * TILE);
+  part.m_end = kb_alu(b, A_MIN, g->at.m_end, part.m_end);
   part.n_lo = plus(b, g->at.n_lo, warp_at(g, CT_RIGHT));
   part.n_end = kb_alu(b, A_MIN, g->at.n_end,
                       kb_alu_c(b, A_ADD, part.n_lo, width));

@@ -68,26 +68,25 @@ if [ ! -x "$PTXAS" ]; then
   exit $status
 fi
 
-assembles() { "$PTXAS" -arch="$1" "$2" -o "$d/cubin"; }
 # Every kernel has registers enough to keep all that it computes.
-without_spills() {
-  ! "$PTXAS" -v -arch="$1" "$2" -o "$d/cubin" 2>&1 |
-    grep -E '[1-9][0-9]* bytes spill'
+assembles() {
+  "$PTXAS" -v -arch="$1" "$2" -o "$d/cubin" >"$d/ptxas" 2>&1 || {
+    cat "$d/ptxas"
+    return 1
+  }
+  ! grep -E '[1-9][0-9]* bytes spill' "$d/ptxas"
 }
 
 for model in models/*.dsl tests/models/*.dsl; do
   name=$(basename "$model" .dsl)
   expect "of $name" "$MOEC" "$model" --target=cuda --emit=ptx -o "$d/$name.ptx"
-  expect "$name assembles for sm_80" assembles sm_80 "$d/$name.ptx"
-  case $name in lm_moe | lm_wide | lm_4lstm | tiny)
-    expect "$name without spills" without_spills sm_80 "$d/$name.ptx" ;;
-  esac
+  expect "$name assembles for sm_80 without spills" \
+    assembles sm_80 "$d/$name.ptx"
 done
 for e in 64 128; do
   expect "attention $e wide" "$MOEC" tests/bench/attention.dsl -D E=$e \
     --target=cuda --emit=ptx -o "$d/attention.ptx"
-  expect "attention $e wide without spills" without_spills sm_80 \
-    "$d/attention.ptx"
+  expect "attention $e wide without spills" assembles sm_80 "$d/attention.ptx"
 done
 for model in lm_moe lm_transformer; do
   for arch in sm_90 sm_90a; do
