@@ -2,7 +2,7 @@
 #ifndef MOEC_ATTEND_H
 #define MOEC_ATTEND_H
 
-#include "codegen.h"
+#include "fragment.h"
 
 /* Blocks of scores: `rows` queries by `keys` keys of one head. */
 typedef struct Attend {
@@ -61,5 +61,10 @@ KVal *at_apply(Attend *a, Value *(*f)(Builder *b, Value *x), KVal *x);
 KVal *at_loop(Attend *a, KVal *lo, KVal *hi, int64_t step);
 KVal *at_min(Attend *a, KVal *x, int64_t add, KVal *most); /* of x + add */
 KVal *at_f(Attend *a, double value); /* a number of the sums' dtype */
+
+/* attention_warps.c: the stages of both, where that can do it. */
+bool at_in_fragments(const Attend *a);
+void at_fragments(Attend *a);
+void at_fragments_grad(Attend *a);
 
 #endif

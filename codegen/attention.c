@@ -414,6 +414,10 @@ Kernel *cg_attention(Ctx *cx, const Node *n, const Isa *isa) {
   Attend *a = at_new(cx, n, isa);
   KBuild *b = a->b;
   Forward f = {.a = a};
+  if (at_in_fragments(a)) {
+    at_fragments(a);
+    return kb_finish(b);
+  }
   KVal *end = at_query_stage(a), *zero = kb_index(b, 0);
   make_items(&f);
   start_rows(&f);

@@ -323,6 +323,10 @@ Kernel *cg_attention_grad(Ctx *cx, const Node *n, const Isa *isa) {
   int64_t all = type_elements(&n->ins.data[0]->type);
   KBase d_q = kb_arg((int)n->ins.len, a->sum);
   w.to_q = d_q;
+  if (at_in_fragments(a)) {
+    at_fragments_grad(a);
+    return kb_finish(a->b);
+  }
   if (isa->least) {
     by_warps(&w);
     return kb_finish(a->b);

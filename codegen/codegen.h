@@ -63,6 +63,19 @@ typedef enum KKind {
   K_NARROW,   /* 32 lanes of f32 a[0] as bf16, to nearest even; what is too
                  small for a normal number, which products of pairs take for 0,
                  may become 0 */
+  K_TAKE,     /* a fragment of bf16 from memory: kb_take; or f32 numbers of a
+                 fragment's rows or columns: kb_take_numbers */
+  K_MMA,      /* f32 fragment a[0] + product of bf16 fragments a[1] and a[2] */
+  K_PLACES,   /* the row or, as `number` says, column of each lane: i32 */
+  K_AHEAD,    /* bool: whether each lane's column is less than a[0], an index,
+                 ahead of its row; or (`number`) its row of its column */
+  K_PAIRS,    /* of f32 fragment a[0] half a left one, KF_LANES / 2 pairs */
+  K_JOIN,     /* the left fragment of two such, side by side */
+  K_ROW_FOLD, /* rows of f32 fragment a[0] folded by `op`; of KF_ROWS lanes */
+  K_BY_ROW,   /* the f32 fragment whose rows are of these numbers */
+  K_PAUSE,    /* nothing behind it is loaded in front of it: registers that are
+                 needed there are not filled ahead, nor kept by turns */
+  K_PUT,      /* rows of f32 fragment a[1] to memory: kb_put */
   K_TILE_ZERO,  /* tile `number` = 0 */
   K_TILE_LOAD,  /* its row i = base[a[0] + i * a[1]], 64 bytes */
   K_TILE_STORE, /* and back */
@@ -243,6 +256,11 @@ void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
 void kb_batch(KBuild *b);
 void kb_tile_pick(KBuild *b, int tile, bool right, bool across,
                   const KPanel *from, KVal *at, KVal *row);
+
+/* What fragments.c is made of: a pure value, like all above, and a statement
+ * that stays where it is made. */
+KVal *kb_value(KBuild *b, KVal proto);
+KVal *kb_statement(KBuild *b, KVal proto);
 
 /* Opens a loop; ends at kb_end. Carried values are declared at its start
  * (kb_acc), given their next value within (kb_next), read after (kb_result). */
@@ -780,6 +798,9 @@ int64_t cg_warp_workspace(const Kernel *k);
 LlValue ll_team(LlBody *e, const KVal *k);
 /* An operand's tile from a panel into eight registers of each thread. */
 void ll_tile_pick(LlBody *e, const KVal *k, LlValue *words);
+/* ---- llvm_fragment.c ----------------------------------------------------- */
+
+LlValue ll_fragment(LlBody *e, const KVal *k); /* K_TAKE to K_PUT */
 
 /* ---- host.c: the machine that code is made for --------------------------- */
 

@@ -303,6 +303,16 @@ static LLVMValueRef statement(LlBody *e, const KVal *k) {
   case K_ZIP:
   case K_DOT:
   case K_NARROW:
+  case K_TAKE:
+  case K_MMA:
+  case K_PLACES:
+  case K_AHEAD:
+  case K_PAIRS:
+  case K_JOIN:
+  case K_ROW_FOLD:
+  case K_BY_ROW:
+  case K_PAUSE:
+  case K_PUT:
   case K_TILE_ZERO:
   case K_TILE_LOAD:
   case K_TILE_STORE:

@@ -91,12 +91,12 @@ int64_t cg_warp_workspace(const Kernel *k) {
 enum { LOADED = 1, STORED = 2, STORED_ONE = 4, PLACE_BITS = 3 };
 
 static bool is_load(const KVal *k) {
-  return k->kind == K_LOAD || k->kind == K_TILE_TAKE ||
+  return k->kind == K_LOAD || k->kind == K_TAKE || k->kind == K_TILE_TAKE ||
          k->kind == K_TILE_PICK || k->kind == K_PANEL;
 }
 
 static bool is_store(const KVal *k) {
-  return k->kind == K_STORE || k->kind == K_TILE_STORE;
+  return k->kind == K_STORE || k->kind == K_PUT || k->kind == K_TILE_STORE;
 }
 
 /* Whether all threads do it, each its part. */
@@ -126,13 +126,14 @@ static unsigned waits_for(const LlBody *e, const KVal *k) {
   return set << place_of(k);
 }
 
+static void wait(LlBody *e) {
+  LLVMValueRef all = LLVMConstAllOnes(LLVMInt32TypeInContext(e->c));
+  ll_call(e, "llvm.nvvm.bar.warp.sync", NULL, 0, &all, 1);
+  e->dirty = 0;
+}
+
 static void before(LlBody *e, const KVal *k) {
-  if (e->dirty & waits_for(e, k)) {
-    LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
-    LLVMValueRef all = LLVMConstAllOnes(i32);
-    ll_call(e, "llvm.nvvm.bar.warp.sync", NULL, 0, &all, 1);
-    e->dirty = 0;
-  }
+  if (e->dirty & waits_for(e, k)) wait(e);
   e->dirty |= leaves(e, k);
 }
 
@@ -476,6 +477,16 @@ static void tile_zero(LlBody *e, const KVal *k) {
 
 static LLVMValueRef special(LlBody *e, const KVal *k) {
   switch ((int)k->kind) {
+  case K_PAUSE: wait(e); return NULL;
+  case K_TAKE:
+  case K_PUT: before(e, k); return ll_fragment(e, k);
+  case K_MMA:
+  case K_PLACES:
+  case K_AHEAD:
+  case K_PAIRS:
+  case K_JOIN:
+  case K_ROW_FOLD:
+  case K_BY_ROW: return ll_fragment(e, k);
   case K_TILE_ZERO: tile_zero(e, k); return NULL;
   case K_TILE_TAKE: before(e, k); tile_take(e, k); return NULL;
   case K_TILE_DOT: tile_dot(e, k); return NULL;

@@ -179,6 +179,15 @@ static KVal *cons(KBuild *b, KVal proto, int floor) {
   return v;
 }
 
+KVal *kb_value(KBuild *b, KVal proto) {
+  return cons(b, proto, 0);
+}
+
+KVal *kb_statement(KBuild *b, KVal proto) {
+  operands_level(b, &proto); /* asserts that they are known */
+  return append(b, proto);
+}
+
 static bool is_index_const(const KVal *v, int64_t number) {
   return v->kind == K_INDEX && v->number == number;
 }

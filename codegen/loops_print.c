@@ -2,7 +2,7 @@
  *
  * Values are numbered in the order in which the text first names them, so that
  * kernels which do the same have the same text, and by it the same hash. */
-#include "codegen.h"
+#include "fragment.h"
 
 typedef struct Printer {
   Buf *out;
@@ -62,9 +62,11 @@ static void print_key(Printer *p, KVal *v) {
   buf_fmt(p->out, "(key %u)", p->key_of[v->id]);
 }
 
+static const char *const base_names[] = {"arg", "scratch", "workspace"};
+
 static void print_base(Printer *p, const KVal *v) {
-  static const char *const names[] = {"arg", "scratch", "workspace"};
-  buf_fmt(p->out, "%s%lld[", names[v->base.kind], (long long)v->base.number);
+  buf_fmt(p->out, "%s%lld[", base_names[v->base.kind],
+          (long long)v->base.number);
   print_use(p, v->a[0]);
   if (v->kind == K_STORE && v->a[2]) {
     buf_add(p->out, " to ");
@@ -122,6 +124,20 @@ static const char *statement_word(const KVal *v) {
   case K_ZIP: return v->value != 0 ? "zip upper" : "zip lower";
   case K_DOT: return "dot";
   case K_NARROW: return "narrow";
+  case K_TAKE: {
+    static const char *const ways[] = {"left", "right", "turned", "row",
+                                       "column"};
+    return ways[v->number];
+  }
+  case K_MMA: return "mma";
+  case K_PLACES: return v->number == KF_ROW ? "row places" : "column places";
+  case K_AHEAD: return v->number == KF_ROW ? "row ahead" : "column ahead";
+  case K_PAIRS: return "pairs";
+  case K_JOIN: return "join";
+  case K_ROW_FOLD: return "rows";
+  case K_BY_ROW: return "by row";
+  case K_PAUSE: return "pause";
+  case K_PUT: return "put";
   case K_TILE_ZERO: return "zero";
   case K_TILE_LOAD: return "load";
   case K_TILE_STORE: return "store";
@@ -145,15 +161,39 @@ static const char *statement_word(const KVal *v) {
   internal_error("kind %d is not a statement", (int)v->kind);
 }
 
+/* The rows in memory of a fragment. */
+static void print_rows(Printer *p, const KVal *v, int first) {
+  static const char *const what[] = {" last ", " run ", " step "};
+  buf_fmt(p->out, " %s%lld[", base_names[v->base.kind],
+          (long long)v->base.number);
+  print_use(p, v->a[0]);
+  buf_add(p->out, "]");
+  for (int i = 0; i < 3; i++) {
+    buf_add(p->out, first == 2 && !i ? " rows " : what[i]);
+    print_use(p, v->a[first + i]);
+  }
+}
+
+static void print_put(Printer *p, const KVal *v) {
+  buf_add(p->out, statement_word(v));
+  print_rows(p, v, 2);
+  buf_add(p->out, ", ");
+  print_use(p, v->a[1]);
+  buf_add(p->out, "\n");
+}
+
 static void print_value(Printer *p, const KVal *v) {
   buf_fmt(p->out, "%%%u = %s", name_of(p, v->id), statement_word(v));
-  if (v->kind == K_FOLD) buf_fmt(p->out, " %s", op_info[v->op].name);
+  if (v->kind == K_FOLD || v->kind == K_ROW_FOLD)
+    buf_fmt(p->out, " %s", op_info[v->op].name);
   if (v->kind == K_ZIP) buf_fmt(p->out, " %lld", (long long)v->number);
   if (v->kind == K_LOAD) {
     buf_add(p->out, " ");
     print_base(p, v);
   }
-  for (int i = 0; v->kind != K_LOAD && i < 5 && v->a[i]; i++) {
+  if (v->kind == K_TAKE) print_rows(p, v, 1);
+  bool loads = v->kind == K_LOAD || v->kind == K_TAKE;
+  for (int i = 0; !loads && i < 5 && v->a[i]; i++) {
     buf_add(p->out, i ? ", " : " ");
     if (p->keys && cg_is_key(v, i))
       print_key(p, v->a[i]);
@@ -231,6 +271,10 @@ static void print_statement(Printer *p, const KVal *v) {
     buf_fmt(p->out, "meet %lld\n", (long long)v->number);
   } else if (v->kind == K_BATCH) {
     buf_add(p->out, "batch\n");
+  } else if (v->kind == K_PUT) {
+    print_put(p, v);
+  } else if (v->kind == K_PAUSE) {
+    buf_fmt(p->out, "%s\n", statement_word(v));
   } else if (v->kind == K_FETCH) {
     buf_add(p->out, v->value != 0 ? "fetch far " : "fetch ");
     print_base(p, v);

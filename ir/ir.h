@@ -664,6 +664,8 @@ int64_t ir_attention_macs(const Node *n); /* of the pairs that are seen */
 
 /* The one definition of each, for whoever computes them. */
 Value *ir_exp(Builder *b, Value *x);
+/* exp of f32 x up to 88; what is below -87 is taken for that. 13 ops. */
+Value *ir_exp_below(Builder *b, Value *x);
 Value *ir_log(Builder *b, Value *x);
 Value *ir_log1p(Builder *b, Value *x);
 Value *ir_tanh(Builder *b, Value *x);

@@ -105,6 +105,10 @@ static Value *exp_f32(Builder *b, Value *x) {
   return ir_select(b, with(b, OP_lt, x, -87.33654f), number(b, x, 0), y);
 }
 
+Value *ir_exp_below(Builder *b, Value *x) {
+  return exp_core(b, with(b, OP_max, x, -87.3365f));
+}
+
 /* m * 2^k for i32 k in [-1200, 1200], rounded once: k = 16 q + r. */
 static Value *scale_f64(Builder *b, Value *m, Value *k) {
   Value *q = with(b, OP_shr, k, 4), *r = with(b, OP_and, k, 15);

@@ -83,10 +83,16 @@ for model in models/*.dsl tests/models/*.dsl; do
   expect "$name assembles for sm_80 without spills" \
     assembles sm_80 "$d/$name.ptx"
 done
-for e in 64 128; do
-  expect "attention $e wide" "$MOEC" tests/bench/attention.dsl -D E=$e \
-    --target=cuda --emit=ptx -o "$d/attention.ptx"
-  expect "attention $e wide without spills" assembles sm_80 "$d/attention.ptx"
+for precision in f32 bf16; do
+  for e in 64 128; do
+    name="attention $e wide in $precision"
+    expect "$name" "$MOEC" tests/bench/attention.dsl -D E=$e --target=cuda \
+      --precision=$precision --emit=ptx -o "$d/attention.ptx"
+    for arch in sm_80 sm_90; do
+      expect "$name without spills, $arch" assembles $arch \
+        "$d/attention.ptx"
+    done
+  done
 done
 for model in lm_moe lm_transformer; do
   for arch in sm_90 sm_90a; do

@@ -359,6 +359,16 @@ static void run_statement(Run *r, const KVal *v) {
   case K_DOT: run_dot(r, v); return;
   case K_NARROW: run_narrow(r, v); return;
   case K_FETCH: return; /* changes nothing */
+  case K_TAKE:
+  case K_MMA:
+  case K_PLACES:
+  case K_AHEAD:
+  case K_PAIRS:
+  case K_JOIN:
+  case K_ROW_FOLD:
+  case K_BY_ROW:
+  case K_PAUSE:
+  case K_PUT: fail(r, "fragments are for warps"); return;
   case K_TILE_ZERO:
   case K_TILE_LOAD:
   case K_TILE_STORE:
