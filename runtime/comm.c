@@ -161,15 +161,12 @@ static MoertStatus add_rows(const RtPending *p, RtStream *s, int which,
   return add(s, (RtRuns){b->data + from * bytes, rows * bytes, 1, 0});
 }
 
-/* The experts of the rank at `place`: each axis of the group cuts the parts
- * that the one before made, in sizes rounded up. */
-static void experts_of(const RtPending *p, int place, int64_t *first,
-                       int64_t *end) {
-  int64_t part = p->buffers[MINE].elements - 1, count = part;
-  int64_t below = p->group.n;
+void rt_experts_of(const MoertCollective *k, const RtGroup *g, int64_t experts,
+                   int place, int64_t *first, int64_t *end) {
+  int64_t part = experts, count = part, below = g->n;
   *first = 0;
-  for (int i = 0; i < p->k->n_axes; i++) {
-    int64_t size = p->group.sizes[i];
+  for (int i = 0; i < k->n_axes; i++) {
+    int64_t size = g->sizes[i];
     below /= size;
     part = (part + size - 1) / size;
     int64_t before = place / below % size * part;
@@ -193,9 +190,10 @@ static MoertStatus lay_some(const RtPending *p, RtStream *s, int which,
 
 /* Where the tokens are, rows of a rank's experts lie side by side. */
 static MoertStatus lay_tokens(const RtPending *p, RtStream *all, int which) {
+  int64_t experts = p->buffers[MINE].elements - 1;
   for (int i = 0; i < p->group.n; i++) {
     int64_t first, end;
-    experts_of(p, i, &first, &end);
+    rt_experts_of(p->k, &p->group, experts, i, &first, &end);
     if (has_some(p)) {
       RT_TRY(lay_some(p, &all[i], which, first, end));
       continue;

@@ -156,6 +156,7 @@ static MoertStatus start(MoertSession *s, int entry, int index) {
     rt_store(r->args[0].dtype, s->args[0], p->group.me);
     return MOERT_OK;
   }
+  p->staging = s->staging; /* one is at work at a time */
   for (int i = 0; i < r->n_args; i++)
     p->buffers[i] =
         (RtBuffer){s->args[i], r->args[i].dtype, r->args[i].elements};

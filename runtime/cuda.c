@@ -65,15 +65,9 @@ static MoertStatus check_ptx(const RtCuda *c, const char *ptx) {
                  c->version % 1000 / 10, OLDEST);
 }
 
-static MoertStatus check_exchanges(const MoertDesc *d) {
-  for (int i = 0; i < d->n_entries; i++)
-    for (int k = 0; k < d->entries[i].n_records; k++)
-      if (d->entries[i].records[k].kind == MOERT_START)
-        return rt_fail(MOERT_UNSUPPORTED,
-                       "the model was compiled for several ranks, and "
-                       "exchanges between GPUs are not supported: run it on "
-                       "the CPU");
-  return MOERT_OK;
+static MoertStatus check_code(const RtCuda *c, const MoertDesc *d) {
+  RT_TRY(check_arch(c, d->arch));
+  return check_ptx(c, d->ptx);
 }
 
 static void cuda_free(RtCuda *c) {
@@ -82,15 +76,13 @@ static void cuda_free(RtCuda *c) {
   free(c);
 }
 
-MoertStatus rt_cuda_find(const MoertDesc *d, RtCuda **out) {
+MoertStatus rt_cuda_find(const MoertDesc *d, MoertComm *comm, RtCuda **out) {
   RtCuda *c;
   *out = NULL;
-  RT_TRY(check_exchanges(d));
   RT_TRY(RT_NEW(&c, 1));
-  MoertStatus st = rt_cuda_load(c);
-  if (st == MOERT_OK) st = rt_cuda_gpu(c, 0);
-  if (st == MOERT_OK) st = check_arch(c, d->arch);
-  if (st == MOERT_OK) st = check_ptx(c, d->ptx);
+  MoertStatus st = rt_comm_agree(comm, rt_cuda_load(c));
+  if (st == MOERT_OK) st = rt_cuda_choose(c, comm);
+  if (st == MOERT_OK) st = rt_comm_agree(comm, check_code(c, d));
   if (st == MOERT_OK)
     *out = c;
   else
@@ -174,6 +166,7 @@ static MoertStatus make_entries(MoertSession *s) {
     RT_TRY(RT_NEW(&e->gemms, s->desc->entries[i].n_records));
     RT_TRY(rt_cuda_inputs_open(s->cuda, &e->inputs,
                                s->desc->entries[i].input_bytes));
+    RT_TRY(RT_NEW(&e->exchanges, s->desc->entries[i].n_records));
   }
   return MOERT_OK;
 }
@@ -190,7 +183,7 @@ static int64_t larger(int64_t a, int64_t b) {
 
 /* What all kernels and entries need at most. */
 typedef struct Needs {
-  int64_t workspace, arena, inputs, reports, fixed, total;
+  int64_t workspace, arena, inputs, reports, exchanges, fixed, total;
 } Needs;
 
 static Needs count_needs(const MoertSession *s) {
@@ -207,10 +200,11 @@ static Needs count_needs(const MoertSession *s) {
             larger(n.workspace, e->records[k].kernel->workspace_bytes);
   }
   n.fixed = s->cuda->gemm_bytes;
+  n.exchanges = rt_cuda_exchange_bytes(s);
   for (int i = 0; i < 3; i++)
     n.fixed += round_up(d->slab_bytes[i]);
   n.total = n.fixed + round_up(n.arena) + round_up(n.workspace) +
-            INPUT_SETS * n.inputs + n.reports;
+            INPUT_SETS * n.inputs + n.reports + n.exchanges;
   return n;
 }
 
@@ -281,6 +275,7 @@ static void lay_out(MoertSession *s, const Needs *n, char *at,
   c->arena = take(&at, n->arena);
   c->workspace = take(&at, n->workspace);
   c->gemm_workspace = take(&at, c->gemm_bytes);
+  c->exchange_block = take(&at, n->exchanges);
   for (int i = 0; i < d->n_entries; i++) {
     const MoertEntry *e = &d->entries[i];
     RtEntry *own = &s->entries[i];
@@ -320,7 +315,7 @@ static MoertStatus make_memory(MoertSession *s) {
 /* ---- between the memories ------------------------------------------------ */
 
 static MoertStatus wait_inside(RtCuda *c) {
-  return RT_CU(c, cuStreamSynchronize(c->stream));
+  return rt_cuda_wait(c);
 }
 
 static MoertStatus read_inside(RtCuda *c, void *to, const void *from,
@@ -396,7 +391,7 @@ static MoertStatus open_inside(MoertSession *s) {
   return wait_inside(c);
 }
 
-static MoertStatus open_cuda(MoertSession *s) {
+static MoertStatus open_one(MoertSession *s) {
   RtCuda *c = s->cuda;
   RT_TRY(RT_CU(c, cuDevicePrimaryCtxRetain(&c->context, c->device)));
   RT_TRY(rt_cuda_enter(c));
@@ -405,10 +400,20 @@ static MoertStatus open_cuda(MoertSession *s) {
   return st;
 }
 
+/* What one rank lacks is told by all, before they wait for each other. */
+static MoertStatus open_all(MoertSession *s) {
+  RtCuda *c = s->cuda;
+  MoertStatus st = rt_comm_agree(s->comm, open_one(s));
+  if (st != MOERT_OK || rt_cuda_exchange_bytes(s) == 0) return st;
+  RT_TRY(rt_cuda_enter(c));
+  st = rt_cuda_exchanges_open(s, c->exchange_block);
+  rt_cuda_leave(c);
+  return st;
+}
+
 static void free_entry(MoertSession *s, int entry) {
   RtCuda *c = s->cuda;
   RtCudaEntry *e = &c->entries[entry];
-  if (e->graph) c->cu.cuGraphExecDestroy(e->graph);
   rt_cuda_inputs_close(c, &e->inputs);
   for (int k = 0; k < s->desc->entries[entry].n_records; k++) {
     if (e->functions) free(e->functions[k]);
@@ -418,11 +423,16 @@ static void free_entry(MoertSession *s, int entry) {
   free(e->gemms);
 }
 
-/* What a failed call leaves behind is let go of all the same. */
+/* What a failed call leaves behind is let go of all the same: graphs first, as
+ * they have calls of communicators. Where a rank is lost the end of what waits
+ * for it comes only when these are gone. */
 static void close_inside(MoertSession *s) {
   RtCuda *c = s->cuda;
   if (c->copies) c->cu.cuStreamSynchronize(c->copies);
-  if (c->stream) c->cu.cuStreamSynchronize(c->stream);
+  if (c->stream && !c->lost) c->cu.cuStreamSynchronize(c->stream);
+  for (int i = 0; c->entries && i < s->desc->n_entries; i++)
+    rt_cuda_graphs_free(s, i);
+  rt_cuda_exchanges_free(s);
   for (int i = 0; c->entries && i < s->desc->n_entries; i++)
     free_entry(s, i);
   free(c->entries);
@@ -490,7 +500,7 @@ static MoertStatus stage(MoertSession *s, int entry) {
 }
 
 const RtDevice rt_cuda = {.is = MOERT_CUDA,
-                          .open = open_cuda,
+                          .open = open_all,
                           .close = close_cuda,
                           .start = start,
                           .finish = finish,

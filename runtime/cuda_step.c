@@ -1,12 +1,10 @@
 /* cuda_step.c: an entry's records on a GPU.
  *
- * The records of an entry are put into a stream once, its loops unrolled, each
- * turn with its own addresses, and captured into a graph. A step is then one
- * launch of the graph behind its inputs, see cuda_input.c, and the wait for it.
- * What a kernel may not do is found out by the GPU while others are under way,
- * so nobody knows then which one it was: a session that poisons its memory
- * waits for each record, and names it. One that profiles has an event behind
- * each. */
+ * A step is the launch of a graph (cuda_graph.c) behind its inputs
+ * (cuda_input.c), and the wait for it. What a kernel may not do is found out by
+ * the GPU while others are under way, so nobody knows then which one it was: a
+ * session that poisons its memory waits for each record, and names it. One that
+ * profiles has an event behind each. */
 #include "gpu.h"
 
 #include <stdlib.h>
@@ -118,9 +116,8 @@ static MoertStatus run(MoertSession *s, int entry, int index,
     return rt_cuda_gemm_run(s->cuda, e->gemms[index], s->args);
   case MOERT_COPY: return copy(s, r);
   case MOERT_LOOP: return set_index(s, r, l->index[l->depth - 1]);
-  case MOERT_START:
-  case MOERT_WAIT:
-    return rt_fail(MOERT_INTERNAL, "an exchange between ranks on a GPU");
+  case MOERT_START: return rt_cuda_exchange(s, entry, index);
+  case MOERT_WAIT: return rt_cuda_exchanged(s, entry, index);
   case MOERT_END: break;
   }
   return MOERT_OK;
@@ -133,50 +130,15 @@ MoertStatus rt_cuda_record(MoertSession *s, int entry, int index,
 
 static MoertStatus run_and_wait(MoertSession *s, int entry, int index,
                                 const RtLoops *l) {
-  RtCuda *c = s->cuda;
   MoertStatus st = run(s, entry, index, l);
-  if (st == MOERT_OK) st = RT_CU(c, cuStreamSynchronize(c->stream));
+  if (st == MOERT_OK) st = rt_cuda_wait(s->cuda);
   return named(st, s, entry, index);
 }
 
-/* The reports, into the host's memory. */
-static MoertStatus publish(MoertSession *s, int entry) {
+MoertStatus rt_cuda_publish(MoertSession *s, int entry) {
   return rt_cuda_run_copy(s->cuda, s->cuda->entries[entry].report,
                           s->entries[entry].base[MOERT_SLAB_REPORT],
                           s->desc->entries[entry].report_bytes);
-}
-
-/* ---- the graph ----------------------------------------------------------- */
-
-/* The stream stops capturing whatever has happened. */
-static MoertStatus capture(MoertSession *s, int entry, CUgraph *out) {
-  RtCuda *c = s->cuda;
-  *out = NULL;
-  RT_TRY(RT_CU(c, cuStreamBeginCapture(c->stream,
-                                       CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)));
-  MoertStatus st = rt_each_record(s, entry, rt_cuda_record, NULL);
-  if (st == MOERT_OK) st = publish(s, entry);
-  if (st == MOERT_OK) return RT_CU(c, cuStreamEndCapture(c->stream, out));
-  c->cu.cuStreamEndCapture(c->stream, out);
-  return st;
-}
-
-static MoertStatus make_graph(MoertSession *s, int entry) {
-  RtCuda *c = s->cuda;
-  CUgraph graph;
-  MoertStatus st = capture(s, entry, &graph);
-  if (st == MOERT_OK)
-    st = RT_CU(c, cuGraphInstantiateWithFlags(&c->entries[entry].graph, graph,
-                                              0));
-  if (st != MOERT_OK) c->entries[entry].graph = NULL;
-  if (graph) c->cu.cuGraphDestroy(graph);
-  return st;
-}
-
-static MoertStatus launch_graph(MoertSession *s, int entry) {
-  RtCuda *c = s->cuda;
-  if (!c->entries[entry].graph) RT_TRY(make_graph(s, entry));
-  return RT_CU(c, cuGraphLaunch(c->entries[entry].graph, c->stream));
 }
 
 /* ---- profiles ------------------------------------------------------------ */
@@ -226,8 +188,8 @@ static MoertStatus run_profiled(MoertSession *s, int entry) {
   c->n_marks = 0;
   RT_TRY(mark(c, -1));
   RT_TRY(rt_each_record(s, entry, run_marked, NULL));
-  RT_TRY(publish(s, entry));
-  RT_TRY(RT_CU(c, cuStreamSynchronize(c->stream)));
+  RT_TRY(rt_cuda_publish(s, entry));
+  RT_TRY(rt_cuda_wait(c));
   return read_marks(s, entry);
 }
 
@@ -242,19 +204,26 @@ static bool counts_turns(const MoertEntry *e) {
   return false;
 }
 
+static MoertStatus run_waiting(MoertSession *s, int entry) {
+  RT_TRY(rt_each_record(s, entry, run_and_wait, NULL));
+  return rt_cuda_publish(s, entry);
+}
+
 static MoertStatus run_all(MoertSession *s, int entry) {
   const RtEntry *e = &s->entries[entry];
   RT_TRY(rt_cuda_take_inputs(s->cuda, &s->cuda->entries[entry].inputs, e->input,
                              e->base[MOERT_SLAB_INPUT]));
   bool waits = s->poison || counts_turns(&s->desc->entries[entry]);
-  if (!waits)
-    return s->profile ? run_profiled(s, entry) : launch_graph(s, entry);
-  RT_TRY(rt_each_record(s, entry, run_and_wait, NULL));
-  return publish(s, entry);
+  if (!waits && !s->profile) return rt_cuda_run_graphs(s, entry);
+  s->cuda->came = 0;
+  RT_TRY(waits ? run_waiting(s, entry) : run_profiled(s, entry));
+  s->comm->bytes += s->cuda->came;
+  return MOERT_OK;
 }
 
 static MoertStatus of_step(MoertStatus st, const MoertSession *s, int entry) {
   if (st == MOERT_OK) return st;
+  if (s->cuda->n_wires) s->cuda->lost = true; /* for the others this one is */
   const char *more = st == MOERT_INTERNAL && !s->poison
                          ? "; when memory is poisoned the operation is named"
                          : "";
@@ -264,10 +233,12 @@ static MoertStatus of_step(MoertStatus st, const MoertSession *s, int entry) {
 }
 
 MoertStatus rt_cuda_start(MoertSession *s, int entry) {
+  s->last.graphs = s->last.counts = 0;
   return of_step(run_all(s, entry), s, entry);
 }
 
 MoertStatus rt_cuda_finish(MoertSession *s, int entry) {
-  MoertStatus st = RT_CU(s->cuda, cuStreamSynchronize(s->cuda->stream));
+  MoertStatus st = rt_cuda_wait(s->cuda);
+  if (st == MOERT_OK) st = rt_cuda_check_rows(s->cuda);
   return of_step(st, s, entry);
 }

@@ -1,5 +1,6 @@
 /* gpu.h: what the runtime's CUDA files share, in their order: cuda_load, cuda,
- * cuda_step, cuda_input, cuda_gemm, cuda_peaks, cuda_own. */
+ * cuda_ranks, cuda_exchange, cuda_rows, cuda_step, cuda_graph, cuda_input,
+ * cuda_gemm, cuda_peaks, cuda_own. */
 #ifndef MOEC_GPU_H
 #define MOEC_GPU_H
 
@@ -33,14 +34,62 @@ typedef struct RtCudaInputs {
   bool staged;              /* or has the next inputs */
 } RtCudaInputs;
 
+/* A communicator of NCCL among the ranks of a group. */
+typedef struct RtWire {
+  const MoertCollective *axes; /* over which; NULL: all ranks */
+  int n, me;
+  ncclComm_t comm; /* NULL: not made */
+} RtWire;
+
+/* What an exchange has on the GPU. */
+typedef struct RtCudaExchange {
+  const RtWire *wire; /* NULL: the record is none */
+  int number;         /* from 1, among all of the session */
+  CUevent done;       /* behind it, in the stream of exchanges */
+  bool flying;        /* started, and nobody has waited */
+  bool counted;       /* rows: how many only the step knows */
+  int64_t bound;      /* rows for one rank at most */
+  char *seats, *bounds; /* rows: of each expert its place and the first one
+                           there; of each place its experts */
+} RtCudaExchange;
+
+/* A part of an entry's records as a graph. */
+typedef struct RtGraph {
+  struct RtGraph *next;
+  int part;  /* from 0 */
+  int share; /* of what exchanges of rows could be, how much they are: in units
+                of 1 / RtCuda.shares; 0: not asked */
+  CUgraphExec exec;
+  int64_t came;  /* bytes of tensors that come in from others */
+  int64_t bound; /* of the exchange that follows it; 0: nothing follows */
+} RtGraph;
+
 /* What an entry has on the GPU. */
 typedef struct RtCudaEntry {
-  CUgraphExec graph;      /* NULL: not captured yet */
+  RtGraph *graphs;        /* that have been captured, the last one first */
   RtCudaInputs inputs;
+  RtCudaExchange *exchanges; /* one a record */
   char *report; /* its reports in the host's memory, for the GPU */
   CUfunction **functions; /* one a record, one a stage of a launch */
   RtCudaGemm **gemms;     /* one a record; NULL where it is no product */
 } RtCudaEntry;
+
+/* What the GPU writes into the host's memory, beside reports. */
+typedef struct RtHostWords {
+  int32_t at;   /* number of the exchange that it has come to */
+  int32_t most; /* rows of the longest message */
+} RtHostWords;
+
+/* ORDER ROWS: cuda_rows.c */
+typedef enum RtRowsKernel {
+  RT_PIECES,
+  RT_TOKENS,
+  RT_EXPERTS,
+  RT_MOST,
+  RT_MARK,
+  RT_ROWS_KERNELS
+} RtRowsKernel;
+enum { RT_WORDS = 4 }; /* of 1, 2, 4 and 8 bytes */
 
 struct RtCuda {
   void *driver, *blas, *nccl_library;
@@ -57,7 +106,7 @@ struct RtCuda {
   RtOwn own_copy, own_product[MOERT_DTYPE_COUNT];
   CUdeviceptr memory;
   void *inputs, *reports; /* the host's, of all entries */
-  char *workspace, *arena, *gemm_workspace;
+  char *workspace, *arena, *gemm_workspace, *exchange_block;
   int64_t workspace_bytes, gemm_bytes, free_before;
   cublasLtHandle_t handle;
   RtCudaEntry *entries;
@@ -65,6 +114,28 @@ struct RtCuda {
   CUevent *marks; /* for profiles: one behind each record of a step */
   int *marked;    /* whose */
   int n_marks, cap_marks;
+
+  /* Of several ranks: */
+  MoertComm *comm;
+  RtWire *wires; /* the last is that of all ranks */
+  int n_wires;   /* 0: nothing is exchanged */
+  bool lost;     /* some rank is */
+  CUstream wire_stream; /* of exchanges */
+  CUevent go;
+  CUmodule rows_module;
+  CUfunction rows_kernels[RT_ROWS_KERNELS][RT_WORDS];
+  char **names; /* of exchanges */
+  int n_names;
+  char *staging[2], *most; /* in the GPU's memory */
+  int64_t staging_bytes;
+  RtHostWords *host; /* NULL: no exchanges; then of each exchange two words,
+                        rows of a message and of experts for which there was
+                        no room */
+  char *host_address; /* of `host`, for the GPU */
+  int32_t *over;
+  int shares, share; /* see RtGraph; 0: exchanges ask */
+  int64_t came;      /* bytes that come in, by what was put in the stream */
+  struct Walk *walk; /* cuda_graph.c */
 };
 
 /* A call of the driver, of cuBLASLt and of NCCL, as a status. */
@@ -101,6 +172,62 @@ static inline CUdeviceptr rt_cu_address(const void *p) {
 }
 MoertStatus rt_cuda_module(RtCuda *c, const void *image, CUmodule *out);
 
+/* ---- cuda_ranks.c: which GPU, and who is there --------------------------- */
+
+/* This rank's GPU, and what it needs to talk to the others'; the same status
+ * and text for all. */
+MoertStatus rt_cuda_choose(RtCuda *c, MoertComm *comm);
+/* Within rt_cuda_enter, as what follows; all ranks together. */
+MoertStatus rt_cuda_wires(MoertSession *s);
+/* That of a collective's axes; NULL: of all ranks. */
+const RtWire *rt_cuda_wire(RtCuda *c, const MoertCollective *axes);
+void rt_cuda_wires_free(RtCuda *c);
+/* The end of all work. MOERT_RANK_LOST where it will not come. */
+MoertStatus rt_cuda_wait(RtCuda *c);
+
+/* ---- cuda_exchange.c: collectives in a stream ---------------------------- */
+
+/* Bytes of the GPU's memory that exchanges need. */
+int64_t rt_cuda_exchange_bytes(const MoertSession *s);
+/* `block` has so many; all ranks together. */
+MoertStatus rt_cuda_exchanges_open(MoertSession *s, char *block);
+void rt_cuda_exchanges_free(MoertSession *s);
+/* A START record with the args in s->args, and a WAIT record. */
+MoertStatus rt_cuda_exchange(MoertSession *s, int entry, int index);
+MoertStatus rt_cuda_exchanged(MoertSession *s, int entry, int index);
+/* All that has been started is waited for. */
+MoertStatus rt_cuda_await_all(MoertSession *s, int entry);
+/* Finds out how many rows the longest message of any rank has: in the host's
+ * memory when the stream is done. */
+MoertStatus rt_cuda_count(MoertSession *s, int entry, int index);
+/* What these are of a bound, in shares. */
+int rt_cuda_share(const RtCuda *c, int64_t bound);
+/* After a step: rows for which there was no room. */
+MoertStatus rt_cuda_check_rows(RtCuda *c);
+
+/* ---- cuda_rows.c: kernels for exchanges ---------------------------------- */
+
+typedef struct RtRows {
+  char *stage;
+  char *mine, *got, *theirs, *some; /* as moert.h says; NULL: all rows */
+  char *seats, *bounds; /* see RtCudaExchange */
+  char *over;
+  int64_t experts, own; /* in all, and of a rank */
+  int64_t width, row_bytes;
+  int places;
+} RtRows;
+MoertStatus rt_cuda_rows_open(RtCuda *c);
+void rt_cuda_rows_free(RtCuda *c);
+MoertStatus rt_cuda_move_pieces(RtCuda *c, char *whole, char *packed,
+                                int64_t rows, int64_t run_bytes, int parts,
+                                bool back);
+MoertStatus rt_cuda_move_tokens(RtCuda *c, const RtRows *r, char *rows,
+                                bool back);
+MoertStatus rt_cuda_move_experts(RtCuda *c, const RtRows *r, char *rows,
+                                 int64_t room, bool back);
+MoertStatus rt_cuda_find_most(RtCuda *c, const RtRows *r, char *out);
+MoertStatus rt_cuda_mark(RtCuda *c, char *to, int number);
+
 /* ---- cuda_step.c --------------------------------------------------------- */
 
 /* The kernels of all records. */
@@ -111,6 +238,14 @@ MoertStatus rt_cuda_record(MoertSession *s, int entry, int index,
 /* Begins a step, and waits for its end. */
 MoertStatus rt_cuda_start(MoertSession *s, int entry);
 MoertStatus rt_cuda_finish(MoertSession *s, int entry);
+/* The reports, into the host's memory. */
+MoertStatus rt_cuda_publish(MoertSession *s, int entry);
+
+/* ---- cuda_graph.c -------------------------------------------------------- */
+
+/* All records of an entry, as graphs. */
+MoertStatus rt_cuda_run_graphs(MoertSession *s, int entry);
+void rt_cuda_graphs_free(MoertSession *s, int entry);
 
 /* ---- cuda_input.c -------------------------------------------------------- */
 

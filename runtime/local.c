@@ -111,6 +111,7 @@ typedef struct Local {
   int *pidfd;        /* by rank, -1 where the system has none */
   int looks;
   Watch watch;
+  Watch look; /* of waits that are no exchange */
   bool direct; /* every rank may read every other */
 } Local;
 
@@ -295,6 +296,19 @@ static void note_timeout(const MoertComm *c, const RtExchange *x) {
                  what);
 }
 
+/* Whether a process that is no more has been so for a while: then it is written
+ * down. */
+static bool note_death(const MoertComm *c, Watch *w, int dead, double now) {
+  Shared *s = ((Local *)c->state)->l->shared;
+  if (dead < 0) w->death = 0;
+  if (dead >= 0 && w->death == 0) w->death = now;
+  if (dead < 0 || now - w->death <= GRACE_MS / 1e3) return false;
+  note_failure(s, dead, atomic_load(&s->seats[dead].state) == SEAT_LEFT
+                            ? "rank %d has ended before the others"
+                            : "rank %d has died", dead);
+  return true;
+}
+
 /* After some time without news: whether there will be any. */
 static MoertStatus look_for_trouble(MoertComm *c, const RtExchange *x,
                                     Watch *w) {
@@ -304,14 +318,7 @@ static MoertStatus look_for_trouble(MoertComm *c, const RtExchange *x,
   if (w->last > 0 && nap < NAP_MS / 2e3) return MOERT_OK;
   if (w->last > 0) w->waited += nap < most ? nap : most;
   w->last = t;
-  int dead = find_dead(c);
-  if (dead < 0) w->death = 0;
-  if (dead >= 0 && w->death == 0) w->death = t;
-  if (dead >= 0 && t - w->death > GRACE_MS / 1e3)
-    note_failure(s, dead, atomic_load(&s->seats[dead].state) == SEAT_LEFT
-                              ? "rank %d has ended before the others"
-                              : "rank %d has died", dead);
-  else if (w->waited > c->timeout)
+  if (!note_death(c, w, find_dead(c), t) && w->waited > c->timeout)
     note_timeout(c, x);
   return has_failed(s) ? lost(s, x->what) : MOERT_OK;
 }
@@ -507,6 +514,15 @@ static MoertStatus local_rest(MoertComm *c, RtExchange *x) {
   return MOERT_OK;
 }
 
+/* A death counts when it has been seen for a while: the launcher may say how
+ * it came. */
+static MoertStatus local_look(MoertComm *c, const char *what) {
+  Local *t = c->state;
+  int dead = has_failed(t->l->shared) ? -1 : find_dead(c);
+  note_death(c, &t->look, dead, rt_seconds());
+  return has_failed(t->l->shared) ? lost(t->l->shared, what) : MOERT_OK;
+}
+
 static void local_close(MoertComm *c) {
   Local *t = c->state;
   Shared *s = t->l->shared;
@@ -522,7 +538,8 @@ static void local_close(MoertComm *c) {
 }
 
 static const RtTransport transport = {local_start, local_move, local_rest,
-                                      local_nap, local_fail, local_close};
+                                      local_nap,   local_fail, local_close,
+                                      local_look};
 
 /* ---- joining ------------------------------------------------------------- */
 

@@ -357,6 +357,11 @@ MOERT_API int64_t moert_planned_bytes(const MoertSession *s);
 /* Bytes of a GPU's memory that are gone since the session was made, those that
  * the driver and cuBLASLt have for themselves included. 0 on the CPU. */
 MOERT_API int64_t moert_gpu_bytes(MoertSession *s);
+/* Of the last step: graphs launched on a GPU, 0 where its operations were
+ * launched one by one, or on the CPU; and how often it told the host how many
+ * rows other ranks get, for exchanges that need to know. */
+MOERT_API int moert_gpu_graphs(const MoertSession *s);
+MOERT_API int moert_gpu_counts(const MoertSession *s);
 MOERT_API int moert_threads(const MoertSession *s);
 /* What it runs on, for people: "NVIDIA H100 (sm_90)", "4 threads", and in the
  * latter case why it is not a GPU, where the model has code for one. */

@@ -103,10 +103,13 @@ MoertStatus run_memory(const Run *r, RunMemory *out);
 typedef struct RunExchanges {
   double busy, waited; /* see moert_comm_seconds */
   int64_t bytes;       /* that came in */
+  int graphs, counts;  /* on a GPU, see moert_gpu_graphs */
+  bool hidden;         /* they are parts of graphs: nobody sees their time */
 } RunExchanges;
 RunExchanges run_exchanges(const Run *r, const RunExchanges *since);
 /* "12.3 ms a step in exchanges, 4.5 ms of it waited for; 8.1 MB a step come
- * in"; static thread-local text. */
+ * in", or "2 graphs a step, between them the host is told how many rows go to
+ * others; ..."; static thread-local text. */
 const char *run_exchanges_text(const RunExchanges *x, int64_t steps);
 /* Of NAME.S16, NAME.S32 ... the first. NULL, with the message printed, when the
  * model has no such entry. */
@@ -163,6 +166,8 @@ void json_number(JsonLine *j, const char *key, double value);
 void json_string(JsonLine *j, const char *key, const char *value);
 /* False where it could not be written. */
 bool json_end(JsonLine *j);
+/* What run_exchanges_text says, for programs, of one of so many steps. */
+void run_exchanges_json(const RunExchanges *x, double steps, JsonLine *j);
 
 /* One step as shown to people. */
 typedef struct StepInfo {

@@ -52,9 +52,7 @@ static void print_json(const Run *r, const MoertEntry *e, const Bench *b) {
               (double)(b->peak_memory - r->peak_before));
   if (ranks_count(r->args) > 1) {
     json_number(&j, "ranks", ranks_count(r->args));
-    json_number(&j, "exchange_ms", b->exchanges.busy * 1e3 / n);
-    json_number(&j, "exposed_ms", b->exchanges.waited * 1e3 / n);
-    json_number(&j, "exchange_bytes", (double)b->exchanges.bytes / n);
+    run_exchanges_json(&b->exchanges, n, &j);
   }
   json_string(&j, "device", moert_device(r->session));
   json_number(&j, "threads", moert_threads(r->session));

@@ -149,9 +149,13 @@ RunExchanges run_exchanges(const Run *r, const RunExchanges *since) {
   if (!r->args->comm) return x;
   moert_comm_seconds(r->args->comm, &x.busy, &x.waited);
   x.bytes = moert_comm_bytes(r->args->comm);
-  if (since)
-    x = (RunExchanges){x.busy - since->busy, x.waited - since->waited,
-                       x.bytes - since->bytes};
+  x.hidden = r->desc->device == MOERT_CUDA;
+  x.graphs = moert_gpu_graphs(r->session);
+  x.counts = moert_gpu_counts(r->session);
+  if (!since) return x;
+  x.busy -= since->busy;
+  x.waited -= since->waited;
+  x.bytes -= since->bytes;
   return x;
 }
 
@@ -327,15 +331,42 @@ const char *run_bytes_text(int64_t bytes) {
   return text;
 }
 
+/* How a step is put on a GPU, where exchanges are a part of it. */
+static void graphs_text(const RunExchanges *x, char *text, size_t bytes) {
+  int n = x->graphs == 0
+              ? snprintf(text, bytes, "operations launched one by one")
+              : snprintf(text, bytes, "%d graph%s a step", x->graphs,
+                         x->graphs > 1 ? "s" : "");
+  if (x->counts && n < (int)bytes)
+    snprintf(text + n, bytes - (size_t)n,
+             ", %d time%s the host is told how many rows go to others",
+             x->counts, x->counts > 1 ? "s" : "");
+}
+
 const char *run_exchanges_text(const RunExchanges *x, int64_t steps) {
-  static _Thread_local char text[160];
+  static _Thread_local char text[200];
+  char how[120];
   double n = steps > 0 ? (double)steps : 1;
-  snprintf(text, sizeof text,
-           "%.1f ms a step in exchanges, %.1f ms of it waited for; %s a step "
-           "come in",
-           x->busy * 1e3 / n, x->waited * 1e3 / n,
+  if (x->hidden)
+    graphs_text(x, how, sizeof how);
+  else
+    snprintf(how, sizeof how,
+             "%.1f ms a step in exchanges, %.1f ms of it waited for",
+             x->busy * 1e3 / n, x->waited * 1e3 / n);
+  snprintf(text, sizeof text, "%s; %s a step come in", how,
            run_bytes_text((int64_t)((double)x->bytes / n)));
   return text;
+}
+
+void run_exchanges_json(const RunExchanges *x, double steps, JsonLine *j) {
+  if (x->hidden) {
+    json_number(j, "graphs", x->graphs);
+    json_number(j, "row_counts", x->counts);
+  } else {
+    json_number(j, "exchange_ms", x->busy * 1e3 / steps);
+    json_number(j, "exposed_ms", x->waited * 1e3 / steps);
+  }
+  json_number(j, "exchange_bytes", (double)x->bytes / steps);
 }
 
 const char *run_count_text(int64_t n) {

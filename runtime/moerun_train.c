@@ -197,6 +197,13 @@ static int stop_not_finite(const Train *t) {
   return EXIT_USER;
 }
 
+static void add_exchanges(Train *t, RunExchanges x) {
+  x.busy += t->exchanges.busy;
+  x.waited += t->exchanges.waited;
+  x.bytes += t->exchanges.bytes;
+  t->exchanges = x;
+}
+
 static int train_step(Train *t, StepInfo *out) {
   MoertSession *s = t->run.session;
   MoertTextEvent event;
@@ -208,10 +215,7 @@ static int train_step(Train *t, StepInfo *out) {
   t->entry = run_entry(&t->run, moert_text_entry(t->data));
   double seconds = run_seconds() - start;
   t->stepping += seconds;
-  before = run_exchanges(&t->run, &before);
-  t->exchanges.busy += before.busy;
-  t->exchanges.waited += before.waited;
-  t->exchanges.bytes += before.bytes;
+  add_exchanges(t, run_exchanges(&t->run, &before));
   int64_t step = moert_steps_done(s), tokens = moert_text_batch_tokens(t->data);
   if (event == MOERT_TEXT_START && moert_text_cursor(t->data) > 1)
     progress_note(&t->progress,
@@ -340,9 +344,7 @@ static void summary_ranks(const Train *t, JsonLine *j) {
   int64_t steps = moert_steps_done(t->run.session) - t->first_step;
   double n = steps > 0 ? (double)steps : 1;
   json_number(j, "ranks", ranks_count(t->args));
-  json_number(j, "exchange_ms", t->exchanges.busy * 1e3 / n);
-  json_number(j, "exposed_ms", t->exchanges.waited * 1e3 / n);
-  json_number(j, "exchange_bytes", (double)t->exchanges.bytes / n);
+  run_exchanges_json(&t->exchanges, n, j);
   if (t->most_rounds > 1) json_number(j, "rounds", t->most_rounds);
 }
 

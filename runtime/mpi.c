@@ -107,8 +107,9 @@ static void mpi_close(MoertComm *c) {
   free(c);
 }
 
-static const RtTransport transport = {mpi_start, mpi_move, mpi_rest,
-                                      mpi_nap, mpi_fail, mpi_close};
+/* mpirun and srun end all ranks when one has died. */
+static const RtTransport transport = {mpi_start, mpi_move, mpi_rest, mpi_nap,
+                                      mpi_fail,  mpi_close, NULL};
 
 /* ---- loading ------------------------------------------------------------- */
 

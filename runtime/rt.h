@@ -231,6 +231,9 @@ typedef struct RtTransport {
   void (*nap)(MoertComm *c, unsigned news);
   int (*fail)(MoertComm *c, const char *text);
   void (*close)(MoertComm *c);
+  /* What is known to be wrong, with `what` for messages; NULL: its launcher
+   * ends the ranks itself. */
+  MoertStatus (*look)(MoertComm *c, const char *what);
 } RtTransport;
 
 typedef struct RtQueue RtQueue;
@@ -257,6 +260,10 @@ typedef struct RtGroup {
 MoertStatus rt_group_new(const MoertAxis *mesh, int n_axes,
                          const MoertCollective *k, int rank, RtGroup *out);
 void rt_group_free(RtGroup *g);
+/* Of `experts` those of the rank at a place: each axis of the group cuts the
+ * parts that the one before made, in sizes rounded up. */
+void rt_experts_of(const MoertCollective *k, const RtGroup *g, int64_t experts,
+                   int place, int64_t *first, int64_t *end);
 
 /* An operand or result of an exchange. */
 typedef struct RtBuffer {
@@ -459,6 +466,9 @@ struct MoertSession {
   int max_args;
   void **args; /* of the record being run: max_args a thread */
   struct RtCuda *cuda; /* NULL: on the CPU */
+  struct {
+    int graphs, counts; /* see moert_gpu_graphs */
+  } last;             /* step on a GPU */
 };
 
 /* Index of an entry, -1 with a failure text when there is none. */
@@ -570,9 +580,10 @@ extern const RtDevice rt_cpu;
 
 typedef struct RtCuda RtCuda;
 extern const RtDevice rt_cuda;
-/* A GPU that can run the program; MOERT_UNSUPPORTED, and one line, where there
- * is none. */
-MoertStatus rt_cuda_find(const MoertDesc *d, RtCuda **out);
+/* A GPU that can run the program, of several ranks one each;
+ * MOERT_UNSUPPORTED, and one line, where there is none. All ranks get the same
+ * status. */
+MoertStatus rt_cuda_find(const MoertDesc *d, MoertComm *comm, RtCuda **out);
 /* "NVIDIA H100 (sm_90)" */
 void rt_cuda_name(const RtCuda *c, char *out, size_t bytes);
 

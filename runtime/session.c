@@ -230,8 +230,7 @@ static MoertStatus exchange_name(const MoertRecord *r, char **out) {
   return MOERT_OK;
 }
 
-/* The exchanges of an entry; one at a time is at work, with the one staging
- * area. */
+/* The exchanges of an entry; what else they need is the device's. */
 static MoertStatus make_exchanges(MoertSession *s, int entry) {
   const MoertDesc *d = s->desc;
   const MoertEntry *e = &d->entries[entry];
@@ -243,7 +242,7 @@ static MoertStatus make_exchanges(MoertSession *s, int entry) {
     RT_TRY(exchange_name(r, &what));
     RtPending *p = &s->entries[entry].pending[i];
     MoertStatus st = rt_pending_new(s->comm, d->mesh, d->n_axes, r->collective,
-                                    r->n_args, what, s->staging, p);
+                                    r->n_args, what, NULL, p);
     free(what);
     RT_TRY(st);
   }
@@ -260,8 +259,8 @@ static MoertStatus make_session(MoertSession *s) {
   RT_TRY(check_ranks(s));
   RT_TRY(rt_check_tables(s->desc));
   RT_TRY(make_tables(s));
-  RT_TRY(s->device->open(s));
   RT_TRY(make_all_exchanges(s));
+  RT_TRY(s->device->open(s));
   return s->desc->n_slots ? moert_step(s, "init") : MOERT_OK;
 }
 
@@ -280,7 +279,7 @@ static MoertStatus choose_device(MoertSession *s, MoertChoice wanted) {
                    "the model has no code for the CPU: compile it with "
                    "--target=cpu,cuda");
   if (wanted != MOERT_USE_CPU && cuda) {
-    MoertStatus st = rt_cuda_find(cuda, &s->cuda);
+    MoertStatus st = rt_cuda_find(cuda, s->comm, &s->cuda);
     if (st == MOERT_OK) {
       s->device = &rt_cuda;
       s->desc = cuda;
@@ -496,6 +495,12 @@ int64_t moert_planned_bytes(const MoertSession *s) {
 }
 int64_t moert_gpu_bytes(MoertSession *s) {
   return s->device->taken(s);
+}
+int moert_gpu_graphs(const MoertSession *s) {
+  return s->last.graphs;
+}
+int moert_gpu_counts(const MoertSession *s) {
+  return s->last.counts;
 }
 int moert_threads(const MoertSession *s) {
   return s->threads;

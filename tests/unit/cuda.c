@@ -540,7 +540,8 @@ static void test_refused(void) {
   refused("too much shared memory", &d, MOERT_UNSUPPORTED,
           "square needs 1073741824 bytes of shared memory a block, ");
   record.kind = MOERT_START;
-  refused("exchanges", &d, MOERT_UNSUPPORTED, "exchanges between GPUs are not");
+  refused("no exchange", &d, MOERT_BAD_DATA,
+          "entry train: record 0 is no exchange");
   d = for_cuda;
   changed[2] = entries[2];
   d.entries = changed;

@@ -1,6 +1,6 @@
 /* cuda_headers.c: runtime/cuda.def, cublaslt.def and nccl.def against NVIDIA's
- * headers, where this machine has them: each value, each prototype, each symbol.
- * What is wrong does not build. */
+ * headers, where this machine has them: each value, each prototype, each
+ * symbol. What is wrong does not build. */
 #include "check.h"
 
 #include <string.h>
