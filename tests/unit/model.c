@@ -316,8 +316,8 @@ int main(void) {
        {"V=11", "D=4", "U=4", "N=4", "A=2", "K=1", "H=3", "W=12", "SHORT=3",
         "MIDDLE=4", "LONG=6"}},
       {"models/mt_transformer.dsl", /* GShard: half of the choices dropped */
-       {"V=11", "D=4", "HEADS=2", "L=2", "F=3", "N=3", "H=2", "W=12", "SHORT=3",
-        "MIDDLE=4", "LONG=6"}},
+       {"V=11", "D=4", "HEADS=2", "L=1", "EVERY=1", "N=3", "H=4", "W=12",
+        "SHORT=3", "MIDDLE=4", "LONG=6"}},
       {"tests/models/attention.dsl", {"V=11", "T=3", "B=2"}},
       {"tests/models/blocks.dsl", {0}},
       {"tests/models/moe_recompute.dsl", {0}},
