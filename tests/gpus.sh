@@ -1,4 +1,5 @@
 #!/bin/bash
+# not under the sanitizers: unit/ranks_build has every exchange there
 # Several ranks on GPUs, one each, through the programs, with the stand-ins of
 # tests/cudasim for NVIDIA's libraries, NCCL among them: the same as one rank on
 # the CPU; what a step does, by the counters of the stand-ins; ranks that end or
