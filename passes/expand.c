@@ -140,12 +140,17 @@ Value *expand_row_dot(Expand *x, Node *n) {
   return ir_node(&x->b, OP_rows_dot, NULL, ins, 3, NULL)->outs.data[0];
 }
 
-/* The offsets of rows of which some are dropped; NULL: `v` has all of them. */
-static Value *cut_offsets(Value *v) {
+/* The offsets of rows of which a `dispatch` drops some; NULL: `v` has all of
+ * them, or `partition` has masked it. */
+static Value *cut_offsets(const Expand *x, Value *v) {
   const Node *owner = type_is_ragged(&v->type) ? ir_ragged_owner(v) : NULL;
   if (!owner || owner->op != OP_rows_gather) return NULL;
   Value *offsets = ir_now(owner->ins.data[2]);
-  return offsets->def && offsets->def->op == OP_slice ? offsets : NULL;
+  for (; x; x = x->outer)
+    for (uint32_t i = 0; i < x->routes.len; i++)
+      if (x->routes.data[i].drops && x->routes.data[i].rows.offsets == offsets)
+        return offsets;
+  return NULL;
 }
 
 /* A sum over all rows is one over those that are somebody's. */
@@ -153,7 +158,7 @@ static void mask_dropped(Expand *x, Node *n) {
   if (!op_is(n->op, TRAIT_MAP)) return;
   IndexMap m = map_of(n);
   for (int i = 0; i < m.n_ins; i++) {
-    Value *v = n->ins.data[i], *offsets = cut_offsets(v);
+    Value *v = n->ins.data[i], *offsets = cut_offsets(x, v);
     if (!offsets || strchr(m.out, m.ins[i][0]) || strchr(m.out, m.ins[i][1]))
       continue;
     n->ins.data[i] =
@@ -243,12 +248,13 @@ static const struct {
 #undef OP
 };
 
-static void expand_region(Ctx *cx, const PassOptions *o, Region *r) {
-  Expand x = {0};
+static void expand_region(Ctx *cx, const PassOptions *o, Region *r,
+                          const Expand *outer) {
+  Expand x = {.outer = outer};
   NodeVec nodes = {0};
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
-    if (n->body) expand_region(cx, o, n->body);
+    if (n->body) expand_region(cx, o, n->body, &x);
     for (uint32_t k = 0; k < n->ins.len; k++)
       n->ins.data[k] = ir_now(n->ins.data[k]);
     x.b = ir_builder_like(cx, r, &nodes, n);
@@ -270,7 +276,7 @@ bool pass_expand(Module *m, const PassOptions *o) {
   for (uint32_t i = 0; i < m->entries.len; i++) {
     Entry *e = m->entries.data[i];
     widen_region(m->cx, o, e->region);
-    expand_region(m->cx, o, e->region);
+    expand_region(m->cx, o, e->region, NULL);
     ir_sweep(e);
   }
   return true;

@@ -236,7 +236,8 @@ typedef struct ExpandRoute {
 
 typedef struct Expand {
   Builder b; /* where the node that is replaced stood */
-  VEC(ExpandRoute) routes; /* those made in this region so far */
+  VEC(ExpandRoute) routes;    /* those made in this region so far */
+  const struct Expand *outer; /* of the region around, or NULL */
 } Expand;
 
 /* What the only result of `n` is now, as nodes appended through x->b. One for
