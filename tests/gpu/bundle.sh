@@ -58,6 +58,9 @@ for precision in f32 bf16; do
   [ ! "$dry" ] || break
   checked check-moe-$precision models/lm_moe.dsl -D V=256 -D D=32 -D N=8 -D K=2 \
     -D T=8 -D B=4 -D H=48 --precision=$precision
+  checked check-transformer-$precision models/lm_transformer.dsl -D V=256 \
+    -D D=128 -D HEADS=2 -D L=2 -D N=4 -D H=48 -D F=96 -D T=40 -D B=2 \
+    --precision=$precision
 done
 
 # ---- what is measured ----------------------------------------------------------
@@ -111,6 +114,7 @@ if [ "$dry" ]; then
   moe 32 16 16 4 2 zipf
   lstm 2 4 16
   lm 4 16 16 256 2 2
+  attention 1 2 32 16 1
 else
   moe 32768 4096 1024 64 4 router
   lm 32 512 1024 10000 32 64
