@@ -596,8 +596,8 @@ static bool compile(Job *j) {
   Module *kept = without_recompute(j);
   if (!run_passes(j)) return false;
   write_explained(j);
-  return report_memory(j, kept) && report_kernels(j) && write_dumps(j) && write_emit(j) &&
-         write_library(j);
+  return report_memory(j, kept) && report_kernels(j) && write_dumps(j) &&
+         write_emit(j) && write_library(j);
 }
 
 /* ---- the program -------------------------------------------------------- */

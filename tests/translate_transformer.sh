@@ -1,11 +1,12 @@
 #!/bin/bash
 # not under the sanitizers: translate.sh has another model of the same form
-# mt_transformer.dsl: a small one learns a dictionary from pairs of sentences and
-# translates by beam search, where each step sees what those before it kept; its
-# gradients on four ranks are those of one.
+# mt_transformer.dsl: a small one learns a dictionary from pairs of sentences
+# and translates by beam search, where each step sees what those before it kept;
+# its gradients on four ranks are those of one.
 source tests/checks.bash
 
-check() { run "${@:1:3}" "$MOERUN" "${@:4}"; } # NAME STATUS PATTERN ARGUMENTS...
+# check NAME STATUS PATTERN ARGUMENTS...
+check() { run "${@:1:3}" "$MOERUN" "${@:4}"; }
 
 awk -v s="$d/source" -v t="$d/target" 'BEGIN { x = 7
   for (i = 0; i < 600; i++) {
