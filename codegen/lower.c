@@ -588,7 +588,8 @@ static void choose_lanes(Lower *l, const Isa *isa) {
   bool wide = has_f64(l->n);
   l->warps = isa->least > 0;
   Isa fits = *isa;
-  while (fits.least && fits.lanes > fits.least &&
+  int least = wide ? 2 * fits.least : fits.least;
+  while (least && fits.lanes > least &&
          (int)l->n->outs.len * fits.lanes > HELD * fits.least)
     fits.lanes /= 2;
   l->lanes = cg_lanes(&fits, longest_run(l), wide) / (wide ? 2 : 1);
