@@ -19,7 +19,7 @@ run 'none for the CPU' 1 'no code for the CPU' \
 run 'text of what is not made' 2 '--emit=ptx is for --target=cuda' \
   compile --target=cpu --emit=ptx -o -
 run 'architecture of what is not made' 2 '--arch is for --target=cuda' \
-  compile --arch=sm_90 -o "$d/x.so"
+  compile --target=cpu --arch=sm_90 -o "$d/x.so"
 run 'another target' 2 "did you mean 'cuda'?" compile --target=cude
 run 'another architecture' 2 'sm_70' compile --target=cuda --arch=sm_70
 
