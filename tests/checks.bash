@@ -5,6 +5,15 @@ d=$(mktemp -d)
 trap 'rm -rf "$d"' EXIT
 status=0
 
+# field KEY FILE: the numbers behind a key of JSON lines, a line each.
+field() { grep -o "\"$1\": [^,}]*" "$2" | sed 's/.*: //'; }
+# near A B [MOST]: two files of numbers agree, line by line.
+near() {
+  awk -v other="$2" -v most="${3:-1e-4}" '{ if ((getline y < other) <= 0) bad = 1; n++
+    e = $1 > y ? $1 - y : y - $1; if (!(e <= most * ($1 < 0 ? -$1 : $1))) bad = 1 }
+    END { exit bad || !n || (getline y < other) > 0 }' "$1"
+}
+
 expect() { # NAME COMMAND...
   local name=$1
   shift

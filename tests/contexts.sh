@@ -11,7 +11,7 @@ check() { run "${@:1:3}" "$MOERUN" "${@:4}"; }
 trained() {
   local name=$1 data=$2
   shift 2
-  expect "$name compiles" "$MOEC" "$@" -o "$d/$name.so"
+  expect "$name compiles" "$MOEC" --target=cpu "$@" -o "$d/$name.so"
   expect "$name trains" "$MOERUN" train "$d/$name.so" --data "$data" \
     ${vocab:+--vocab "$vocab"} --steps 1 --threads 1 --quiet --ckpt "$d/$name.ck"
 }

@@ -5,13 +5,6 @@
 source tests/checks.bash
 sim=$BUILD/tests/cudasim
 
-field() { grep -o "\"$1\": [^,}]*" "$2" | sed 's/.*: //'; }
-# near A B [MOST]: two files of numbers, line by line.
-near() {
-  awk -v other="$2" -v most="${3:-1e-4}" '{ if ((getline y < other) <= 0) bad = 1; n++
-    e = $1 > y ? $1 - y : y - $1; if (!(e <= most * ($1 < 0 ? -$1 : $1))) bad = 1 }
-    END { exit bad || !n || (getline y < other) > 0 }' "$1"
-}
 
 cat models/lib/*.dsl >"$d/text"
 train() { # ARGUMENTS...: on the stand-ins

@@ -23,25 +23,25 @@ learn() {
     >"$work/$name"
 }
 
+compile() { "$MOEC" --target=cpu "$@" 2>"$work/err"; }
+
 # on NAME MESH RANKS DEFINE...: 50 losses on the mesh and on one rank, of which
-# the last is a tenth below the first.
+# the last is a tenth below the first. Those of one rank are made once.
 on() {
-  local name=$1 mesh=$2 n=$3 defines=() so=$work/model.so why
+  local name=$1 mesh=$2 n=$3 defines=() so=$work/model.so why one
   shift 3
+  one=one-${*// /_}
   for d in "$@"; do defines+=(-D "$d"); done
-  if ! "$MOEC" --target=cpu \
-    tests/models/experts.dsl "${defines[@]}" --mesh "$mesh" \
-    -o "$so" 2>"$work/err" ||
-    ! "$MOEC" --target=cpu \
-      tests/models/experts.dsl "${defines[@]}" -o "$work/one.so" \
-      2>>"$work/err"
+  if ! compile tests/models/experts.dsl "${defines[@]}" --mesh "$mesh" \
+    -o "$so" || { [ ! -e "$work/$one" ] &&
+    ! compile tests/models/experts.dsl "${defines[@]}" -o "$work/one.so"; }
   then
     not_ok "experts: $name" "$(head -c 600 "$work/err" | tr '\n' '|')"
     return
   fi
-  learn one 1 50 "$work/one.so" || return
+  [ -e "$work/$one" ] || learn "$one" 1 50 "$work/one.so" || return
   learn "$name" "$n" 50 "$so" || return
-  why=$(paste "$work/one" "$work/$name" | awk '
+  why=$(paste "$work/$one" "$work/$name" | awk '
     { d = ($1 - $3) / $1; if (d < 0) d = -d
       if (!(d <= 1e-5)) bad = bad " step " NR ": " $1 " and " $3
       if (NR == 1) first = $1; last = $1; if (d > most) most = d
@@ -74,16 +74,14 @@ tiny=(-D D=16 -D K=2 -D H=24 -D T=4 -D B=8 --keep-grads)
 # gradients MESH EXPERTS OPTION...: those of one rank, within 1e-5 in f32, 1e-12
 # in f64
 gradients() {
-  local p mesh=$1 n=$2
+  local p mesh=$1 n=$2 model one
   shift 2
   for p in f32 f64; do
-    if "$MOEC" --target=cpu \
-      models/lm_moe.dsl "${tiny[@]}" -D "N=$n" "$@" --precision=$p \
-      -o "$work/one.so" 2>"$work/err" &&
-      "$MOEC" --target=cpu \
-        models/lm_moe.dsl "${tiny[@]}" -D "N=$n" "$@" --precision=$p \
-        --mesh "$mesh" -o "$work/model.so" 2>"$work/err" &&
-      "$MOERUN" verify "$work/one.so" "$work/model.so" --data "$data" \
+    model=(models/lm_moe.dsl "${tiny[@]}" -D "N=$n" "$@" --precision=$p)
+    one=$work/$p-$n${*// /_}.so
+    if { [ -e "$one" ] || compile "${model[@]}" -o "$one"; } &&
+      compile "${model[@]}" --mesh "$mesh" -o "$work/model.so" &&
+      "$MOERUN" verify "$one" "$work/model.so" --data "$data" \
         --threads 1 --poison --quiet --timeout 120 >"$work/out" 2>"$work/err"
     then ok "experts: gradients in $p on $mesh, $n experts${*:+, $*}"; else
       not_ok "experts: gradients in $p on $mesh, $n experts${*:+, $*}" \

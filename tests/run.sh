@@ -25,6 +25,8 @@ BUILD=${BUILD:-build}
 case $BUILD in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
 export BUILD MOEC=$BUILD/moec MOERUN=$BUILD/moerun BLESS=${BLESS:-}
 export LC_ALL=C TEST_TIMEOUT=${TEST_TIMEOUT:-600}
+# Idle threads leave the cores to the tests beside them.
+export OMP_WAIT_POLICY=passive
 
 # ---- one test; its lines go to standard output -------------------------------
 

@@ -123,7 +123,7 @@ compile() { # MODEL AND OPTIONS
   # shellcheck disable=SC2086
   set -- $batch -D D="$D" -D WARMUP="$WARMUP" $1
   [[ " $* " == *' H='* ]] || [[ $* == *4lstm* ]] || set -- -D H="$H" "$@"
-  "$BUILD/moec" "$@" --report=cost -o "$so" >"${so%.so}.cost"
+  "$BUILD/moec" --target=cpu "$@" --report=cost -o "$so" >"${so%.so}.cost"
 }
 
 run() { # ENTRY SEED MODEL AND OPTIONS

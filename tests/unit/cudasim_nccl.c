@@ -200,6 +200,7 @@ static void run(const char *name, Test *test, int other, const char *says) {
   fflush(stdout);
   for (int me = 0; me < RANKS; me++) {
     if (fork()) continue;
+    alarm(90); /* where the other ends before it has told the id */
     Rank r = {.me = me};
     char *why = s->why[me];
     open_libraries();

@@ -2,7 +2,8 @@
  * same text, the same operands, processes over shared memory on one side and
  * the interpreter on the other. What has no products agrees bit for bit. The
  * bytes that come in are those that were predicted. Then the same on GPUs, one
- * a rank, where sums are made in the numbers' own dtype. */
+ * a rank, where sums are made in the numbers' own dtype, and what comes in is
+ * as much as messages of one width have. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

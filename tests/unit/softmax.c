@@ -146,7 +146,7 @@ int main(void) {
   check_given(m, EVAL_F64, "given samples, in f64");
   check_given(m, EVAL_TYPED, "given samples, in f32");
   check_drawn(m);
-  pass_expand(m, &(PassOptions){0});
+  CHECK("expanded", pass_expand(m, &(PassOptions){0}), "the pass failed");
   check_given(m, EVAL_TYPED, "given samples, in f32, expanded");
   ctx_free(&cx);
   return failures != 0;
