@@ -883,8 +883,7 @@ bool cg_target_of(Ctx *cx, const CodegenOptions *o, int device, Target *out);
 void cg_free_module(struct LLVMOpaqueModule *m); /* and its context */
 /* Gives a library's first descriptor its name: what it leads to is kept. */
 void cg_export(struct LLVMOpaqueValue *descriptor);
-/* Warns that there is no program for another device than the CPU, if there is a
- * reason. */
+/* Warns that there is no program for another device than the CPU, and why. */
 void cg_warn_of_lack(Ctx *cx, const Diag *why);
 /* Writes the library to `path`, aside and renamed. False: diagnostics. */
 bool cg_library(const CgPrograms *p, const CodegenOptions *o,

@@ -57,9 +57,10 @@ static void set_line(const Lines *l, const CgLine *line) {
   const char *end = line->where + strlen(line->where), *column, *number;
   for (column = end; column > line->where && *column != ':'; column--)
     continue;
+  if (column == line->where) return; /* the place is not known */
   for (number = column - 1; number > line->where && *number != ':'; number--)
     continue;
-  if (number <= line->where) return; /* the place is not known */
+  if (number == line->where) return;
   LLVMMetadataRef file =
       file_of(l, line->where, (size_t)(number - line->where));
   unsigned row = (unsigned)strtoul(number + 1, NULL, 10);

@@ -99,9 +99,9 @@ static LLVMValueRef add_program(const CgPrograms *p, const CodegenOptions *o,
 }
 
 void cg_warn_of_lack(Ctx *cx, const Diag *why) {
-  if (why->message)
-    diag_warning(cx, why->span,
-                 "%s: the library holds the CPU's program alone", why->message);
+  if (!why->message) internal_error("a program is lacking, nothing says why");
+  diag_warning(cx, why->span, "%s: the library holds the CPU's program alone",
+               why->message);
 }
 
 void cg_export(LLVMValueRef descriptor) {
@@ -114,16 +114,21 @@ static bool add_programs(const CgPrograms *p, const CodegenOptions *o,
                          LLVMModuleRef data) {
   LLVMValueRef first = NULL, next;
   Ctx *cx = context_of(p);
-  Diag lacks = {.message = NULL};
+  bool lacking = false;
+  Diag lacks;
   for (int d = MOERT_DEVICE_COUNT; d-- > 0;) {
     uint32_t before = cx->diags.len;
     if (!p->of[d].m) continue;
     next = add_program(p, o, d, data, first);
     if (!next && !p->of[d].may_lack) return false;
-    if (!next) lacks = diag_take(cx, before);
-    if (next) first = next;
+    if (!next) {
+      lacks = diag_take(cx, before);
+      lacking = true;
+    } else {
+      first = next;
+    }
   }
-  cg_warn_of_lack(cx, &lacks);
+  if (lacking) cg_warn_of_lack(cx, &lacks);
   cg_export(first);
   return true;
 }

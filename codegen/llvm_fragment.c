@@ -289,7 +289,9 @@ static LLVMValueRef mma(LlBody *e, const KVal *k) {
 static LLVMValueRef pairs(LlBody *e, const KVal *k) {
   LLVMValueRef words[WORDS / 2], v = ll_value(e, k->a[0]);
   for (int i = 0; i < WORDS / 2; i++) {
-    LLVMValueRef a[2] = {pick(e, v, 2 * i + 1), pick(e, v, 2 * i)};
+    LLVMValueRef a[2];
+    a[0] = pick(e, v, 2 * i + 1);
+    a[1] = pick(e, v, 2 * i);
     LLVMValueRef x = ll_call(e, "llvm.nvvm.ff2bf16x2.rn", NULL, 0, a, 2);
     words[i] = LLVMBuildBitCast(e->b, x, i32_of(e), "");
   }

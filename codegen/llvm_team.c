@@ -178,12 +178,12 @@ static void panel(LlBody *e, const KVal *k) {
   from = add(e, from, LLVMBuildZExt(e->b, times(e, group, GROUP), e->i64, ""));
   from = add(e, ll_value(e, k->a[0]), from);
   for (int64_t row = 0; row < k->number; row += rows_on) {
-    Copy c = {.to = add(e, to, word(e, row * k->lanes *
-                                           dtype_info[DT_bf16].bytes)),
-              .from = add(e, from, ll_index_const(e, row * step)),
-              .there = elements(e, ll_value(e, k->a[2]), group,
-                                add(e, first, word(e, row)),
-                                ll_value(e, k->a[1]))};
+    Copy c;
+    c.to = add(e, to, word(e, row * k->lanes * dtype_info[DT_bf16].bytes));
+    c.from = add(e, from, ll_index_const(e, row * step));
+    LLVMValueRef nth = add(e, first, word(e, row));
+    c.there = elements(e, ll_value(e, k->a[2]), group, nth,
+                       ll_value(e, k->a[1]));
     (ahead ? copy_ahead : copy_now)(e, k, &c);
   }
 }

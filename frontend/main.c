@@ -565,13 +565,12 @@ static bool report_memory(Job *j, Module *kept) {
   if (j->out.len) buf_add(&j->out, "\n");
   memory_report(first_way(j)->m, &j->out);
   if (!kept) return true;
-  uint32_t told = j->cx.diags.len, warnings = j->cx.warnings;
+  uint32_t told = j->cx.diags.len;
   Pipeline p = {.options = pass_options(j),
                 .from = is_ir(j) ? pass_info[j->first - 1].name : NULL};
   p.options.explain = NULL;
   if (!pass_run(&p, kept)) return false;
-  j->cx.diags.len = told;
-  j->cx.warnings = warnings;
+  diag_take(&j->cx, told);
   memory_saved(first_way(j)->m, kept, &j->out);
   return true;
 }

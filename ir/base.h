@@ -168,10 +168,10 @@ void diag_error(Ctx *cx, Span s, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void diag_warning(Ctx *cx, Span s, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Attaches to the diagnostic recorded last. */
 void diag_note(Ctx *cx, Span s, const char *fmt, ...) PRINTF_LIKE(3, 4);
-/* Prints all in source order with source line and caret. */
 /* Takes back what was recorded since there were `from` diagnostics: the first
  * error among it, its message NULL where there was none. */
 Diag diag_take(Ctx *cx, uint32_t from);
+/* Prints all in source order with source line and caret. */
 void diag_print(Ctx *cx, FILE *to);
 
 /* Frees everything that the context owns. */

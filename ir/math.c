@@ -161,7 +161,8 @@ static Value *log1p_core(Builder *b, Value *m) {
   static const double p[] = {-0.499999374f, 0.333332032f,  -0.250078171f,
                              0.200109512f,  -0.164160907f, 0.139990821f,
                              -0.153875947f, 0.140112728f};
-  return ir_fma(b, POLYNOMIAL(b, m, p), mul(b, m, m), m);
+  Value *square = mul(b, m, m);
+  return ir_fma(b, POLYNOMIAL(b, m, p), square, m);
 }
 
 /* What log has for x that is not positive and finite, else y. 6 ops. */

@@ -37,12 +37,14 @@ option lr = 1e-3
 # The loss that teaches thresholds is a sum over tokens: as it is, it would be
 # most of the norm that gradients are clipped by. Adam learns as fast from a mean.
 fn gate(there) {
-  if A > 0 { return hierarchical(groups = A, k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = there) }
-  else if GATE == "balanced" { return balanced_gate(k = K, most = MOST, w_threshold = 1.0 / W, there = there) }
-  else {
-    require(GATE == "noisy_top_k", "there is no gate of this name for translation", GATE)
-    return noisy_top_k(k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = there)
+  require(GATE == "noisy_top_k" or GATE == "balanced",
+          "there is no gate of this name for translation", GATE)
+  if GATE == "balanced" and A > 0 {
+    return balanced_levels(groups = A, k = K, most = MOST, w_threshold = 1.0 / W, there = there)
   }
+  else if GATE == "balanced" { return balanced_gate(k = K, most = MOST, w_threshold = 1.0 / W, there = there) }
+  else if A > 0 { return hierarchical(groups = A, k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = there) }
+  else { return noisy_top_k(k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = there) }
 }
 
 # ---- layers: each with dropout and a residual ----------------------------------

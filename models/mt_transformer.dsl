@@ -45,7 +45,7 @@ fn encoder(x: i32[b, s], there: f32[b, s], table: f32[v, d]) {
   return rms_norm(h) as "norm", aux
 }
 
-# Logits f32[b, t, V] of the words behind y. In a search b are BEAM rows for each
+# What the words behind y follow from, f32[b, t, d], and the gates' losses. In a search b are BEAM rows for each
 # sentence of the memory: they ask it side by side, like positions, and `past`
 # says which rows they go on from.
 fn decoder(y: i32[b, t], y_there: f32[b, t], memory: f32[n, s, d], there: f32[n, s], table: f32[v, d], past = unchanged) {

@@ -405,10 +405,12 @@ static MoertStatus open_all(MoertSession *s) {
   RtCuda *c = s->cuda;
   MoertStatus st = rt_comm_agree(s->comm, open_one(s));
   if (st != MOERT_OK || rt_cuda_exchange_bytes(s) == 0) return st;
-  RT_TRY(rt_cuda_enter(c));
-  st = rt_cuda_exchanges_open(s, c->exchange_block);
-  rt_cuda_leave(c);
-  return st;
+  st = rt_cuda_enter(c);
+  if (st == MOERT_OK) {
+    st = rt_cuda_exchanges_open(s, c->exchange_block);
+    rt_cuda_leave(c);
+  }
+  return rt_comm_agree(s->comm, st);
 }
 
 static void free_entry(MoertSession *s, int entry) {

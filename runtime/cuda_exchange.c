@@ -76,6 +76,7 @@ static bool has_some(const MoertRecord *r) {
 /* Where experts take fewer rows than could come, and none goes in rounds, the
  * model has bounded them. */
 static bool is_counted(const MoertRecord *r, int places) {
+  if (most_rows(r) == 0) return false;
   return has_some(r) || expert_rows(r) >= token_rows(r) * places;
 }
 
@@ -488,7 +489,6 @@ MoertStatus rt_cuda_count(MoertSession *s, int entry, int index) {
 
 int rt_cuda_share(const RtCuda *c, int64_t bound) {
   int64_t most = c->host->most;
-  if (bound == 0) return 1;
   int64_t share = (most * c->shares + bound - 1) / bound;
   return share < 1 ? 1 : share > c->shares ? c->shares : (int)share;
 }

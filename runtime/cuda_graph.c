@@ -16,7 +16,7 @@
 
 #include <stdlib.h>
 
-enum { MOST_GRAPHS = 32 }; /* of an entry, then the oldest goes */
+enum { MOST_GRAPHS = 32 }; /* of a part, then one goes for another */
 
 /* ---- what is counted ----------------------------------------------------- */
 
@@ -151,24 +151,34 @@ static void free_graph(RtCuda *c, RtGraph *g) {
   free(g);
 }
 
-static void drop_oldest(RtCuda *c, RtCudaEntry *e) {
-  RtGraph **at = &e->graphs;
+/* Of a part, the one that was used longest ago, where there are too many. */
+static void drop_oldest(RtCuda *c, RtCudaEntry *e, int part) {
+  RtGraph **last = NULL;
   int n = 0;
-  while (*at && ++n < MOST_GRAPHS)
-    at = &(*at)->next;
-  while (*at) {
-    RtGraph *g = *at;
-    *at = g->next;
-    free_graph(c, g);
-  }
+  for (RtGraph **at = &e->graphs; *at; at = &(*at)->next)
+    if ((*at)->part == part) {
+      last = at;
+      n++;
+    }
+  if (n < MOST_GRAPHS) return;
+  RtGraph *g = *last;
+  *last = g->next;
+  free_graph(c, g);
+}
+
+static void put_first(RtCudaEntry *e, RtGraph *g) {
+  g->next = e->graphs;
+  e->graphs = g;
 }
 
 static MoertStatus find_graph(MoertSession *s, int entry, int part, int share,
                               RtGraph **out) {
   RtCudaEntry *e = &s->cuda->entries[entry];
-  for (RtGraph *g = e->graphs; g; g = g->next)
-    if (g->part == part && g->share == share) {
-      *out = g;
+  for (RtGraph **at = &e->graphs; *at; at = &(*at)->next)
+    if ((*at)->part == part && (*at)->share == share) {
+      *out = *at;
+      *at = (*at)->next;
+      put_first(e, *out);
       return MOERT_OK;
     }
   RtGraph *g;
@@ -179,9 +189,9 @@ static MoertStatus find_graph(MoertSession *s, int entry, int part, int share,
     free_graph(s->cuda, g);
     return st;
   }
-  drop_oldest(s->cuda, e);
-  g->next = e->graphs;
-  e->graphs = *out = g;
+  drop_oldest(s->cuda, e, part);
+  put_first(e, g);
+  *out = g;
   return MOERT_OK;
 }
 

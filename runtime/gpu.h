@@ -127,7 +127,6 @@ struct RtCuda {
   char **names; /* of exchanges */
   int n_names;
   char *staging[2], *most; /* in the GPU's memory */
-  int64_t staging_bytes;
   RtHostWords *host; /* NULL: no exchanges; then of each exchange two words,
                         rows of a message and of experts for which there was
                         no room */

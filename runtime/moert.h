@@ -340,7 +340,8 @@ MOERT_API MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event);
 /* Between moert_start and moert_finish: fills in, and stages, what the next
  * call of moert_text_next gives, unless that is the first batch of a round or
  * the end. Nothing that is told of the last batch changes but what is in the
- * inputs; of pairs, moert_text_line is the new one's. */
+ * inputs, which must stay so until that call, or until moert_text_seek; of
+ * pairs, moert_text_line is the new one's. */
 MOERT_API MoertStatus moert_text_ahead(MoertText *t);
 /* Batches given so far, over all rounds: what a checkpoint keeps as cursor. */
 MOERT_API int64_t moert_text_cursor(const MoertText *t);

@@ -209,19 +209,20 @@ void run_put_escaped(FILE *f, const char *text, size_t n, bool xml) {
 }
 
 /* Tokens [from, to) of the text as one string: a character may be several. */
-static void put_tokens(const Experts *x, int64_t from, int64_t to) {
+static int put_tokens(const Experts *x, int64_t from, int64_t to) {
   char *line = NULL;
   size_t n = 0;
   FILE *f = open_memstream(&line, &n);
-  if (!f) return;
+  if (!f) return run_error("out of memory");
   for (int64_t i = from; i < to; i++) {
     RunToken t = run_token(&x->run, moert_text_token(x->text, i));
     if (!t.joined && i > from) fputc(' ', f);
     fwrite(run_token_text(&t), 1, t.n, f);
   }
-  fclose(f);
+  if (fclose(f) != 0) return run_error("out of memory");
   run_put_escaped(stdout, line, n, false);
   free(line);
+  return 0;
 }
 
 /* Where a context begins that would at `from`: not within a character. */
@@ -232,19 +233,21 @@ static int64_t whole_from(const Experts *x, int64_t from, int64_t to) {
   return from;
 }
 
-static void put_context(const Experts *x, const RunChoice *c) {
+static int put_context(const Experts *x, const RunChoice *c) {
   int64_t width = x->run.args->around;
   if (width < 0) width = x->run.tokens == MOERT_BYTES ? 30 : 8;
   int64_t n = moert_text_tokens(x->text);
   int64_t from = whole_from(x, c->at > width ? c->at - width : 0, c->at);
   bool apart = x->run.tokens != MOERT_BYTES;
   printf("    %.3f  ", (double)c->gate);
-  put_tokens(x, from, c->at);
+  if (put_tokens(x, from, c->at)) return EXIT_USER;
   printf(apart && from < c->at ? " [" : "[");
-  put_tokens(x, c->at, c->at + 1);
+  if (put_tokens(x, c->at, c->at + 1)) return EXIT_USER;
   printf(apart && c->at + 1 < n ? "] " : "]");
-  put_tokens(x, c->at + 1, n - c->at > width ? c->at + 1 + width : n);
+  int64_t to = n - c->at > width ? c->at + 1 + width : n;
+  if (put_tokens(x, c->at + 1, to)) return EXIT_USER;
   putchar('\n');
+  return 0;
 }
 
 /* ---- the tokens that an expert takes most of ----------------------------- */
@@ -300,7 +303,7 @@ static int put_expert(const Experts *x, const RunLayer *l, int64_t from,
   putchar('\n');
   free(counts);
   for (int64_t i = from; i < to && i < from + x->run.args->top; i++)
-    put_context(x, &l->choices[i]);
+    if (put_context(x, &l->choices[i])) return EXIT_USER;
   return 0;
 }
 

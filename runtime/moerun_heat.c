@@ -84,8 +84,8 @@ static int by_darkest(const void *x, const void *y) {
   return a->expert - b->expert;
 }
 
-/* All rows, with numbers of choices in the place of parts; how many. */
-static int64_t count_rows(const Heat *h, const RunLayer *l, Row *rows,
+/* All rows, with numbers of choices in the place of parts. */
+static void count_rows(const Heat *h, const RunLayer *l, Row *rows,
                           double *of_column) {
   int64_t n = 0, end;
   for (int64_t i = 0; i < l->n; i = end, n++) {
@@ -99,7 +99,6 @@ static int64_t count_rows(const Heat *h, const RunLayer *l, Row *rows,
       of_column[c]++;
     }
   }
-  return n;
 }
 
 /* The rows to draw, in order; how many. */
@@ -193,10 +192,10 @@ static int write_picture(const Heat *h, const RunLayer *layers, int n_layers,
   FILE *f = fopen(path, "w");
   if (!f) return run_error("%s: %s", path, strerror(errno));
   put_picture(f, h, layers, n_layers, rows, n_rows);
-  bool written = !ferror(f);
-  if (fclose(f) != 0 || !written)
-    return run_error("%s: cannot be written: %s", path, strerror(errno));
-  return 0;
+  int why = fflush(f) == 0 && !ferror(f) ? 0 : errno;
+  if (fclose(f) != 0 && !why) why = errno;
+  if (!why) return 0;
+  return run_error("%s: cannot be written: %s", path, strerror(why));
 }
 
 int run_draw_heat(const Run *r, const MoertText *text, const RunLayer *layers,

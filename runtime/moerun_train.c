@@ -148,6 +148,8 @@ static int write_log(const Train *t, const StepInfo *i) {
 
 static int validate(Train *t, int64_t step) {
   if (!t->valid || t->valid_step == step) return 0;
+  /* Its inputs may be those that the next batch was filled into ahead. */
+  moert_text_seek(t->data, moert_text_cursor(t->data));
   moert_text_seek(t->valid, 0);
   MoertStatus st =
       run_evaluate(&t->run, t->valid, &t->valid_loss, &t->valid_tokens);

@@ -552,9 +552,6 @@ MoertStatus rt_gather(RtGather *g, const MoertSlot *slot, int64_t from);
 
 /* ---- step.c -------------------------------------------------------------- */
 
-/* Runs all records of an entry, its scalar inputs written before. */
-MoertStatus rt_run_entry(MoertSession *s, int entry);
-
 /* The way through an entry's records. A loop begins at *at, or ends there: true
  * where a turn of it follows. The caller goes on behind *at. */
 int rt_loop_end(const MoertEntry *e, int start);

@@ -209,11 +209,6 @@ static MoertStatus start(MoertSession *s, int entry) {
   return s->device->start(s, entry);
 }
 
-MoertStatus rt_run_entry(MoertSession *s, int entry) {
-  RT_TRY(start(s, entry));
-  return s->device->finish(s, entry);
-}
-
 static MoertStatus run_checked(MoertSession *s, int entry, int index,
                                const RtLoops *l) {
   RT_TRY(s->device->record(s, entry, index, l));

@@ -57,9 +57,9 @@ fn lstm_turn(d, units, width) {
   param u: f32[width, 4, units @model] = uniform_init(1.0 / sqrt(units))
   param bias: f32[4, units @model] = forget_bias
   let output = unchanged if width == units else projection(units, width) as "out"
-  return turned(w, u, bias, output)
+  return gates_and_cell(w, u, bias, output)
 }
-fn turned(w: f32[d, 4, n], u: f32[m, 4, n], bias: f32[4, n], output)(x: f32[b, d], h: f32[b, m], c: f32[b, n]) {
+fn gates_and_cell(w: f32[d, 4, n], u: f32[m, 4, n], bias: f32[4, n], output)(x: f32[b, d], h: f32[b, m], c: f32[b, n]) {
   let zx[b, g, n] = x[b, d] * w[d, g, n]
   let zh[b, g, n] = h[b, m] * u[m, g, n]
   let y, c1 = lstm_cell(zx + zh + bias, c)

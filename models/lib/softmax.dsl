@@ -20,7 +20,7 @@ fn logits(x: f32[.., d], w: f32[n, d], bias: f32[n]) {
 # Negative log likelihoods of classes y. With `samples`, those in training are
 # sampled ones.
 fn losses(x: f32[.., d], w: f32[n, d], bias: f32[n], y: i32[..], samples = 0) {
-  if samples > 0 and training { return sampled_losses(x, w, bias, y, samples) }
+  if samples != 0 and training { return sampled_losses(x, w, bias, y, samples) }
   else { return cross_entropy_each(logits(x, w, bias), y) }
 }
 

@@ -38,6 +38,7 @@ fn gate_named(name, tokens: i32[..], there) {
     return balanced_levels(groups = A, k = K, most = MOST, there = there), true
   }
   else if A > 0 {
+    require(name == "noisy_top_k", "a gate of this name has one level, A = 0", name)
     return hierarchical(groups = A, k = K, w_importance = W_IMPORTANCE, w_load = W_LOAD, there = there), false
   }
   else if name == "noisy_top_k" {

@@ -38,7 +38,7 @@ failed=0
 cp -r models "$work/models"
 sed -i -E 's/adam\((rate|lr)\)/sgd(lr)/' "$work"/models/*.dsl \
   "$work/models/lib/lm.dsl"
-sed -i 's/gate = jittered(gate, JITTER)/gate = told(gate)/' \
+sed -i 's/gate = jittered(named, JITTER)/gate = told(named)/' \
   "$work/models/lib/sparse.dsl"
 sed -i 's/gate = noisy_top_k(k = 2)/gate = told(noisy_top_k(k = 2))/' \
   "$work/models/tiny.dsl"
@@ -51,7 +51,7 @@ fn told(gate)(x: f32[.., d], experts) {
 }
 TEXT
 for m in lib/sparse tiny; do cat "$work/told.dsl" >>"$work/models/$m.dsl"; done
-grep -q 'told(gate)' "$work/models/lib/sparse.dsl"
+grep -q 'gate = told(named)' "$work/models/lib/sparse.dsl"
 
 lm=(-D D=16 -D T=8 -D B=16)
 moe=("${lm[@]}" -D K=2 -D H=24)

@@ -145,7 +145,8 @@ run() { # ENTRY SEED MODEL AND OPTIONS
 
 # Seeds by turns, so that what is there early has all models.
 train() { # PART...
-  local part seed model entry failed=0
+  local part seed model entry
+  rm -f "$work/failed"
   declare -A begun
   for part; do
     while IFS='|' read -r _ _ model _; do
@@ -157,13 +158,13 @@ train() { # PART...
       while IFS='|' read -r _ entry model _; do
         [ "${begun[$entry $seed $model]:-}" ] && continue
         begun[$entry $seed $model]=1
-        while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait -n || failed=1; done
-        run "$entry" "$seed" "$model" &
+        while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait -n || :; done
+        run "$entry" "$seed" "$model" || : >"$work/failed" &
       done < <("rows_$part")
     done
   done
-  while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || failed=1; done
-  return $failed
+  wait
+  [ ! -e "$work/failed" ]
 }
 
 # ---- tables --------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 # A mixture-of-experts layer alone, forward and backward: a router, the k best
 # experts by its softmax, SwiGLU experts, their outputs summed by probability.
 # Its input is a parameter, so that it has a gradient as in a network, and `d` is
-# what comes back to its output. See run.sh.
+# what comes back to its output. See speed.sh.
 import "../../models/lib/nn.dsl"
 import "../../models/lib/optim.dsl"
 

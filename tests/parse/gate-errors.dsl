@@ -34,8 +34,8 @@ entry train(x: f32[2, 3, 2] from text) {
 }
 
 # >>> err
-# models/lib/sparse.dsl:60:10: error: there is no gate of this name: none
-#    60 |   else { require(false, "there is no gate of this name", name) }
+# models/lib/sparse.dsl:61:10: error: there is no gate of this name: none
+#    61 |   else { require(false, "there is no gate of this name", name) }
 #       |          ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/sparse.dsl:28:20: note: in 'gate_named', called here
 #    28 |   let gate, open = gate_named(GATE, tokens, expand(there) if padded else 1.0)
