@@ -33,7 +33,7 @@ check 'cost against experts' 2 '4 \| (f32|bf16)' sweep.sh experts --dry
 check 'cost against threads' 2 '1 \| (f32|bf16)' sweep.sh threads --dry
 check 'ranks' 2 '[12]' ranks.sh --steps 1 --ranks '1 2' \
   -D V=256 -D D=16 -D N=4 -D H=16 -D T=4 -D B=4
-check 'attention' 4 '8 \| [a-z]* \| [bf0-9]*' attention.sh --dry
+check 'attention' 2 '8 \| [a-z]* \| [bf0-9]*' attention.sh --dry
 check 'layouts' 4 '(lm_[a-z0-9]*|tiny)[^|]*' layouts.sh --dry
 check 'plans against steps' 10 '[a-z0-9, -]+ \| (f32|bf16)' plan.sh --dry
 mkdir "$d/texts"

@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 BUILD=${BUILD:-build}
 model=tests/bench/attention.dsl
-times='512 2048' python=$BUILD/peers/venv/bin/python threads=$(nproc) steps=4
+times='512 2048' masks='1 0' python=$BUILD/peers/venv/bin/python threads=$(nproc) steps=4
 b=8 h=8 e=64
 while [ $# -gt 0 ]; do
   case $1 in
@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
   --python) python=$2 && shift 2 ;;
   --threads) threads=$2 && shift 2 ;;
   --steps) steps=$2 && shift 2 ;;
-  --dry) times=8 python=none steps=1 b=2 h=2 e=4 && shift ;;
+  --dry) times=8 masks=1 python=none steps=1 b=2 h=2 e=4 && shift ;;
   --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit ;;
   *) break ;;
   esac
@@ -59,7 +59,7 @@ echo '| T | sees | precision | op | written out | PyTorch | written out / op |' 
   'PyTorch / op |'
 echo '|---|---|---|---|---|---|---|---|'
 for t in $times; do
-  for causal in 1 0; do
+  for causal in $masks; do
     for precision in f32 bf16; do
       op=$(ours 1 "$t" $causal $precision "$@")
       plain=$(ours 0 "$t" $causal $precision "$@")
