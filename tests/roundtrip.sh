@@ -1,4 +1,5 @@
 #!/bin/bash
+# not under the sanitizers: fuzzers and golden files read and print there
 # Two laws for each model after each stage: its text, read and printed, is the
 # same text; and the passes that remain, started from the text, end at the same
 # plan, names of values apart. Models shrink to the sizes below.
