@@ -127,13 +127,11 @@ static MoertStatus lay_permute(RtPending *p) {
 
 /* ---- rows ---------------------------------------------------------------- */
 
-enum { X, MINE, GOT, THEIRS, SOME, OTHERS };
-
 static int rows_out(const RtPending *p) {
   return p->n_buffers - 1;
 }
 static bool has_some(const RtPending *p) {
-  return rows_out(p) > SOME;
+  return rows_out(p) > RT_SOME;
 }
 
 static int32_t number(const RtPending *p, int which, int64_t i) {
@@ -141,7 +139,7 @@ static int32_t number(const RtPending *p, int which, int64_t i) {
 }
 
 static int64_t row_bytes(const RtPending *p) {
-  return p->k->in_run * rt_dtype[p->buffers[X].dtype].bytes;
+  return p->k->in_run * rt_dtype[p->buffers[RT_X].dtype].bytes;
 }
 
 static MoertStatus no_room(const RtPending *p, int64_t rows, int64_t room) {
@@ -181,16 +179,16 @@ void rt_experts_of(const MoertCollective *k, const RtGroup *g, int64_t experts,
 /* Of each expert's rows those that go. */
 static MoertStatus lay_some(const RtPending *p, RtStream *s, int which,
                             int64_t first, int64_t end) {
-  int64_t experts = p->buffers[MINE].elements - 1;
+  int64_t experts = p->buffers[RT_MINE].elements - 1;
   for (int64_t e = first; e < end; e++)
-    RT_TRY(add_rows(p, s, which, number(p, SOME, e),
-                    number(p, SOME, experts + e)));
+    RT_TRY(add_rows(p, s, which, number(p, RT_SOME, e),
+                    number(p, RT_SOME, experts + e)));
   return MOERT_OK;
 }
 
 /* Where the tokens are, rows of a rank's experts lie side by side. */
 static MoertStatus lay_tokens(const RtPending *p, RtStream *all, int which) {
-  int64_t experts = p->buffers[MINE].elements - 1;
+  int64_t experts = p->buffers[RT_MINE].elements - 1;
   for (int i = 0; i < p->group.n; i++) {
     int64_t first, end;
     rt_experts_of(p->k, &p->group, experts, i, &first, &end);
@@ -198,7 +196,7 @@ static MoertStatus lay_tokens(const RtPending *p, RtStream *all, int which) {
       RT_TRY(lay_some(p, &all[i], which, first, end));
       continue;
     }
-    int64_t lo = number(p, MINE, first), hi = number(p, MINE, end);
+    int64_t lo = number(p, RT_MINE, first), hi = number(p, RT_MINE, end);
     RT_TRY(add_rows(p, &all[i], which, lo, hi - lo));
   }
   return MOERT_OK;
@@ -206,11 +204,11 @@ static MoertStatus lay_tokens(const RtPending *p, RtStream *all, int which) {
 
 /* Where the experts are, rows lie expert by expert, in each by rank. */
 static MoertStatus lay_experts(const RtPending *p, RtStream *all, int which) {
-  int64_t experts = p->buffers[THEIRS].elements - 1;
+  int64_t experts = p->buffers[RT_THEIRS].elements - 1;
   for (int64_t e = 0; e < experts; e++) {
-    int64_t at = number(p, THEIRS, e);
+    int64_t at = number(p, RT_THEIRS, e);
     for (int i = 0; i < p->group.n; i++) {
-      int64_t rows = number(p, GOT, i * experts + e);
+      int64_t rows = number(p, RT_GOT, i * experts + e);
       RT_TRY(add_rows(p, &all[i], which, at, rows));
       at += rows;
     }
@@ -233,16 +231,16 @@ static void clear_rows(const RtPending *p, int64_t from, int64_t end) {
 /* What does not come back is as it was in `others`, or 0. */
 static void fill_others(const RtPending *p) {
   const RtBuffer *out = &p->buffers[rows_out(p)];
-  int64_t experts = p->buffers[MINE].elements - 1, done = 0;
-  if (rows_out(p) > OTHERS) {
-    const RtBuffer *others = &p->buffers[OTHERS];
+  int64_t experts = p->buffers[RT_MINE].elements - 1, done = 0;
+  if (rows_out(p) > RT_OTHERS) {
+    const RtBuffer *others = &p->buffers[RT_OTHERS];
     if (others->data != out->data)
       memcpy(out->data, others->data, (size_t)buffer_bytes(out));
     return;
   }
   for (int64_t e = 0; e < experts; e++) {
-    clear_rows(p, done, number(p, SOME, e));
-    done = number(p, SOME, e) + number(p, SOME, experts + e);
+    clear_rows(p, done, number(p, RT_SOME, e));
+    done = number(p, RT_SOME, e) + number(p, RT_SOME, experts + e);
   }
   clear_rows(p, done, buffer_bytes(out) / row_bytes(p));
 }
@@ -253,13 +251,13 @@ static void fill_rest(const RtPending *p, bool back) {
   if (back && has_some(p))
     fill_others(p);
   else
-    clear_rows(p, last_number(p, back ? MINE : THEIRS), room);
+    clear_rows(p, last_number(p, back ? RT_MINE : RT_THEIRS), room);
 }
 
 static MoertStatus lay_rows(RtPending *p, bool back) {
   int out = rows_out(p);
-  RT_TRY(lay_tokens(p, back ? p->x.recv : p->x.send, back ? out : X));
-  RT_TRY(lay_experts(p, back ? p->x.send : p->x.recv, back ? X : out));
+  RT_TRY(lay_tokens(p, back ? p->x.recv : p->x.send, back ? out : RT_X));
+  RT_TRY(lay_experts(p, back ? p->x.send : p->x.recv, back ? RT_X : out));
   fill_rest(p, back);
   return MOERT_OK;
 }

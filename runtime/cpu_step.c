@@ -17,32 +17,28 @@
 
 /* ---- memory -------------------------------------------------------------- */
 
-static int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-
 /* What all kernels of the model need at most. */
 typedef struct Needs {
   int64_t workspace, scratch, arena, per_entry, staging;
 } Needs;
 
 static void add_kernel(Needs *n, const MoertKernel *k) {
-  n->workspace = larger(n->workspace, k->workspace_bytes);
+  n->workspace = rt_larger(n->workspace, k->workspace_bytes);
   for (int i = 0; i < k->n_stages; i++)
-    n->scratch = larger(n->scratch, k->stages[i].scratch_bytes);
+    n->scratch = rt_larger(n->scratch, k->stages[i].scratch_bytes);
 }
 
 static Needs count_needs(const MoertDesc *d) {
   Needs n = {0};
   for (int i = 0; i < d->n_entries; i++) {
     const MoertEntry *e = &d->entries[i];
-    n.arena = larger(n.arena, e->arena_bytes);
+    n.arena = rt_larger(n.arena, e->arena_bytes);
     n.per_entry += e->input_bytes + e->report_bytes;
     for (int k = 0; k < e->n_records; k++) {
       const MoertRecord *r = &e->records[k];
       if (r->kind == MOERT_LAUNCH) add_kernel(&n, r->kernel);
       if (r->kind == MOERT_START)
-        n.staging = larger(n.staging, rt_staging_bytes(r->collective));
+        n.staging = rt_larger(n.staging, rt_staging_bytes(r->collective));
     }
   }
   n.scratch = (n.scratch + 63) / 64 * 64; /* no two threads in a cache line */

@@ -13,8 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNED = 256, /* as cuMemAlloc's own blocks are */
-       INPUT_SETS = 3, /* where they are read, and two on their way there */
+enum { INPUT_SETS = 3, /* where they are read, and two on their way there */
        OLDEST = 80,   /* sm_80: what kernels are made for, */
        NEWER = 90     /* or sm_90 */
 };
@@ -125,7 +124,7 @@ static MoertStatus load_kernels(MoertSession *s) {
 /* The largest power of two that divides all addresses of a ref, up to that of
  * the slabs. */
 static int64_t alignment(const MoertRef *r) {
-  uint64_t bits = ALIGNED | (uint64_t)r->offset;
+  uint64_t bits = RT_CU_ALIGNED | (uint64_t)r->offset;
   for (int i = 0; i < MOERT_MAX_LOOPS; i++)
     bits |= (uint64_t)r->stride[i];
   return (int64_t)(bits & (~bits + 1));
@@ -173,14 +172,6 @@ static MoertStatus make_entries(MoertSession *s) {
 
 /* ---- memory -------------------------------------------------------------- */
 
-static int64_t round_up(int64_t bytes) {
-  return (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
-}
-
-static int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-
 /* What all kernels and entries need at most. */
 typedef struct Needs {
   int64_t workspace, arena, inputs, reports, exchanges, fixed, total;
@@ -191,19 +182,19 @@ static Needs count_needs(const MoertSession *s) {
   Needs n = {0};
   for (int i = 0; i < d->n_entries; i++) {
     const MoertEntry *e = &d->entries[i];
-    n.arena = larger(n.arena, e->arena_bytes);
-    n.inputs += round_up(e->input_bytes);
-    n.reports += round_up(e->report_bytes);
+    n.arena = rt_larger(n.arena, e->arena_bytes);
+    n.inputs += rt_cu_round_up(e->input_bytes);
+    n.reports += rt_cu_round_up(e->report_bytes);
     for (int k = 0; k < e->n_records; k++)
       if (e->records[k].kind == MOERT_LAUNCH)
         n.workspace =
-            larger(n.workspace, e->records[k].kernel->workspace_bytes);
+            rt_larger(n.workspace, e->records[k].kernel->workspace_bytes);
   }
   n.fixed = s->cuda->gemm_bytes;
   n.exchanges = rt_cuda_exchange_bytes(s);
   for (int i = 0; i < 3; i++)
-    n.fixed += round_up(d->slab_bytes[i]);
-  n.total = n.fixed + round_up(n.arena) + round_up(n.workspace) +
+    n.fixed += rt_cu_round_up(d->slab_bytes[i]);
+  n.total = n.fixed + rt_cu_round_up(n.arena) + rt_cu_round_up(n.workspace) +
             INPUT_SETS * n.inputs + n.reports + n.exchanges;
   return n;
 }
@@ -242,7 +233,7 @@ static MoertStatus check_memory(RtCuda *c, const Needs *n) {
 /* The next `bytes` of the block that *at walks through. */
 static char *take(char **at, int64_t bytes) {
   char *taken = *at;
-  *at += round_up(bytes);
+  *at += rt_cu_round_up(bytes);
   return taken;
 }
 

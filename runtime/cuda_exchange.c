@@ -21,17 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { X, MINE, GOT, THEIRS, SOME, OTHERS }; /* as in comm.c */
-enum { ALIGNED = 256 };
-
-static int64_t round_up(int64_t bytes) {
-  return (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
-}
-
-static int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-
 /* ---- sizes --------------------------------------------------------------- */
 
 static bool is_rows(const MoertCollective *k) {
@@ -47,7 +36,7 @@ static const MoertRef *last_arg(const MoertRecord *r) {
 }
 
 static int64_t row_bytes(const MoertRecord *r) {
-  return r->collective->in_run * rt_dtype[r->args[X].dtype].bytes;
+  return r->collective->in_run * rt_dtype[r->args[RT_X].dtype].bytes;
 }
 
 static int64_t rows_in(const MoertRecord *r, const MoertRef *ref) {
@@ -57,11 +46,11 @@ static int64_t rows_in(const MoertRecord *r, const MoertRef *ref) {
 /* Rows that there is room for where the tokens, and where the experts are. */
 static int64_t token_rows(const MoertRecord *r) {
   bool back = r->collective->kind == MOERT_ROWS_RETURN;
-  return rows_in(r, back ? last_arg(r) : &r->args[X]);
+  return rows_in(r, back ? last_arg(r) : &r->args[RT_X]);
 }
 static int64_t expert_rows(const MoertRecord *r) {
   bool back = r->collective->kind == MOERT_ROWS_RETURN;
-  return rows_in(r, back ? &r->args[X] : last_arg(r));
+  return rows_in(r, back ? &r->args[RT_X] : last_arg(r));
 }
 
 static int64_t most_rows(const MoertRecord *r) {
@@ -70,7 +59,7 @@ static int64_t most_rows(const MoertRecord *r) {
 }
 
 static bool has_some(const MoertRecord *r) {
-  return r->n_args - 1 > SOME; /* the last arg is the result */
+  return r->n_args - 1 > RT_SOME; /* the last arg is the result */
 }
 
 /* Where experts take fewer rows than could come, and none goes in rounds, the
@@ -93,14 +82,14 @@ static void staging_of(const MoertRecord *r, int places, int64_t bytes[2]) {
 }
 
 static int64_t experts_of(const MoertRecord *r) {
-  return r->args[MINE].elements - 1;
+  return r->args[RT_MINE].elements - 1;
 }
 
 /* Bytes of an exchange's tables. */
 static int64_t table_bytes(const MoertRecord *r, int places) {
   if (!is_rows(r->collective)) return 0;
-  return round_up(2 * experts_of(r) * (int64_t)sizeof(int32_t)) +
-         round_up(2 * places * (int64_t)sizeof(int32_t));
+  return rt_cu_round_up(2 * experts_of(r) * (int64_t)sizeof(int32_t)) +
+         rt_cu_round_up(2 * places * (int64_t)sizeof(int32_t));
 }
 
 /* ---- all exchanges ------------------------------------------------------- */
@@ -131,7 +120,7 @@ static MoertStatus add_sizes(MoertSession *s, int entry, int index,
   int64_t bytes[2];
   staging_of(r, places, bytes);
   for (int i = 0; i < 2; i++)
-    all->staging[i] = larger(all->staging[i], round_up(bytes[i]));
+    all->staging[i] = rt_larger(all->staging[i], rt_cu_round_up(bytes[i]));
   all->tables += table_bytes(r, places);
   all->n++;
   return MOERT_OK;
@@ -145,7 +134,8 @@ static Sizes sizes_of(const MoertSession *s) {
 
 int64_t rt_cuda_exchange_bytes(const MoertSession *s) {
   Sizes all = sizes_of(s);
-  return all.n ? all.staging[0] + all.staging[1] + all.tables + ALIGNED : 0;
+  if (all.n == 0) return 0;
+  return all.staging[0] + all.staging[1] + all.tables + RT_CU_ALIGNED;
 }
 
 /* ---- making ready -------------------------------------------------------- */
@@ -154,7 +144,7 @@ static MoertStatus put_table(RtCuda *c, const int32_t *from, int64_t n,
                              char **at, char **out) {
   int64_t bytes = n * (int64_t)sizeof *from;
   *out = *at;
-  *at += round_up(bytes);
+  *at += rt_cu_round_up(bytes);
   if (bytes == 0) return MOERT_OK;
   RT_TRY(RT_CU(c, cuMemcpyHtoDAsync(rt_cu_address(*out), from, (size_t)bytes,
                                     c->stream)));
@@ -227,7 +217,7 @@ MoertStatus rt_cuda_exchanges_open(MoertSession *s, char *block) {
   c->staging[0] = block;
   c->staging[1] = block + all.staging[0];
   c->most = c->staging[1] + all.staging[1];
-  char *tables = c->most + ALIGNED;
+  char *tables = c->most + RT_CU_ALIGNED;
   RT_TRY(RT_NEW(&c->names, all.n));
   RT_TRY(rt_cuda_rows_open(c));
   RT_TRY(make_host_words(c, all.n));
@@ -380,14 +370,14 @@ static MoertStatus permute(RtCuda *c, const RtWire *w, const MoertRecord *r,
 
 static RtRows rows_of(const RtCuda *c, const RtCudaExchange *x,
                       const MoertRecord *r, char *const *args) {
-  return (RtRows){.mine = args[MINE], .got = args[GOT],
-                  .theirs = args[THEIRS],
-                  .some = has_some(r) ? args[SOME] : NULL,
+  return (RtRows){.mine = args[RT_MINE], .got = args[RT_GOT],
+                  .theirs = args[RT_THEIRS],
+                  .some = has_some(r) ? args[RT_SOME] : NULL,
                   .seats = x->seats, .bounds = x->bounds,
                   .over = c->host_address + sizeof *c->host +
                           2 * sizeof *c->over * (size_t)(x->number - 1),
                   .experts = experts_of(r),
-                  .own = r->args[THEIRS].elements - 1,
+                  .own = r->args[RT_THEIRS].elements - 1,
                   .width = x->bound, .row_bytes = row_bytes(r),
                   .places = x->wire->n};
 }
@@ -397,11 +387,11 @@ static MoertStatus fill_rest(RtCuda *c, const MoertRecord *r,
                              char *const *args) {
   char *out = args[r->n_args - 1];
   size_t bytes = (size_t)ref_bytes(last_arg(r));
-  bool kept = r->n_args - 1 > OTHERS;
-  if (bytes == 0 || (kept && args[OTHERS] == out)) return MOERT_OK;
+  bool kept = r->n_args - 1 > RT_OTHERS;
+  if (bytes == 0 || (kept && args[RT_OTHERS] == out)) return MOERT_OK;
   if (kept)
     return RT_CU(c, cuMemcpyDtoDAsync(rt_cu_address(out),
-                                      rt_cu_address(args[OTHERS]), bytes,
+                                      rt_cu_address(args[RT_OTHERS]), bytes,
                                       c->wire_stream));
   return RT_CU(c, cuMemsetD8Async(rt_cu_address(out), 0, bytes,
                                   c->wire_stream));
@@ -422,9 +412,9 @@ static MoertStatus move_rows(RtCuda *c, const RtCudaExchange *x,
   there.stage = c->staging[1];
   int64_t room = expert_rows(r);
   if (back)
-    RT_TRY(rt_cuda_move_experts(c, &rows, args[X], room, false));
+    RT_TRY(rt_cuda_move_experts(c, &rows, args[RT_X], room, false));
   else
-    RT_TRY(rt_cuda_move_tokens(c, &rows, args[X], false));
+    RT_TRY(rt_cuda_move_tokens(c, &rows, args[RT_X], false));
   if (rows.width > 0)
     RT_TRY(swap_all(c, x->wire, rows.stage, there.stage,
                     rows.width * rows.row_bytes));

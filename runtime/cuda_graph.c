@@ -65,8 +65,7 @@ static void forget(Walk *w, const char *at, int64_t bytes) {
 
 static Known counts_of(MoertSession *s, int entry, const MoertRecord *r,
                        const RtLoops *l) {
-  enum { GOT = 2 };
-  const MoertRef *got = &r->args[GOT];
+  const MoertRef *got = &r->args[RT_GOT];
   return (Known){rt_address(s, entry, got, l->index),
                  got->elements * rt_dtype[got->dtype].bytes};
 }

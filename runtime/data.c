@@ -39,8 +39,7 @@ struct MoertText {
   int64_t stream_positions; /* of one stream */
   int64_t batches;          /* in a round */
   int64_t cursor;
-  bool is_ahead;     /* the next batch has been filled in, */
-  const char *ahead; /* for this entry */
+  const char *ahead; /* the next batch is filled in for this entry, or NULL */
 };
 
 /* ---- opening ------------------------------------------------------------- */
@@ -245,11 +244,11 @@ MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event) {
   *out_event = MOERT_TEXT_END;
   int64_t batch = t->cursor % t->batches;
   if (t->mode == MOERT_TEXT_COVER && t->cursor >= t->batches) return MOERT_OK;
-  if (t->is_ahead)
+  if (t->ahead)
     t->next = t->ahead;
   else
     RT_TRY(fill(t, batch, &t->next));
-  t->is_ahead = false;
+  t->ahead = NULL;
   t->cursor++;
   *out_event = batch == 0 ? MOERT_TEXT_START : MOERT_TEXT_BATCH;
   return MOERT_OK;
@@ -258,9 +257,8 @@ MoertStatus moert_text_next(MoertText *t, MoertTextEvent *out_event) {
 /* What begins a round resets state, which waits for the step under way. */
 MoertStatus moert_text_ahead(MoertText *t) {
   int64_t batch = t->cursor % t->batches;
-  if (batch == 0 || t->is_ahead) return MOERT_OK;
+  if (batch == 0 || t->ahead) return MOERT_OK;
   RT_TRY(fill(t, batch, &t->ahead));
-  t->is_ahead = true;
   return moert_stage(t->session, t->ahead);
 }
 
@@ -292,7 +290,7 @@ int64_t moert_text_cursor(const MoertText *t) {
 }
 void moert_text_seek(MoertText *t, int64_t cursor) {
   t->cursor = cursor < 0 ? 0 : cursor;
-  t->is_ahead = false;
+  t->ahead = NULL;
 }
 int64_t moert_text_batch_tokens(const MoertText *t) {
   return t->pairs ? rt_pairs_tokens(t->pairs) : t->streams * t->width;

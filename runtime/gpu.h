@@ -19,6 +19,13 @@ typedef struct RtGpu {
 
 typedef struct RtCudaGemm RtCudaGemm;
 
+/* What lies side by side in the GPU's memory starts at multiples of this, as
+ * cuMemAlloc's own blocks do. */
+enum { RT_CU_ALIGNED = 256 };
+static inline int64_t rt_cu_round_up(int64_t bytes) {
+  return (bytes + RT_CU_ALIGNED - 1) / RT_CU_ALIGNED * RT_CU_ALIGNED;
+}
+
 /* A kernel of the runtime's; NULL where it has not been needed. */
 typedef struct RtOwn {
   CUmodule module;

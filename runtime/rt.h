@@ -28,6 +28,10 @@ MoertStatus rt_fail_errno(int err, const char *subject, const char *call,
 MoertStatus rt_fail_dnnl(int status, const char *call, const char *file,
                          int line);
 
+static inline int64_t rt_larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+
 /* A call that returns a negative number and sets errno, as a status. */
 #define RT_SYS(call, subject)                                                  \
   ((call) < 0 ? rt_fail_errno(errno, (subject), #call, __FILE__, __LINE__)     \
@@ -294,6 +298,9 @@ typedef struct RtPending {
   char *why;         /* it has failed, or NULL */
   atomic_bool over;
 } RtPending;
+
+/* Operands of rows_send and rows_return, see their rows in ops.def. */
+enum { RT_X, RT_MINE, RT_GOT, RT_THEIRS, RT_SOME, RT_OTHERS };
 
 enum { RT_STAGING = 1 << 20, RT_TIMEOUT = 30 /* seconds */ };
 /* Bytes of staging that a collective needs. */
