@@ -4,9 +4,9 @@
  * Sinkhorn and the z-loss, and of a smoothed label; and what capacity leaves of
  * choices, counted by hand.
  * Evaluated as compiled, in doubles; then in f32 with `expand`ed functions. */
-#include "../../frontend/frontend.h"
 #include "../../passes/pass.h"
 #include "check.h"
+#include "model_text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -230,20 +230,14 @@ static void run_goldens(Module *m, EvalMode mode, const char *how) {
 
 int main(void) {
   Ctx cx = {0};
-  static const char *const includes[] = {"models"};
-  Module *m =
-      fe_compile(&cx, &(FeOptions){.path = "gates.dsl",
-                                   .file = source_add(&cx, "gates.dsl", model,
-                                                      sizeof model - 1),
-                                   .includes = includes,
-                                   .n_includes = 1});
+  Module *m = compile_text(&cx, "gates.dsl", model);
   if (!m) {
     diag_print(&cx, stdout);
     return 1;
   }
   run_goldens(m, EVAL_F64, "in f64");
   run_goldens(m, EVAL_TYPED, "in f32");
-  pass_expand(m, &(PassOptions){0});
+  CHECK("expanded", pass_expand(m, &(PassOptions){0}), "the pass failed");
   run_goldens(m, EVAL_TYPED, "in f32, expanded");
   ctx_free(&cx);
   return failures != 0;

@@ -1,9 +1,9 @@
 /* routers.c: every gate of models/lib on random tokens, in training and not,
  * against plain loops over its paper's formulas: gates as a table of tokens and
  * experts, the loss, and what the gate sets. Evaluated in doubles. */
-#include "../../frontend/frontend.h"
 #include "../../passes/pass.h"
 #include "check.h"
+#include "model_text.h"
 #include "random_graph.h"
 
 #include <math.h>
@@ -733,13 +733,8 @@ static void run(Ctx *cx, Module *m, const Case *c, bool training) {
 
 static void check(const Case *c) {
   Ctx cx = {0};
-  static const char *const includes[] = {"models"};
   Sym source = sym_fmt(&cx, text, c->gate, c->gate);
-  FeOptions o = {.path = "routers.dsl",
-                 .file = source_add(&cx, "routers.dsl", source, strlen(source)),
-                 .includes = includes,
-                 .n_includes = 1};
-  Module *m = fe_compile(&cx, &o);
+  Module *m = compile_text(&cx, "routers.dsl", source);
   if (m && pass_autodiff(m, &(PassOptions){.precision = DT_f64})) {
     run(&cx, m, c, true);
     run(&cx, m, c, false);

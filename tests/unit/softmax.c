@@ -1,9 +1,9 @@
 /* softmax.c: the sampled softmax of models/lib against plain loops: its loss
  * for given samples (Jean et al. 2015), the distribution that samples are drawn
  * by, and that many samples give the loss of all classes. */
-#include "../../frontend/frontend.h"
 #include "../../passes/pass.h"
 #include "check.h"
+#include "model_text.h"
 #include "random_graph.h"
 
 #include <math.h>
@@ -132,13 +132,7 @@ static void check_drawn(Module *m) {
 
 int main(void) {
   Ctx cx = {0};
-  static const char *const includes[] = {"models"};
-  Module *m =
-      fe_compile(&cx, &(FeOptions){.path = "softmax.dsl",
-                                   .file = source_add(&cx, "softmax.dsl", model,
-                                                      sizeof model - 1),
-                                   .includes = includes,
-                                   .n_includes = 1});
+  Module *m = compile_text(&cx, "softmax.dsl", model);
   if (!m) {
     diag_print(&cx, stdout);
     return 1;
