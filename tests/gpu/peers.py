@@ -6,12 +6,10 @@ side of tests/gpu/speed.sh.
     peers.py lstm --batch B --tokens T --width D
     peers.py attention --batch B --heads H --tokens T --width E --causal 0|1
     peers.py lm --experts E --k K --width D --hidden H --batch B --tokens T
-    peers.py peak
 
 Prints a line of JSON for each variant, {"who": ..., "ms": ...} or {"who": ...,
 "error": ...}, the most telling ones first, as whoever asks may run out of time.
-`ms` is the median of the times of a step. `peak` tells what a large product in
-bf16 and a large copy reach: {"who": ..., "rate": a second}.
+`ms` is the median of the times of a step.
 
 Weights are bf16. What "+update" is in the name of does what moec's step does,
 too: gradient descent on f32 weights, of which the layer's are copies.
@@ -202,38 +200,12 @@ def lm(a):
         del t
 
 
-# ---- what the card can do -------------------------------------------------------------
-
-def fastest(f, times=8):
-    f()
-    best = float("inf")
-    for _ in range(times):
-        wait()
-        start = time.perf_counter()
-        f()
-        wait()
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def peak(a):
-    n = a.side
-    x, y = (draw(n, n).detach() for _ in range(2))
-    tell("large product", rate=2 * n ** 3 / fastest(lambda: x @ y))
-    big = torch.empty(a.copy_bytes, dtype=torch.uint8)
-    to = torch.empty_like(big)
-    seconds = fastest(lambda: to.copy_(big))
-    tell("large copy", rate=2 * a.copy_bytes / seconds)
-
-
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("part", choices=("moe", "lstm", "attention", "lm", "peak"))
+    p.add_argument("part", choices=("moe", "lstm", "attention", "lm"))
     for name, value in (("tokens", 32768), ("width", 4096), ("hidden", 1024),
                         ("experts", 64), ("k", 4), ("batch", 16),
-                        ("heads", 16), ("causal", 1), ("side", 8192),
-                        ("vocabulary", 10000),
-                        ("copy-bytes", 1 << 30), ("steps", 10),
+                        ("heads", 16), ("causal", 1), ("vocabulary", 10000), ("steps", 10),
                         ("warm-up", 3)):
         p.add_argument("--" + name, type=int, default=value)
     p.add_argument("--routing", choices=("router", "zipf", "one"),
@@ -243,8 +215,7 @@ def main():
     torch.set_default_device(DEVICE)
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else "the CPU"
     print(f"PyTorch {torch.__version__} on {name}", file=sys.stderr)
-    {"moe": moe, "lstm": lstm, "attention": attention, "lm": lm,
-     "peak": peak}[a.part](a)
+    {"moe": moe, "lstm": lstm, "attention": attention, "lm": lm}[a.part](a)
 
 
 main()
