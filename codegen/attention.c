@@ -122,6 +122,17 @@ KVal *at_query_stage(Attend *a) {
   return kb_alu_c(b, A_MAX, end, 1);
 }
 
+KVal *at_key_stage(Attend *a, int64_t blocks) {
+  KBuild *b = a->b;
+  int64_t heads = a->s.kv_heads;
+  KVal *item = kb_stage(b, a->s.batch * heads * blocks, 1);
+  kb_uneven(b);
+  KVal *head = kb_alu_c(b, A_DIV, item, blocks);
+  a->batch = kb_alu_c(b, A_DIV, head, heads);
+  a->kv_head = kb_alu_c(b, A_REM, head, heads);
+  return kb_alu_c(b, A_REM, item, blocks);
+}
+
 /* ---- functions ----------------------------------------------------------- */
 
 /* `f` of x, op by op, as `expand` has it. */

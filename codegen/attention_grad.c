@@ -237,13 +237,7 @@ static void make_queries(Backward *w) {
 static void items_stage(Backward *w) {
   Attend *a = w->a;
   KBuild *b = a->b;
-  int64_t heads = a->s.kv_heads;
-  KVal *item = kb_stage(b, a->s.batch * heads * w->runs, 1);
-  kb_uneven(b);
-  KVal *head = kb_alu_c(b, A_DIV, item, w->runs);
-  w->run = kb_alu_c(b, A_REM, item, w->runs);
-  a->batch = kb_alu_c(b, A_DIV, head, heads);
-  a->kv_head = kb_alu_c(b, A_REM, head, heads);
+  w->run = at_key_stage(a, w->runs);
   make_slopes(w);
   make_keys(w);
   if (!a->isa->least) {

@@ -36,11 +36,10 @@ enum {
   ITEMS = 1 << 11   /* for which more rows are better than more items */
 };
 
-/* Some rows of an operand, `n` times 16 from `row` on. */
+/* Some rows of an operand, as many times 16 as the item has, from `row` on. */
 typedef struct Rows {
   AttendSide side;
   KVal *row;
-  int n;
   KVal *held[ROWS][DEPTHS]; /* NULL: to be taken where they are used */
 } Rows;
 
@@ -120,7 +119,7 @@ static KVal *left_of(Warped *w, const Rows *rows, int i, int d) {
 }
 
 static Rows rows_of(Warped *w, AttendSide side, KVal *row) {
-  Rows rows = {.side = side, .row = row, .n = w->n};
+  Rows rows = {.side = side, .row = row};
   for (int i = 0; !w->full && i < w->n; i++)
     for (int d = 0; d < parts(at_width(w->a, side), KF_DEEP); d++)
       rows.held[i][d] = left_of(w, &rows, i, d);
@@ -130,12 +129,12 @@ static Rows rows_of(Warped *w, AttendSide side, KVal *row) {
 /* Products of these rows with 16 rows of `side`. */
 static void multiply(Warped *w, const Rows *rows, AttendSide side, KVal *row,
                      KVal *out[ROWS]) {
-  for (int i = 0; i < rows->n; i++)
+  for (int i = 0; i < w->n; i++)
     out[i] = splat(w, 0);
   for (int d = 0; d < parts(at_width(w->a, side), KF_DEEP); d++) {
     if (w->full && d % AHEAD == 0) kb_pause(w->a->b);
     KVal *right = take(w, KF_RIGHT, side, row, d * KF_DEEP);
-    for (int i = 0; i < rows->n; i++)
+    for (int i = 0; i < w->n; i++)
       out[i] = kb_mma(w->a->b, out[i], left_of(w, rows, i, d), right);
   }
 }
@@ -478,13 +477,8 @@ static void keys_stage(Attend *a, int lo, int n_k, int n_v) {
   KBuild *b = a->b;
   Backward g = {.w = {.a = a, .n = 1}};
   Warped *w = &g.w;
-  int64_t heads = a->s.kv_heads, blocks = parts(a->s.keys, SIDE);
-  KVal *item = kb_stage(b, a->s.batch * heads * blocks, 1);
-  kb_uneven(b);
-  KVal *head = kb_alu_c(b, A_DIV, item, blocks);
-  a->batch = kb_alu_c(b, A_DIV, head, heads);
-  a->kv_head = kb_alu_c(b, A_REM, head, heads);
-  a->k_lo = kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, item, blocks), SIDE);
+  KVal *nth = at_key_stage(a, parts(a->s.keys, SIDE));
+  a->k_lo = kb_alu_c(b, A_MUL, nth, SIDE);
   g.d_k = results_of(w, lo, n_k);
   g.d_v = results_of(w, lo, n_v);
   int depths = parts(a->s.width, KF_DEEP);

@@ -523,8 +523,7 @@ KVal *kb_narrow(KBuild *b, KVal *x) {
 
 static void tile_statement(KBuild *b, KVal p) {
   b->stage.needs |= KN_TILES;
-  operands_level(b, &p);
-  append(b, p);
+  kb_statement(b, p);
 }
 
 void kb_tile_zero(KBuild *b, int tile) {
@@ -575,8 +574,7 @@ void kb_tile_dot(KBuild *b, int sum, int left, int right) {
 
 static void team_statement(KBuild *b, KVal p) {
   assert(b->stage.team);
-  operands_level(b, &p);
-  append(b, p);
+  kb_statement(b, p);
 }
 
 KVal *kb_warp(KBuild *b) {

@@ -27,10 +27,10 @@
  * two numbers.
  *
  * What bounds the rest: a warp of such a block hands on 64 rows, four at a time
- * (finish.c). Where these wait for operands out of memory, some 700 cycles each
- * time, that is 11000, as much as 22 steps. Two blocks fit a multiprocessor, by
- * registers and by shared memory, and one is at its depth while the other is
- * there. So products of a depth of 700 or more, and all that read nothing
+ * (finish.c). Where these wait for operands out of memory, 700 cycles each time
+ * if that is what it takes, that is 11000, as much as 22 steps. Two blocks fit a
+ * multiprocessor, by registers and by shared memory, and one is at its depth
+ * while the other is there. So products of a depth of 700 or more, and all that read nothing
  * behind the product, are bound by their depth. */
 #include "codegen.h"
 
@@ -44,7 +44,7 @@ enum {
   MOST = 4,  /* tiles of a warp along a side */
   LEFT_TILES = MOST * MOST,
   RIGHT_TILES = LEFT_TILES + MOST,
-  DOTS = 1024,     /* multiply-adds of a multiprocessor in a cycle */
+  DOTS = 1024,     /* multiply-adds of a multiprocessor of sm_80 in a cycle */
   CACHE_BYTES = 48 /* that it gets in one */
 };
 
