@@ -27,7 +27,8 @@ void at_blocks(Attend *a, int64_t rows, int64_t keys);
 /* Opens a stage of items (batch, head, block of queries); causal ones with more
  * keys first. Returns where the keys that such a block sees end, at least 1. */
 KVal *at_query_stage(Attend *a);
-/* The same of items (batch, head of keys, one of `blocks`); returns the last. */
+/* The same of items (batch, head of keys, one of `blocks`); returns the last
+ * of these. */
 KVal *at_key_stage(Attend *a, int64_t blocks);
 int64_t at_width(const Attend *a, AttendSide side);
 /* Where the head's rows start in such a tensor; elements from row to row. */

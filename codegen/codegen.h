@@ -759,6 +759,13 @@ int ll_width(const LlBody *e, int lanes);
 /* The LLVM value of one that was emitted, or of a constant. */
 LlValue ll_value(LlBody *e, const KVal *k);
 LlValue ll_index_const(LlBody *e, int64_t x);
+/* Of an index. */
+LlValue ll_add_c(LlBody *e, LlValue x, int64_t c);
+LlValue ll_times_c(LlBody *e, LlValue x, int64_t c);
+LlType ll_i32(LlBody *e);
+LlValue ll_word(LlBody *e, int64_t x); /* an i32 */
+/* lane / 4, or lane % 4, as an index: which row, or pair, of a fragment. */
+LlValue ll_lane_part(LlBody *e, bool upper);
 LlValue ll_splat(LlBody *e, LlValue x, int n); /* n of them; x for one */
 LlValue ll_ramp(LlType integer, int n); /* 0, 1, 2 ... */
 LlValue ll_call(LlBody *e, const char *intrinsic, LlType *types, size_t n_types,

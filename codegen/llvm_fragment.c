@@ -25,42 +25,19 @@ enum { WORDS = 8, HALF = 8, WARP = 32 };
 
 /* ---- helpers ------------------------------------------------------------- */
 
-static LLVMTypeRef i32_of(LlBody *e) {
-  return LLVMInt32TypeInContext(e->c);
-}
-
-static LLVMValueRef word(LlBody *e, int64_t x) {
-  return LLVMConstInt(i32_of(e), (uint64_t)x, true);
-}
-
-static LLVMValueRef add_c(LlBody *e, LLVMValueRef x, int64_t c) {
-  return LLVMBuildAdd(e->b, x, ll_index_const(e, c), "");
-}
-
-static LLVMValueRef times_c(LlBody *e, LLVMValueRef x, int64_t c) {
-  return LLVMBuildMul(e->b, x, ll_index_const(e, c), "");
-}
-
 static LLVMValueRef less(LlBody *e, LLVMValueRef x, LLVMValueRef y) {
   return LLVMBuildICmp(e->b, LLVMIntSLT, x, y, "");
 }
 
-/* lane / 4, or lane % 4. */
-static LLVMValueRef lane_part(LlBody *e, bool upper) {
-  LLVMValueRef x = upper ? LLVMBuildLShr(e->b, e->lane, word(e, 2), "")
-                         : LLVMBuildAnd(e->b, e->lane, word(e, 3), "");
-  return LLVMBuildZExt(e->b, x, e->i64, "");
-}
-
 static LLVMValueRef pick(LlBody *e, LLVMValueRef v, int i) {
-  return LLVMBuildExtractElement(e->b, v, word(e, i), "");
+  return LLVMBuildExtractElement(e->b, v, ll_word(e, i), "");
 }
 
 static LLVMValueRef join(LlBody *e, LLVMValueRef const *x, int n) {
   LLVMTypeRef t = LLVMVectorType(LLVMTypeOf(x[0]), (unsigned)n);
   LLVMValueRef v = LLVMGetPoison(t);
   for (int i = 0; i < n; i++)
-    v = LLVMBuildInsertElement(e->b, v, x[i], word(e, i), "");
+    v = LLVMBuildInsertElement(e->b, v, x[i], ll_word(e, i), "");
   return v;
 }
 
@@ -88,13 +65,13 @@ static LLVMValueRef part_at(LlBody *e, const KVal *k, Row row,
   int64_t step = k->a[3]->number, plus = row.plus * step;
   if (last->kind != K_INDEX || last->number < row.rows - 1) {
     LLVMValueRef end = ll_value(e, last);
-    r = add_c(e, r, row.plus);
+    r = ll_add_c(e, r, row.plus);
     r = LLVMBuildSelect(e->b, less(e, r, end), r, end, "");
     plus = 0;
   }
   LLVMValueRef at =
-      LLVMBuildAdd(e->b, ll_value(e, k->a[0]), times_c(e, r, step), "");
-  return add_c(e, LLVMBuildAdd(e->b, at, column, ""), plus);
+      LLVMBuildAdd(e->b, ll_value(e, k->a[0]), ll_times_c(e, r, step), "");
+  return ll_add_c(e, LLVMBuildAdd(e->b, at, column, ""), plus);
 }
 
 /* `n` elements from `column` on of the row, as n / 2 words: at once, or each by
@@ -107,13 +84,13 @@ static void take_part(LlBody *e, const KVal *k, Row row, LLVMValueRef column,
                                   (whole || run % n == 0);
   LLVMValueRef zero = ll_index_const(e, 0), half[HALF];
   for (int i = 0; i < (wide ? 1 : n); i++) {
-    LLVMValueRef c = add_c(e, column, i), in = NULL;
+    LLVMValueRef c = ll_add_c(e, column, i), in = NULL;
     if (!whole) {
       in = less(e, c, ll_index_const(e, run));
       c = LLVMBuildSelect(e->b, in, c, zero, "");
     }
     LLVMTypeRef t = LLVMInt16TypeInContext(e->c);
-    if (wide) t = i32_of(e);
+    if (wide) t = ll_i32(e);
     if (wide && n > 2) t = LLVMVectorType(t, (unsigned)n / 2);
     LLVMValueRef x = LLVMBuildLoad2(
         e->b, t, ll_address(e, &k->base, part_at(e, k, row, c)), "");
@@ -126,17 +103,17 @@ static void take_part(LlBody *e, const KVal *k, Row row, LLVMValueRef column,
       out[i] = n > 2 ? pick(e, half[0], i) : half[0];
       continue;
     }
-    LLVMValueRef lower = LLVMBuildZExt(e->b, half[2 * i], i32_of(e), "");
-    LLVMValueRef upper = LLVMBuildZExt(e->b, half[2 * i + 1], i32_of(e), "");
-    upper = LLVMBuildShl(e->b, upper, word(e, 16), "");
+    LLVMValueRef lower = LLVMBuildZExt(e->b, half[2 * i], ll_i32(e), "");
+    LLVMValueRef upper = LLVMBuildZExt(e->b, half[2 * i + 1], ll_i32(e), "");
+    upper = LLVMBuildShl(e->b, upper, ll_word(e, 16), "");
     out[i] = LLVMBuildOr(e->b, lower, upper, "");
   }
 }
 
 /* Rows g and g + 8. */
 static void take_rows(LlBody *e, const KVal *k, LLVMValueRef *words) {
-  LLVMValueRef g = lane_part(e, true), v[4];
-  LLVMValueRef depth = times_c(e, lane_part(e, false), 8);
+  LLVMValueRef g = ll_lane_part(e, true), v[4];
+  LLVMValueRef depth = ll_times_c(e, ll_lane_part(e, false), 8);
   for (int r = 0; r < 2; r++) {
     take_part(e, k, (Row){g, 8 * r, KF_SIDE}, depth, 8, KF_DEEP, v);
     for (int i = 0; i < 4; i++)
@@ -147,13 +124,13 @@ static void take_rows(LlBody *e, const KVal *k, LLVMValueRef *words) {
 /* Bytes of two words, a digit each, the lowest last. */
 static LLVMValueRef permute(LlBody *e, LLVMValueRef x, LLVMValueRef y,
                             int64_t bytes) {
-  LLVMValueRef a[3] = {x, y, word(e, bytes)};
+  LLVMValueRef a[3] = {x, y, ll_word(e, bytes)};
   return ll_call(e, "llvm.nvvm.prmt", NULL, 0, a, 3);
 }
 
 static void take_turned(LlBody *e, const KVal *k, LLVMValueRef *words) {
-  LLVMValueRef column = times_c(e, lane_part(e, true), 2), two[2];
-  LLVMValueRef depth = times_c(e, lane_part(e, false), 2);
+  LLVMValueRef column = ll_times_c(e, ll_lane_part(e, true), 2), two[2];
+  LLVMValueRef depth = ll_times_c(e, ll_lane_part(e, false), 2);
   for (int i = 0; i < 4; i++) {
     for (int odd = 0; odd < 2; odd++)
       take_part(e, k, (Row){depth, 8 * i + odd, KF_DEEP}, column, 2, KF_SIDE,
@@ -165,8 +142,8 @@ static void take_turned(LlBody *e, const KVal *k, LLVMValueRef *words) {
 
 /* The row (of which a thread has two) or the column of word i of sums. */
 static Row place_of(LlBody *e, bool row, int i) {
-  if (row) return (Row){lane_part(e, true), 8 * (i / 2 % 2), KF_SIDE};
-  LLVMValueRef t = times_c(e, lane_part(e, false), 2);
+  if (row) return (Row){ll_lane_part(e, true), 8 * (i / 2 % 2), KF_SIDE};
+  LLVMValueRef t = ll_times_c(e, ll_lane_part(e, false), 2);
   return (Row){t, 8 * (i / 4) + i % 2, KF_SIDE};
 }
 
@@ -191,7 +168,7 @@ static LLVMValueRef places(LlBody *e, const KVal *k) {
   LLVMValueRef x[WORDS];
   for (int i = 0; i < WORDS; i++) {
     Row place = place_of(e, k->number == KF_ROW, i);
-    x[i] = LLVMBuildTrunc(e->b, add_c(e, place.base, place.plus), i32_of(e),
+    x[i] = LLVMBuildTrunc(e->b, ll_add_c(e, place.base, place.plus), ll_i32(e),
                           "");
   }
   return join(e, x, WORDS);
@@ -204,9 +181,9 @@ static LLVMValueRef ahead(LlBody *e, const KVal *k) {
     Row to = place_of(e, k->number == KF_ROW, i);
     Row from = place_of(e, k->number != KF_ROW, i);
     LLVMValueRef d = LLVMBuildSub(e->b, to.base, from.base, "");
-    d = LLVMBuildTrunc(e->b, d, i32_of(e), "");
-    LLVMValueRef end = add_c(e, most, from.plus - to.plus);
-    x[i] = less(e, d, LLVMBuildTrunc(e->b, end, i32_of(e), ""));
+    d = LLVMBuildTrunc(e->b, d, ll_i32(e), "");
+    LLVMValueRef end = ll_add_c(e, most, from.plus - to.plus);
+    x[i] = less(e, d, LLVMBuildTrunc(e->b, end, ll_i32(e), ""));
   }
   return join(e, x, WORDS);
 }
@@ -228,18 +205,18 @@ static void put_row(LlBody *e, const KVal *k, LLVMValueRef row, int r) {
   static const int of[4] = {0, 4, 1, 5};
   int64_t run = k->a[3]->number, step = k->a[4]->number;
   LLVMValueRef v = ll_value(e, k->a[1]), x[4];
-  LLVMValueRef column = times_c(e, lane_part(e, false), 4);
+  LLVMValueRef column = ll_times_c(e, ll_lane_part(e, false), 4);
   bool wide = is_aligned(e, k, step, 16) && (run >= KF_SIDE || run % 4 == 0);
   for (int i = 0; i < 4; i++)
     x[i] = pick(e, v, of[i] + 2 * r);
   LLVMValueRef all = join(e, x, 4);
   LLVMValueRef at = LLVMBuildAdd(e->b, ll_value(e, k->a[0]),
-                                 times_c(e, row, step), "");
+                                 ll_times_c(e, row, step), "");
   at = LLVMBuildAdd(e->b, at, column, "");
   for (int i = 0; i < (wide ? 1 : 4); i++) {
-    LLVMValueRef in = less(e, add_c(e, column, i), ll_index_const(e, run));
+    LLVMValueRef in = less(e, ll_add_c(e, column, i), ll_index_const(e, run));
     LLVMBasicBlockRef after = run < KF_SIDE ? ll_if(e, in) : NULL;
-    LLVMValueRef to = ll_address(e, &k->base, add_c(e, at, i));
+    LLVMValueRef to = ll_address(e, &k->base, ll_add_c(e, at, i));
     LLVMValueRef s = LLVMBuildStore(e->b, wide ? all : x[i], to);
     LLVMSetAlignment(s, wide ? 16 : 4);
     if (after) ll_end_if(e, after);
@@ -247,11 +224,11 @@ static void put_row(LlBody *e, const KVal *k, LLVMValueRef row, int r) {
 }
 
 static void put(LlBody *e, const KVal *k) {
-  LLVMValueRef g = lane_part(e, true);
+  LLVMValueRef g = ll_lane_part(e, true);
   const KVal *rows = k->a[2];
   bool whole = rows->kind == K_INDEX && rows->number >= KF_SIDE;
   for (int r = 0; r < 2; r++) {
-    LLVMValueRef row = add_c(e, g, 8 * r);
+    LLVMValueRef row = ll_add_c(e, g, 8 * r);
     LLVMBasicBlockRef after =
         whole ? NULL : ll_if(e, less(e, row, ll_value(e, rows)));
     put_row(e, k, row, r);
@@ -293,7 +270,7 @@ static LLVMValueRef pairs(LlBody *e, const KVal *k) {
     a[0] = pick(e, v, 2 * i + 1);
     a[1] = pick(e, v, 2 * i);
     LLVMValueRef x = ll_call(e, "llvm.nvvm.ff2bf16x2.rn", NULL, 0, a, 2);
-    words[i] = LLVMBuildBitCast(e->b, x, i32_of(e), "");
+    words[i] = LLVMBuildBitCast(e->b, x, ll_i32(e), "");
   }
   return join(e, words, WORDS / 2);
 }
@@ -307,9 +284,9 @@ static LLVMValueRef join_halves(LlBody *e, const KVal *k) {
 
 static LLVMValueRef from_lane(LlBody *e, LLVMValueRef x, int other) {
   LLVMTypeRef f32 = LLVMTypeOf(x);
-  LLVMValueRef a[4] = {LLVMConstAllOnes(i32_of(e)),
-                       LLVMBuildBitCast(e->b, x, i32_of(e), ""),
-                       word(e, other), word(e, WARP - 1)};
+  LLVMValueRef a[4] = {LLVMConstAllOnes(ll_i32(e)),
+                       LLVMBuildBitCast(e->b, x, ll_i32(e), ""),
+                       ll_word(e, other), ll_word(e, WARP - 1)};
   LLVMValueRef y = ll_call(e, "llvm.nvvm.shfl.sync.bfly.i32", NULL, 0, a, 4);
   return LLVMBuildBitCast(e->b, y, f32, "");
 }

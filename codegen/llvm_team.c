@@ -18,14 +18,6 @@ enum { GROUP = 8, GROUP_BYTES = 16, LANES = 32 };
 
 /* ---- instructions -------------------------------------------------------- */
 
-static LLVMTypeRef i32_of(LlBody *e) {
-  return LLVMInt32TypeInContext(e->c);
-}
-
-static LLVMValueRef word(LlBody *e, int64_t x) {
-  return LLVMConstInt(i32_of(e), (uint64_t)x, true);
-}
-
 /* None of them moves, nor does memory that they might reach. */
 static LLVMValueRef assembly(LlBody *e, LLVMTypeRef result, const char *text,
                              const char *constraints, LLVMValueRef *a,
@@ -66,19 +58,19 @@ static LLVMValueRef add(LlBody *e, LLVMValueRef x, LLVMValueRef y) {
 }
 
 static LLVMValueRef times(LlBody *e, LLVMValueRef x, int64_t y) {
-  return LLVMBuildMul(e->b, x, word(e, y), "");
+  return LLVMBuildMul(e->b, x, ll_word(e, y), "");
 }
 
 static LLVMValueRef part(LlBody *e, LLVMValueRef x, int shift, int mask) {
-  x = LLVMBuildLShr(e->b, x, word(e, shift), "");
-  return LLVMBuildAnd(e->b, x, word(e, mask), "");
+  x = LLVMBuildLShr(e->b, x, ll_word(e, shift), "");
+  return LLVMBuildAnd(e->b, x, ll_word(e, mask), "");
 }
 
 /* Address in shared memory, 32 bits, of an element of scratch. */
 static LLVMValueRef shared_at(LlBody *e, const KBase *base, LLVMValueRef at) {
   LLVMValueRef p = base ? ll_start_of(e, base) : e->scratch;
-  p = LLVMBuildPtrToInt(e->b, p, i32_of(e), "");
-  at = LLVMBuildTrunc(e->b, at, i32_of(e), "");
+  p = LLVMBuildPtrToInt(e->b, p, ll_i32(e), "");
+  at = LLVMBuildTrunc(e->b, at, ll_i32(e), "");
   return add(e, p, times(e, at, dtype_info[DT_bf16].bytes));
 }
 
@@ -114,8 +106,8 @@ static LLVMValueRef elements(LlBody *e, LLVMValueRef run, LLVMValueRef group,
   n = ll_call(e, "llvm.smin", &type, 1, a, 2);
   row = LLVMBuildZExt(e->b, row, e->i64, "");
   LLVMValueRef is = LLVMBuildICmp(e->b, LLVMIntSLT, row, rows, "");
-  n = LLVMBuildTrunc(e->b, n, i32_of(e), "");
-  return LLVMBuildSelect(e->b, is, n, word(e, 0), "");
+  n = LLVMBuildTrunc(e->b, n, ll_i32(e), "");
+  return LLVMBuildSelect(e->b, is, n, ll_word(e, 0), "");
 }
 
 static void copy_ahead(LlBody *e, const KVal *k, const Copy *c) {
@@ -135,7 +127,7 @@ static LLVMValueRef load_element(LlBody *e, const KVal *k, const Copy *c,
   LLVMTypeRef i16 = LLVMInt16TypeInContext(e->c);
   LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(e->b), NULL};
   LLVMBasicBlockRef after =
-      ll_if(e, LLVMBuildICmp(e->b, LLVMIntSLT, word(e, i), c->there, ""));
+      ll_if(e, LLVMBuildICmp(e->b, LLVMIntSLT, ll_word(e, i), c->there, ""));
   LLVMValueRef at = add(e, c->from, ll_index_const(e, i));
   LLVMValueRef p = ll_address(e, &k->base, at);
   LLVMValueRef in[2] = {LLVMConstNull(i16), LLVMBuildLoad2(e->b, i16, p, "")};
@@ -143,18 +135,18 @@ static LLVMValueRef load_element(LlBody *e, const KVal *k, const Copy *c,
   ll_end_if(e, after);
   LLVMValueRef x = LLVMBuildPhi(e->b, i16, "");
   LLVMAddIncoming(x, in, from, 2);
-  return LLVMBuildZExt(e->b, x, i32_of(e), "");
+  return LLVMBuildZExt(e->b, x, ll_i32(e), "");
 }
 
 static void copy_now(LlBody *e, const KVal *k, const Copy *c) {
   LLVMTypeRef shared = LLVMPointerTypeInContext(e->c, 3);
-  LLVMValueRef all = LLVMGetPoison(LLVMVectorType(i32_of(e), GROUP / 2));
+  LLVMValueRef all = LLVMGetPoison(LLVMVectorType(ll_i32(e), GROUP / 2));
   for (int i = 0; i < GROUP / 2; i++) {
     LLVMValueRef lower = load_element(e, k, c, 2 * i);
     LLVMValueRef upper = load_element(e, k, c, 2 * i + 1);
-    upper = LLVMBuildShl(e->b, upper, word(e, 16), "");
+    upper = LLVMBuildShl(e->b, upper, ll_word(e, 16), "");
     LLVMValueRef x = LLVMBuildOr(e->b, lower, upper, "");
-    all = LLVMBuildInsertElement(e->b, all, x, word(e, i), "");
+    all = LLVMBuildInsertElement(e->b, all, x, ll_word(e, i), "");
   }
   LLVMValueRef to = LLVMBuildIntToPtr(e->b, c->to, shared, "");
   LLVMSetAlignment(LLVMBuildStore(e->b, all, to), GROUP_BYTES);
@@ -167,10 +159,10 @@ static void panel(LlBody *e, const KVal *k) {
   int64_t step = k->a[3]->number, rows_on = threads / groups;
   bool ahead = e->ways->alignment(e, k) % GROUP_BYTES == 0 &&
                step % GROUP == 0;
-  LLVMValueRef warp = LLVMBuildTrunc(e->b, e->warp, i32_of(e), "");
+  LLVMValueRef warp = LLVMBuildTrunc(e->b, e->warp, ll_i32(e), "");
   LLVMValueRef thread = add(e, times(e, warp, LANES), e->lane);
-  LLVMValueRef group = LLVMBuildAnd(e->b, thread, word(e, groups - 1), "");
-  LLVMValueRef first = LLVMBuildUDiv(e->b, thread, word(e, groups), "");
+  LLVMValueRef group = LLVMBuildAnd(e->b, thread, ll_word(e, groups - 1), "");
+  LLVMValueRef first = LLVMBuildUDiv(e->b, thread, ll_word(e, groups), "");
   LLVMValueRef to = shared_at(e, NULL, ll_value(e, k->a[4]));
   to = add(e, to, group_at(e, k->lanes, first, group));
   LLVMValueRef from = LLVMBuildZExt(e->b, first, e->i64, "");
@@ -179,9 +171,9 @@ static void panel(LlBody *e, const KVal *k) {
   from = add(e, ll_value(e, k->a[0]), from);
   for (int64_t row = 0; row < k->number; row += rows_on) {
     Copy c;
-    c.to = add(e, to, word(e, row * k->lanes * dtype_info[DT_bf16].bytes));
+    c.to = add(e, to, ll_word(e, row * k->lanes * dtype_info[DT_bf16].bytes));
     c.from = add(e, from, ll_index_const(e, row * step));
-    LLVMValueRef nth = add(e, first, word(e, row));
+    LLVMValueRef nth = add(e, first, ll_word(e, row));
     c.there = elements(e, ll_value(e, k->a[2]), group, nth,
                        ll_value(e, k->a[1]));
     (ahead ? copy_ahead : copy_now)(e, k, &c);
@@ -202,7 +194,7 @@ LLVMValueRef ll_team(LlBody *e, const KVal *k) {
 /* Four matrices of eight rows of a group each, as they lie or turned. */
 static void load_matrices(LlBody *e, LLVMValueRef at, bool turned,
                           LLVMValueRef *words) {
-  LLVMTypeRef four[4] = {i32_of(e), i32_of(e), i32_of(e), i32_of(e)};
+  LLVMTypeRef four[4] = {ll_i32(e), ll_i32(e), ll_i32(e), ll_i32(e)};
   LLVMTypeRef result = LLVMStructTypeInContext(e->c, four, 4, false);
   char text[128];
   snprintf(text, sizeof text,
@@ -222,14 +214,14 @@ void ll_tile_pick(LlBody *e, const KVal *k, LLVMValueRef *words) {
   bool right = k->value == 1 || k->value == 3, down = k->value >= 2;
   LLVMValueRef start = shared_at(e, &k->base, ll_value(e, k->a[0]));
   LLVMValueRef first = ll_value(e, k->a[1]);
-  first = LLVMBuildTrunc(e->b, first, i32_of(e), "");
+  first = LLVMBuildTrunc(e->b, first, ll_i32(e), "");
   LLVMValueRef in = part(e, e->lane, 0, 7);
   LLVMValueRef low = part(e, e->lane, 3, 1), high = part(e, e->lane, 4, 1);
   for (int i = 0; i < 2; i++) {
     /* Groups of eight: those of the rows, and of the depth. */
-    LLVMValueRef row = right ? word(e, i) : low;
+    LLVMValueRef row = right ? ll_word(e, i) : low;
     LLVMValueRef depth = right ? part(e, e->lane, 3, 3)
-                               : add(e, word(e, 2 * i), high);
+                               : add(e, ll_word(e, 2 * i), high);
     LLVMValueRef group = depth;
     if (down) {
       group = add(e, part(e, first, 3, k->lanes / GROUP - 1), row);

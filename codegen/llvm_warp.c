@@ -84,6 +84,30 @@ int64_t cg_warp_workspace(const Kernel *k) {
   return own + most;
 }
 
+/* ---- numbers of all threads ---------------------------------------------- */
+
+LLVMTypeRef ll_i32(LlBody *e) {
+  return LLVMInt32TypeInContext(e->c);
+}
+
+LLVMValueRef ll_word(LlBody *e, int64_t x) {
+  return LLVMConstInt(ll_i32(e), (uint64_t)x, true);
+}
+
+LLVMValueRef ll_lane_part(LlBody *e, bool upper) {
+  LLVMValueRef x = upper ? LLVMBuildLShr(e->b, e->lane, ll_word(e, 2), "")
+                         : LLVMBuildAnd(e->b, e->lane, ll_word(e, 3), "");
+  return LLVMBuildZExt(e->b, x, e->i64, "");
+}
+
+LLVMValueRef ll_add_c(LlBody *e, LLVMValueRef x, int64_t c) {
+  return LLVMBuildAdd(e->b, x, ll_index_const(e, c), "");
+}
+
+LLVMValueRef ll_times_c(LlBody *e, LLVMValueRef x, int64_t c) {
+  return LLVMBuildMul(e->b, x, ll_index_const(e, c), "");
+}
+
 /* ---- what threads hand each other ---------------------------------------- */
 
 /* Accesses that a later one may have to wait for, a set each for scratch, the
@@ -196,10 +220,6 @@ static LLVMValueRef nth(LlBody *e, LLVMValueRef at, Dtype dtype, int i) {
   return LLVMBuildInBoundsGEP2(e->b, t, at, &index, 1, "");
 }
 
-static LLVMValueRef lane_const(LlBody *e, int i) {
-  return LLVMConstInt(LLVMInt32TypeInContext(e->c), (uint64_t)i, false);
-}
-
 /* The loads are under conditions: memory is not touched where there is none. */
 static LLVMValueRef load_some(LlBody *e, const KVal *k, LLVMValueRef at) {
   int n = ll_width(e, k->lanes);
@@ -216,7 +236,7 @@ static LLVMValueRef load_some(LlBody *e, const KVal *k, LLVMValueRef at) {
     ll_end_if(e, after);
     LLVMValueRef x = LLVMBuildPhi(e->b, t, "");
     LLVMAddIncoming(x, in, from, 2);
-    v = n > 1 ? LLVMBuildInsertElement(e->b, v, x, lane_const(e, i), "") : x;
+    v = n > 1 ? LLVMBuildInsertElement(e->b, v, x, ll_word(e, i), "") : x;
   }
   return ll_from_memory(e, k->dtype, v);
 }
@@ -230,7 +250,7 @@ static void store_some(LlBody *e, const KVal *k, LLVMValueRef v,
   for (int i = 0; i < n; i++) {
     LLVMBasicBlockRef after = ll_if(e, is_among(e, count, n, i));
     LLVMValueRef x = v;
-    if (n > 1) x = LLVMBuildExtractElement(e->b, v, lane_const(e, i), "");
+    if (n > 1) x = LLVMBuildExtractElement(e->b, v, ll_word(e, i), "");
     LLVMValueRef s = LLVMBuildStore(e->b, x, nth(e, at, dtype, i));
     LLVMSetAlignment(s, dtype_info[dtype].bytes);
     ll_end_if(e, after);
@@ -248,8 +268,8 @@ static LLVMValueRef gather(LlBody *e, const KVal *k) {
 static LLVMValueRef shuffle_word(LlBody *e, const char *way, LLVMValueRef word,
                                  int n) {
   LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
-  LLVMValueRef a[4] = {LLVMConstAllOnes(i32), word, lane_const(e, n),
-                       lane_const(e, WARP - 1)};
+  LLVMValueRef a[4] = {LLVMConstAllOnes(i32), word, ll_word(e, n),
+                       ll_word(e, WARP - 1)};
   return ll_call(e, way, NULL, 0, a, 4);
 }
 
@@ -261,7 +281,7 @@ static LLVMValueRef shuffle_element(LlBody *e, const char *way, LLVMValueRef x,
     LLVMTypeRef two = LLVMVectorType(i32, 2);
     LLVMValueRef words = LLVMBuildBitCast(e->b, x, two, "");
     for (int i = 0; i < 2; i++) {
-      LLVMValueRef lane = lane_const(e, i);
+      LLVMValueRef lane = ll_word(e, i);
       LLVMValueRef w = LLVMBuildExtractElement(e->b, words, lane, "");
       w = shuffle_word(e, way, w, n);
       words = LLVMBuildInsertElement(e->b, words, w, lane, "");
@@ -281,7 +301,7 @@ static LLVMValueRef shuffle(LlBody *e, const char *way, LLVMValueRef v,
   if (width == 1) return shuffle_element(e, way, v, n);
   LLVMValueRef out = LLVMGetPoison(LLVMTypeOf(v));
   for (int i = 0; i < width; i++) {
-    LLVMValueRef lane = lane_const(e, i);
+    LLVMValueRef lane = ll_word(e, i);
     LLVMValueRef x = LLVMBuildExtractElement(e->b, v, lane, "");
     x = shuffle_element(e, way, x, n);
     out = LLVMBuildInsertElement(e->b, out, x, lane, "");
@@ -302,7 +322,7 @@ static LLVMValueRef fold(LlBody *e, const KVal *k) {
   LLVMValueRef x[64] = {v};
   assert(width <= (int)COUNT_OF(x));
   for (int i = 0; width > 1 && i < width; i++)
-    x[i] = LLVMBuildExtractElement(e->b, v, lane_const(e, i), "");
+    x[i] = LLVMBuildExtractElement(e->b, v, ll_word(e, i), "");
   for (int n = width / 2; n >= 1; n /= 2)
     for (int i = 0; i < n; i++) {
       LLVMValueRef half[2] = {x[i], x[i + n]};
@@ -342,20 +362,6 @@ static LLVMValueRef load_real(LlBody *e, int64_t tile, int i) {
   return LLVMBuildBitCast(e->b, load_word(e, tile, i), f32, "");
 }
 
-static LLVMValueRef lane_part(LlBody *e, bool upper) {
-  LLVMValueRef x = upper ? LLVMBuildLShr(e->b, e->lane, lane_const(e, 2), "")
-                         : LLVMBuildAnd(e->b, e->lane, lane_const(e, 3), "");
-  return LLVMBuildZExt(e->b, x, e->i64, "");
-}
-
-static LLVMValueRef add_const(LlBody *e, LLVMValueRef x, int64_t c) {
-  return LLVMBuildAdd(e->b, x, ll_index_const(e, c), "");
-}
-
-static LLVMValueRef times_const(LlBody *e, LLVMValueRef x, int64_t c) {
-  return LLVMBuildMul(e->b, x, ll_index_const(e, c), "");
-}
-
 /* One element, or 0 past the depth, as the lower half of a word. */
 static LLVMValueRef take_element(LlBody *e, const KVal *k, LLVMValueRef at,
                                  LLVMValueRef depth) {
@@ -366,7 +372,7 @@ static LLVMValueRef take_element(LlBody *e, const KVal *k, LLVMValueRef at,
   if (!whole)
     after = ll_if(e, LLVMBuildICmp(e->b, LLVMIntSLT, depth,
                                    ll_value(e, k->a[2]), ""));
-  at = LLVMBuildAdd(e->b, at, times_const(e, depth, k->a[4]->number), "");
+  at = LLVMBuildAdd(e->b, at, ll_times_c(e, depth, k->a[4]->number), "");
   LLVMValueRef x =
       LLVMBuildLoad2(e->b, i16, ll_address(e, &k->base, at), "");
   if (after) {
@@ -396,7 +402,7 @@ static LLVMValueRef take_pair(LlBody *e, const KVal *k, LLVMValueRef row,
     LLVMValueRef less = LLVMBuildICmp(e->b, LLVMIntSLT, row, end, "");
     row = LLVMBuildSelect(e->b, less, row, end, "");
   }
-  LLVMValueRef at = times_const(e, row, k->a[3]->number);
+  LLVMValueRef at = ll_times_c(e, row, k->a[3]->number);
   at = LLVMBuildAdd(e->b, ll_value(e, k->a[0]), at, "");
   if (takes_words(e, k)) {
     at = LLVMBuildAdd(e->b, at, depth, "");
@@ -406,21 +412,21 @@ static LLVMValueRef take_pair(LlBody *e, const KVal *k, LLVMValueRef row,
     return x;
   }
   LLVMValueRef lower = take_element(e, k, at, depth);
-  LLVMValueRef upper = take_element(e, k, at, add_const(e, depth, 1));
-  upper = LLVMBuildShl(e->b, upper, lane_const(e, 16), "");
+  LLVMValueRef upper = take_element(e, k, at, ll_add_c(e, depth, 1));
+  upper = LLVMBuildShl(e->b, upper, ll_word(e, 16), "");
   return LLVMBuildOr(e->b, lower, upper, "");
 }
 
 static void tile_take(LlBody *e, const KVal *k) {
-  LLVMValueRef g = lane_part(e, true);
-  LLVMValueRef t = times_const(e, lane_part(e, false), 2);
+  LLVMValueRef g = ll_lane_part(e, true);
+  LLVMValueRef t = ll_times_c(e, ll_lane_part(e, false), 2);
   for (int i = 0; i < WORDS; i++) {
     int half = i / 4, q = i % 4;
     int row = k->value != 0 ? 8 * half : 8 * (q % 2);
     int depth = k->value != 0 ? 16 * (q / 2) + 8 * (q % 2)
                               : 16 * half + 8 * (q / 2);
     LLVMValueRef x =
-        take_pair(e, k, add_const(e, g, row), add_const(e, t, depth));
+        take_pair(e, k, ll_add_c(e, g, row), ll_add_c(e, t, depth));
     LLVMBuildStore(e->b, x, *word_of(e, k->number, i));
   }
 }
@@ -456,13 +462,13 @@ static void tile_dot(LlBody *e, const KVal *k) {
 }
 
 static void tile_store(LlBody *e, const KVal *k) {
-  LLVMValueRef g = lane_part(e, true);
-  LLVMValueRef t = times_const(e, lane_part(e, false), 2);
+  LLVMValueRef g = ll_lane_part(e, true);
+  LLVMValueRef t = ll_times_c(e, ll_lane_part(e, false), 2);
   for (int i = 0; i < WORDS; i++) {
     int half = i / 4, q = i % 4;
-    LLVMValueRef at = add_const(e, g, 8 * (q / 2));
-    at = times_const(e, at, k->a[1]->number);
-    at = LLVMBuildAdd(e->b, at, add_const(e, t, 8 * half + q % 2), "");
+    LLVMValueRef at = ll_add_c(e, g, 8 * (q / 2));
+    at = ll_times_c(e, at, k->a[1]->number);
+    at = LLVMBuildAdd(e->b, at, ll_add_c(e, t, 8 * half + q % 2), "");
     at = LLVMBuildAdd(e->b, at, ll_value(e, k->a[0]), "");
     LLVMValueRef s = LLVMBuildStore(e->b, load_real(e, k->number, i),
                                     ll_address(e, &k->base, at));
@@ -472,7 +478,7 @@ static void tile_store(LlBody *e, const KVal *k) {
 
 static void tile_zero(LlBody *e, const KVal *k) {
   for (int i = 0; i < WORDS; i++)
-    LLVMBuildStore(e->b, lane_const(e, 0), *word_of(e, k->number, i));
+    LLVMBuildStore(e->b, ll_word(e, 0), *word_of(e, k->number, i));
 }
 
 static LLVMValueRef special(LlBody *e, const KVal *k) {
@@ -512,9 +518,9 @@ static LLVMValueRef read_register(LlBody *e, const char *name) {
 static void annotate(LlBody *e, int threads) {
   LLVMMetadataRef f[5] = {
       LLVMValueAsMetadata(e->fn), LLVMMDStringInContext2(e->c, "maxntidx", 8),
-      LLVMValueAsMetadata(lane_const(e, threads)),
+      LLVMValueAsMetadata(ll_word(e, threads)),
       LLVMMDStringInContext2(e->c, "minctasm", 8),
-      LLVMValueAsMetadata(lane_const(e, 1))};
+      LLVMValueAsMetadata(ll_word(e, 1))};
   LLVMMetadataRef node = LLVMMDNodeInContext2(e->c, f, 5);
   LLVMAddNamedMetadataOperand(e->m, "nvvm.annotations",
                               LLVMMetadataAsValue(e->c, node));
@@ -572,10 +578,10 @@ static void find_scratch(LlBody *e, const KStage *s, const WarpGrid *g,
 static LLVMValueRef find_warp(LlBody *e, const KStage *s, const WarpGrid *g) {
   LLVMValueRef thread = read_register(e, "llvm.nvvm.read.ptx.sreg.tid.x");
   LLVMValueRef block = read_register(e, "llvm.nvvm.read.ptx.sreg.ctaid.x");
-  e->lane = LLVMBuildAnd(e->b, thread, lane_const(e, WARP - 1), "");
+  e->lane = LLVMBuildAnd(e->b, thread, ll_word(e, WARP - 1), "");
   e->first =
-      LLVMBuildICmp(e->b, LLVMIntEQ, e->lane, lane_const(e, 0), "");
-  LLVMValueRef warp = LLVMBuildLShr(e->b, thread, lane_const(e, 5), "");
+      LLVMBuildICmp(e->b, LLVMIntEQ, e->lane, ll_word(e, 0), "");
+  LLVMValueRef warp = LLVMBuildLShr(e->b, thread, ll_word(e, 5), "");
   warp = e->warp = LLVMBuildZExt(e->b, warp, e->i64, "");
   block = LLVMBuildZExt(e->b, block, e->i64, "");
   LLVMValueRef all =

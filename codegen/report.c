@@ -4,9 +4,9 @@
  * like, what ptxas makes of it (where there is a ptxas), and how long a launch
  * takes at least on a GPU that is named: the time for its products or the time
  * for the bytes that it reads and writes, whichever is longer. These figures
- * are of all stages of a launch together and stand with the first. Launches of the
- * main entry are told of, a kernel with several of them once, and products of
- * the library among them.
+ * are of all stages of a launch together and stand with the first. Launches of
+ * the main entry are told of, a kernel with several of them once, and products
+ * of the library among them.
  *
  *   kernel    line          kind        times  grid x threads  ...  us  bound
  *   k3_row_0  tiny.dsl:25   fused rows      2       16 x 128       0.1  memory

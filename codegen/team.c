@@ -28,10 +28,10 @@
  *
  * What bounds the rest: a warp of such a block hands on 64 rows, four at a time
  * (finish.c). Where these wait for operands out of memory, 700 cycles each time
- * if that is what it takes, that is 11000, as much as 22 steps. Two blocks fit a
- * multiprocessor, by registers and by shared memory, and one is at its depth
- * while the other is there. So products of a depth of 700 or more, and all that read nothing
- * behind the product, are bound by their depth. */
+ * if that is what it takes, that is 11000, as much as 22 steps. Two blocks fit
+ * a multiprocessor, by registers and by shared memory, and one is at its depth
+ * while the other is there. So products of a depth of 700 or more, and all that
+ * read nothing behind the product, are bound by their depth. */
 #include "codegen.h"
 
 enum {
