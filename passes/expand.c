@@ -7,8 +7,8 @@
  *
  * Method: a walk over each region; a node whose row says EXPAND is replaced by
  * what expand_<name> appends for it. Functions of floats are those of
- * ir/math.c; here are random bits and routing. Several uses of one `ids` in a
- * region share one `route`.
+ * ir/math.c; here are random bits and routing. All uses of one `ids` share one
+ * `route`, those in a loop's body too.
  *
  * Before:
  *   %y = dispatch %x, %ids {experts=4} : f32[4, r<=16, 8]
@@ -88,20 +88,37 @@ Value *expand_threefry(Expand *x, Node *n) {
 
 /* ---- routing ------------------------------------------------------------- */
 
-/* The route of `ids` among `experts`, made at its first use in the region. */
+static Routes new_route(Builder *b, Value *ids, int64_t experts, bool drops) {
+  Value *kept = drops ? ir_binary(b, OP_lt, ids,
+                                  ir_const_like(b, ids, (double)experts))
+                      : NULL;
+  return ir_route(b, ids, experts, kept);
+}
+
+/* What a route outside of the loop tells, for its body. */
+static Routes handed_in(Expand *x, Routes r) {
+  Ctx *cx = x->b.cx;
+  r.offsets = loop_invariant(cx, &x->loop, r.offsets);
+  r.slot = loop_invariant(cx, &x->loop, r.slot);
+  r.src = loop_invariant(cx, &x->loop, r.src);
+  return r;
+}
+
+/* The route of `ids` among `experts`, made at its first use; of what a loop is
+ * handed, outside of it: rows that are handed in with it have that one. */
 static Routes routed(Expand *x, Value *ids, int64_t experts, bool drops) {
-  Builder *b = &x->b;
   for (uint32_t i = 0; i < x->routes.len; i++) {
     const ExpandRoute *r = &x->routes.data[i];
     if (r->ids == ids && r->experts == experts && r->drops == drops)
       return r->rows;
   }
-  Value *kept = drops ? ir_binary(b, OP_lt, ids,
-                                  ir_const_like(b, ids, (double)experts))
-                      : NULL;
-  ExpandRoute r = {ids, experts, drops, ir_route(b, ids, experts, kept)};
-  vec_push(&b->cx->perm, &x->routes, r);
-  return r.rows;
+  Value *outer = x->loop.n ? loop_outer(&x->loop, ids) : NULL;
+  Routes rows = outer
+                    ? handed_in(x, routed(x->outer, outer, experts, drops))
+                    : new_route(&x->b, ids, experts, drops);
+  ExpandRoute r = {ids, experts, drops, rows};
+  vec_push(&x->b.cx->perm, &x->routes, r);
+  return rows;
 }
 
 /* Of a node with rows as operand 0; `y`: those, as it may read them: what is
@@ -140,17 +157,22 @@ Value *expand_row_dot(Expand *x, Node *n) {
   return ir_node(&x->b, OP_rows_dot, NULL, ins, 3, NULL)->outs.data[0];
 }
 
+/* `offsets`, as this region sees them, where a `dispatch` drops some of their
+ * rows; else NULL. */
+static Value *seen_offsets(Expand *x, Value *offsets) {
+  for (uint32_t i = 0; i < x->routes.len; i++)
+    if (x->routes.data[i].drops && x->routes.data[i].rows.offsets == offsets)
+      return offsets;
+  Value *outer = x->outer ? seen_offsets(x->outer, offsets) : NULL;
+  return outer ? loop_invariant(x->b.cx, &x->loop, outer) : NULL;
+}
+
 /* The offsets of rows of which a `dispatch` drops some; NULL: `v` has all of
  * them, or `partition` has masked it. */
-static Value *cut_offsets(const Expand *x, Value *v) {
+static Value *cut_offsets(Expand *x, Value *v) {
   const Node *owner = type_is_ragged(&v->type) ? ir_ragged_owner(v) : NULL;
   if (!owner || owner->op != OP_rows_gather) return NULL;
-  Value *offsets = ir_now(owner->ins.data[2]);
-  for (; x; x = x->outer)
-    for (uint32_t i = 0; i < x->routes.len; i++)
-      if (x->routes.data[i].drops && x->routes.data[i].rows.offsets == offsets)
-        return offsets;
-  return NULL;
+  return seen_offsets(x, ir_now(owner->ins.data[2]));
 }
 
 /* A sum over all rows is one over those that are somebody's. */
@@ -249,15 +271,17 @@ static const struct {
 };
 
 static void expand_region(Ctx *cx, const PassOptions *o, Region *r,
-                          const Expand *outer) {
-  Expand x = {.outer = outer};
+                          Expand *outer) {
+  Expand x = {.b = ir_builder(cx, r), .outer = outer};
+  bool loop = r->owner && r->owner->op == OP_scan;
+  if (loop) x.loop = loop_open(cx, r->owner);
   NodeVec nodes = {0};
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
+    x.b = ir_builder_like(cx, r, &nodes, n);
     if (n->body) expand_region(cx, o, n->body, &x);
     for (uint32_t k = 0; k < n->ins.len; k++)
       n->ins.data[k] = ir_now(n->ins.data[k]);
-    x.b = ir_builder_like(cx, r, &nodes, n);
     if (!rules[n->op].expand) {
       mask_dropped(&x, n);
       vec_push(&cx->perm, &nodes, n);
@@ -270,6 +294,7 @@ static void expand_region(Ctx *cx, const PassOptions *o, Region *r,
     pass_tally(o, rules[n->op].name);
   }
   r->nodes = nodes;
+  if (loop) loop_close(&x.b, &x.loop);
 }
 
 bool pass_expand(Module *m, const PassOptions *o) {

@@ -102,6 +102,13 @@ Value *loop_invariant(Ctx *cx, Loop *l, Value *outer) {
   return in.param;
 }
 
+Value *loop_outer(const Loop *l, const Value *param) {
+  for (uint32_t i = 0; i < l->invariants.len; i++)
+    if (l->invariants.data[i].param == param)
+      return l->invariants.data[i].outer;
+  return NULL;
+}
+
 Value *loop_stack(Ctx *cx, Loop *l, Value *value) {
   for (uint32_t i = 0; i < l->stacked.len; i++)
     if (l->stacked.data[i].value == value) return l->stacked.data[i].out;

@@ -217,6 +217,8 @@ void loop_close(Builder *b, Loop *l);
  * that is there, or a new one. */
 Value *loop_scanned(Ctx *cx, Loop *l, Value *outer);
 Value *loop_invariant(Ctx *cx, Loop *l, Value *outer);
+/* The operand that an invariant parameter stands for; NULL: it is none. */
+Value *loop_outer(const Loop *l, const Value *param);
 Value *loop_stack(Ctx *cx, Loop *l, Value *value);
 /* Adds a carry; its `next` is set by the caller. Returns its position. */
 uint32_t loop_carry(Ctx *cx, Loop *l, Value *init);
@@ -236,8 +238,9 @@ typedef struct ExpandRoute {
 
 typedef struct Expand {
   Builder b; /* where the node that is replaced stood */
-  VEC(ExpandRoute) routes;    /* those made in this region so far */
-  const struct Expand *outer; /* of the region around, or NULL */
+  VEC(ExpandRoute) routes; /* those known in this region so far */
+  Loop loop;               /* whose body the region is; n is NULL for none */
+  struct Expand *outer;    /* of the region around, or NULL */
 } Expand;
 
 /* What the only result of `n` is now, as nodes appended through x->b. One for

@@ -335,6 +335,23 @@ static const Case cases[] = {
      "    yield %h1, %q\n"
      "  } : f32[<A>, <B>], f32[<C>, <A>, <B>]\n"
      "  return report \"hn\" = %hn, report \"ys\" = %ys\n}\n"},
+    {"scan over rows from outside",
+     "(" IN("x", "f32[<A>, <B>]", "normal") ", "
+     IN("ids", "i32[<A>, 2]", "ids <D>") ", "
+     IN("w", "f32[<C>, <B>]", "normal") ") {\n"
+     "  %d = dispatch %x, %ids {experts=<D>} : f32[<D>, r<=<A*2>, <B>]\n"
+     "  %hn = scan %x, %w, %d, %ids {carries=1, scanned=1, length=<C>, "
+     "reverse=false} (%t: i32[], %h: f32[<A>, <B>], %v: f32[<B>], "
+     "%r: f32[<D>, r<=<A*2>, <B>], %i: i32[<A>, 2]) {\n"
+     "    %a = broadcast %v {map=\"d->nrd\"} : f32[<D>, r<=<A*2>, <B>]\n"
+     "    %b = mul %a, %r : f32[<D>, r<=<A*2>, <B>]\n"
+     "    %e = tanh %b : f32[<D>, r<=<A*2>, <B>]\n"
+     "    %g = combine %e, %i : f32[<A>, <B>]\n"
+     "    %s = sigmoid %h : f32[<A>, <B>]\n"
+     "    %h1 = add %s, %g : f32[<A>, <B>]\n"
+     "    yield %h1\n"
+     "  } : f32[<A>, <B>]\n"
+     "  return report \"hn\" = %hn\n}\n"},
     {"recompute group, random mask",
      "(" IN("x", "f32[<A>, <B>]", "normal") ", %seed: u32[] = seed) {\n"
      "  %i = iota {dim=1} : u32[<A>, <B>]\n"
