@@ -179,10 +179,24 @@ bool partition_is_done(const Module *m) {
 
 /* ---- the module ---------------------------------------------------------- */
 
+/* How many rows a rank has is known in the region that they start in. */
+static bool check_rows(const Check *c, const Node *n) {
+  bool by_ids = n->op == OP_combine || n->op == OP_row_dot;
+  if (!by_ids && n->op != OP_reshard) return true;
+  const Node *owner = ir_ragged_owner(n->ins.data[0]);
+  if (!owner || owner->region == n->region) return true;
+  diag_error(c->m->cx, n->span,
+             "%s: on several devices a loop's body cannot have rows that were "
+             "dispatched outside of it",
+             op_info[n->op].name);
+  return false;
+}
+
 static bool check_node(const Check *c, const Node *n) {
   for (uint32_t i = 0; i < n->outs.len; i++)
     if (!check_size(c, n->span, op_info[n->op].name, n->outs.data[i]))
       return false;
+  if (!check_rows(c, n)) return false;
   if (n->op == OP_reshard) return check_reshard(c, n);
   if (n->op != OP_annotate) return true;
   diag_error(c->m->cx, n->span, "annotate: is what `shard` replaces");
