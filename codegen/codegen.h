@@ -90,12 +90,20 @@ typedef enum KKind {
                    its row k at element a[1] + m */
   K_WARP,  /* number of this warp in its team, an index */
   K_MEET,  /* waits for all warps of the team to come here, and for their
-              copies but those of the newest `number` batches */
+              copies but those of the newest `number` batches; (value 1) for
+              K_GROUP_DOT to read them */
   K_PANEL, /* copies `number` rows of `lanes` elements, a[3] apart from
               base[a[0]] on, to the panel at element a[4] of scratch; what is
               not among the first a[1] rows and a[2] elements of each becomes 0;
               a[3]: an index constant */
   K_BATCH, /* ends a batch of such copies */
+  K_GROUP_DOT,  /* begins f32 tiles [64][lanes] of a warpgroup += product over
+                   64 of the depth of panels in rows of 64 elements: left ones
+                   from element a[0] of scratch, right ones from a[1]. value:
+                   whether (1) the left one's, (2) the right one's rows are the
+                   depth; these are side by side, 64 columns each */
+  K_GROUP_WAIT, /* for all such products but the newest `number`: until then
+                   tiles and panels are theirs */
   K_FROM_I32, /* an index from an i32 or u32 scalar */
   K_TO_I32    /* an i32 from an index */
 } KKind;
@@ -147,7 +155,13 @@ struct KVal {
 };
 
 /* Instructions beyond those of all targets, one bit each. */
-enum { KN_DOT = 1, KN_TILES = 2, KN_NARROW = 4, KN_MMA = 8 };
+enum {
+  KN_DOT = 1,
+  KN_TILES = 2,
+  KN_NARROW = 4,
+  KN_MMA = 8,
+  KN_GROUPS = 16 /* products by warpgroups */
+};
 
 typedef struct KStage {
   KVal *iv;    /* the chunk variable */
@@ -254,6 +268,7 @@ typedef struct KPanel {
 void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
               KVal *rows, KVal *run, int64_t step);
 void kb_batch(KBuild *b);
+void kb_needs(KBuild *b, unsigned bits); /* KN_..., of the open stage */
 void kb_tile_pick(KBuild *b, int tile, bool right, bool across,
                   const KPanel *from, KVal *at, KVal *row);
 
@@ -797,12 +812,22 @@ typedef struct WarpGrid {
   bool shares; /* scratch is in shared memory */
 } WarpGrid;
 WarpGrid cg_warp_grid(const KStage *s);
+/* Where word 0 of a tile is; the others and other tiles' follow. */
+LlValue *ll_tile_words(LlBody *e, int64_t tile);
 /* What a kernel needs of workspace, scratch included. */
 int64_t cg_warp_workspace(const Kernel *k);
 
 /* ---- llvm_team.c: what warps of a block do together ---------------------- */
 
 LlValue ll_team(LlBody *e, const KVal *k);
+/* Instructions as text, which do not move, nor does memory that they might
+ * reach. */
+enum { LL_MOST_OPERANDS = 136 };
+LlValue ll_assembly(LlBody *e, LlType result, const char *text,
+                    const char *constraints, LlValue *a, unsigned n);
+/* Address in shared memory, 32 bits, of an element of scratch from `base`, or
+ * from its start, on. */
+LlValue ll_shared_at(LlBody *e, const KBase *base, LlValue at);
 /* An operand's tile from a panel into eight registers of each thread. */
 void ll_tile_pick(LlBody *e, const KVal *k, LlValue *words);
 /* ---- llvm_fragment.c ----------------------------------------------------- */
@@ -823,6 +848,7 @@ typedef struct CgGpu {
   double flops[MOERT_DTYPE_COUNT]; /* a second, of products; 0: none */
   double bytes;                    /* a second, of memory */
   int cores;                       /* multiprocessors */
+  unsigned has;                    /* KN_... */
 } CgGpu;
 const CgGpu *cg_gpu(const char *arch); /* NULL: there is no such row */
 /* An empty module for the target. The caller frees it and its context. */

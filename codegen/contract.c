@@ -4,9 +4,9 @@
  * bf16 and the target has tiles; one with a packed operand has a kernel for
  * that (panels.c); other products run on the register-blocked kernel of
  * blocked.c, or in pairs where the target has instructions for them, or on that
- * of warps.c or team.c where a vector is a warp; what is no product at all goes
- * through the loops of nest.c. */
-#include "codegen.h"
+ * of warps.c, team.c or group.c where a vector is a warp; what is no product at
+ * all goes through the loops of nest.c. */
+#include "group.h"
 
 static void set_strides(int64_t *to, const CtLetter *batch, const CtLetter *x,
                         const CtLetter *y, int side) {
@@ -62,6 +62,7 @@ Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa) {
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
     t.p.arg[side] = operand_of(&t, t.p.arg[side]);
   if (t.contract->ins.len > 2) t.offsets = operand_of(&t, 2);
+  if (ct_in_groups(&t, isa)) return ct_groups(cx, &t, isa);
   if (isa->least)
     return ct_in_teams(&t, isa) ? ct_teams(cx, &t, isa)
                                 : ct_warps(cx, &t, isa);

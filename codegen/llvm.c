@@ -322,7 +322,9 @@ static LLVMValueRef statement(LlBody *e, const KVal *k) {
   case K_WARP:
   case K_MEET:
   case K_PANEL:
-  case K_BATCH: return e->ways->special(e, k);
+  case K_BATCH:
+  case K_GROUP_DOT:
+  case K_GROUP_WAIT: return e->ways->special(e, k);
   case K_FROM_I32:
     return dtype_info[k->a[0]->dtype].kind == DK_INT
                ? LLVMBuildSExt(e->b, ll_value(e, k->a[0]), e->i64, "")

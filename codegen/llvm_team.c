@@ -9,7 +9,7 @@
  * access of ldmatrix. Panels are filled by cp.async, 16 bytes at a time, which
  * also writes the zeros for what there is not. Where an operand does not lie at
  * multiples of 16 bytes its elements are loaded one by one, and stored. */
-#include "codegen.h"
+#include "group.h"
 
 #include <llvm-c/Core.h>
 #include <string.h>
@@ -18,12 +18,11 @@ enum { GROUP = 8, GROUP_BYTES = 16, LANES = 32 };
 
 /* ---- instructions -------------------------------------------------------- */
 
-/* None of them moves, nor does memory that they might reach. */
-static LLVMValueRef assembly(LlBody *e, LLVMTypeRef result, const char *text,
-                             const char *constraints, LLVMValueRef *a,
-                             unsigned n) {
+LLVMValueRef ll_assembly(LlBody *e, LLVMTypeRef result, const char *text,
+                         const char *constraints, LLVMValueRef *a,
+                         unsigned n) {
   static const char convergent[] = "convergent";
-  LLVMTypeRef types[4];
+  LLVMTypeRef types[LL_MOST_OPERANDS];
   assert(n <= COUNT_OF(types));
   for (unsigned i = 0; i < n; i++)
     types[i] = LLVMTypeOf(a[i]);
@@ -39,16 +38,17 @@ static LLVMValueRef assembly(LlBody *e, LLVMTypeRef result, const char *text,
   return call;
 }
 
-static void meet(LlBody *e, int64_t batches) {
+static void meet(LlBody *e, int64_t batches, bool for_groups) {
   char text[64];
   snprintf(text, sizeof text, "cp.async.wait_group %d;", (int)batches);
-  assembly(e, LLVMVoidTypeInContext(e->c), text, "~{memory}", NULL, 0);
+  ll_assembly(e, LLVMVoidTypeInContext(e->c), text, "~{memory}", NULL, 0);
+  if (for_groups) ll_group_fence(e);
   ll_call(e, "llvm.nvvm.barrier0", NULL, 0, NULL, 0);
 }
 
 static void batch(LlBody *e) {
-  assembly(e, LLVMVoidTypeInContext(e->c), "cp.async.commit_group;",
-           "~{memory}", NULL, 0);
+  ll_assembly(e, LLVMVoidTypeInContext(e->c), "cp.async.commit_group;",
+              "~{memory}", NULL, 0);
 }
 
 /* ---- where groups lie ---------------------------------------------------- */
@@ -66,8 +66,7 @@ static LLVMValueRef part(LlBody *e, LLVMValueRef x, int shift, int mask) {
   return LLVMBuildAnd(e->b, x, ll_word(e, mask), "");
 }
 
-/* Address in shared memory, 32 bits, of an element of scratch. */
-static LLVMValueRef shared_at(LlBody *e, const KBase *base, LLVMValueRef at) {
+LLVMValueRef ll_shared_at(LlBody *e, const KBase *base, LLVMValueRef at) {
   LLVMValueRef p = base ? ll_start_of(e, base) : e->scratch;
   p = LLVMBuildPtrToInt(e->b, p, ll_i32(e), "");
   at = LLVMBuildTrunc(e->b, at, ll_i32(e), "");
@@ -116,9 +115,9 @@ static void copy_ahead(LlBody *e, const KVal *k, const Copy *c) {
   from = LLVMBuildAddrSpaceCast(e->b, from, global, "");
   LLVMValueRef a[3] = {c->to, from,
                        times(e, c->there, dtype_info[DT_bf16].bytes)};
-  assembly(e, LLVMVoidTypeInContext(e->c),
-           "cp.async.cg.shared.global [$0], [$1], 16, $2;",
-           "r,l,r,~{memory}", a, 3);
+  ll_assembly(e, LLVMVoidTypeInContext(e->c),
+              "cp.async.cg.shared.global [$0], [$1], 16, $2;",
+              "r,l,r,~{memory}", a, 3);
 }
 
 /* Element i of a group, or 0, as a word. */
@@ -163,7 +162,7 @@ static void panel(LlBody *e, const KVal *k) {
   LLVMValueRef thread = add(e, times(e, warp, LANES), e->lane);
   LLVMValueRef group = LLVMBuildAnd(e->b, thread, ll_word(e, groups - 1), "");
   LLVMValueRef first = LLVMBuildUDiv(e->b, thread, ll_word(e, groups), "");
-  LLVMValueRef to = shared_at(e, NULL, ll_value(e, k->a[4]));
+  LLVMValueRef to = ll_shared_at(e, NULL, ll_value(e, k->a[4]));
   to = add(e, to, group_at(e, k->lanes, first, group));
   LLVMValueRef from = LLVMBuildZExt(e->b, first, e->i64, "");
   from = LLVMBuildMul(e->b, from, ll_index_const(e, step), "");
@@ -182,7 +181,7 @@ static void panel(LlBody *e, const KVal *k) {
 
 LLVMValueRef ll_team(LlBody *e, const KVal *k) {
   switch ((int)k->kind) {
-  case K_MEET: meet(e, k->number); return NULL;
+  case K_MEET: meet(e, k->number, k->value != 0); return NULL;
   case K_BATCH: batch(e); return NULL;
   case K_PANEL: panel(e, k); return NULL;
   }
@@ -201,7 +200,7 @@ static void load_matrices(LlBody *e, LLVMValueRef at, bool turned,
            "ldmatrix.sync.aligned.m8n8.x4%s.shared.b16 {$0, $1, $2, $3}, [$4];",
            turned ? ".trans" : "");
   LLVMValueRef all =
-      assembly(e, result, text, "=r,=r,=r,=r,r,~{memory}", &at, 1);
+      ll_assembly(e, result, text, "=r,=r,=r,=r,r,~{memory}", &at, 1);
   for (unsigned i = 0; i < 4; i++)
     words[i] = LLVMBuildExtractValue(e->b, all, i, "");
 }
@@ -212,7 +211,7 @@ static void load_matrices(LlBody *e, LLVMValueRef at, bool turned,
  * one i is the half of the columns, and matrices go along the depth. */
 void ll_tile_pick(LlBody *e, const KVal *k, LLVMValueRef *words) {
   bool right = k->value == 1 || k->value == 3, down = k->value >= 2;
-  LLVMValueRef start = shared_at(e, &k->base, ll_value(e, k->a[0]));
+  LLVMValueRef start = ll_shared_at(e, &k->base, ll_value(e, k->a[0]));
   LLVMValueRef first = ll_value(e, k->a[1]);
   first = LLVMBuildTrunc(e->b, first, ll_i32(e), "");
   LLVMValueRef in = part(e, e->lane, 0, 7);

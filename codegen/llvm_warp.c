@@ -19,7 +19,7 @@
  * order holds between what one thread has stored and another loads until both
  * have been at `bar.warp.sync`. One stands in front of an access whenever there
  * may have been one since the last that it must not overtake. */
-#include "codegen.h"
+#include "group.h"
 
 #include <llvm-c/Core.h>
 #include <string.h>
@@ -28,6 +28,8 @@ enum {
   WARP = 32,
   WARPS = 4,                  /* of a block */
   SHARED_BYTES = 48 << 10,    /* of a block, at most */
+  GROUP_BYTES = 227 << 10,    /* the same of warpgroups, and what they start */
+  GROUP_LINE = 1024,          /* at a multiple of */
   MAX_BLOCKS = 1 << 16,       /* more items are taken in turns */
   SCRATCH_WARPS = 2048,       /* with scratch in the workspace */
   LINE = 128,                 /* bytes; scratch is whole ones */
@@ -50,7 +52,8 @@ static WarpGrid team_grid(const KStage *s) {
                 .shares = true,
                 .threads = s->team * WARP,
                 .blocks = s->count < MAX_BLOCKS ? s->count : MAX_BLOCKS};
-  assert(g.shared_bytes <= SHARED_BYTES && "a team's scratch is shared");
+  int most = s->needs & KN_GROUPS ? GROUP_BYTES : SHARED_BYTES;
+  assert(g.shared_bytes <= most && "a team's scratch is shared");
   if (g.blocks < 1) g.blocks = 1;
   return g;
 }
@@ -417,6 +420,10 @@ static LLVMValueRef take_pair(LlBody *e, const KVal *k, LLVMValueRef row,
   return LLVMBuildOr(e->b, lower, upper, "");
 }
 
+LLVMValueRef *ll_tile_words(LlBody *e, int64_t tile) {
+  return word_of(e, tile, 0);
+}
+
 static void tile_take(LlBody *e, const KVal *k) {
   LLVMValueRef g = ll_lane_part(e, true);
   LLVMValueRef t = ll_times_c(e, ll_lane_part(e, false), 2);
@@ -501,6 +508,8 @@ static LLVMValueRef special(LlBody *e, const KVal *k) {
   case K_WARP: return e->warp;
   case K_PANEL: before(e, k); return ll_team(e, k);
   case K_BATCH: return ll_team(e, k);
+  case K_GROUP_DOT:
+  case K_GROUP_WAIT: return ll_group(e, k);
   case K_MEET: e->dirty = 0; return ll_team(e, k);
   }
   internal_error("statement %d is not for warps", (int)k->kind);
@@ -543,13 +552,14 @@ static void declare(LlBody *e, const Kernel *k, const char *name) {
 }
 
 /* The block's shared memory, as much as it is launched with. */
-static LLVMValueRef shared_memory(LlBody *e) {
+static LLVMValueRef shared_memory(LlBody *e, unsigned alignment) {
   LLVMValueRef g = LLVMGetNamedGlobal(e->m, "shared_memory");
-  if (g) return g;
   LLVMTypeRef bytes = LLVMArrayType2(LLVMInt8TypeInContext(e->c), 0);
-  g = LLVMAddGlobalInAddressSpace(e->m, bytes, "shared_memory", 3);
-  LLVMSetLinkage(g, LLVMExternalLinkage);
-  LLVMSetAlignment(g, 16);
+  if (!g) {
+    g = LLVMAddGlobalInAddressSpace(e->m, bytes, "shared_memory", 3);
+    LLVMSetLinkage(g, LLVMExternalLinkage);
+  }
+  if (LLVMGetAlignment(g) < alignment) LLVMSetAlignment(g, alignment);
   return g;
 }
 
@@ -562,7 +572,7 @@ static void find_scratch(LlBody *e, const KStage *s, const WarpGrid *g,
   if (!s->scratch_bytes) return;
   if (s->team) at = ll_index_const(e, 0);
   if (g->shares) {
-    start = shared_memory(e);
+    start = shared_memory(e, s->needs & KN_GROUPS ? GROUP_LINE : 16);
   } else {
     int64_t own = round_up(e->kernel->workspace_bytes, LINE);
     LLVMValueRef skip = ll_index_const(e, own);

@@ -582,6 +582,10 @@ KVal *kb_warp(KBuild *b) {
   return cons(b, (KVal){.kind = K_WARP, .index = true, .lanes = 1}, 0);
 }
 
+void kb_needs(KBuild *b, unsigned bits) {
+  b->stage.needs |= bits;
+}
+
 void kb_meet(KBuild *b, int batches) {
   team_statement(b, (KVal){.kind = K_MEET, .number = batches});
 }

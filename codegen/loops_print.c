@@ -148,6 +148,8 @@ static const char *statement_word(const KVal *v) {
   case K_MEET: return "meet";
   case K_PANEL: return "panel";
   case K_BATCH: return "batch";
+  case K_GROUP_DOT: return "dot";
+  case K_GROUP_WAIT: return "wait";
   case K_FROM_I32: return "index";
   case K_TO_I32: return "i32";
   case K_FOR: return "for";
@@ -252,6 +254,18 @@ static void print_panel(Printer *p, const KVal *v) {
   buf_add(p->out, "\n");
 }
 
+static void print_group(Printer *p, const KVal *v) {
+  static const char *const down[] = {"", " down"};
+  buf_fmt(p->out, "group 64x%d %s", v->lanes, statement_word(v));
+  if (v->kind == K_GROUP_WAIT) buf_fmt(p->out, " %lld", (long long)v->number);
+  for (int i = 0; i < 2 && v->a[i]; i++) {
+    buf_add(p->out, i ? ", " : " ");
+    print_use(p, v->a[i]);
+    buf_add(p->out, down[(int)v->value >> i & 1]);
+  }
+  buf_add(p->out, "\n");
+}
+
 static void print_statement(Printer *p, const KVal *v) {
   print_indent(p);
   if (v->kind == K_FOR) {
@@ -268,9 +282,12 @@ static void print_statement(Printer *p, const KVal *v) {
   } else if (v->kind == K_PANEL) {
     print_panel(p, v);
   } else if (v->kind == K_MEET) {
-    buf_fmt(p->out, "meet %lld\n", (long long)v->number);
+    buf_fmt(p->out, "meet %lld%s\n", (long long)v->number,
+            v->value != 0 ? " for groups" : "");
   } else if (v->kind == K_BATCH) {
     buf_add(p->out, "batch\n");
+  } else if (v->kind == K_GROUP_DOT || v->kind == K_GROUP_WAIT) {
+    print_group(p, v);
   } else if (v->kind == K_PUT) {
     print_put(p, v);
   } else if (v->kind == K_PAUSE) {

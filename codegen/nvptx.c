@@ -27,9 +27,9 @@ static const char triple[] = "nvptx64-nvidia-cuda";
                [DT_f64] = 67e12},                                \
       3.35e12, 132
 static const CgGpu gpus[] = {
-    {"sm_80", "+ptx70", A100},
-    {"sm_90", "+ptx78", H100},
-    {"sm_90a", "+ptx80", H100},
+    {"sm_80", "+ptx70", A100, KN_MMA},
+    {"sm_90", "+ptx78", H100, KN_MMA},
+    {"sm_90a", "+ptx80", H100, KN_MMA | KN_GROUPS},
 };
 
 const CgGpu *cg_gpu(const char *arch) {
@@ -69,7 +69,7 @@ bool cg_cuda_target(Ctx *cx, const CodegenOptions *o, Target *out) {
   out->device = MOERT_CUDA;
   out->cpu = gpu->arch;
   out->isa = (Isa){
-      .lanes = 128, .has = KN_MMA, .least = 32, .cores = gpu->cores};
+      .lanes = 128, .has = gpu->has, .least = 32, .cores = gpu->cores};
   out->triple = triple;
   out->ways = &ll_warp;
   out->machine = LLVMCreateTargetMachine(

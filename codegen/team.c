@@ -32,7 +32,7 @@
  * a multiprocessor, by registers and by shared memory, and one is at its depth
  * while the other is there. So products of a depth of 700 or more, and all that
  * read nothing behind the product, are bound by their depth. */
-#include "codegen.h"
+#include "group.h"
 
 enum {
   ALL = 1 << 30, /* depth of a block */
@@ -48,19 +48,14 @@ enum {
   CACHE_BYTES = 48 /* that it gets in one */
 };
 
-/* A block, and how many warps there are along each side. */
-typedef struct Shape {
-  int rows, cols, high, wide;
-} Shape;
-
-static const Shape shapes[] = {
+static const CtShape shapes[] = {
     {128, 128, 2, 2}, {64, 128, 2, 2}, {128, 64, 2, 2},
     {64, 64, 2, 2},   {32, 128, 1, 4}, {128, 32, 4, 1},
 };
 
 typedef struct Team {
   CtItem at; /* the first member */
-  Shape shape;
+  CtShape shape;
   KPanel panel[CT_OUT]; /* of a step, the first of STEPS */
   bool down[CT_OUT];    /* its rows are the depth */
   KBase base[CT_OUT];
@@ -95,7 +90,7 @@ static void copy_step(Team *g, KVal *k, KVal *place) {
 
 /* Tiles of a warp along a side. */
 static int tiles_of(const Team *g, int side) {
-  const Shape *s = &g->shape;
+  const CtShape *s = &g->shape;
   return side == CT_LEFT ? s->rows / s->high / TILE : s->cols / s->wide / TILE;
 }
 
@@ -207,9 +202,9 @@ static int64_t blocks(int64_t n, int64_t block) {
   return (n + block - 1) / block;
 }
 
-/* Cycles of a multiprocessor for a step of all its blocks. */
-static int64_t cycles(const CtProduct *p, const Isa *isa, const Shape *s) {
-  int64_t dots = (int64_t)s->rows * s->cols * DEEP / DOTS;
+int64_t ct_shape_cycles(const CtProduct *p, const Isa *isa, const CtShape *s,
+                        int64_t dots) {
+  dots = (int64_t)s->rows * s->cols * DEEP / dots;
   int64_t bytes = (int64_t)(s->rows + s->cols) * DEEP *
                   dtype_info[DT_bf16].bytes / CACHE_BYTES;
   int64_t rows = p->m.size, many = p->batch.size;
@@ -221,18 +216,27 @@ static int64_t cycles(const CtProduct *p, const Isa *isa, const Shape *s) {
   return blocks(many, isa->cores) * (dots > bytes ? dots : bytes);
 }
 
-static Shape choose(const CtProduct *p, const Isa *isa) {
-  Shape best = shapes[0];
+static int64_t cycles(const CtProduct *p, const Isa *isa, const CtShape *s) {
+  return ct_shape_cycles(p, isa, s, DOTS);
+}
+
+static CtShape choose(const CtProduct *p, const Isa *isa) {
+  CtShape best = shapes[0];
   for (size_t i = 1; i < COUNT_OF(shapes); i++)
     if (cycles(p, isa, &shapes[i]) < cycles(p, isa, &best)) best = shapes[i];
   return best;
 }
 
-/* Rows that are one behind the other, along the depth or else the other. */
-static bool along_depth(const CtProduct *p, int side) {
+int64_t ct_team_cycles(const CtProduct *p, const Isa *isa) {
+  CtShape s = choose(p, isa);
+  return cycles(p, isa, &s);
+}
+
+bool ct_along_depth(const CtProduct *p, int side) {
   return p->k.stride[side] == 1;
 }
 
+/* The same along the rows or columns of the result. */
 static bool along_other(const CtProduct *p, int side) {
   const CtLetter *other = side == CT_LEFT ? &p->m : &p->n;
   return other->stride[side] == 1 || other->size == 1;
@@ -243,7 +247,7 @@ bool ct_in_teams(const CtTask *task, const Isa *isa) {
   if (!isa->cores || !(isa->has & KN_MMA) || p->dtype != DT_bf16) return false;
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
     if (ct_operand(task, side).dtype != DT_bf16 ||
-        (!along_depth(p, side) && !along_other(p, side)))
+        (!ct_along_depth(p, side) && !along_other(p, side)))
       return false;
   return true;
 }
@@ -266,7 +270,7 @@ Kernel *ct_teams(Ctx *cx, const CtTask *task, const Isa *isa) {
                    .block = block};
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
     g->base[side] = ct_operand(task, side);
-    g->down[side] = !along_depth(p, side);
+    g->down[side] = !ct_along_depth(p, side);
   }
   int lanes = tiles_of(g, CT_RIGHT) * TILE;
   ct_finish_of(cx, &g->at, p->n.size % lanes ? isa->least : lanes);

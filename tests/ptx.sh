@@ -68,13 +68,14 @@ if [ ! -x "$PTXAS" ]; then
   exit $status
 fi
 
-# Every kernel has registers enough to keep all that it computes.
+# Every kernel has registers enough to keep all that it computes, and products
+# of warpgroups go on while others begin.
 assembles() {
   "$PTXAS" -v -arch="$1" "$2" -o "$d/cubin" >"$d/ptxas" 2>&1 || {
     cat "$d/ptxas"
     return 1
   }
-  ! grep -E '[1-9][0-9]* bytes spill' "$d/ptxas"
+  ! grep -E '[1-9][0-9]* bytes spill|wgmma.* serialized' "$d/ptxas"
 }
 
 for model in models/*.dsl tests/models/*.dsl; do
@@ -101,5 +102,8 @@ for model in lm_moe lm_transformer; do
       --arch=$arch --precision=bf16 --emit=ptx -o "$d/$arch.ptx"
     expect "$model in bf16 assembles for $arch" assembles $arch "$d/$arch.ptx"
   done
+  # Forward, data gradient and weight gradient: operands lie differently.
+  expect "$model has products of warpgroups" [ "$(grep -oE '1, 1, 1, ., .;' \
+    "$d/sm_90a.ptx" | sort -u | wc -l)" = 3 ]
 done
 exit $status

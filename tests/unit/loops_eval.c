@@ -387,6 +387,8 @@ static void run_statement(Run *r, const KVal *v) {
   case K_MEET:
   case K_PANEL:
   case K_BATCH:
+  case K_GROUP_DOT:
+  case K_GROUP_WAIT:
   case K_INDEX:
   case K_IV:
   case K_CONST:
