@@ -7,7 +7,6 @@
 #include "codegen.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <llvm-c/Core.h>
 #include <llvm-c/TargetMachine.h>
 #include <string.h>
@@ -17,28 +16,11 @@
 static const Span nowhere;
 
 /* Runs `write` over all bytes; errno says why it failed. */
-static bool write_all(int fd, const char *data, size_t n) {
-  while (n) {
-    ssize_t got = write(fd, data, n);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return false;
-    data += got;
-    n -= (size_t)got;
-  }
-  return true;
-}
-
 static bool write_file(Ctx *cx, const char *path, LLVMMemoryBufferRef text) {
-  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  bool ok = fd >= 0 &&
-            write_all(fd, LLVMGetBufferStart(text), LLVMGetBufferSize(text));
-  int why = errno;
-  if (fd >= 0 && close(fd) && ok) {
-    why = errno;
-    ok = false;
-  }
+  bool ok = file_write(path, LLVMGetBufferStart(text),
+                       LLVMGetBufferSize(text));
   if (!ok)
-    diag_error(cx, nowhere, "cannot write '%s': %s", path, strerror(why));
+    diag_error(cx, nowhere, "cannot write '%s': %s", path, strerror(errno));
   return ok;
 }
 

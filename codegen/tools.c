@@ -130,13 +130,6 @@ static void read_kernels(Ctx *cx, const char *said, CgPtxasVec *out) {
   }
 }
 
-static bool write_text(const char *path, const char *text) {
-  FILE *f = fopen(path, "w");
-  bool ok = f && fputs(text, f) >= 0;
-  if (f && fclose(f)) ok = false;
-  return ok;
-}
-
 static Sym assemble(Ctx *cx, const char *dir, const char *ptx,
                     const char *arch, CgPtxasVec *out) {
   Sym from = sym_fmt(cx, "%s/kernels.ptx", dir);
@@ -147,7 +140,7 @@ static Sym assemble(Ctx *cx, const char *dir, const char *ptx,
   Buf said = {0};
   int status = 0, err = 0;
   Sym why = NULL;
-  if (!write_text(from, ptx))
+  if (!file_write(from, ptx, strlen(ptx)))
     why = sym_fmt(cx, "cannot write '%s': %s", from, strerror(errno));
   else if ((err = run(argv, &status, &said)) == ENOENT)
     why = sym(cx, "there is no ptxas in PATH");

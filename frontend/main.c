@@ -463,9 +463,7 @@ static CgPrograms programs(Job *j) {
 }
 
 static bool write_file(Job *j, const char *path, const char *text) {
-  FILE *f = fopen(path, "w");
-  bool ok = f && fputs(text, f) >= 0;
-  if (f && fclose(f) != 0) ok = false;
+  bool ok = file_write(path, text, strlen(text));
   if (!ok)
     diag_error(&j->cx, (Span){0}, "cannot write '%s': %s", path,
                strerror(errno));

@@ -157,6 +157,8 @@ enum { MAX_DIAG_ERRORS = 20 }; /* printed at most; the rest is counted */
 uint32_t source_add(Ctx *cx, const char *path, const char *text, size_t len);
 /* Reads a file and registers it. False: errno says why, nothing recorded. */
 bool source_read(Ctx *cx, const char *path, uint32_t *out_file);
+/* Writes n bytes as all of a file. False: errno says why. */
+bool file_write(const char *path, const void *data, size_t n);
 /* Line and column (from 1; column counts characters, not bytes). */
 void span_line_col(const Ctx *cx, Span s, uint32_t *line, uint32_t *col);
 /* "path:line:col", or "" for nowhere. */

@@ -49,6 +49,15 @@ bool source_read(Ctx *cx, const char *path, uint32_t *out_file) {
   return !error;
 }
 
+bool file_write(const char *path, const void *data, size_t n) {
+  FILE *f = fopen(path, "wb");
+  if (!f) return false;
+  int error = fwrite(data, 1, n, f) == n ? 0 : errno;
+  if (fclose(f) && !error) error = errno;
+  errno = error;
+  return !error;
+}
+
 /* ---- spans -------------------------------------------------------------- */
 
 static const Source *span_source(const Ctx *cx, Span s) {
