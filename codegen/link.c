@@ -15,7 +15,6 @@
 
 static const Span nowhere;
 
-/* Runs `write` over all bytes; errno says why it failed. */
 static bool write_file(Ctx *cx, const char *path, LLVMMemoryBufferRef text) {
   bool ok = file_write(path, LLVMGetBufferStart(text),
                        LLVMGetBufferSize(text));
