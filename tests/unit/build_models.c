@@ -76,11 +76,12 @@ static void models(void) {
                     ways[w].precision);
 }
 
+/* The first two are routed in the two ways that differ most. */
 static void gates(void) {
-  static const char *const names[] = {"GATE=gshard", "GATE=loss_free",
-                                      "GATE=hash", "GATE=top_p",
-                                      "GATE=expert_choice", "GATE=base"};
-  for (size_t i = 0; i < COUNT_OF(names); i++) {
+  static const char *const names[] = {"GATE=gshard",   "GATE=expert_choice",
+                                      "GATE=loss_free", "GATE=hash",
+                                      "GATE=top_p",     "GATE=base"};
+  for (size_t i = 0; i < (SANITIZED ? 2 : COUNT_OF(names)); i++) {
     const char *gate[] = {"V=19", "D=24", "N=6", "K=2", "H=40",
                           "T=3",  "B=6",  "EXPERT_P=0.3", names[i]};
     check_model("models/lm_moe.dsl", gate, 9, 2, DT_f32);
