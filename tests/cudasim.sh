@@ -10,7 +10,8 @@ ptxas=$(command -v ptxas || echo /usr/local/cuda/bin/ptxas)
 status=0
 for f in tests/cudasim/*.ptx; do
   case $f in */bad_*) continue ;; esac
-  if why=$("$ptxas" -arch=sm_80 -o /dev/null "$f" 2>&1); then
+  arch=$(sed -n 's/^\.target //p' "$f")
+  if why=$("$ptxas" -arch="$arch" -o /dev/null "$f" 2>&1); then
     echo "ok $f assembles"
   else
     echo "not ok $f assembles: $(head -1 <<<"$why")"

@@ -3,7 +3,7 @@
  *
  * How an access is cached or ordered makes no difference here: lanes are
  * executed one after another and what they write is seen at once. */
-#include "cudasim.h"
+#include "async.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -404,6 +404,7 @@ static bool decode_copy(Decoder *d, Ins *i, const Stmt *s, Str rest) {
 bool decode_cp(Decoder *d, Ins *i, const Stmt *s, Str rest) {
   Str whole = rest;
   if (!take_modifier(&rest, "async")) return unknown_modifier(d, s, whole);
+  if (take_modifier(&rest, "bulk")) return decode_bulk(d, i, s, rest);
   if (str_is(rest, "commit_group")) {
     i->run = ins_copy_commit;
     return operands_add(d, i, s, "");
@@ -438,6 +439,7 @@ bool decode_cvta(Decoder *d, Ins *i, const Stmt *s, Str rest) {
     return unknown_modifier(d, s, whole);
   uint64_t window = i->space == SP_SHARED  ? SHARED_WINDOW
                     : i->space == SP_LOCAL ? LOCAL_WINDOW
+                    : i->space == SP_PARAM ? PARAM_WINDOW
                                            : 0;
   i->imm = (int64_t)(to ? 0 - window : window);
   i->run = ins_cvta;

@@ -72,6 +72,7 @@ bool decode_mov(Decoder *d, Ins *i, const Stmt *s, Str rest) {
   }
   if (to->kind != OPD_NAME && to->kind != OPD_VEC)
     return decode_error(d, s, "the result is no register");
+  i->moves = i->run == ins_mov;
   return operand_add(d, i, s, to, sizes[0]) &&
          operand_add(d, i, s, from, sizes[1]);
 }

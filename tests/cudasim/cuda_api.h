@@ -28,7 +28,13 @@ typedef struct CUevent_st *CUevent;
 typedef struct CUgraph_st *CUgraph;
 typedef struct CUgraphExec_st *CUgraphExec;
 typedef unsigned CUdevice_attribute, CUfunction_attribute, CUjit_option,
-    CUstreamCaptureMode, CUstreamCaptureStatus;
+    CUstreamCaptureMode, CUstreamCaptureStatus, CUtensorMapDataType,
+    CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
+    CUtensorMapFloatOOBfill;
+
+typedef struct CUtensorMap_st {
+  _Alignas(64) uint64_t opaque[16];
+} CUtensorMap;
 #endif
 
 /* Attributes of devices that have one value for all of them. */
@@ -120,6 +126,13 @@ CUresult cuEventQuery(CUevent event);
 CUresult cuEventSynchronize(CUevent event);
 CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end);
 CUresult cuEventDestroy_v2(CUevent event);
+
+CUresult cuTensorMapEncodeTiled(
+    CUtensorMap *map, CUtensorMapDataType type, unsigned rank, void *address,
+    const uint64_t *dims, const uint64_t *strides, const uint32_t *box,
+    const uint32_t *steps, CUtensorMapInterleave interleave,
+    CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion,
+    CUtensorMapFloatOOBfill fill);
 
 /* Of this stand-in alone: a counter of counters.def by its name. */
 uint64_t cudasim_counter(const char *name);

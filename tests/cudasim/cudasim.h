@@ -9,7 +9,7 @@
  *   exec.c     grids, blocks, warps             memory.c   what may be touched
  *   driver.c   the driver's calls               stream.c   queues and graphs
  *   cublaslt.c products, as libcublasLt.so.12   races.c    who is in no order
- *   nccl.c     exchanges, as libnccl.so.2
+ *   nccl.c     exchanges, as libnccl.so.2    async.h    behind the threads
  *
  * A warp's 32 lanes are executed together, an instruction at a time. Lanes
  * that went different ways wait for each other by the smallest place in the
@@ -110,7 +110,7 @@ typedef enum OperandKind {
   OPD_INT,   /* value */
   OPD_F32,   /* bits in value */
   OPD_F64,
-  OPD_ADDR,  /* [name + value], name may be empty */
+  OPD_ADDR,  /* [name + value], name may be empty; [name, part] of a tensor */
   OPD_VEC,   /* {parts} */
   OPD_PAIR,  /* part | part */
   OPD_LIST,  /* (parts), of a call */
@@ -202,6 +202,7 @@ typedef enum Base { BASE_REGS, BASE_CONSTS, BASE_SPECIAL, BASE_COUNT } Base;
 
 struct Ins {
   InsFn *run;
+  InsFn *behind;  /* what `run` goes on with, where it only looks */
   const Ref *o;   /* operands, destinations first; vectors side by side */
   int64_t imm;    /* offset of an address, target of a branch */
   int64_t imm2;   /* offset of a second address */
@@ -216,6 +217,7 @@ struct Ins {
   uint8_t mode;   /* meaning depends on the instruction */
   bool sat, flag;
   bool strong; /* an access that is volatile or relaxed: it may race */
+  bool moves;  /* mov from a register or constant to a register */
   int line;
   Loc loc;
 };
@@ -243,6 +245,8 @@ struct Kernel {
   int n_params;
   int max_threads;
   int max_dynamic;    /* cuFuncSetAttribute */
+  int dynamic_at;     /* address of what a launch adds to shared memory */
+  bool async;         /* it has what async.h is about */
   Var *shared; /* its variables, placed */
   int n_shared, cap_shared;
 };
@@ -314,7 +318,7 @@ struct Decoder {
   bool inlined; /* `ret` goes to the end of a call */
   uint32_t *pool; /* places of constants + 1, by hash of value and size */
   uint32_t pool_size, pool_used;
-  Ref refs[24]; /* operands of the instruction at hand */
+  Ref refs[160]; /* operands of the instruction at hand */
   int n_refs;
 };
 const Name *name_find(const Decoder *d, Str name);
@@ -357,12 +361,13 @@ typedef struct Region {
 
 enum {
   SHARED_START = 1024, /* of addresses in shared and local memory: 0 is none */
-  DYNAMIC_START = 1 << 20, /* of what a launch adds to shared memory */
+  SHARED_END = 1 << 18, /* of those in shared memory, variables at their end */
   DEVICES_MAX = 16
 };
 /* Generic addresses; none of them is one of the host. */
 #define SHARED_WINDOW UINT64_C(0x00a0000000000000)
 #define LOCAL_WINDOW UINT64_C(0x00a1000000000000)
+#define PARAM_WINDOW UINT64_C(0x00a2000000000000)
 #define WINDOW_SIZE (UINT64_C(1) << 32)
 #define DEVICE_WINDOW UINT64_C(0x00c0000000000000)
 #define DEVICE_STRIDE (UINT64_C(1) << 44)
@@ -426,6 +431,10 @@ typedef struct Block {
   Access *readers, *writers; /* one a byte of shared memory */
   uint64_t clock;            /* now */
   uint64_t start, since;     /* of this block; of the last barrier of all */
+  struct Unit *units;        /* of shared memory, where k->async: async.h */
+  struct Issues *issues;     /* of each warpgroup */
+  struct Comings *comings;   /* copies under way */
+  uint64_t changes;          /* of what warps ask for */
 } Block;
 
 struct Warp {
@@ -439,11 +448,16 @@ struct Warp {
   bool ended;
   const Ins *barrier; /* that it waits at */
   int barrier_id, barrier_threads;
+  const Ins *asks; /* in vain, so that others go on first */
   int id;
   uint64_t since, steps; /* clock of its last bar.warp.sync */
   uint8_t *local, *local_state;
   CopyAhead *copies; /* access.c */
   int n_copies, cap_copies, copy_group[LANES];
+  struct Products *products; /* wgmma.c */
+  uint32_t *unfenced; /* units that it wrote, for its next fence: proxy.c */
+  int n_unfenced, cap_unfenced;
+  uint64_t fenced; /* what was written before is behind its fence */
   Block *block;
 };
 
@@ -474,12 +488,20 @@ bool lanes_meet(Warp *w, const Ins *i, uint32_t members);
 void branch(Warp *w, uint32_t taken, uint32_t target);
 void end_lanes(Warp *w, uint32_t lanes);
 
-typedef enum Touch { TOUCH_LOAD, TOUCH_STORE, TOUCH_ATOMIC } Touch;
+/* TOUCH_TAKE: a store behind the threads, that is still to come. */
+typedef enum Touch {
+  TOUCH_LOAD,
+  TOUCH_STORE,
+  TOUCH_ATOMIC,
+  TOUCH_TAKE
+} Touch;
 
 /* The bytes at an address as a lane sees it, checked; after a fault, some
  * bytes that do no harm. */
 uint8_t *touch(Warp *w, const Ins *i, int lane, Space space, uint64_t address,
                int bytes, Touch kind);
+/* Of an address among a block's bytes of shared memory; UINT64_MAX: none. */
+uint64_t shared_offset(const Block *b, uint64_t address);
 
 /* races.c */
 void note_shared(Warp *w, const Ins *i, int lane, uint32_t at, int bytes,

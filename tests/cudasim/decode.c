@@ -5,7 +5,7 @@
  * registers of its own: lanes then have one place in one code, and `ret` is a
  * branch. Its parameters, which callers declare as `.param` variables, are
  * local memory. */
-#include "cudasim.h"
+#include "async.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -49,12 +49,12 @@ static bool declare_local(Decoder *d, const Var *v) {
 /* Variables do not touch, so that what runs over the end of one is seen. */
 static bool declare_shared(Decoder *d, Var *v) {
   Kernel *k = d->k;
-  if (v->bytes > FILE_MAX - k->shared_bytes)
+  if (v->bytes > SHARED_END - SHARED_START - k->shared_bytes)
     return ptx_error(d->m, v->line, "too much shared memory");
   int align = v->align > 16 ? v->align : 16;
-  place(&k->shared_bytes, (int)v->bytes, align);
-  v->at = SHARED_START + (uint64_t)k->shared_bytes - (uint64_t)v->bytes;
-  k->shared_bytes += 16;
+  k->shared_bytes += 16 + (int)v->bytes;
+  place(&k->shared_bytes, 0, align);
+  v->at = SHARED_END - (uint64_t)k->shared_bytes;
   PUSH(&d->m->arena, k->shared, k->n_shared, k->cap_shared, *v);
   declare(d, (Name){v->name, -1, SP_SHARED, v->type, v->at});
   return true;
@@ -74,14 +74,26 @@ static bool variable(Decoder *d, const Stmt *s) {
   return ptx_error(d->m, s->line, "such a variable stands in the module");
 }
 
+/* No better aligned than it asks for. */
+static void place_dynamic(Decoder *d) {
+  int align = 16;
+  for (int k = 0; k < d->m->n_vars; k++) {
+    const Var *v = &d->m->vars[k];
+    if (v->space == SP_SHARED && !v->bytes && v->align > align)
+      align = v->align;
+  }
+  d->k->dynamic_at = (SHARED_START / align + 1) * align;
+}
+
 /* Variables of the module; `.extern .shared` has a place of its own. */
 static bool declare_module(Decoder *d) {
+  place_dynamic(d);
   for (int k = 0; k < d->m->n_vars; k++) {
     Var v = d->m->vars[k];
     if (v.space == SP_SHARED && v.bytes) {
       if (!declare_shared(d, &v)) return false;
     } else {
-      if (v.space == SP_SHARED) v.at = DYNAMIC_START;
+      if (v.space == SP_SHARED) v.at = (uint64_t)d->k->dynamic_at;
       declare(d, (Name){v.name, -1, v.space, v.type, v.at});
     }
   }
@@ -260,6 +272,7 @@ static bool kernel(Module *m, const Func *f, Kernel **out) {
   Stmt end = {.line = f->n_stmts ? f->stmts[f->n_stmts - 1].line : f->line,
               .name = {"exit", 4}};
   ok = ok && instruction(&d, &end);
+  if (ok && k->async) products_guard(k);
   free(d.pool);
   return ok;
 }

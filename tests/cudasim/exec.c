@@ -7,7 +7,7 @@
  * behind what parted them. An instruction of several lanes, like a shuffle,
  * waits until the lanes it names are there; when nobody can go on, that is
  * an error. */
-#include "cudasim.h"
+#include "async.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -239,24 +239,50 @@ static bool release(Block *b) {
   return any;
 }
 
-static void run_block(Block *b) {
+/* Each warp as far as it gets; those that are not at their end yet. */
+static int run_warps(Block *b, Warp **waiting) {
   Launch *l = b->launch;
-  for (;;) {
+  int left = 0;
+  for (int k = 0; k < b->n_warps && !l->status; k++) {
+    Warp *w = &b->warps[l->reversed ? b->n_warps - 1 - k : k];
+    w->asks = NULL;
+    if (!w->ended && !w->barrier) run_warp(w);
+    if (w->ended) continue;
+    left++;
+    if (!*waiting || w->asks || !(*waiting)->asks) *waiting = w;
+  }
+  return left;
+}
+
+static void nobody_goes_on(Warp *w) {
+  if (w->asks)
+    fault(w, w->asks, -1, CUDA_ERROR_LAUNCH_FAILED,
+          "waits for a phase that nobody ends: all warps wait");
+  else
+    fault(w, w->barrier, -1, CUDA_ERROR_LAUNCH_FAILED,
+          "divergent barrier %d: the other warps wait elsewhere",
+          w->barrier_id);
+}
+
+/* Warps that ask in vain may do something else in between, so they are asked
+ * some times before a copy comes, and often before that counts as the end. */
+static void run_block(Block *b) {
+  enum { LATE = 4, PATIENCE = 1000 };
+  Launch *l = b->launch;
+  for (int idle = 0;;) {
     Warp *waiting = NULL;
-    for (int k = 0; k < b->n_warps; k++) {
-      Warp *w = &b->warps[l->reversed ? b->n_warps - 1 - k : k];
-      if (!w->ended && !w->barrier) run_warp(w);
-      if (l->status) return;
-      if (!w->ended) waiting = w;
-    }
-    if (!waiting) return;
-    if (release(b)) continue;
-    if (!l->status)
-      fault(waiting, waiting->barrier, -1, CUDA_ERROR_LAUNCH_FAILED,
-            "divergent barrier %d: the other warps wait elsewhere",
-            waiting->barrier_id);
+    uint64_t changes = b->changes;
+    if (!run_warps(b, &waiting)) break;
+    if (!l->status) idle = release(b) || b->changes != changes ? 0 : idle + 1;
+    if (l->status) return;
+    int most = waiting->asks ? PATIENCE : 0;
+    if (!idle || (most && idle < LATE)) continue;
+    if (bulk_arrives(b)) idle = 0;
+    if (idle <= most) continue;
+    nobody_goes_on(waiting);
     return;
   }
+  if (b->units) async_over(b);
 }
 
 /* ---- launches ------------------------------------------------------------ */
@@ -338,12 +364,13 @@ static void block_start(Block *b) {
   const Kernel *k = l->kernel;
   memset(b->shared_state, 0, (size_t)k->shared_bytes);
   for (int v = 0; v < k->n_shared; v++)
-    memset(b->shared_state + k->shared[v].at - SHARED_START, BYTE_HELD,
+    memset(b->shared_state + shared_offset(b, k->shared[v].at), BYTE_HELD,
            (size_t)k->shared[v].bytes);
   memset(b->shared_state + k->shared_bytes, BYTE_HELD, l->dynamic_bytes);
   b->start = b->since = ++b->clock;
   for (int w = 0; w < b->n_warps; w++)
     warp_start(&b->warps[w]);
+  if (b->units) async_start(b);
 }
 
 static bool block_new(Block *b, Launch *l) {
@@ -360,10 +387,11 @@ static bool block_new(Block *b, Launch *l) {
   b->writers = b->readers + n;
   for (int w = 0; w < b->n_warps; w++)
     if (!warp_new(b, w)) return false;
-  return true;
+  return !l->kernel->async || async_new(b);
 }
 
 static void block_free(Block *b) {
+  async_free(b);
   for (int w = 0; b->warps && w < b->n_warps; w++)
     warp_free(&b->warps[w]);
   free(b->warps);

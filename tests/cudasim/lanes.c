@@ -1,6 +1,6 @@
 /* lanes.c: instructions by which lanes and warps meet: shuffles, votes,
  * barriers; and branches, by which they part. */
-#include "cudasim.h"
+#include "async.h"
 
 #include <string.h>
 
@@ -247,6 +247,28 @@ bool decode_barrier(Decoder *d, Ins *i, const Stmt *s, Str rest) {
   return decode_bar(d, i, s, (Str){"sync", 4});
 }
 
+/* One of the lanes, the same each time: the first. */
+static void ins_elect(Warp *w, const Ins *i) {
+  if (!members_here(w, i, 2)) return;
+  uint64_t first[LANES], is_first[LANES];
+  for (int l = 0; l < LANES; l++) {
+    first[l] = (uint64_t)__builtin_ctz(w->active);
+    is_first[l] = (uint64_t)l == first[l];
+  }
+  put_wide(w, i, 0, first);
+  put_wide(w, i, 1, is_first);
+}
+
+bool decode_elect(Decoder *d, Ins *i, const Stmt *s, Str rest) {
+  if (!str_is(rest, "sync")) return unknown_modifier(d, s, rest);
+  if (s->n_op != 2 || s->op[0].kind != OPD_PAIR)
+    return decode_error(d, s, "expected lane|predicate and members");
+  i->run = ins_elect;
+  return operand_add(d, i, s, &s->op[0].part[0], 4) &&
+         operand_add(d, i, s, &s->op[0].part[1], 0) &&
+         operand_add(d, i, s, &s->op[1], 4);
+}
+
 /* What a lane writes is seen by all at once: nothing to wait for. */
 static void ins_nothing(Warp *w, const Ins *i) {
   (void)w, (void)i;
@@ -261,11 +283,28 @@ bool decode_membar(Decoder *d, Ins *i, const Stmt *s, Str rest) {
 
 bool decode_fence(Decoder *d, Ins *i, const Stmt *s, Str rest) {
   Str whole = rest;
+  if (take_modifier(&rest, "proxy")) return decode_proxy_fence(d, i, s, rest);
   if (!take_modifier(&rest, "sc")) take_modifier(&rest, "acq_rel");
   if (!str_is(rest, "cta") && !str_is(rest, "gpu") && !str_is(rest, "sys"))
     return unknown_modifier(d, s, whole);
   i->run = ins_nothing;
   return operands_add(d, i, s, "");
+}
+
+/* setmaxnreg: registers change hands between warps, of which there are enough
+ * here. */
+bool decode_setmaxnreg(Decoder *d, Ins *i, const Stmt *s, Str rest) {
+  int64_t n = 0;
+  if (!str_is(rest, "inc.sync.aligned.u32") &&
+      !str_is(rest, "dec.sync.aligned.u32"))
+    return unknown_modifier(d, s, rest);
+  if (d->m->arch != 90 || d->m->arch_suffix != 'a')
+    return decode_error(d, s, "is known to sm_90a alone");
+  if (s->n_op != 1 || !operand_constant(d, s, &s->op[0], &n) || n % 8 ||
+      n < 24 || n > 256)
+    return decode_error(d, s, "expected a multiple of 8 from 24 to 256");
+  i->run = ins_nothing;
+  return true;
 }
 
 /* ---- branches and ends --------------------------------------------------- */

@@ -5,7 +5,7 @@
  * that mixes them up fails here as it does with a GPU. Freed memory is not
  * handed out again before all other memory was, and allocations are apart, so
  * that accesses beyond them or behind their end of life are seen. */
-#include "cudasim.h"
+#include "async.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -204,13 +204,24 @@ static Place place_in(const Region *r, uint64_t address) {
   return (Place){r->mem + offset, r->state + offset, r->size - offset};
 }
 
+/* Variables come first among the bytes, and last among the addresses, as they
+ * are not all known when the others get theirs. */
+uint64_t shared_offset(const Block *b, uint64_t address) {
+  const Kernel *k = b->launch->kernel;
+  uint64_t fixed = (uint64_t)k->shared_bytes, first = SHARED_END - fixed;
+  uint64_t dynamic = (uint64_t)k->dynamic_at;
+  if (address >= first)
+    return address < SHARED_END ? address - first : UINT64_MAX;
+  bool held =
+      address >= dynamic && address - dynamic < b->launch->dynamic_bytes;
+  return held ? address - dynamic + fixed : UINT64_MAX;
+}
+
 static Place find_shared(Block *b, uint64_t address) {
   uint64_t fixed = (uint64_t)b->launch->kernel->shared_bytes;
-  uint64_t offset = address >= DYNAMIC_START
-                        ? address - DYNAMIC_START + fixed
-                        : address - SHARED_START;
-  uint64_t end = address >= DYNAMIC_START ? b->shared_bytes : fixed;
-  if (offset >= end) return (Place){0};
+  uint64_t offset = shared_offset(b, address);
+  if (offset == UINT64_MAX) return (Place){0};
+  uint64_t end = offset < fixed ? fixed : b->shared_bytes;
   return (Place){b->shared + offset, b->shared_state + offset, end - offset};
 }
 
@@ -232,10 +243,15 @@ static Space resolve(Space space, uint64_t *address) {
     *address -= LOCAL_WINDOW;
     return SP_LOCAL;
   }
+  if (*address - PARAM_WINDOW < WINDOW_SIZE) {
+    *address -= PARAM_WINDOW;
+    return SP_PARAM;
+  }
   return SP_GLOBAL;
 }
 
-static const char *const touch_names[] = {"load", "store", "atomic access"};
+static const char *const touch_names[] = {"load", "store", "atomic access",
+                                          "copy"};
 
 static uint8_t *refuse(Warp *w, const Ins *i, int lane, Space space,
                        uint64_t address, int bytes, Touch kind,
@@ -305,12 +321,15 @@ uint8_t *touch(Warp *w, const Ins *i, int lane, Space space, uint64_t address,
   case SP_REG:
   case SP_CONST: break;
   }
-  uint8_t bits = kind == TOUCH_STORE ? BYTE_HELD : BYTE_HELD | BYTE_SET;
+  bool writes = kind == TOUCH_STORE || kind == TOUCH_TAKE;
+  uint8_t bits = writes ? BYTE_HELD : BYTE_HELD | BYTE_SET;
   if (p.left < (uint64_t)bytes || address % (uint64_t)bytes ||
       !all_have(p.state, bytes, bits))
     return refuse(w, i, lane, space, address, bytes, kind, &p);
   if (space == SP_SHARED)
     note_shared(w, i, lane, (uint32_t)(p.mem - w->block->shared), bytes, kind);
+  if (space == SP_SHARED && w->block->units && writes)
+    proxy_write(w, i, lane, (uint64_t)(p.mem - w->block->shared), bytes, kind);
   if (space == SP_GLOBAL && in_heap)
     note_global(w, i, lane, address - w->block->launch->heap->region.base,
                 bytes, kind);

@@ -220,7 +220,8 @@ bool operands_add(Decoder *d, Ins *i, const Stmt *s, const char *letters) {
 }
 
 bool operand_address(Decoder *d, Ins *i, const Stmt *s, const Operand *o) {
-  if (o->kind != OPD_ADDR) return decode_error(d, s, "expected an address");
+  if (o->kind != OPD_ADDR || o->n)
+    return decode_error(d, s, "expected an address");
   i->imm = o->value;
   const Name *n = o->name.n ? name_find(d, o->name) : NULL;
   if (n && n->space == SP_REG) {

@@ -324,6 +324,10 @@ static void address(Parser *p, Operand *o) {
     plus = accept(p, '+');
   }
   if (plus || is(p, '-')) o->value = expect_int(p);
+  if (accept(p, ',')) {
+    o->part = arena_new(&p->m->arena, sizeof *o->part);
+    o->part[o->n++] = operand(p);
+  }
   expect(p, ']');
 }
 

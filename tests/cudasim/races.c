@@ -90,11 +90,11 @@ static inline bool note(Warp *w, const Ins *i, int lane, Access *r, Access *v,
     report(w, i, lane, "written", at, *v, global);
     return false;
   }
-  if (kind == TOUCH_STORE && races(w, *r, me, global)) {
+  if (kind != TOUCH_LOAD && races(w, *r, me, global)) {
     report(w, i, lane, "read", at, *r, global);
     return false;
   }
-  if (kind == TOUCH_STORE) *v = access_by(w->block->clock, me);
+  if (kind != TOUCH_LOAD) *v = access_by(w->block->clock, me);
   else note_reader(w, r, me, global);
   return true;
 }
