@@ -16,6 +16,13 @@ fn largest_of_columns(z: f32[g, s, n], m) {
   return chosen, reshape(top[:, :, -1:m], g, 1, n)
 }
 
+# Of each column at most the m largest, and no more than there is room for.
+fn largest_with_room(z: f32[g, s, n], m, room: f32[g]) {
+  let top, tokens = top_k(transpose(z, 0, 2, 1), m)
+  let kept = f32(f32(iota(top, dim = 2) + 1) <= reshape(room, g, 1, 1))
+  return transpose(put(kept, tokens, s), 0, 2, 1)
+}
+
 # What is not 0 of f32[.., n] as choices: the `most` largest.
 fn as_choices(dense: f32[.., n], most) {
   report_rows(sum_rows(f32(dense > 0.0))) as ""
@@ -68,10 +75,8 @@ fn largest_in_batch(p: f32[.., n], k, groups, there = 1.0) {
   let s = by_group(p, groups)
   let choices = k * size(s, 1)
   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
-  let top, tokens = top_k(transpose(s, 0, 2, 1), choices / n)
-  let tokens_there[g, n] = by_group(there * ones_like(p), groups)[g, s, n]
-  let kept = f32(f32(iota(top, dim = 2) + 1) <= expand(tokens_there * k / n))
-  return reshape(transpose(put(kept, tokens, size(s, 1)), 0, 2, 1), f32[.., n])
+  let tokens[g] = by_group(there * ones_like(p[.., 0:1]), groups)[g, s, c]
+  return reshape(largest_with_room(s, choices / n, tokens * k / n), f32[.., n])
 }
 
 fn threshold_loss(p: f32[.., n], threshold: f32[n], batchwise: f32[.., n], there = 1.0) {

@@ -113,9 +113,6 @@ fn largest_in_group(q: f32[.., b], which: i32[..], groups, k, m) {
   let of = f32(expand(reshape(which, -1)) == iota_like(open, groups)) * expand(f32(open))
   let there, rows = top_k(transpose(of, 1, 0), m)               # [groups, m]
   let mine = gather(all, rows) * expand(there)                  # [groups, m, b]
-  let top, best = top_k(transpose(mine, 0, 2, 1), k * m / b)
-  let room = reshape(sum(there, dim = -1) * k / b, -1, 1, 1)
-  let kept = f32(f32(iota(top, dim = 2) + 1) <= room)
-  let mask = transpose(put(kept, best, m), 0, 2, 1) * expand(there)
+  let mask = largest_with_room(mine, k * m / b, sum(there, dim = -1) * k / b) * expand(there)
   return reshape(scatter_add(mask, rows, size(all, 0)), f32[.., b])
 }

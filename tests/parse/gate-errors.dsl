@@ -160,8 +160,8 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:30:11: note: in 'layer', called here
 #    30 |   let n = layer(x, multi_hash_gate(i32(x[.., 0]), k = 3))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:32:3: error: c is above 0 and at most the number of experts: 5, 4
-#    32 |   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
+# models/lib/balanced.dsl:39:3: error: c is above 0 and at most the number of experts: 5, 4
+#    39 |   require(c > 0.0 and c <= experts, "c is above 0 and at most the number of experts", c, experts)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:19:28: note: in 'expert_choice_gate', called here
 #    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
@@ -172,11 +172,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:27:11: note: in 'layer', called here
 #    27 |   let j = layer(x, expert_choice_gate(most = 4, c = 5.0))
 #       |           ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:70:3: error: choices of a group must divide by the experts: 6, 4
-#    70 |   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
+# models/lib/balanced.dsl:77:3: error: choices of a group must divide by the experts: 6, 4
+#    77 |   require(choices % n == 0, "choices of a group must divide by the experts", choices, n)
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:55:16: note: in 'largest_in_batch', called here
-#    55 |     let kept = largest_in_batch(p, k, groups, there) as ""
+# models/lib/balanced.dsl:62:16: note: in 'largest_in_batch', called here
+#    62 |     let kept = largest_in_batch(p, k, groups, there) as ""
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:19:28: note: in 'balanced_gate', called here
 #    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
@@ -184,11 +184,11 @@ entry train(x: f32[2, 3, 2] from text) {
 # tests/parse/gate-errors.dsl:13:16: note: in 'moe', called here
 #    13 |   let y, aux = moe(x, experts = 4, hidden = 2, gate = gate, capacity = capacity, groups = groups)
 #       |                ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:136:3: error: tokens of a group must divide by the experts: 6, 4
-#   136 |   require(size(s, 1) % n == 0,
+# models/lib/balanced.dsl:141:3: error: tokens of a group must divide by the experts: 6, 4
+#   141 |   require(size(s, 1) % n == 0,
 #       |   ^~~~~~~~~~~~~~~~~~~~~~~~~~~~
-# models/lib/balanced.dsl:123:13: note: in 'assigned', called here
-#   123 |   let ids = assigned(stop_gradient(z), rounds, groups) if training else first_of(stop_gradient(z))
+# models/lib/balanced.dsl:128:13: note: in 'assigned', called here
+#   128 |   let ids = assigned(stop_gradient(z), rounds, groups) if training else first_of(stop_gradient(z))
 #       |             ^~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 # models/lib/moe.dsl:19:28: note: in 'base_gate', called here
 #    19 |   let gates, chosen, aux = gate(x, experts) as "gate"
