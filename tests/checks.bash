@@ -14,6 +14,21 @@ near() {
     END { exit bad || !n || (getline y < other) > 0 }' "$1"
 }
 
+# dictionary SOURCE TARGET: 600 sentences of 12 words, and what they are word by
+# word in another language.
+dictionary() {
+  awk -v s="$1" -v t="$2" 'BEGIN { x = 7
+    for (i = 0; i < 600; i++) {
+      a = b = ""; x = x * 69069 % 4294967296; n = 1 + int(x / 65536) % 6
+      for (k = 0; k < n; k++) {
+        x = x * 69069 % 4294967296; w = int(x / 65536) % 12
+        a = a (k ? " " : "") sprintf("%c%c", 97 + w, 97 + w)
+        b = b (k ? " " : "") sprintf("%c", 65 + w)
+      }
+      print a > s; print b > t
+    } }'
+}
+
 expect() { # NAME COMMAND...
   local name=$1
   shift

@@ -38,16 +38,11 @@ check 'BLEU: of what' 2 'bleu: which two files?' bleu "$d/x"
 
 # ---- a dictionary -----------------------------------------------------------------
 
-awk -v s="$d/source" -v t="$d/target" 'BEGIN { x = 7
-  for (i = 0; i < 600; i++) {
-    a = b = ""; x = x * 69069 % 4294967296; n = 1 + int(x / 65536) % 6
-    for (k = 0; k < n; k++) {
-      x = x * 69069 % 4294967296; w = int(x / 65536) % 12
-      a = a (k ? " " : "") sprintf("%c%c", 97 + w, 97 + w); b = b (k ? " " : "") sprintf("%c", 65 + w)
-    }
-    print a > s; print b > t
-  }
-  for (i = 0; i < 40; i++) { print "qq" > s; print "Q" i > t } }'
+dictionary "$d/source" "$d/target"
+for i in {0..39}; do
+  echo qq >>"$d/source"
+  echo "Q$i" >>"$d/target"
+done
 # The model has more words than the vocabulary.
 # Translations of qq are so many that none is in the vocabulary.
 check 'vocabulary of both' 0 '27 words' vocab "$d/source" "$d/target" -o "$d/v" --size 27

@@ -8,16 +8,7 @@ source tests/checks.bash
 # check NAME STATUS PATTERN ARGUMENTS...
 check() { run "${@:1:3}" "$MOERUN" "${@:4}"; }
 
-awk -v s="$d/source" -v t="$d/target" 'BEGIN { x = 7
-  for (i = 0; i < 600; i++) {
-    a = b = ""; x = x * 69069 % 4294967296; n = 1 + int(x / 65536) % 6
-    for (k = 0; k < n; k++) {
-      x = x * 69069 % 4294967296; w = int(x / 65536) % 12
-      a = a (k ? " " : "") sprintf("%c%c", 97 + w, 97 + w)
-      b = b (k ? " " : "") sprintf("%c", 65 + w)
-    }
-    print a > s; print b > t
-  } }'
+dictionary "$d/source" "$d/target"
 head -50 "$d/source" >"$d/s"
 head -50 "$d/target" >"$d/t"
 check 'transformer: vocabulary' 0 '26 words' \
