@@ -137,6 +137,7 @@ else
     expect "bundle: $case" grep -q "{\"case\": \"$case\", \"who\": \"moec\", " \
       "$d/results.json"
   done
+  expect 'bundle: sm_90a' grep -q '"who": "moec sm_90a", "ms"' "$d/results.json"
   LD_LIBRARY_PATH=$sim LIMIT=0 PYTHON=none "$d/moec-gpu/run.sh" \
     "$d/results.json" >"$d/out" 2>&1
   expect 'bundle: no time' grep -q '^lm_moe, N=4: left out, no time$' "$d/out"

@@ -34,19 +34,24 @@ find models -name '*.dsl' | sort | xargs cat >"$to/text"
 
 # ---- models --------------------------------------------------------------------
 
-# model NAME FILE ARGUMENTS...: for any CPU with AVX2, and any GPU from sm_80 on.
+# A model is NAME.so, for any GPU from sm_80 on. NAME.VARIANT.so is the same
+# compiled in another way: sm_90a, for that GPU alone.
+
+# model NAME FILE ARGUMENTS...
 model() {
   local name=$1 file=$2
   shift 2
-  "$BUILD/moec" "$file" --mcpu=x86-64-v3 --target=cpu,cuda --arch=sm_80 "$@" \
-    -o "$to/models/$name.so"
+  "$BUILD/moec" "$file" "$@" --arch=sm_80 -o "$to/models/$name.so"
+  case " $* " in *' --precision=bf16 '*)
+    "$BUILD/moec" "$file" "$@" --arch=sm_90a -o "$to/models/$name.sm_90a.so" ;;
+  esac
 }
 
-# Small ones, to be checked: gradients against the CPU there, losses against
-# those of the CPU here.
+# Small ones, to be checked: gradients against the CPU there, whichever has
+# AVX2, losses against those of the CPU here.
 checked() { # NAME FILE ARGUMENTS...
   local name=$1
-  model "$@" --keep-grads
+  model "$@" --keep-grads --mcpu=x86-64-v3 --target=cpu,cuda
   "$to/bin/moerun" train "$to/models/$name.so" --device=cpu --threads 2 \
     --data "$to/text" --steps "$steps" --set lr=1e-3 --quiet \
     --log "$to/golden/$name.jsonl" >"$dir/line"
@@ -69,12 +74,9 @@ done
 # experts are of the sizes that SonicMoE, ScatterMoE, MegaBlocks and others have
 # been compared at, the LSTM is FlashRNN's, attention FlashAttention-3's.
 measured() { # NAME FILE ARGUMENTS...
-  local name=$1 file=$2
-  shift 2
-  "$BUILD/moec" "$file" --target=cuda --arch=sm_80 --precision=bf16 "$@" \
-    -o "$to/models/$name.so"
+  model "$@" --target=cuda --precision=bf16
 }
-# KIND NAME LIBRARY ARGUMENTS PEERS FLOP
+# KIND NAME MODEL ARGUMENTS PEERS FLOP
 case_of() { (IFS='|'; echo "$*") >>"$to/cases"; }
 
 moe() { # T D H E K ROUTINGS...
@@ -85,27 +87,27 @@ moe() { # T D H E K ROUTINGS...
     -D E="$4" -D K="$5"
   for routing in "${@:6}"; do
     case $routing in router) number=0 ;; zipf) number=1 ;; one) number=2 ;; esac
-    case_of moe "$name, $routing" "$so.so" "--set skew=$number" \
+    case_of moe "$name, $routing" "$so" "--set skew=$number" \
       "$sizes --routing $routing" "$flop"
   done
 }
 lstm() { # B T D
   measured lstm tests/gpu/lstm_layer.dsl -D B="$1" -D T="$2" -D D="$3"
-  case_of lstm "LSTM, B=$1 T=$2 d=$3" lstm.so '' \
+  case_of lstm "LSTM, B=$1 T=$2 d=$3" lstm '' \
     "--batch $1 --tokens $2 --width $3" $((48 * $1 * $2 * $3 * $3))
 }
 attention() { # B H T E CAUSAL
   local so=attention-$3-$5
   measured "$so" tests/bench/attention.dsl -D B="$1" -D H="$2" -D T="$3" \
     -D E="$4" -D CAUSAL="$5"
-  case_of attention "attention, B=$1 H=$2 T=$3 e=$4 causal=$5" "$so.so" '' \
+  case_of attention "attention, B=$1 H=$2 T=$3 e=$4 causal=$5" "$so" '' \
     "--batch $1 --heads $2 --tokens $3 --width $4 --causal $5" \
     $((14 * $1 * $2 * $3 * $3 * $4 / (1 + $5)))
 }
 lm() { # N D H V T B
   measured "lm-$1" models/lm_moe.dsl -D N="$1" -D D="$2" -D H="$3" -D V="$4" \
     -D T="$5" -D B="$6"
-  case_of lm "lm_moe, N=$1" "lm-$1.so" '' "--experts $1 --k 4 --width $2 \
+  case_of lm "lm_moe, N=$1" "lm-$1" '' "--experts $1 --k 4 --width $2 \
 --hidden $3 --vocabulary $4 --tokens $5 --batch $6" 0
 }
 
