@@ -417,11 +417,12 @@ static void free_entry(MoertSession *s, int entry) {
 }
 
 /* What a failed call leaves behind is let go of all the same: graphs first, as
- * they have calls of communicators. Where a rank is lost the end of what waits
- * for it comes only when these are gone. */
+ * they have calls of communicators. A step that is under way is waited for;
+ * where a rank is lost its end comes only when communicators are gone. */
 static void close_inside(MoertSession *s) {
   RtCuda *c = s->cuda;
   if (c->copies) c->cu.cuStreamSynchronize(c->copies);
+  if (c->n_wires && !c->lost) rt_cuda_wait(c); /* it tells whether one is */
   if (c->stream && !c->lost) c->cu.cuStreamSynchronize(c->stream);
   for (int i = 0; c->entries && i < s->desc->n_entries; i++)
     rt_cuda_graphs_free(s, i);

@@ -329,6 +329,7 @@ MoertStatus moert_session(MoertModel *model, const MoertSessionOptions *options,
 
 void moert_session_free(MoertSession *s) {
   if (!s) return;
+  if (s->device) s->device->close(s); /* it may speak of what is pending */
   for (int i = 0; s->entries && i < s->desc->n_entries; i++) {
     for (int k = 0; s->entries[i].pending && k < s->desc->entries[i].n_records;
          k++)
@@ -341,7 +342,6 @@ void moert_session_free(MoertSession *s) {
   free(s->entries);
   free(s->options);
   free(s->args);
-  if (s->device) s->device->close(s);
   free(s->view);
   free(s);
 }

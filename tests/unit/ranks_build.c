@@ -376,6 +376,79 @@ static void run_case(const Case *c, int opt_level, bool on_gpu) {
   free(r);
 }
 
+/* ---- closing ------------------------------------------------------------- */
+
+/* What rank 1 does when rank 0 closes its session in the middle of a step. */
+typedef enum Other { OTHER_DIES, OTHER_HANGS, OTHERS } Other;
+
+/* Rank 0 starts a step, and lets go of it unfinished. */
+static MoertStatus close_early(const Run *r, MoertComm *comm, const char *path,
+                               int rank) {
+  MoertModel *model;
+  MoertSession *s;
+  MoertSessionOptions o = {
+      .device = MOERT_USE_CUDA, .threads = 1, .comm = comm};
+  MoertStatus st = moert_open(path, &model);
+  if (st == MOERT_OK) st = moert_session(model, &o, &s);
+  if (st != MOERT_OK || rank) return st;
+  const MoertEntry *e = &moert_session_desc(s)->entries[0];
+  void *data;
+  size_t bytes;
+  st = moert_input(s, e->name, e->ins[0].name, &data, &bytes);
+  if (st == MOERT_OK) tensor_to_bytes(r->ins[0][0], data);
+  if (st == MOERT_OK) st = moert_start(s, e->name);
+  moert_session_free(s);
+  moert_close(model);
+  return st;
+}
+
+static void be_closing(Run *r, MoertLocal *l, int rank, const char *path,
+                       Other other) {
+  enum { TIMEOUT_S = 1, END_S = 20 };
+  MoertComm *comm;
+  snprintf(r->whys[rank], WHY, "rank %d has not ended", rank);
+  alarm(END_S);
+  MoertStatus st = moert_local_join(l, rank, TIMEOUT_S, &comm);
+  if (st == MOERT_OK) st = close_early(r, comm, path, rank);
+  if (st == MOERT_OK) r->whys[rank][0] = 0;
+  else snprintf(r->whys[rank], WHY, "rank %d: %s", rank, moert_error());
+  while (rank && other == OTHER_HANGS && r->whys[0][0])
+    usleep(10000);
+  _exit(0);
+}
+
+static void run_closing(Other other) {
+  static const char *const names[OTHERS] = {"dies", "hangs"};
+  static const Case c = {"", "dev=2",
+                         "(%x: f32[8] = input \"x\") {\n"
+                         "  %s = all_reduce %x {axes=\"dev\", op=\"sum\"}"
+                         " : f32[8]\n"
+                         "  return probe \"s\" = %s\n}\n",
+                         0, 0, 0};
+  char name[128], path[256];
+  MoertLocal *l;
+  Run *r = calloc(1, sizeof *r);
+  snprintf(path, sizeof path, "%s/moec-closing-%d.so",
+           getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", (int)getpid());
+  r->on_gpu = true;
+  new_run(r, &c);
+  draw(r, &c);
+  if (!build(r, &c, path, 2) || moert_local_new(r->ranks, &l)) exit(1);
+  fflush(stdout);
+  for (int k = 0; k < r->ranks; k++)
+    if (fork() == 0) be_closing(r, l, k, path, other);
+  while (wait(NULL) > 0)
+    ;
+  moert_local_free(l);
+  snprintf(name, sizeof name,
+           "ranks build: a session closes in a step when another rank %s",
+           names[other]);
+  CHECK(name, !r->whys[0][0], "%s", r->whys[0]);
+  unlink(path);
+  ctx_free(&r->cx);
+  free(r);
+}
+
 int main(int argc, char **argv) {
   (void)argc;
   setenv("CUDASIM_DEVICES", "8", 1);
@@ -385,5 +458,7 @@ int main(int argc, char **argv) {
     run_case(&cases[i], 2, false);
     run_case(&cases[i], 2, true);
   }
+  for (Other other = 0; other < OTHERS; other++)
+    run_closing(other);
   return failures > 0;
 }
