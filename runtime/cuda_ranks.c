@@ -43,29 +43,25 @@ static MoertStatus tell(MoertComm *c, const Post *mine, Post **out) {
   return rt_comm_all(c, "GPUs", mine, sizeof *mine, *out);
 }
 
-/* How many ranks below this one are on its machine. */
-static int place_on_machine(const Post *all, int rank) {
-  int n = 0;
-  for (int r = 0; r < rank; r++)
-    n += strcmp(all[r].machine, all[rank].machine) == 0;
-  return n;
+/* How many of the first n ranks are on the machine of this one. */
+static int neighbours(const Post *all, int rank, int n) {
+  int found = 0;
+  for (int r = 0; r < n; r++)
+    found += strcmp(all[r].machine, all[rank].machine) == 0;
+  return found;
 }
 
-/* A rank that sees one GPU was given it; else the ranks share them out. The
- * first for whom there is none is told of, in all ranks. */
+/* A rank that sees one GPU was given it; else those of a machine take its GPUs
+ * in their order. All ranks tell of the same one that gets none. */
 static MoertStatus share_out(const MoertComm *c, const Post *all, int *out) {
-  for (int r = c->size - 1; r >= 0; r--) {
-    int gpus = all[r].gpus, place = place_on_machine(all, r);
-    if (r == c->rank) *out = gpus == 1 ? 0 : place;
-    if (gpus == 1 || place < gpus) continue;
-    for (int q = 0; q < c->size; q++) /* the last of this machine */
-      if (strcmp(all[q].machine, all[r].machine) == 0)
-        place = place_on_machine(all, q);
-    return rt_fail(MOERT_UNSUPPORTED,
-                   "%d ranks run on a machine with %d GPUs: each rank needs "
-                   "one of its own",
-                   place + 1, gpus);
-  }
+  for (int r = 0; r < c->size; r++)
+    if (all[r].gpus != 1 && neighbours(all, r, r) >= all[r].gpus)
+      return rt_fail(MOERT_UNSUPPORTED,
+                     "%d ranks run on a machine with %d GPUs: each rank needs "
+                     "one of its own",
+                     neighbours(all, r, c->size), all[r].gpus);
+  int place = neighbours(all, c->rank, c->rank);
+  *out = all[c->rank].gpus == 1 ? 0 : place;
   return MOERT_OK;
 }
 
@@ -147,7 +143,14 @@ static MoertStatus add_wire(RtCuda *c, const MoertCollective *axes,
   return connect(c, &c->wires[c->n_wires++], g);
 }
 
-/* The one of all ranks agrees on how wide exchanges are. */
+static const RtWire *wire_of_all(const RtCuda *c) {
+  for (int i = 0; i < c->n_wires; i++)
+    if (c->wires[i].n == c->comm->size) return &c->wires[i];
+  return NULL;
+}
+
+/* One of all ranks agrees on how wide exchanges are, for which their order does
+ * not matter. Most models have such a group. */
 static MoertStatus add_wire_of_all(RtCuda *c) {
   RtGroup g = {.n = c->comm->size, .me = c->comm->rank};
   RT_TRY(RT_NEW(&g.ranks, g.n));
@@ -169,12 +172,11 @@ MoertStatus rt_cuda_wires(MoertSession *s) {
       if (is_new)
         RT_TRY(add_wire(c, r->collective, &s->entries[i].pending[k].group));
     }
-  if (c->n_wires) RT_TRY(add_wire_of_all(c));
-  return MOERT_OK;
+  return c->n_wires && !wire_of_all(c) ? add_wire_of_all(c) : MOERT_OK;
 }
 
 const RtWire *rt_cuda_wire(RtCuda *c, const MoertCollective *axes) {
-  return axes ? find_wire(c, axes) : &c->wires[c->n_wires - 1];
+  return axes ? find_wire(c, axes) : wire_of_all(c);
 }
 
 /* All graphs are gone: NCCL would wait for them. What waits for a rank that is
@@ -230,6 +232,7 @@ static MoertStatus look(RtCuda *c, double waited) {
     RT_TRY(comm->transport->look(comm, at_work(c)));
   for (int i = 0; i < c->n_wires; i++) {
     ncclResult_t r = ncclSuccess;
+    if (!c->wires[i].comm) continue; /* it could not be made */
     RT_TRY(RT_NCCL(c, ncclCommGetAsyncError(c->wires[i].comm, &r)));
     if (r != ncclSuccess && r != ncclInProgress) return name_hung(c);
   }

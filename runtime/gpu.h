@@ -124,7 +124,7 @@ struct RtCuda {
 
   /* Of several ranks: */
   MoertComm *comm;
-  RtWire *wires; /* the last is that of all ranks */
+  RtWire *wires; /* one of them of all ranks */
   int n_wires;   /* 0: nothing is exchanged */
   bool lost;     /* some rank is */
   CUstream wire_stream; /* of exchanges */

@@ -41,8 +41,12 @@ CUDASIM_COUNTERS=$d/dev.20.% CUDASIM_RACES=0 run 'dev=4' 0 \
   '"graphs": 2, "row_counts": 1' train dev --steps 20 --log "$d/dev.log"
 same dev 20 one
 compile both --target=cuda --mesh data=2,expert=2
-run 'data=2, expert=2' 0 '' train both --steps 2 --log "$d/both.log"
+expect 'dev=4: one communicator' \
+  grep -qx 'communicators 1' "$d/dev.20.0"
+CUDASIM_COUNTERS=$d/both.2.% run 'data=2, expert=2' 0 '' train both --steps 2 --log "$d/both.log"
 same both 2 one
+expect 'data=2, expert=2: one of each group' \
+  grep -qx 'communicators 3' "$d/both.2.0"
 run 'poisoned memory, one by one' 0 '"graphs": 0' train dev --steps 1 --poison \
   --log "$d/poison.log"
 same poison 1 one

@@ -401,6 +401,10 @@ EXPORT void cudasim_exchanged(void) {
   counters.exchanges++;
 }
 
+EXPORT void cudasim_joined(void) {
+  counters.communicators++;
+}
+
 EXPORT void cudasim_say(const char *text) {
   say(text);
 }

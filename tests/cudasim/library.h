@@ -25,8 +25,9 @@ uint8_t *cudasim_bytes(CUcontext d, CUdeviceptr at, uint64_t bytes, char *why,
 void cudasim_written(CUcontext d, CUdeviceptr at, uint64_t bytes);
 /* Number of this thread's device among all of the machine; -1: none. */
 int cudasim_device(void);
-/* An exchange is over. */
+/* An exchange is over; a communicator was joined. */
 void cudasim_exchanged(void);
+void cudasim_joined(void);
 /* Tells an error as faults of kernels are told. */
 void cudasim_say(const char *text);
 

@@ -483,7 +483,9 @@ EXPORT ncclResult_t ncclCommInitRank(ncclComm_t *comm, int ranks,
   c->shared = map_shared(&id);
   if (!c->shared) return ncclSystemError;
   ncclResult_t r = join(c);
-  if (!r) *comm = c;
+  if (r) return r;
+  cudasim_joined();
+  *comm = c;
   return r;
 }
 
