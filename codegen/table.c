@@ -9,7 +9,7 @@
  * and everything else is a LAUNCH of the kernel that cg_lower makes. Kernels
  * with equal text are emitted once; those that differ in the keys of their
  * random draws alone share their code. */
-#include "codegen.h"
+#include "table.h"
 
 #include <llvm-c/Core.h>
 #include <llvm-c/Target.h>
@@ -19,57 +19,30 @@
 #error "MOEC_VERSION is set by CMakeLists.txt"
 #endif
 
-typedef VEC(LLVMValueRef) ConstVec;
-
-typedef struct Table {
-  Module *ir;
-  Arena *a;
-  const Target *t;
-  const CodegenOptions *o;
-  const CgProgram *p;
-  LLVMModuleRef m;    /* of the data */
-  LLVMModuleRef code; /* of the kernels; m where they are the host's */
-  LLVMContextRef c;
-  LLVMTypeRef i32, i64, ptr;
-  Map strings; /* Sym -> global */
-  Map kernels; /* hash -> Emitted */
-  Map code_of; /* of kernels -> a function a stage */
-  CgLineVec lines; /* of functions for another device */
-  uint32_t n_kernels;
-  unsigned needs; /* KN_..., of all of them */
-  /* of the entry at hand */
-  ConstVec records;
-  Map started; /* exchange -> number of its record + 1 */
-  int64_t flops; /* needed */
-  int64_t times; /* that a step executes what comes next */
-  const Entry *entry;
-  CgAgain again;
-} Table;
-
 /* ---- constants ---------------------------------------------------------- */
 
-static LLVMValueRef c_i32(Table *t, int64_t x) {
+LLVMValueRef tb_i32(Table *t, int64_t x) {
   return LLVMConstInt(t->i32, (uint64_t)x, true);
 }
 
-static LLVMValueRef c_i64(Table *t, int64_t x) {
+LLVMValueRef tb_i64(Table *t, int64_t x) {
   return LLVMConstInt(t->i64, (uint64_t)x, true);
 }
 
-static LLVMValueRef c_null(Table *t) {
+LLVMValueRef tb_null(Table *t) {
   return LLVMConstPointerNull(t->ptr);
 }
 
-static LLVMValueRef c_i64s(Table *t, const int64_t *x, unsigned n) {
+LLVMValueRef tb_i64s(Table *t, const int64_t *x, unsigned n) {
   LLVMValueRef all[16];
   assert(n <= COUNT_OF(all));
   for (unsigned i = 0; i < n; i++)
-    all[i] = c_i64(t, x[i]);
+    all[i] = tb_i64(t, x[i]);
   return LLVMConstArray2(t->i64, all, n);
 }
 
 /* A struct of moert.h, which must be `bytes` long: the layouts agree. */
-static LLVMValueRef c_struct(Table *t, size_t bytes, LLVMValueRef *fields,
+LLVMValueRef tb_struct(Table *t, size_t bytes, LLVMValueRef *fields,
                              unsigned n) {
   LLVMValueRef s = LLVMConstStructInContext(t->c, fields, n, false);
   LLVMTargetDataRef layout = LLVMGetModuleDataLayout(t->m);
@@ -77,11 +50,9 @@ static LLVMValueRef c_struct(Table *t, size_t bytes, LLVMValueRef *fields,
     internal_error("a struct of the step table differs from moert.h");
   return s;
 }
-#define C_STRUCT(t, T, fields) \
-  c_struct((t), sizeof(T), (fields), COUNT_OF(fields))
 
 /* A constant of its own; the linker sees no name. */
-static LLVMValueRef place(Table *t, LLVMValueRef v) {
+LLVMValueRef tb_place(Table *t, LLVMValueRef v) {
   LLVMValueRef g = LLVMAddGlobal(t->m, LLVMTypeOf(v), "");
   LLVMSetInitializer(g, v);
   LLVMSetGlobalConstant(g, true);
@@ -90,21 +61,21 @@ static LLVMValueRef place(Table *t, LLVMValueRef v) {
 }
 
 /* Pointer to an array of equal structs; NULL for an empty one. */
-static LLVMValueRef c_array(Table *t, const ConstVec *v) {
-  if (!v->len) return c_null(t);
+LLVMValueRef tb_array(Table *t, const ConstVec *v) {
+  if (!v->len) return tb_null(t);
   LLVMTypeRef type = LLVMTypeOf(v->data[0]);
-  return place(t, LLVMConstArray2(type, v->data, v->len));
+  return tb_place(t, LLVMConstArray2(type, v->data, v->len));
 }
 
 /* Pointer to text; NULL is "". */
-static LLVMValueRef c_text(Table *t, const char *text) {
+LLVMValueRef tb_text(Table *t, const char *text) {
   text = text ? text : "";
   size_t n = strlen(text);
   bool is_long = n > 200; /* a stage's: no use in interning it here */
   Sym s = is_long ? NULL : sym(t->ir->cx, text);
   LLVMValueRef g = is_long ? NULL : map_get(&t->strings, s);
   if (!g) {
-    g = place(t, LLVMConstStringInContext2(t->c, text, n, false));
+    g = tb_place(t, LLVMConstStringInContext2(t->c, text, n, false));
     LLVMSetUnnamedAddress(g, LLVMGlobalUnnamedAddr);
     if (s) map_put(t->a, &t->strings, s, g);
   }
@@ -113,55 +84,55 @@ static LLVMValueRef c_text(Table *t, const char *text) {
 
 /* ---- places ------------------------------------------------------------- */
 
-static LLVMValueRef c_ref(Table *t, const Type *type, const Place *p) {
+LLVMValueRef tb_ref(Table *t, const Type *type, const Place *p) {
   static_assert((int)MAX_LOOPS == (int)MOERT_MAX_LOOPS, "ORDER SLAB");
   static_assert((int)SLAB_ARENA - 1 == (int)MOERT_SLAB_ARENA, "ORDER SLAB");
   assert(p->slab != SLAB_NONE);
-  LLVMValueRef f[] = {c_i32(t, (int)p->slab - 1), c_i32(t, type->dtype),
-                      c_i64(t, type_elements(type)), c_i64(t, p->offset),
-                      c_i64s(t, p->stride, MAX_LOOPS)};
-  return C_STRUCT(t, MoertRef, f);
+  LLVMValueRef f[] = {tb_i32(t, (int)p->slab - 1), tb_i32(t, type->dtype),
+                      tb_i64(t, type_elements(type)), tb_i64(t, p->offset),
+                      tb_i64s(t, p->stride, MAX_LOOPS)};
+  return TB_STRUCT(t, MoertRef, f);
 }
 
 static LLVMValueRef value_ref(Table *t, const Value *v) {
-  return c_ref(t, &v->type, &v->place);
+  return tb_ref(t, &v->type, &v->place);
 }
 
 static LLVMValueRef c_dims(Table *t, const Type *type, int *out_rank) {
   int64_t dims[MAX_RANK] = {0};
   static_assert((int)MAX_RANK == (int)MOERT_MAX_RANK, "ranks");
   *out_rank = type_stored_dims(type, dims);
-  return c_i64s(t, dims, MAX_RANK);
+  return tb_i64s(t, dims, MAX_RANK);
 }
 
 /* ---- kernels ------------------------------------------------------------ */
 
 static LLVMValueRef c_stage(Table *t, const KStage *s, LLVMValueRef body) {
   LLVMValueRef f[] = {body,
-                      c_i64(t, s->count),
-                      c_i64(t, s->grain),
-                      c_i64(t, s->scratch_bytes),
-                      c_i32(t, s->uneven),
-                      c_i32(t, 0),
-                      c_i32(t, 0),
-                      c_i64(t, 0),
-                      c_text(t, "")};
-  return C_STRUCT(t, MoertStage, f);
+                      tb_i64(t, s->count),
+                      tb_i64(t, s->grain),
+                      tb_i64(t, s->scratch_bytes),
+                      tb_i32(t, s->uneven),
+                      tb_i32(t, 0),
+                      tb_i32(t, 0),
+                      tb_i64(t, 0),
+                      tb_text(t, "")};
+  return TB_STRUCT(t, MoertStage, f);
 }
 
 /* One that warps run. */
 static LLVMValueRef c_launch(Table *t, const KStage *s, const char *symbol) {
   WarpGrid g = cg_warp_grid(s);
-  LLVMValueRef f[] = {c_null(t),
-                      c_i64(t, s->count),
-                      c_i64(t, 1),
-                      c_i64(t, 0),
-                      c_i32(t, 0),
-                      c_i32(t, g.threads),
-                      c_i32(t, g.shared_bytes),
-                      c_i64(t, g.blocks),
-                      c_text(t, symbol)};
-  return C_STRUCT(t, MoertStage, f);
+  LLVMValueRef f[] = {tb_null(t),
+                      tb_i64(t, s->count),
+                      tb_i64(t, 1),
+                      tb_i64(t, 0),
+                      tb_i32(t, 0),
+                      tb_i32(t, g.threads),
+                      tb_i32(t, g.shared_bytes),
+                      tb_i64(t, g.blocks),
+                      tb_text(t, symbol)};
+  return TB_STRUCT(t, MoertStage, f);
 }
 
 /* A function a stage, emitted once for all kernels of this code. */
@@ -209,9 +180,9 @@ static Emitted *emit_kernel(Table *t, const Kernel *k) {
              host ? c_stage(t, s, body) : c_launch(t, s, stage));
   }
   int64_t workspace = host ? k->workspace_bytes : cg_warp_workspace(k);
-  LLVMValueRef f[] = {c_text(t, k->name), c_i64(t, workspace),
-                      c_i32(t, (int)stages.len), c_array(t, &stages)};
-  e->kernel = place(t, C_STRUCT(t, MoertKernel, f));
+  LLVMValueRef f[] = {tb_text(t, k->name), tb_i64(t, workspace),
+                      tb_i32(t, (int)stages.len), tb_array(t, &stages)};
+  e->kernel = tb_place(t, TB_STRUCT(t, MoertKernel, f));
   e->symbol = sym(t->ir->cx, name);
   return e;
 }
@@ -261,35 +232,23 @@ static const Emitted *kernel_for(Table *t, const Kernel *k) {
 
 /* ---- records ------------------------------------------------------------ */
 
-/* Fields of a MoertRecord as they stand for any kind. */
-typedef struct Record {
-  MoertRecordKind kind;
-  const char *name, *where;
-  ConstVec args;
-  uint32_t n_outs;
-  bool reverse;
-  int64_t count, flops, needed, bytes;
-  Dtype dtype;
-  LLVMValueRef kernel, gemm, collective;
-} Record;
-
-static void add_record(Table *t, Record *r) {
-  LLVMValueRef f[] = {c_i32(t, r->kind),
-                      c_i32(t, r->args.len),
-                      c_i32(t, r->n_outs),
-                      c_i32(t, r->reverse),
-                      c_i64(t, r->count),
-                      c_text(t, r->name),
-                      c_text(t, r->where),
-                      c_array(t, &r->args),
-                      r->kernel ? r->kernel : c_null(t),
-                      r->gemm ? r->gemm : c_null(t),
-                      r->collective ? r->collective : c_null(t),
-                      c_i64(t, r->flops),
-                      c_i64(t, r->needed),
-                      c_i64(t, r->bytes),
-                      c_i32(t, r->dtype)};
-  vec_push(t->a, &t->records, C_STRUCT(t, MoertRecord, f));
+void tb_add_record(Table *t, Record *r) {
+  LLVMValueRef f[] = {tb_i32(t, r->kind),
+                      tb_i32(t, r->args.len),
+                      tb_i32(t, r->n_outs),
+                      tb_i32(t, r->reverse),
+                      tb_i64(t, r->count),
+                      tb_text(t, r->name),
+                      tb_text(t, r->where),
+                      tb_array(t, &r->args),
+                      r->kernel ? r->kernel : tb_null(t),
+                      r->gemm ? r->gemm : tb_null(t),
+                      r->collective ? r->collective : tb_null(t),
+                      tb_i64(t, r->flops),
+                      tb_i64(t, r->needed),
+                      tb_i64(t, r->bytes),
+                      tb_i32(t, r->dtype)};
+  vec_push(t->a, &t->records, TB_STRUCT(t, MoertRecord, f));
 }
 
 static int64_t node_flops(const Node *n) {
@@ -334,28 +293,28 @@ static const char *record_name(Table *t, const Node *n, const char *kernel) {
   return s;
 }
 
-static Record record_of(Table *t, MoertRecordKind kind, const Node *n) {
+Record tb_record_of(Table *t, MoertRecordKind kind, const Node *n) {
   return (Record){.kind = kind,
                   .name = record_name(t, n, NULL),
                   .where = node_loc(t->ir->cx, n)};
 }
 
 static LLVMValueRef c_gemm(Table *t, const MoertGemm *g) {
-  LLVMValueRef f[] = {c_i64(t, g->batch),
-                      c_i64(t, g->m),
-                      c_i64(t, g->n),
-                      c_i64(t, g->k),
-                      c_i64s(t, g->a_stride, 3),
-                      c_i64s(t, g->b_stride, 3),
-                      c_i64s(t, g->c_stride, 3),
-                      c_i32(t, g->dtype),
-                      c_i32(t, g->c_dtype),
-                      c_i32(t, g->accumulate)};
-  return place(t, C_STRUCT(t, MoertGemm, f));
+  LLVMValueRef f[] = {tb_i64(t, g->batch),
+                      tb_i64(t, g->m),
+                      tb_i64(t, g->n),
+                      tb_i64(t, g->k),
+                      tb_i64s(t, g->a_stride, 3),
+                      tb_i64s(t, g->b_stride, 3),
+                      tb_i64s(t, g->c_stride, 3),
+                      tb_i32(t, g->dtype),
+                      tb_i32(t, g->c_dtype),
+                      tb_i32(t, g->accumulate)};
+  return tb_place(t, TB_STRUCT(t, MoertGemm, f));
 }
 
 /* The first n_ins operands, then results. */
-static void add_args(Table *t, Record *r, const Node *n, uint32_t n_ins) {
+void tb_add_args(Table *t, Record *r, const Node *n, uint32_t n_ins) {
   for (uint32_t i = 0; i < n_ins; i++)
     vec_push(t->a, &r->args, value_ref(t, n->ins.data[i]));
   for (uint32_t i = 0; i < n->outs.len; i++)
@@ -395,8 +354,8 @@ static void launch(Table *t, Node *n) {
   const Emitted *e = NULL;
   bool swapped = false;
   bool gemm = n->op == OP_contract && cg_gemm(n, &t->t->isa, &g, &swapped);
-  Record r = record_of(t, gemm ? MOERT_GEMM : MOERT_LAUNCH, n);
-  add_args(t, &r, n, gemm ? 2 : n->ins.len); /* of all rows: no offsets */
+  Record r = tb_record_of(t, gemm ? MOERT_GEMM : MOERT_LAUNCH, n);
+  tb_add_args(t, &r, n, gemm ? 2 : n->ins.len); /* of all rows: no offsets */
   if (swapped) {
     LLVMValueRef left = r.args.data[1];
     r.args.data[1] = r.args.data[0];
@@ -419,7 +378,7 @@ static void launch(Table *t, Node *n) {
     if (n->op == OP_contract) r.name = record_name(t, n, k->name);
   }
   tell(t, n, &r, k, e ? e->symbol : "");
-  add_record(t, &r);
+  tb_add_record(t, &r);
 }
 
 static bool same_place(const Place *a, const Place *b) {
@@ -430,108 +389,10 @@ static bool same_place(const Place *a, const Place *b) {
 /* Reshaped data stays as it is: a copy where the plan wants it elsewhere. */
 static void reshape(Table *t, const Node *n) {
   if (same_place(&n->ins.data[0]->place, &n->outs.data[0]->place)) return;
-  Record r = record_of(t, MOERT_COPY, n);
-  add_args(t, &r, n, n->ins.len);
+  Record r = tb_record_of(t, MOERT_COPY, n);
+  tb_add_args(t, &r, n, n->ins.len);
   r.bytes = node_bytes(n);
-  add_record(t, &r);
-}
-
-/* ---- exchanges ----------------------------------------------------------- */
-
-static MoertCollectiveKind collective_kind(OpKind op) {
-  switch ((int)op) {
-  case OP_all_reduce: return MOERT_ALL_REDUCE;
-  case OP_all_gather: return MOERT_ALL_GATHER;
-  case OP_reduce_scatter: return MOERT_REDUCE_SCATTER;
-  case OP_all_to_all: return MOERT_ALL_TO_ALL;
-  case OP_permute: return MOERT_PERMUTE;
-  case OP_rows_send: return MOERT_ROWS_SEND;
-  case OP_rows_return: return MOERT_ROWS_RETURN;
-  case OP_rank: return MOERT_PLACE;
-  }
-  internal_error("%s is no exchange", op_info[op].name);
-}
-
-static Pieces dim_pieces(const Node *n, const Value *v, const char *attr) {
-  return pieces_of(&v->type, (int)attr_int(n, attr), node_group(n));
-}
-
-/* How the operand and the result are cut into pieces, where they are. */
-static void set_pieces(const Node *n, MoertCollective *k) {
-  Pieces in = {0, 0}, out = {0, 0};
-  if (n->op == OP_all_gather) out = dim_pieces(n, n->outs.data[0], "dim");
-  if (n->op == OP_reduce_scatter) in = dim_pieces(n, n->ins.data[0], "dim");
-  if (n->op == OP_all_to_all) {
-    in = dim_pieces(n, n->ins.data[0], "split");
-    out = dim_pieces(n, n->outs.data[0], "concat");
-  }
-  if (n->op == OP_rows_send || n->op == OP_rows_return) {
-    const Type *t = &n->ins.data[0]->type;
-    in.run = type_elements(t) / t->dims[1].size;
-  }
-  k->in_rows = in.rows;
-  k->in_run = in.run;
-  k->out_rows = out.rows;
-  k->out_run = out.run;
-}
-
-static LLVMValueRef c_i32s(Table *t, const int32_t *x, int n) {
-  LLVMValueRef *all = NEW_ARRAY(t->a, LLVMValueRef, (size_t)n);
-  for (int i = 0; i < n; i++)
-    all[i] = c_i32(t, x[i]);
-  return LLVMConstArray2(t->i32, all, (uint64_t)n);
-}
-
-static LLVMValueRef permutation(Table *t, Node *n) {
-  const Attr *to = attr_ref(n, "to");
-  int32_t *places = NEW_ARRAY(t->a, int32_t, to->list_len);
-  for (uint32_t i = 0; i < to->list_len; i++)
-    places[i] = (int32_t)to->list[i];
-  return place(t, c_i32s(t, places, (int)to->list_len));
-}
-
-static LLVMValueRef c_collective(Table *t, Node *n) {
-  static_assert((int)MAX_AXES == (int)MOERT_MAX_MESH, "meshes");
-  static_assert((int)COMBINE_MIN == (int)MOERT_MIN, "ORDER COMBINE");
-  MoertCollective k = {.kind = (int32_t)collective_kind(n->op)};
-  Axes a = node_axes(n);
-  CombineOp op = COMBINE_SUM;
-  if (n->op == OP_all_reduce || n->op == OP_reduce_scatter)
-    combine_find(attr_sym(n, "op"), &op);
-  k.n_axes = axes_count(a);
-  for (int i = 0; i < k.n_axes; i++)
-    k.axes[i] = axes_at(a, i);
-  set_pieces(n, &k);
-  LLVMValueRef f[] = {c_i32(t, k.kind),
-                      c_i32(t, op),
-                      c_i32(t, k.n_axes),
-                      c_i32s(t, k.axes, MOERT_MAX_MESH),
-                      c_i64(t, k.in_rows),
-                      c_i64(t, k.in_run),
-                      c_i64(t, k.out_rows),
-                      c_i64(t, k.out_run),
-                      n->op == OP_permute ? permutation(t, n) : c_null(t)};
-  return place(t, C_STRUCT(t, MoertCollective, f));
-}
-
-/* Ends an exchange, for people by its own name. */
-static void wait_for(Table *t, Node *n) {
-  Record r = record_of(t, MOERT_WAIT, n);
-  add_args(t, &r, n, 0);
-  r.count = (int64_t)(intptr_t)map_get(&t->started, n) - 1;
-  add_record(t, &r);
-}
-
-/* One's place in a group needs no waiting; all else is begun, and waited for at
- * once where no `wait` stands. */
-static void exchange(Table *t, Node *n) {
-  Record r = record_of(t, MOERT_START, n);
-  add_args(t, &r, n, n->ins.len);
-  r.collective = c_collective(t, n);
-  if (n->op != OP_rank) r.n_outs = 0; /* not written yet */
-  add_record(t, &r);
-  map_put(t->a, &t->started, n, (void *)(intptr_t)t->records.len);
-  if (n->op != OP_rank && !ir_wait_of(n)) wait_for(t, n);
+  tb_add_record(t, &r);
 }
 
 /* ---- the rest ------------------------------------------------------------ */
@@ -547,7 +408,7 @@ static bool is_read(const Region *r, const Value *v) {
 
 static void scan(Table *t, const Node *n) {
   const Value *index = n->body->params.data[0];
-  Record r = record_of(t, MOERT_LOOP, n);
+  Record r = tb_record_of(t, MOERT_LOOP, n);
   r.count = attr_int(n, "length");
   r.reverse = attr_bool(n, "reverse");
   if (attr_bool(n, "counted"))
@@ -556,7 +417,7 @@ static void scan(Table *t, const Node *n) {
     vec_push(t->a, &r.args, value_ref(t, index));
     r.n_outs = 1;
   }
-  add_record(t, &r);
+  tb_add_record(t, &r);
   int64_t before = t->flops, turns = (int64_t)ir_usual_turns(n);
   int64_t times = t->times;
   t->flops = 0;
@@ -564,8 +425,8 @@ static void scan(Table *t, const Node *n) {
   region(t, n->body);
   t->times = times;
   t->flops = before + t->flops * turns;
-  Record end = record_of(t, MOERT_END, n);
-  add_record(t, &end);
+  Record end = tb_record_of(t, MOERT_END, n);
+  tb_add_record(t, &end);
 }
 
 static void region(Table *t, const Region *r) {
@@ -576,9 +437,9 @@ static void region(Table *t, const Region *r) {
     else if (n->op == OP_reshape)
       reshape(t, n);
     else if (op_info[n->op].lower == LOWER_COMM)
-      exchange(t, n);
+      tb_exchange(t, n);
     else if (n->op == OP_wait)
-      wait_for(t, ir_waited(n));
+      tb_wait_for(t, ir_waited(n));
     else
       launch(t, n);
   }
@@ -590,9 +451,9 @@ static LLVMValueRef c_binding(Table *t, const Binding *b, const Value *v) {
   int rank;
   LLVMValueRef dims = c_dims(t, &v->type, &rank);
   LLVMValueRef f[] = {
-      c_i32(t, b->kind),  c_i32(t, v->type.dtype), c_i32(t, rank), dims,
-      c_text(t, b->name), c_text(t, b->source),    value_ref(t, v)};
-  return C_STRUCT(t, MoertBinding, f);
+      tb_i32(t, b->kind),  tb_i32(t, v->type.dtype), tb_i32(t, rank), dims,
+      tb_text(t, b->name), tb_text(t, b->source),    value_ref(t, v)};
+  return TB_STRUCT(t, MoertBinding, f);
 }
 
 static LLVMValueRef c_bindings(Table *t, const BindingVec *b,
@@ -600,7 +461,7 @@ static LLVMValueRef c_bindings(Table *t, const BindingVec *b,
   ConstVec all = {0};
   for (uint32_t i = 0; i < b->len; i++)
     vec_push(t->a, &all, c_binding(t, &b->data[i], v->data[i]));
-  return c_array(t, &all);
+  return tb_array(t, &all);
 }
 
 /* `minimize` gives every entry that trains the report `ok`. */
@@ -621,26 +482,26 @@ static LLVMValueRef c_entry(Table *t, Entry *e) {
   t->again = (CgAgain){.a = t->a};
   ir_number(e);
   region(t, e->region);
-  LLVMValueRef f[] = {c_text(t, e->name),
-                      c_i32(t, e->ins.len),
-                      c_i32(t, e->outs.len),
-                      c_i32(t, t->records.len),
-                      c_i32(t, entry_trains(e)),
+  LLVMValueRef f[] = {tb_text(t, e->name),
+                      tb_i32(t, e->ins.len),
+                      tb_i32(t, e->outs.len),
+                      tb_i32(t, t->records.len),
+                      tb_i32(t, entry_trains(e)),
                       c_bindings(t, &e->ins, &e->region->params),
                       c_bindings(t, &e->outs, &e->region->results),
-                      c_array(t, &t->records),
-                      c_i64(t, e->input_bytes),
-                      c_i64(t, e->report_bytes),
-                      c_i64(t, e->arena_bytes),
-                      c_i64(t, t->flops)};
-  return C_STRUCT(t, MoertEntry, f);
+                      tb_array(t, &t->records),
+                      tb_i64(t, e->input_bytes),
+                      tb_i64(t, e->report_bytes),
+                      tb_i64(t, e->arena_bytes),
+                      tb_i64(t, t->flops)};
+  return TB_STRUCT(t, MoertEntry, f);
 }
 
 static LLVMValueRef c_entries(Table *t) {
   ConstVec all = {0};
   for (uint32_t i = 0; i < t->ir->entries.len; i++)
     vec_push(t->a, &all, c_entry(t, t->ir->entries.data[i]));
-  return c_array(t, &all);
+  return tb_array(t, &all);
 }
 
 /* Axes of the mesh that split a dim, from 1, the major one first, then 0. */
@@ -665,16 +526,16 @@ static LLVMValueRef c_slots(Table *t) {
     const Slot *s = t->ir->slots.data[i];
     int rank;
     LLVMValueRef dims = c_dims(t, &s->type, &rank);
-    LLVMValueRef f[] = {c_text(t, s->path),
-                        c_i32(t, s->kind),
-                        c_i32(t, s->type.dtype),
-                        c_i32(t, rank),
+    LLVMValueRef f[] = {tb_text(t, s->path),
+                        tb_i32(t, s->kind),
+                        tb_i32(t, s->type.dtype),
+                        tb_i32(t, rank),
                         dims,
                         c_split(t, &s->placement),
-                        c_i64(t, s->place.offset)};
-    vec_push(t->a, &all, C_STRUCT(t, MoertSlot, f));
+                        tb_i64(t, s->place.offset)};
+    vec_push(t->a, &all, TB_STRUCT(t, MoertSlot, f));
   }
-  return c_array(t, &all);
+  return tb_array(t, &all);
 }
 
 static LLVMValueRef c_options(Table *t) {
@@ -682,47 +543,47 @@ static LLVMValueRef c_options(Table *t) {
   LLVMTypeRef real = LLVMDoubleTypeInContext(t->c);
   for (uint32_t i = 0; i < t->ir->options.len; i++) {
     const Option *o = &t->ir->options.data[i];
-    LLVMValueRef f[] = {c_text(t, o->name), LLVMConstReal(real, o->value)};
-    vec_push(t->a, &all, C_STRUCT(t, MoertOption, f));
+    LLVMValueRef f[] = {tb_text(t, o->name), LLVMConstReal(real, o->value)};
+    vec_push(t->a, &all, TB_STRUCT(t, MoertOption, f));
   }
-  return c_array(t, &all);
+  return tb_array(t, &all);
 }
 
 static LLVMValueRef c_texts(Table *t) {
   ConstVec all = {0};
   for (int i = 0; i < t->p->n_texts; i++) {
-    LLVMValueRef f[] = {c_text(t, t->p->texts[i].name),
-                        c_text(t, t->p->texts[i].text)};
-    vec_push(t->a, &all, C_STRUCT(t, MoertStageText, f));
+    LLVMValueRef f[] = {tb_text(t, t->p->texts[i].name),
+                        tb_text(t, t->p->texts[i].text)};
+    vec_push(t->a, &all, TB_STRUCT(t, MoertStageText, f));
   }
-  return c_array(t, &all);
+  return tb_array(t, &all);
 }
 
 static LLVMValueRef c_mesh(Table *t) {
   ConstVec all = {0};
   for (uint32_t i = 0; i < t->ir->mesh.len; i++) {
     const MeshAxis *a = &t->ir->mesh.data[i];
-    LLVMValueRef f[] = {c_text(t, a->name), c_i64(t, a->size)};
-    vec_push(t->a, &all, C_STRUCT(t, MoertAxis, f));
+    LLVMValueRef f[] = {tb_text(t, a->name), tb_i64(t, a->size)};
+    vec_push(t->a, &all, TB_STRUCT(t, MoertAxis, f));
   }
-  return c_array(t, &all);
+  return tb_array(t, &all);
 }
 
 /* What the kernels need of a machine; they are all emitted. */
 static LLVMValueRef c_features(Table *t, uint32_t *out_n) {
   ConstVec all = {0};
   for (int i = 0; i < t->t->n_features; i++)
-    vec_push(t->a, &all, c_text(t, t->t->features[i]));
+    vec_push(t->a, &all, tb_text(t, t->t->features[i]));
   for (int i = 0; t->code == t->m && i < CG_NEEDS; i++)
     if (t->needs & cg_needs[i].bits)
-      vec_push(t->a, &all, c_text(t, cg_needs[i].feature));
+      vec_push(t->a, &all, tb_text(t, cg_needs[i].feature));
   *out_n = all.len;
-  return c_array(t, &all);
+  return tb_array(t, &all);
 }
 
 /* The text of kernels that are not the host's. */
 static LLVMValueRef c_ptx(Table *t) {
-  if (t->code == t->m) return c_text(t, "");
+  if (t->code == t->m) return tb_text(t, "");
   cg_optimise(t->t, t->code);
   cg_lines(t->code, &t->lines);
   LLVMMemoryBufferRef text = cg_machine_code(t->t, t->code, true);
@@ -730,7 +591,7 @@ static LLVMValueRef c_ptx(Table *t) {
       LLVMConstStringInContext2(t->c, LLVMGetBufferStart(text),
                                 LLVMGetBufferSize(text), false);
   LLVMDisposeMemoryBuffer(text);
-  return place(t, v);
+  return tb_place(t, v);
 }
 
 static LLVMValueRef descriptor(Table *t, LLVMValueRef next) {
@@ -739,31 +600,31 @@ static LLVMValueRef descriptor(Table *t, LLVMValueRef next) {
   if (t->ir->cx->errors) return NULL;
   uint32_t n_features;
   LLVMValueRef features = c_features(t, &n_features);
-  LLVMValueRef f[] = {c_i32(t, MOERT_MAGIC),
-                      c_i32(t, MOERT_ABI_VERSION),
-                      c_i32(t, t->t->device),
-                      c_i32(t, t->ir->mesh.len),
-                      c_text(t, "moec " MOEC_VERSION),
-                      c_text(t, t->o->source_hash),
-                      c_text(t, t->o->flags),
-                      c_i32(t, n_features),
-                      c_i32(t, t->ir->slots.len),
-                      c_i32(t, t->ir->options.len),
-                      c_i32(t, t->ir->entries.len),
-                      c_i32(t, t->p->n_texts),
+  LLVMValueRef f[] = {tb_i32(t, MOERT_MAGIC),
+                      tb_i32(t, MOERT_ABI_VERSION),
+                      tb_i32(t, t->t->device),
+                      tb_i32(t, t->ir->mesh.len),
+                      tb_text(t, "moec " MOEC_VERSION),
+                      tb_text(t, t->o->source_hash),
+                      tb_text(t, t->o->flags),
+                      tb_i32(t, n_features),
+                      tb_i32(t, t->ir->slots.len),
+                      tb_i32(t, t->ir->options.len),
+                      tb_i32(t, t->ir->entries.len),
+                      tb_i32(t, t->p->n_texts),
                       features,
                       c_slots(t),
                       c_options(t),
                       entries,
                       c_texts(t),
                       c_mesh(t),
-                      c_i64s(t, slabs, 3),
-                      next ? next : c_null(t),
+                      tb_i64s(t, slabs, 3),
+                      next ? next : tb_null(t),
                       c_ptx(t),
-                      c_text(t, t->code == t->m ? "" : t->t->cpu),
-                      c_null(t),
-                      c_i64(t, 0)};
-  return place(t, C_STRUCT(t, MoertDesc, f));
+                      tb_text(t, t->code == t->m ? "" : t->t->cpu),
+                      tb_null(t),
+                      tb_i64(t, 0)};
+  return tb_place(t, TB_STRUCT(t, MoertDesc, f));
 }
 
 LLVMValueRef cg_table(const CgProgram *p, const Target *target,
