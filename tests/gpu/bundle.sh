@@ -67,6 +67,9 @@ for precision in f32 bf16; do
     -D D=128 -D HEADS=2 -D L=2 -D N=4 -D H=48 -D F=96 -D T=40 -D B=2 \
     --precision=$precision
 done
+# Of sizes at which products are made by warpgroups where there are any.
+[ "$dry" ] || checked check-large-bf16 models/lm_moe.dsl -D V=256 -D D=512 \
+  -D N=8 -D K=2 -D T=16 -D B=64 -D H=1024 --precision=bf16
 
 # ---- what is measured ----------------------------------------------------------
 
