@@ -133,7 +133,8 @@ struct CUgraph_st {
 struct CUgraphExec_st {
   Device *device;
   Ops ops; /* `done`: of a launch that is under way */
-  bool destroyed; /* goes when that launch is over */
+  int launched;   /* runs that are not over */
+  bool destroyed; /* goes when they are */
   CUgraphExec next;
 };
 

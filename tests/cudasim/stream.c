@@ -392,7 +392,10 @@ EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *made, CUgraph graph,
 }
 
 EXPORT CUresult cuGraphLaunch(CUgraphExec graph, CUstream stream) {
-  return stream_add(stream, (Op){.kind = DO_GRAPH, .graph = graph});
+  graph->launched++;
+  CUresult r = stream_add(stream, (Op){.kind = DO_GRAPH, .graph = graph});
+  if (r) graph->launched--;
+  return r;
 }
 
 void graph_free(CUgraphExec graph) {
@@ -405,14 +408,6 @@ void graph_free(CUgraphExec graph) {
   free(graph);
 }
 
-static bool is_waiting(const Device *d, const CUgraphExec graph) {
-  for (CUstream s = d->streams; s; s = s->next)
-    for (int k = s->ops.done; k < s->ops.n; k++)
-      if (s->ops.all[k].kind == DO_GRAPH && s->ops.all[k].graph == graph)
-        return true;
-  return false;
-}
-
 /* What is launched runs to its end. */
 EXPORT CUresult cuGraphExecDestroy(CUgraphExec graph) {
   Device *d = graph->device;
@@ -420,7 +415,7 @@ EXPORT CUresult cuGraphExecDestroy(CUgraphExec graph) {
   for (CUstream s = d->streams; s && !r; s = s->next)
     r = stream_try(s);
   graph->destroyed = true;
-  if (r != CUDA_ERROR_NOT_READY || !is_waiting(d, graph)) graph_free(graph);
+  if (r != CUDA_ERROR_NOT_READY || !graph->launched) graph_free(graph);
   return r == CUDA_ERROR_NOT_READY ? CUDA_SUCCESS : r;
 }
 

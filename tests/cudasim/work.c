@@ -118,7 +118,7 @@ static CUresult run_graph(Device *d, const Op *op) {
   }
   if (r == CUDA_ERROR_NOT_READY) return r;
   o->done = 0;
-  if (op->graph->destroyed) graph_free(op->graph);
+  if (!--op->graph->launched && op->graph->destroyed) graph_free(op->graph);
   return r;
 }
 

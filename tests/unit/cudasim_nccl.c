@@ -138,6 +138,24 @@ static void graphs(Rank *r, char *why) {
   MUST(p_ncclCommDestroy(r->comm));
 }
 
+/* A graph that is gone before the other rank comes: both its runs are made. */
+static void destroyed(Rank *r, char *why) {
+  float x[N] = {1, 2, 3, 4}, y[N];
+  CUgraph graph;
+  CUgraphExec exec;
+  MUST(p_cuMemcpyHtoD_v2(r->to, x, sizeof x));
+  MUST(p_cuStreamBeginCapture_v2(r->stream, 1));
+  MUST(p_ncclAllReduce(out(r), out(r), N, F32, SUM, r->comm, r->stream));
+  MUST(p_cuStreamEndCapture(r->stream, &graph));
+  MUST(p_cuGraphInstantiateWithFlags(&exec, graph, 0));
+  if (r->me) usleep(100000);
+  MUST(p_cuGraphLaunch(exec, r->stream));
+  MUST(p_cuGraphLaunch(exec, r->stream));
+  MUST(p_cuGraphExecDestroy(exec));
+  get(r, y, sizeof y);
+  WANT(y[0] == 4 && y[3] == 16);
+}
+
 /* ---- what goes wrong ----------------------------------------------------- */
 
 static void differ(Rank *r, char *why) {
@@ -231,6 +249,7 @@ int main(int argc, char **argv) {
   run("gathers", gathers, 1, "");
   run("messages", messages, 1, "");
   run("graphs, and who goes first", graphs, 1, "before a graph of its");
+  run("a graph that is destroyed waits twice", destroyed, 1, "");
   run("ranks that differ", differ, 1,
       "is in AllReduce of 4 float32 (sum), rank 1 in AllGather of 2 int32");
   run("a rank that does not come", alone, 1, "");
