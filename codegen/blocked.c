@@ -220,27 +220,44 @@ static KVal *initial_sum(Gen *g, KVal *at) {
   return kb_select(b, kb_splat(b, g->at.fresh, g->lanes), zero, left);
 }
 
-/* Asks for a line of what comes next: in place, that is as many rows of k as
- * this block has, a part of them with each panel; else the next panel. The
- * first blocks of rows do it, line by line in the order of the memory: any
- * other order is slower by far. */
-static void fetch_next(Gen *g, KVal *m, KVal *n, KVal *k) {
+/* Elements of a line. */
+static int64_t line_of(KBase base) {
+  return LINE / (int)dtype_info[base.dtype].bytes;
+}
+
+/* Lines of a row of what comes next. */
+static int64_t run_of(const Gen *g) {
+  int64_t line = line_of(g->base[CT_RIGHT]);
+  int64_t run = g->way == WAY_PLACE ? g->at.cols : g->at.depth;
+  return (run + line - 1) / line;
+}
+
+/* Rows of depth that a kernel goes through, and as many lines that it asks for.
+ */
+static int64_t part_of(const Gen *g) {
+  return g->way == WAY_PLACE ? g->at.depth : PANEL_DEPTH;
+}
+
+/* The first line of what comes next that these rows ask for: in place, that is
+ * as many rows of k as this block has, a part of them with each panel; else the
+ * next panel. The first blocks of rows do it, line by line in the order of the
+ * memory: any other order is slower by far. */
+static KVal *next_at(Gen *g, KVal *m, KVal *n) {
   KBuild *b = g->at.b;
   const CtProduct *p = g->at.p;
   bool place = g->way == WAY_PLACE;
-  int bytes = (int)dtype_info[g->base[CT_RIGHT].dtype].bytes;
-  int64_t line = LINE / bytes, lines = (g->width + line - 1) / line;
-  int64_t part = place ? g->at.depth : PANEL_DEPTH;
+  int64_t line = line_of(g->base[CT_RIGHT]);
+  int64_t lines = (g->width + line - 1) / line;
+  int64_t part = part_of(g), run = run_of(g);
   KVal *turn = kb_alu_c(b, A_DIV, kb_alu(b, A_SUB, m, g->at.m_lo), g->rows);
   turn = kb_alu_c(b, A_MIN, turn, lines - 1);
-  KVal *at = ct_at(b, kb_alu(b, A_SUB, k, g->at.k_lo), turn, part);
+  KVal *at = kb_alu_c(b, A_MUL, turn, part), *k;
   if (place) {
     KVal *panel = kb_alu_c(b, A_DIV, kb_alu(b, A_SUB, n, g->at.n_lo), g->width);
     at = ct_at(b, at, panel, lines * part);
   } else {
     at = ct_at(b, at, kb_alu(b, A_SUB, g->at.k_lo, g->top), lines);
   }
-  int64_t run = ((place ? g->at.cols : g->at.depth) + line - 1) / line;
   KVal *row = kb_alu_c(b, A_DIV, at, run);
   at = kb_alu_c(b, A_MUL, kb_alu_c(b, A_REM, at, run), line);
   if (place) {
@@ -251,7 +268,20 @@ static void fetch_next(Gen *g, KVal *m, KVal *n, KVal *k) {
     n = kb_alu_c(b, A_MIN, n, p->n.size - 1);
     k = plus(b, g->top, at);
   }
-  kb_fetch_far(b, g->base[CT_RIGHT], right_at(g, n, k));
+  return right_at(g, n, k);
+}
+
+/* Asks for line `nth` from there on. The loop has only to step where these
+ * lines are of one row, or rows lie one behind the other. */
+static void fetch_next(Gen *g, KVal *next, KVal *nth) {
+  KBuild *b = g->at.b;
+  const CtProduct *p = g->at.p;
+  const CtLetter *down = g->way == WAY_PLACE ? &p->k : &p->n;
+  int64_t line = line_of(g->base[CT_RIGHT]), run = run_of(g);
+  int64_t jump = down->stride[CT_RIGHT] - run * line;
+  KVal *at = ct_at(b, next, nth, line);
+  if (part_of(g) > run) at = ct_at(b, at, kb_alu_c(b, A_DIV, nth, run), jump);
+  kb_fetch_far(b, g->base[CT_RIGHT], at);
 }
 
 /* Asks for a line of what the strip's sums will be read with: products take
@@ -261,7 +291,7 @@ static void fetch_with(Gen *g, KVal *n, KVal *k) {
   KBuild *b = g->at.b;
   const CtItem *t = &g->at;
   KBase from = t->with[g->with];
-  int64_t line = LINE / (int)dtype_info[from.dtype].bytes;
+  int64_t line = line_of(from);
   KVal *turn = kb_alu_c(b, A_DIV, kb_alu(b, A_SUB, n, t->n_lo),
                         (int64_t)g->width * t->n_with);
   KVal *depth = kb_alu(b, A_SUB, t->k_hi, t->k_lo);
@@ -305,6 +335,7 @@ static void micro(Gen *g, KVal *m, int rows, bool all, KVal *n) {
       init[i][v] = initial_sum(g, to[i][v]);
     }
   }
+  KVal *next = g->asks ? next_at(g, m, n) : NULL;
   KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, 1), *k = kb_iv(b, loop);
   for (int i = 0; i < rows; i++)
     for (int v = 0; v < VECTORS; v++)
@@ -314,7 +345,7 @@ static void micro(Gen *g, KVal *m, int rows, bool all, KVal *n) {
   KVal *right[VECTORS];
   for (int v = 0; v < VECTORS; v++)
     right[v] = load_right(g, n, k, (int64_t)v * g->lanes);
-  if (g->asks) fetch_next(g, m, n, k);
+  if (next) fetch_next(g, next, depth);
   if (g->at.strip && g->at.n_with) fetch_with(g, n, k);
   for (int i = 0; i < rows; i++) {
     KVal *a = g->packs_left
