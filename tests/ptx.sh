@@ -75,7 +75,7 @@ assembles() {
     cat "$d/ptxas"
     return 1
   }
-  ! grep -E '[1-9][0-9]* bytes spill|wgmma.* serialized' "$d/ptxas"
+  ! grep -E '[1-9][0-9]* bytes spill|wgmma.* serialized|warpgroup.* injected' "$d/ptxas"
 }
 
 for model in models/*.dsl tests/models/*.dsl; do
