@@ -104,6 +104,14 @@ typedef enum KKind {
                    depth; these are side by side, 64 columns each */
   K_GROUP_WAIT, /* for all such products but the newest `number`: until then
                    tiles and panels are theirs */
+  K_GATES,      /* makes `number` gates from base[0] of scratch on, which open
+                   each time that a[0] boxes have come; (value 1) ends them */
+  K_BOX,        /* copies a box of the stage's map `number`, at element a[0] of
+                   row a[1] of batch a[2], to element a[3] of scratch, as a
+                   panel, for gate a[4] of those from base[0] on; what is
+                   outside of the tensor becomes 0 */
+  K_GATE_WAIT,  /* until gate a[0] has opened again: a[1] is 0 for the first
+                   time, 1 for the second, 0 for the third ... */
   K_FROM_I32, /* an index from an i32 or u32 scalar */
   K_TO_I32    /* an i32 from an index */
 } KKind;
@@ -163,6 +171,14 @@ enum {
   KN_GROUPS = 16 /* products by warpgroups */
 };
 
+/* An argument as boxes are copied of it: bf16 [batch][row][element]. */
+typedef struct KMap {
+  int arg;
+  int64_t size[3]; /* elements, rows, batch */
+  int64_t step[2]; /* elements from row to row, of the batch */
+  int32_t box[2];  /* elements, rows */
+} KMap;
+
 typedef struct KStage {
   KVal *iv;    /* the chunk variable */
   KBlock body; /* runs for iv in [lo, hi) of one chunk */
@@ -173,6 +189,7 @@ typedef struct KStage {
   unsigned needs; /* KN_... */
   bool uneven; /* chunks differ much in work: handed out one at a time */
   bool streams; /* has stores past the caches */
+  VEC(KMap) maps;
 } KStage;
 
 typedef struct Kernel {
@@ -269,6 +286,7 @@ void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
               KVal *rows, KVal *run, int64_t step);
 void kb_batch(KBuild *b);
 void kb_needs(KBuild *b, unsigned bits); /* KN_..., of the open stage */
+int kb_map(KBuild *b, KMap map);         /* its number */
 void kb_tile_pick(KBuild *b, int tile, bool right, bool across,
                   const KPanel *from, KVal *at, KVal *row);
 
@@ -716,6 +734,7 @@ typedef struct LlBody {
   LlType i64, ptr;
   const struct LlWays *ways;
   const Kernel *kernel;
+  const KStage *stage;
   LlValue item;  /* induction variable of the stage's loop */
   LlValue *args; /* addresses of the record's arguments */
   LlValue *of;   /* by KVal id */

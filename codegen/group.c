@@ -29,6 +29,16 @@
  * to a group, in which the parts of 16 bytes of line r are exchanged by r: what
  * K_PANEL does to lines of that length is what tensor cores want.
  *
+ * Where an operand's places do not hang on counts, its panels are boxes of a
+ * tensor that hardware copies, at the word of one thread: zeros for what is
+ * outside of the tensor, and the same order of parts. Each place has a gate
+ * that opens when its boxes are there; all threads wait for that behind the
+ * meeting. Boxes go the products' way, so there is no fence behind them; but in
+ * front of an item's first there is one, for the sums of the item before lay
+ * there. What ends within a tensor, as experts' rows do, is left to threads:
+ * where it is the depth there must be zeros behind the end, and else there may
+ * be what nobody has written.
+ *
  * What bounds it: by such products a multiprocessor of an H100 does 2048
  * multiply-adds a cycle (its maker's 989 TFLOP/s, at 132 multiprocessors and
  * 1.83 GHz), about twice what warps' own reach. A step of 128 by 256 is 1024
@@ -47,13 +57,24 @@ enum {
   PART = 8,  /* of a line, that a thread copies at once */
   STEPS = 4, /* that have a place */
   AHEAD = 2, /* that are on their way while one is multiplied */
+  GATE = 4,  /* elements that a gate has the size of */
   PAD = 8,   /* elements behind a row of sums, for banks of its tiles */
+  MOST_ARGS = 256, /* beside which a kernel has room for maps */
   DOTS = 2048 /* multiply-adds of a multiprocessor in a cycle */
 };
+
+static const int64_t MOST_STRIDE = 1ll << 40; /* bytes */
 
 /* By shares of 64 rows by 128 or 256 columns, one a warpgroup. */
 static const CtShape shapes[] = {
     {128, 256, 2, 1}, {128, 128, 2, 1}, {64, 256, 1, 2}, {64, 128, 1, 1}};
+
+/* Copies of an operand by hardware. */
+typedef struct Boxes {
+  KMap map;
+  int number; /* of the map */
+  int count;  /* in a step; 0: threads copy it */
+} Boxes;
 
 typedef struct Group {
   CtItem at; /* the first member */
@@ -61,6 +82,8 @@ typedef struct Group {
   KPanel panel[CT_OUT]; /* of a step, the first one there */
   bool down[CT_OUT];    /* its rows are the depth */
   KBase base[CT_OUT];
+  Boxes boxes[CT_OUT];
+  KBase gates;  /* one a place; they open when its boxes have come */
   int64_t step; /* elements of scratch from step to step */
 } Group;
 
@@ -85,6 +108,50 @@ static void wait_for(const Group *g, int products) {
   group_statement(g->at.b, (KVal){.kind = K_GROUP_WAIT,
                                   .lanes = (uint16_t)columns_of(g),
                                   .number = products});
+}
+
+/* ---- boxes --------------------------------------------------------------- */
+
+static int boxes_of(const Group *g) {
+  return g->boxes[CT_LEFT].count + g->boxes[CT_RIGHT].count;
+}
+
+static void gates(const Group *g, bool end) {
+  KBuild *b = g->at.b;
+  if (!boxes_of(g)) return;
+  group_statement(b, (KVal){.kind = K_GATES,
+                            .number = STEPS,
+                            .value = end,
+                            .base = g->gates,
+                            .a = {kb_index(b, boxes_of(g))}});
+}
+
+static void wait_boxes(const Group *g, KVal *place, KVal *turn) {
+  KBuild *b = g->at.b;
+  if (!boxes_of(g)) return;
+  group_statement(b, (KVal){.kind = K_GATE_WAIT,
+                            .base = g->gates,
+                            .a = {kb_alu_c(b, A_DIV, place, g->step), turn}});
+}
+
+/* Those of an operand of the step from k on. */
+static void copy_boxes(Group *g, int side, KVal *k, KVal *place) {
+  KBuild *b = g->at.b;
+  const Boxes *x = &g->boxes[side];
+  KVal *lo = side == CT_LEFT ? g->at.m_lo : g->at.n_lo;
+  KVal *gate = kb_alu_c(b, A_DIV, place, g->step);
+  int64_t start = g->panel[side].base.number / dtype_info[DT_bf16].bytes;
+  for (int i = 0; i < x->count; i++) {
+    int64_t at = (int64_t)i * DEEP;
+    KVal *to = kb_alu_c(b, A_ADD, place, start + at * DEEP);
+    KVal *across = kb_alu_c(b, A_ADD, lo, at);
+    group_statement(b, (KVal){.kind = K_BOX,
+                              .number = x->number,
+                              .base = g->gates,
+                              .a = {g->down[side] ? across : k,
+                                    g->down[side] ? k : lo, g->at.number, to,
+                                    gate}});
+  }
 }
 
 /* ---- the depth ----------------------------------------------------------- */
@@ -121,10 +188,16 @@ static void copy_side(Group *g, int side, KVal *k, KVal *place) {
              kb_alu_c(b, A_SUB, size, i), p->k.stride[side]);
 }
 
+/* Nobody would wait for boxes behind the depth's end. */
 static void copy_step(Group *g, KVal *k, KVal *place) {
+  KBuild *b = g->at.b;
+  if (boxes_of(g)) kb_if(b, kb_alu(b, A_LT, k, g->at.k_hi));
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
-    copy_side(g, side, k, place);
-  kb_batch(g->at.b);
+    copy_boxes(g, side, k, place);
+  if (boxes_of(g)) kb_end(b);
+  for (int side = CT_LEFT; side <= CT_RIGHT; side++)
+    if (!g->boxes[side].count) copy_side(g, side, k, place);
+  kb_batch(b);
 }
 
 /* Where this warpgroup's share of an operand starts, of the step at `place`. */
@@ -147,12 +220,26 @@ static void begin_product(Group *g, KVal *place) {
                             .a = {left, right}});
 }
 
+/* 1 where a place follows `place`, 0 where it is the last. */
+static KVal *follows(Group *g, KVal *place) {
+  KBuild *b = g->at.b;
+  KVal *last = kb_index(b, (STEPS - 1) * g->step);
+  return ct_number(b, kb_alu(b, A_LT, place, last));
+}
+
 /* The place behind `place`, in turn. */
 static KVal *next_place(Group *g, KVal *place) {
   KBuild *b = g->at.b;
-  KVal *next = kb_alu_c(b, A_ADD, place, g->step);
-  KVal *inside = kb_alu_c(b, A_LT, next, STEPS * g->step);
-  return kb_alu(b, A_MUL, next, ct_number(b, inside));
+  return kb_alu(b, A_MUL, kb_alu_c(b, A_ADD, place, g->step),
+                follows(g, place));
+}
+
+/* 0 in the first turn through all places, 1 in the second, and so on: that of
+ * the next step. */
+static KVal *next_turn(Group *g, KVal *turn, KVal *place) {
+  KBuild *b = g->at.b;
+  KVal *next = kb_alu(b, A_ADD, turn, follows(g, place));
+  return kb_alu_c(b, A_REM, kb_alu_c(b, A_ADD, next, 1), 2);
 }
 
 static void all_steps(Group *g) {
@@ -163,10 +250,13 @@ static void all_steps(Group *g) {
   KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, DEEP), *k = kb_iv(b, loop);
   KVal *here = kb_acc(b, loop, kb_index(b, 0));
   KVal *ahead = kb_acc(b, loop, kb_index(b, AHEAD * g->step));
+  KVal *turn = kb_acc(b, loop, kb_index(b, 0));
   meet(b, AHEAD - 1);
+  wait_boxes(g, here, turn);
   begin_product(g, here);
   copy_step(g, kb_alu_c(b, A_ADD, k, AHEAD * DEEP), ahead);
   wait_for(g, STEPS - AHEAD - 1);
+  kb_next(b, turn, next_turn(g, turn, here));
   kb_next(b, here, next_place(g, here));
   kb_next(b, ahead, next_place(g, ahead));
   kb_end(b);
@@ -210,11 +300,17 @@ static void block(CtItem *t) {
     g->panel[side] = (KPanel){rows, DEEP, base};
     base.number += left * dtype_info[DT_bf16].bytes;
   }
+  g->gates = kb_scratch(b, DT_bf16, STEPS * GATE);
+  for (int side = CT_LEFT; side <= CT_RIGHT; side++)
+    if (g->boxes[side].count)
+      g->boxes[side].number = kb_map(b, g->boxes[side].map);
   for (int i = 0; i < columns_of(g) / TILE; i++)
     kb_tile_zero(b, i);
-  kb_meet(b, 0); /* the item before is done with */
+  meet(b, 0); /* the item before is done with */
+  gates(g, false);
   all_steps(g);
   kb_meet(b, 0);
+  gates(g, true);
   hand_on(g, sums);
 }
 
@@ -249,6 +345,45 @@ bool ct_in_groups(const CtTask *task, const Isa *isa) {
   return cycles(&task->p, isa, &s) <= ct_team_cycles(&task->p, isa);
 }
 
+/* Whether its places are those of all its rows, and do not hang on offsets. */
+static bool is_plain(const CtProduct *p, int side) {
+  return !p->groups || (side == CT_RIGHT && !p->ragged_k);
+}
+
+/* Whether hardware can find rows that far apart at addresses like this. */
+static bool is_tensor(const KMap *m, const Place *at) {
+  const int64_t bytes = dtype_info[DT_bf16].bytes, all = PART * bytes;
+  bool fits = at->offset % all == 0;
+  for (int i = 0; i < MAX_LOOPS; i++)
+    fits &= at->stride[i] % all == 0;
+  for (int i = 0; i < 2; i++)
+    fits &= m->step[i] % PART == 0 && m->step[i] * bytes < MOST_STRIDE;
+  for (int i = 0; i < 3; i++)
+    fits &= m->size[i] > 0 && m->size[i] <= UINT32_MAX;
+  return fits && m->step[0] >= m->size[0] &&
+         m->step[1] >= m->step[0] * m->size[1];
+}
+
+static Boxes find_boxes(const Group *g, int side) {
+  const CtTask *task = g->at.task;
+  const CtProduct *p = &task->p;
+  const CtLetter *other = side == CT_LEFT ? &p->m : &p->n;
+  const CtLetter *inner = g->down[side] ? other : &p->k;
+  const CtLetter *outer = g->down[side] ? &p->k : other;
+  int arg = p->arg[side], rows = g->down[side] ? DEEP : size_of(g, side);
+  KMap m = {.arg = arg,
+            .size = {inner->size, outer->size, p->batch.size},
+            .step = {outer->stride[side], p->batch.stride[side]},
+            .box = {DEEP, rows}};
+  if (p->batch.size == 1) m.step[1] = m.step[0] * m.size[1];
+  if (!is_plain(p, side) || g->at.task->held[side] ||
+      task->n->ins.len + task->n->outs.len > MOST_ARGS ||
+      !is_tensor(&m, &task->n->ins.data[arg]->place))
+    return (Boxes){0};
+  return (Boxes){.map = m,
+                 .count = g->down[side] ? size_of(g, side) / DEEP : 1};
+}
+
 /* The most lanes that the columns are whole vectors of. */
 static int lanes_of(const CtProduct *p, const Isa *isa) {
   int lanes = isa->lanes;
@@ -277,6 +412,7 @@ Kernel *ct_groups(Ctx *cx, const CtTask *task, const Isa *isa) {
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
     g->base[side] = ct_operand(task, side);
     g->down[side] = !ct_along_depth(p, side);
+    g->boxes[side] = find_boxes(g, side);
   }
   ct_finish_of(cx, &g->at, lanes_of(p, isa));
   return ct_items(&g->at);

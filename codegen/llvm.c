@@ -324,7 +324,10 @@ static LLVMValueRef statement(LlBody *e, const KVal *k) {
   case K_PANEL:
   case K_BATCH:
   case K_GROUP_DOT:
-  case K_GROUP_WAIT: return e->ways->special(e, k);
+  case K_GROUP_WAIT:
+  case K_GATES:
+  case K_BOX:
+  case K_GATE_WAIT: return e->ways->special(e, k);
   case K_FROM_I32:
     return dtype_info[k->a[0]->dtype].kind == DK_INT
                ? LLVMBuildSExt(e->b, ll_value(e, k->a[0]), e->i64, "")

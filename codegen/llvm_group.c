@@ -9,6 +9,17 @@
  *   wgmma.wait_group.sync.aligned P;
  *   fence.proxy.async.shared::cta;
  *
+ * and for boxes, gates being what PTX calls mbarriers, by thread 0 but for the
+ * last, which threads repeat until it is true:
+ *
+ *   mbarrier.init.shared::cta.b64 [GATE], BOXES;
+ *   mbarrier.inval.shared::cta.b64 [GATE];
+ *   mbarrier.arrive.expect_tx.shared::cta.b64 _, [GATE], BYTES;
+ *   cp.async.bulk.tensor.3d.shared::cluster.global.tile
+ *       .mbarrier::complete_tx::bytes
+ *       [TO], [MAP, {ELEMENT, ROW, BATCH}], [GATE];
+ *   mbarrier.try_wait.parity.shared::cta.b64 DONE, [GATE], PARITY;
+ *
  * N is the columns of a warpgroup's sums, d0 ... d(N / 2 - 1) a thread's share
  * of them, which are words of tiles as they are: tile i of warp w has rows
  * 16 (w % 4) and on, columns 16 i and on. What follows the descriptors: sums
@@ -44,6 +55,7 @@ enum {
   LINE = 128,      /* bytes */
   LINES = 8,       /* whose parts are exchanged together */
   UNIT = 16,       /* bytes, in descriptors */
+  GATE = 4,        /* elements */
   LEADING = 16,    /* bits below a descriptor's fields */
   STRIDE = 32,
   SWIZZLE = 62
@@ -156,10 +168,87 @@ static void wait(LlBody *e, const KVal *k) {
   store_sums(e, &s);
 }
 
+/* ---- boxes --------------------------------------------------------------- */
+
+static LLVMValueRef gate_at(LlBody *e, const KVal *k, LLVMValueRef number) {
+  number = LLVMBuildMul(e->b, number, ll_index_const(e, GATE), "");
+  return ll_shared_at(e, &k->base, number);
+}
+
+static void nothing(LlBody *e, const char *text, const char *constraints,
+                    LLVMValueRef *a, unsigned n) {
+  ll_assembly(e, LLVMVoidTypeInContext(e->c), text, constraints, a, n);
+}
+
+static LLVMBasicBlockRef if_thread_0(LlBody *e) {
+  LLVMValueRef zero = ll_index_const(e, 0);
+  LLVMValueRef is = LLVMBuildICmp(e->b, LLVMIntEQ, e->warp, zero, "");
+  return ll_if(e, LLVMBuildAnd(e->b, is, e->first, ""));
+}
+
+/* What boxes do to gates goes by the other way, as they do. */
+static void gates(LlBody *e, const KVal *k) {
+  char text[64] = "mbarrier.inval.shared::cta.b64 [$0];";
+  LLVMBasicBlockRef after = if_thread_0(e);
+  if (k->value == 0)
+    snprintf(text, sizeof text, "mbarrier.init.shared::cta.b64 [$0], %d;",
+             (int)k->a[0]->number);
+  for (int64_t i = 0; i < k->number; i++) {
+    LLVMValueRef gate = gate_at(e, k, ll_index_const(e, i));
+    nothing(e, text, "r,~{memory}", &gate, 1);
+  }
+  if (k->value == 0) ll_group_fence(e);
+  ll_end_if(e, after);
+}
+
+static LLVMValueRef coordinate(LlBody *e, const KVal *k) {
+  return LLVMBuildTrunc(e->b, ll_value(e, k), ll_i32(e), "");
+}
+
+static void box(LlBody *e, const KVal *k) {
+  const KMap *m = &e->stage->maps.data[k->number];
+  LLVMBasicBlockRef after = if_thread_0(e);
+  LLVMValueRef gate = gate_at(e, k, ll_value(e, k->a[4]));
+  LLVMValueRef map =
+      LLVMGetParam(e->fn, (unsigned)(e->kernel->n_args + 1 + k->number));
+  char text[96];
+  snprintf(text, sizeof text,
+           "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], %d;",
+           m->box[0] * m->box[1] * dtype_info[DT_bf16].bytes);
+  nothing(e, text, "r,~{memory}", &gate, 1);
+  LLVMValueRef a[6] = {ll_shared_at(e, NULL, ll_value(e, k->a[3])),
+                       LLVMBuildPtrToInt(e->b, map, e->i64, ""),
+                       coordinate(e, k->a[0]), coordinate(e, k->a[1]),
+                       coordinate(e, k->a[2]), gate};
+  nothing(e,
+          "cp.async.bulk.tensor.3d.shared::cluster.global.tile"
+          ".mbarrier::complete_tx::bytes [$0], [$1, {$2, $3, $4}], [$5];",
+          "r,l,r,r,r,r,~{memory}", a, 6);
+  ll_end_if(e, after);
+}
+
+static void gate_wait(LlBody *e, const KVal *k) {
+  LLVMBasicBlockRef again = ll_new_block(e, "again");
+  LLVMBasicBlockRef open = ll_new_block(e, "open");
+  LLVMValueRef a[2] = {gate_at(e, k, ll_value(e, k->a[0])),
+                       coordinate(e, k->a[1])};
+  LLVMBuildBr(e->b, again);
+  LLVMPositionBuilderAtEnd(e->b, again);
+  LLVMValueRef done = ll_assembly(
+      e, LLVMInt1TypeInContext(e->c),
+      "mbarrier.try_wait.parity.shared::cta.b64 $0, [$1], $2;",
+      "=b,r,r,~{memory}", a, 2);
+  LLVMBuildCondBr(e->b, done, open, again);
+  LLVMPositionBuilderAtEnd(e->b, open);
+}
+
 LLVMValueRef ll_group(LlBody *e, const KVal *k) {
   switch ((int)k->kind) {
   case K_GROUP_DOT: dot(e, k); return NULL;
   case K_GROUP_WAIT: wait(e, k); return NULL;
+  case K_GATES: gates(e, k); return NULL;
+  case K_BOX: box(e, k); return NULL;
+  case K_GATE_WAIT: gate_wait(e, k); return NULL;
   }
   internal_error("statement %d is none of warpgroups", (int)k->kind);
 }

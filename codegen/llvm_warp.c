@@ -509,7 +509,10 @@ static LLVMValueRef special(LlBody *e, const KVal *k) {
   case K_PANEL: before(e, k); return ll_team(e, k);
   case K_BATCH: return ll_team(e, k);
   case K_GROUP_DOT:
-  case K_GROUP_WAIT: return ll_group(e, k);
+  case K_GROUP_WAIT:
+  case K_GATES:
+  case K_BOX:
+  case K_GATE_WAIT: return ll_group(e, k);
   case K_MEET: e->dirty = 0; return ll_team(e, k);
   }
   internal_error("statement %d is not for warps", (int)k->kind);
@@ -535,19 +538,47 @@ static void annotate(LlBody *e, int threads) {
                               LLVMMetadataAsValue(e->c, node));
 }
 
-static void declare(LlBody *e, const Kernel *k, const char *name) {
+/* Maps are parameters by value, which stay where they are. */
+static void declare_maps(LlBody *e, unsigned first, unsigned n) {
+  enum { BYTES = 128, ALIGNED = 64 };
   Arena a = {0};
-  unsigned n = (unsigned)k->n_args + 1;
-  LLVMTypeRef *params = NEW_ARRAY(&a, LLVMTypeRef, n);
-  for (unsigned i = 0; i < n; i++)
-    params[i] = LLVMPointerTypeInContext(e->c, 1);
+  LLVMTypeRef map = LLVMArrayType2(LLVMInt8TypeInContext(e->c), BYTES);
+  unsigned byval = LLVMGetEnumAttributeKindForName("byval", 5);
+  unsigned align = LLVMGetEnumAttributeKindForName("align", 5);
+  LLVMMetadataRef *numbers = NEW_ARRAY(&a, LLVMMetadataRef, n);
+  for (unsigned i = 0; i < n; i++) {
+    LLVMAttributeIndex at = first + i + 1;
+    LLVMAddAttributeAtIndex(e->fn, at,
+                            LLVMCreateTypeAttribute(e->c, byval, map));
+    LLVMAddAttributeAtIndex(e->fn, at,
+                            LLVMCreateEnumAttribute(e->c, align, ALIGNED));
+    numbers[i] = LLVMValueAsMetadata(ll_word(e, at));
+  }
+  LLVMMetadataRef f[3] = {LLVMValueAsMetadata(e->fn),
+                          LLVMMDStringInContext2(e->c, "grid_constant", 13),
+                          LLVMMDNodeInContext2(e->c, numbers, n)};
+  LLVMMetadataRef node = LLVMMDNodeInContext2(e->c, f, 3);
+  if (n)
+    LLVMAddNamedMetadataOperand(e->m, "nvvm.annotations",
+                                LLVMMetadataAsValue(e->c, node));
+  arena_reset(&a);
+}
+
+static void declare(LlBody *e, const Kernel *k, const KStage *s,
+                    const char *name) {
+  Arena a = {0};
+  unsigned n = (unsigned)k->n_args + 1, maps = s->maps.len;
+  LLVMTypeRef *params = NEW_ARRAY(&a, LLVMTypeRef, n + maps);
+  for (unsigned i = 0; i < n + maps; i++)
+    params[i] = LLVMPointerTypeInContext(e->c, i < n ? 1 : 0);
   LLVMTypeRef type =
-      LLVMFunctionType(LLVMVoidTypeInContext(e->c), params, n, false);
+      LLVMFunctionType(LLVMVoidTypeInContext(e->c), params, n + maps, false);
   e->fn = LLVMAddFunction(e->m, name, type);
   LLVMSetFunctionCallConv(e->fn, PTX_KERNEL);
   unsigned noalias = LLVMGetEnumAttributeKindForName("noalias", 7);
   LLVMAddAttributeAtIndex(e->fn, n,
                           LLVMCreateEnumAttribute(e->c, noalias, 0));
+  declare_maps(e, n, maps);
   arena_reset(&a);
 }
 
@@ -613,7 +644,8 @@ static LLVMValueRef stage(LlBody *e, const Target *t, const Kernel *k,
   Arena a = {0};
   WarpGrid g = cg_warp_grid(s);
   e->team = s->team;
-  declare(e, k, name);
+  declare(e, k, s, name);
+  e->stage = s;
   annotate(e, g.threads);
   LLVMPositionBuilderAtEnd(e->b, ll_new_block(e, "entry"));
   for (int i = 0; i < k->n_args; i++)

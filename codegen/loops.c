@@ -586,6 +586,11 @@ void kb_needs(KBuild *b, unsigned bits) {
   b->stage.needs |= bits;
 }
 
+int kb_map(KBuild *b, KMap map) {
+  vec_push(b->arena, &b->stage.maps, map);
+  return (int)b->stage.maps.len - 1;
+}
+
 void kb_meet(KBuild *b, int batches) {
   team_statement(b, (KVal){.kind = K_MEET, .number = batches});
 }

@@ -150,6 +150,9 @@ static const char *statement_word(const KVal *v) {
   case K_BATCH: return "batch";
   case K_GROUP_DOT: return "dot";
   case K_GROUP_WAIT: return "wait";
+  case K_GATES: return "gates";
+  case K_BOX: return "box";
+  case K_GATE_WAIT: return "gate";
   case K_FROM_I32: return "index";
   case K_TO_I32: return "i32";
   case K_FOR: return "for";
@@ -266,6 +269,16 @@ static void print_group(Printer *p, const KVal *v) {
   buf_add(p->out, "\n");
 }
 
+static void print_gate(Printer *p, const KVal *v) {
+  buf_fmt(p->out, "%s%s %lld of scratch%lld", v->value != 0 ? "end " : "",
+          statement_word(v), (long long)v->number, (long long)v->base.number);
+  for (int i = 0; i < 5 && v->a[i]; i++) {
+    buf_add(p->out, i ? ", " : " ");
+    print_use(p, v->a[i]);
+  }
+  buf_add(p->out, "\n");
+}
+
 static void print_statement(Printer *p, const KVal *v) {
   print_indent(p);
   if (v->kind == K_FOR) {
@@ -286,6 +299,8 @@ static void print_statement(Printer *p, const KVal *v) {
             v->value != 0 ? " for groups" : "");
   } else if (v->kind == K_BATCH) {
     buf_add(p->out, "batch\n");
+  } else if (v->kind == K_GATES || v->kind == K_BOX || v->kind == K_GATE_WAIT) {
+    print_gate(p, v);
   } else if (v->kind == K_GROUP_DOT || v->kind == K_GROUP_WAIT) {
     print_group(p, v);
   } else if (v->kind == K_PUT) {
@@ -316,11 +331,22 @@ static void print_block(Printer *p, const KBlock *block) {
   p->indent--;
 }
 
+static void print_maps(Printer *p, const KStage *s) {
+  for (uint32_t i = 0; i < s->maps.len; i++) {
+    const KMap *m = &s->maps.data[i];
+    buf_fmt(p->out, " map arg%d[%lld][%lld][%lld] steps %lld, %lld box %dx%d",
+            m->arg, (long long)m->size[2], (long long)m->size[1],
+            (long long)m->size[0], (long long)m->step[1],
+            (long long)m->step[0], m->box[1], m->box[0]);
+  }
+}
+
 static void print_stage(Printer *p, const KStage *s) {
   buf_fmt(p->out, "stage %%%u in %lld grain %lld scratch %lld%s",
           name_of(p, s->iv->id), (long long)s->count, (long long)s->grain,
           (long long)s->scratch_bytes, s->uneven ? " uneven" : "");
   if (s->team) buf_fmt(p->out, " team %d", s->team);
+  print_maps(p, s);
   buf_add(p->out, " {\n");
   print_block(p, &s->body);
   buf_add(p->out, "}\n");

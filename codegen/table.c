@@ -115,9 +115,26 @@ static LLVMValueRef c_stage(Table *t, const KStage *s, LLVMValueRef body) {
                       tb_i32(t, s->uneven),
                       tb_i32(t, 0),
                       tb_i32(t, 0),
+                      tb_i32(t, 0),
                       tb_i64(t, 0),
-                      tb_text(t, "")};
+                      tb_text(t, ""),
+                      tb_null(t)};
   return TB_STRUCT(t, MoertStage, f);
+}
+
+static LLVMValueRef c_maps(Table *t, const KStage *s) {
+  ConstVec all = {0};
+  for (uint32_t i = 0; i < s->maps.len; i++) {
+    const KMap *m = &s->maps.data[i];
+    int64_t bytes = dtype_info[DT_bf16].bytes;
+    int64_t strides[2] = {m->step[0] * bytes, m->step[1] * bytes};
+    LLVMValueRef box[3] = {tb_i32(t, m->box[0]), tb_i32(t, m->box[1]),
+                           tb_i32(t, 1)};
+    LLVMValueRef f[] = {tb_i64s(t, m->size, 3), tb_i64s(t, strides, 2),
+                        LLVMConstArray2(t->i32, box, 3), tb_i32(t, m->arg)};
+    vec_push(t->a, &all, TB_STRUCT(t, MoertMap, f));
+  }
+  return tb_array(t, &all);
 }
 
 /* One that warps run. */
@@ -130,8 +147,10 @@ static LLVMValueRef c_launch(Table *t, const KStage *s, const char *symbol) {
                       tb_i32(t, 0),
                       tb_i32(t, g.threads),
                       tb_i32(t, g.shared_bytes),
+                      tb_i32(t, s->maps.len),
                       tb_i64(t, g.blocks),
-                      tb_text(t, symbol)};
+                      tb_text(t, symbol),
+                      c_maps(t, s)};
   return TB_STRUCT(t, MoertStage, f);
 }
 
@@ -581,12 +600,15 @@ static LLVMValueRef c_features(Table *t, uint32_t *out_n) {
   return tb_array(t, &all);
 }
 
-/* The text of kernels that are not the host's. */
+/* The text of kernels that are not the host's. That is made of a copy: whoever
+ * wants it again should have the module as it was. */
 static LLVMValueRef c_ptx(Table *t) {
   if (t->code == t->m) return tb_text(t, "");
   cg_optimise(t->t, t->code);
   cg_lines(t->code, &t->lines);
-  LLVMMemoryBufferRef text = cg_machine_code(t->t, t->code, true);
+  LLVMModuleRef copy = LLVMCloneModule(t->code);
+  LLVMMemoryBufferRef text = cg_machine_code(t->t, copy, true);
+  LLVMDisposeModule(copy);
   LLVMValueRef v =
       LLVMConstStringInContext2(t->c, LLVMGetBufferStart(text),
                                 LLVMGetBufferSize(text), false);

@@ -22,7 +22,11 @@ typedef struct CUuuid_st {
   char bytes[16];
 } CUuuid;
 typedef int CUresult, CUdevice_attribute, CUfunction_attribute, CUjit_option,
-    CUstreamCaptureMode;
+    CUstreamCaptureMode, CUtensorMapDataType, CUtensorMapInterleave,
+    CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill;
+typedef struct CUtensorMap_st {
+  _Alignas(64) uint64_t opaque[16];
+} CUtensorMap;
 
 typedef CUstream cudaStream_t;
 typedef int cublasStatus_t, cublasComputeType_t, cublasOperation_t,
@@ -61,6 +65,7 @@ enum {
 /* All functions, by their names in the tables. */
 typedef struct CudaApi {
 #define CU(result, name, symbol, params) result(*name) params;
+#define CU_LATER(result, name, params) result(*name) params;
 #include "cuda.def"
 } CudaApi;
 typedef struct CublasLtApi {

@@ -157,7 +157,7 @@ static MoertStatus make_gemms(MoertSession *s) {
 }
 
 static MoertStatus make_entries(MoertSession *s) {
-  RT_TRY(RT_NEW(&s->cuda->params, s->max_args + 1));
+  RT_TRY(RT_NEW(&s->cuda->params, s->max_args + 1 + RT_CU_MOST_MAPS));
   RT_TRY(RT_NEW(&s->cuda->entries, s->desc->n_entries));
   for (int i = 0; i < s->desc->n_entries; i++) {
     RtCudaEntry *e = &s->cuda->entries[i];

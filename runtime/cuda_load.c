@@ -72,6 +72,10 @@ static const Symbol cuda_symbols[] = {
 #define CU(result, name, symbol, params) {#symbol, offsetof(CudaApi, name)},
 #include "cuda.def"
 };
+static const Symbol cuda_later[] = {
+#define CU_LATER(result, name, params) {#name, offsetof(CudaApi, name)},
+#include "cuda.def"
+};
 static const Symbol blas_symbols[] = {
 #define LT(result, name, params) {#name, offsetof(CublasLtApi, name)},
 #include "cublaslt.def"
@@ -84,12 +88,13 @@ static const Symbol nccl_symbols[] = {
 /* NULL, or the name of the first that is not there. */
 static const char *look_up(void *library, const Symbol *all, size_t n,
                            void *api) {
+  const char *lacks = NULL;
   for (size_t i = 0; i < n; i++) {
     void *found = dlsym(library, all[i].name);
-    if (!found) return all[i].name;
+    if (!found && !lacks) lacks = all[i].name;
     memcpy((char *)api + all[i].at, &found, sizeof found);
   }
-  return NULL;
+  return lacks;
 }
 
 static MoertStatus load_driver(RtCuda *c) {
@@ -101,6 +106,7 @@ static MoertStatus load_driver(RtCuda *c) {
   if (lacks)
     return rt_fail(MOERT_UNSUPPORTED,
                    "the CUDA driver is too old: it has no %s", lacks);
+  look_up(c->driver, cuda_later, COUNT_OF(cuda_later), &c->cu);
   return MOERT_OK;
 }
 

@@ -37,6 +37,14 @@ static MoertStatus find_stage(RtCuda *c, const MoertStage *g,
                    "%s needs %d bytes of shared memory a block, %s has %d",
                    g->symbol, g->shared_bytes, c->gpu.name,
                    c->gpu.shared_bytes);
+  if (g->n_maps < 0 || g->n_maps > RT_CU_MOST_MAPS)
+    return rt_fail(MOERT_BAD_DATA, "%d maps, a kernel has %d at most",
+                   g->n_maps, RT_CU_MOST_MAPS);
+  if (g->n_maps && !c->cu.cuTensorMapEncodeTiled)
+    return rt_fail(MOERT_UNSUPPORTED,
+                   "%s needs a driver for CUDA 12.0 or later: this one has no "
+                   "cuTensorMapEncodeTiled",
+                   g->symbol);
   RT_TRY(RT_CU(c, cuModuleGetFunction(out, c->module, g->symbol)));
   if (g->shared_bytes <= SHARED_AT_ONCE) return MOERT_OK;
   return RT_CU(c, cuFuncSetAttribute(
@@ -64,21 +72,50 @@ MoertStatus rt_cuda_functions(MoertSession *s) {
   return rt_cuda_own_copy(s->cuda);
 }
 
-/* Parameters: addresses of the args, then of the workspace. */
+static MoertStatus encode(RtCuda *c, const MoertMap *m, void *tensor,
+                          CUtensorMap *out) {
+  uint64_t size[3], stride[2];
+  unsigned box[3], step[3];
+  for (int i = 0; i < 3; i++) {
+    size[i] = (uint64_t)m->size[i];
+    if (i < 2) stride[i] = (uint64_t)m->stride[i];
+    box[i] = (unsigned)m->box[i];
+    step[i] = 1;
+  }
+  return RT_CU(c, cuTensorMapEncodeTiled(
+                      out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, tensor, size,
+                      stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                      CU_TENSOR_MAP_SWIZZLE_128B,
+                      CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+}
+
+/* Maps are of where their arguments are now: each launch, and so each turn of a
+ * loop in a graph, has its own. */
+static MoertStatus launch_stage(MoertSession *s, const MoertRecord *r,
+                                const MoertStage *g, CUfunction function) {
+  RtCuda *c = s->cuda;
+  CUtensorMap maps[RT_CU_MOST_MAPS];
+  if (g->blocks == 0) return MOERT_OK;
+  for (int i = 0; i < g->n_maps; i++) {
+    RT_TRY(encode(c, &g->maps[i], s->args[g->maps[i].arg], &maps[i]));
+    c->params[r->n_args + 1 + i] = &maps[i];
+  }
+  return RT_CU(c, cuLaunchKernel(function, (unsigned)g->blocks, 1, 1,
+                                 (unsigned)g->threads, 1, 1,
+                                 (unsigned)g->shared_bytes, c->stream,
+                                 c->params, NULL));
+}
+
+/* Parameters: addresses of the args, then of the workspace, then maps. */
 static MoertStatus launch(MoertSession *s, const MoertRecord *r,
                           CUfunction *functions) {
   RtCuda *c = s->cuda;
   for (int i = 0; i < r->n_args; i++)
     c->params[i] = &s->args[i];
   c->params[r->n_args] = &c->workspace;
-  for (int i = 0; i < r->kernel->n_stages; i++) {
-    const MoertStage *g = &r->kernel->stages[i];
-    if (g->blocks == 0) continue;
-    RT_TRY(RT_CU(c, cuLaunchKernel(functions[i], (unsigned)g->blocks, 1, 1,
-                                   (unsigned)g->threads, 1, 1,
-                                   (unsigned)g->shared_bytes, c->stream,
-                                   c->params, NULL)));
-  }
+  for (int i = 0; i < r->kernel->n_stages; i++)
+    RT_TRY(launch_stage(s, r, &r->kernel->stages[i], functions[i]));
   return MOERT_OK;
 }
 

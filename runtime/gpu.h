@@ -19,6 +19,8 @@ typedef struct RtGpu {
 
 typedef struct RtCudaGemm RtCudaGemm;
 
+enum { RT_CU_MOST_MAPS = 4 }; /* of a kernel */
+
 /* What lies side by side in the GPU's memory starts at multiples of this, as
  * cuMemAlloc's own blocks do. */
 enum { RT_CU_ALIGNED = 256 };

@@ -383,7 +383,7 @@ MOERT_API int moert_doctor(MoertFinding *out, int cap);
 
 /* A compiled model exports `const MoertDesc moert_model`. Everything in it is
  * constant data. Bump the version with any change to a struct below. */
-#define MOERT_ABI_VERSION 6
+#define MOERT_ABI_VERSION 7
 #define MOERT_MAGIC 0x63656f6du /* "moec" */
 #define MOERT_MAX_RANK 8
 #define MOERT_MAX_LOOPS 4
@@ -432,18 +432,30 @@ typedef enum MoertDevice {
  * On CUDA the loop is within the kernel `symbol` of the program's code, run by
  * `blocks` blocks of `threads` threads, with `shared_bytes` of shared memory
  * on top of what it declares. Its parameters are 64-bit addresses: those of the
- * record's arguments, in order, then the workspace. The stages of a record run
- * one after the other. `body` is NULL, and scratch is part of the workspace. */
+ * record's arguments, in order, then the workspace; behind them, by value, its
+ * maps. The stages of a record run one after the other. `body` is NULL, and
+ * scratch is part of the workspace. */
 typedef void MoertBody(void *const *args, int64_t lo, int64_t hi,
                        void *scratch, void *workspace);
+/* On CUDA: an argument in bf16 of which boxes are copied by hardware, lines of
+ * 128 bytes in their order for products of warpgroups (CU_TENSOR_MAP_...). */
+typedef struct MoertMap {
+  int64_t size[3];   /* elements of a row, rows, batch */
+  int64_t stride[2]; /* bytes from row to row, of the batch */
+  int32_t box[3];    /* the same of a box */
+  int32_t arg;
+} MoertMap;
+
 typedef struct MoertStage {
   MoertBody *body;
   int64_t count, grain;
   int64_t scratch_bytes;
   int32_t uneven; /* chunks differ much in work: handed out one at a time */
   int32_t threads, shared_bytes; /* CUDA, 0 on the CPU */
+  int32_t n_maps;                /* the same */
   int64_t blocks;
   const char *symbol; /* "" on the CPU */
+  const MoertMap *maps;
 } MoertStage;
 
 typedef struct MoertKernel {

@@ -60,6 +60,25 @@ agrees tiny tiny
 agrees lm_transformer lm_transformer -D V=19 -D D=24 -D N=3 -D K=2 -D H=8 \
   -D F=8 -D T=5 -D B=2 -D L=2 -D HEADS=2 -D CONTEXT=6 --precision=bf16
 
+# Products of warpgroups, which only large ones are, and the boxes of weights
+# that the runtime describes to hardware.
+expect 'products of warpgroups' "$MOEC" models/lm_moe.dsl --precision=bf16 \
+  -D V=19 -D D=8 -D N=1 -D K=1 -D H=1024 -D T=2 -D B=536 --arch=sm_90a \
+  -o "$d/groups.so"
+expect 'that they are' grep -q '_contract_wgmma_128x128_1' "$d/groups.so"
+cat models/lib/*.dsl | tr 'A-z' '\000-\022' | tr -cd '\000-\022' >"$d/text"
+for device in cpu cuda; do
+  LD_LIBRARY_PATH=$BUILD/tests/cudasim expect "a step of them: $device" \
+    "$MOERUN" train "$d/groups.so" --data "$d/text" --device=$device \
+    --steps 1 --log "$d/$device.log"
+  for what in loss grad_norm; do
+    field $what "$d/$device.log" >"$d/$device.$what"
+  done
+done
+for what in loss grad_norm; do
+  expect "the same $what" near "$d/cpu.$what" "$d/cuda.$what" 1e-4
+done
+
 # ---- ptxas -------------------------------------------------------------------
 
 PTXAS=$(command -v ptxas || echo /usr/local/cuda/bin/ptxas)

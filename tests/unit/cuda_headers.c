@@ -15,6 +15,9 @@
 #define CU(result, name, symbol, params)                      \
   typedef result fn_##symbol params;                          \
   SAME(__typeof__(name), fn_##symbol);
+#define CU_LATER(result, name, params)                        \
+  typedef result fn_##name params;                            \
+  SAME(__typeof__(name), fn_##name);
 #include "../../runtime/cuda.def"
 #define VALUE(kind, name, value) _Static_assert((long)(name) == (value), #name);
 #define LT(result, name, params) \
@@ -39,6 +42,11 @@ INT(CUdevice_attribute)
 INT(CUfunction_attribute)
 INT(CUjit_option)
 INT(CUstreamCaptureMode)
+INT(CUtensorMapDataType)
+INT(CUtensorMapInterleave)
+INT(CUtensorMapSwizzle)
+INT(CUtensorMapL2promotion)
+INT(CUtensorMapFloatOOBfill)
 INT(cublasStatus_t)
 INT(cublasComputeType_t)
 INT(cublasOperation_t)
@@ -58,6 +66,7 @@ POINTER(ncclComm_t)
 _Static_assert(sizeof(ncclUniqueId) == 128, "");
 #endif
 _Static_assert(sizeof(CUuuid) == 16, "");
+_Static_assert(sizeof(CUtensorMap) == 128, "");
 _Static_assert(sizeof(CUdeviceptr) == 8, "");
 _Static_assert(sizeof(cublasLtMatmulAlgo_t) == 64, "");
 _Static_assert(sizeof(cublasLtMatmulHeuristicResult_t) == 96, "");

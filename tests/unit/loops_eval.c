@@ -389,6 +389,9 @@ static void run_statement(Run *r, const KVal *v) {
   case K_BATCH:
   case K_GROUP_DOT:
   case K_GROUP_WAIT:
+  case K_GATES:
+  case K_BOX:
+  case K_GATE_WAIT:
   case K_INDEX:
   case K_IV:
   case K_CONST:

@@ -350,6 +350,15 @@ static void pairs_case(const int *sizes, const char *kernel, Isa isa) {
 }
 
 #ifdef WARPS
+/* What no model has: the left operand across its depth, the right one along. */
+static const char across_text[] =
+    "moec-ir 1\n"
+    "entry @f(%x: bf16[$B, $K, $M] = input \"x\", "
+    "%w: bf16[$B, $N, $K] = input \"w\") {\n"
+    "%h = contract %x, %w {map=\"bkm,bnk->bmn\"} : f32[$B, $M, $N]\n"
+    "return probe \"h\" = %h\n"
+    "}\n";
+
 /* Blocks of teams: as they are chosen for so many multiprocessors. Sizes that
  * are multiples of eight are copied ahead. */
 static void team_cases(void) {
@@ -364,6 +373,19 @@ static void team_cases(void) {
     isa.cores = cases[i].cores;
     pairs_case(cases[i].sizes, "teams", isa);
   }
+}
+
+/* The same of warpgroups: each of their blocks, with one step or more than
+ * there are places, and ends of rows, columns and depth. */
+static void group_cases(void) {
+  static const int cases[][5] = {{150, 1, 136, 2, 264}, {60, 1, 328, 1, 256}};
+  static const int dense[] = {2, 144, 72, 136};
+  Isa isa = any_isas[0];
+  isa.has |= KN_GROUPS;
+  isa.cores = 1;
+  for (size_t i = 0; i < COUNT_OF(cases); i++)
+    pairs_case(cases[i], "groups", isa);
+  text_case("groups, the left operand across", across_text, "BKMN", dense, isa);
 }
 #endif
 
@@ -681,6 +703,7 @@ int main(int argc, char **argv) {
   attention_cases();
 #ifdef WARPS
   team_cases();
+  group_cases();
 #endif
   for (size_t i = 0; !any_isas[0].least && i < COUNT_OF(host_cases); i++)
     host_cases[i]();

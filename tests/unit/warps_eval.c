@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPARE = 64 }; /* bytes: no argument is empty */
+enum {
+  SPARE = 64,     /* bytes: no argument is empty */
+  MOST_SHARED = 8 /* an attribute of functions, of cuda.h */
+};
 
 /* Whether a call went well; else its error is told, once. */
 static bool went(Buf *why, const char *what, CUresult result) {
@@ -41,26 +44,55 @@ static LLVMMemoryBufferRef ptx_of(const Target *t, const Kernel *k) {
   return text;
 }
 
+static bool encode(const KMap *m, CUdeviceptr at, CUtensorMap *out, Buf *why) {
+  enum { BF16 = 9, PROMOTION = 3, SWIZZLE = 3, BYTES = 2 };
+  uint64_t size[3], stride[2];
+  uint32_t box[3] = {(uint32_t)m->box[0], (uint32_t)m->box[1], 1};
+  uint32_t steps[3] = {1, 1, 1};
+  for (int i = 0; i < 3; i++)
+    size[i] = (uint64_t)m->size[i];
+  for (int i = 0; i < 2; i++)
+    stride[i] = (uint64_t)m->step[i] * BYTES;
+  return went(why, "map",
+              cuTensorMapEncodeTiled(out, BF16, 3, (void *)(uintptr_t)at, size,
+                                     stride, box, steps, 0, SWIZZLE, PROMOTION,
+                                     0));
+}
+
+static bool launch_stage(const Kernel *k, const KStage *s, CUfunction f,
+                         CUdeviceptr *at, Buf *why) {
+  CUtensorMap maps[4];
+  WarpGrid g = cg_warp_grid(s);
+  size_t n = (size_t)k->n_args + 1;
+  void **params = calloc(n + s->maps.len, sizeof *params);
+  bool ok = went(why, "shared memory",
+                 cuFuncSetAttribute(f, MOST_SHARED, (int)g.shared_bytes));
+  for (size_t i = 0; i < n; i++)
+    params[i] = &at[i];
+  for (uint32_t i = 0; ok && i < s->maps.len; i++) {
+    ok = encode(&s->maps.data[i], at[s->maps.data[i].arg], &maps[i], why);
+    params[n + i] = &maps[i];
+  }
+  ok = ok && went(why, "launch",
+                  cuLaunchKernel(f, (unsigned)g.blocks, 1, 1,
+                                 (unsigned)g.threads, 1, 1,
+                                 (unsigned)g.shared_bytes, NULL, params, NULL));
+  free(params);
+  return ok;
+}
+
 /* One stage after the other; `at`: the arguments, then the workspace. */
 static bool launch(const Kernel *k, CUmodule module, CUdeviceptr *at,
                    Buf *why) {
-  void **params = calloc((size_t)k->n_args + 1, sizeof *params);
   bool ok = true;
-  for (int i = 0; i <= k->n_args; i++)
-    params[i] = &at[i];
   for (uint32_t i = 0; ok && i < k->stages.len; i++) {
     char name[64];
     CUfunction f;
-    WarpGrid g = cg_warp_grid(&k->stages.data[i]);
     ll_stage_name("kernel", i, name, sizeof name);
     ok = went(why, name, cuModuleGetFunction(&f, module, name)) &&
-         went(why, name,
-              cuLaunchKernel(f, (unsigned)g.blocks, 1, 1, (unsigned)g.threads,
-                             1, 1, (unsigned)g.shared_bytes, NULL, params,
-                             NULL)) &&
+         launch_stage(k, &k->stages.data[i], f, at, why) &&
          went(why, name, cuCtxSynchronize());
   }
-  free(params);
   return ok;
 }
 
@@ -95,9 +127,11 @@ static void note_places(Ctx *cx, Kernel *k) {
 }
 
 bool warps_eval(Ctx *cx, Kernel *k, const LoopsArg *args, Buf *why) {
-  static const CodegenOptions options = {.arch = "sm_80", .opt_level = 2};
+  CodegenOptions options = {.arch = "sm_80", .opt_level = 2};
   Target t;
   CUmodule module;
+  for (uint32_t i = 0; i < k->stages.len; i++)
+    if (k->stages.data[i].needs & KN_GROUPS) options.arch = "sm_90a";
   if (!open_device(why) || !cg_cuda_target(cx, &options, &t)) return false;
   note_places(cx, k);
   LLVMMemoryBufferRef text = ptx_of(&t, k);
