@@ -26,7 +26,23 @@ static MoertStatus named(MoertStatus st, const MoertSession *s, int entry,
                         r->kernel ? r->kernel->name : "");
 }
 
-static MoertStatus find_stage(RtCuda *c, const MoertStage *g,
+static MoertStatus check_maps(const RtCuda *c, const MoertStage *g,
+                              int n_args) {
+  if (g->n_maps < 0 || g->n_maps > RT_CU_MOST_MAPS)
+    return rt_fail(MOERT_BAD_DATA, "%d maps, a kernel has %d at most",
+                   g->n_maps, RT_CU_MOST_MAPS);
+  for (int i = 0; i < g->n_maps; i++)
+    if (g->maps[i].arg < 0 || g->maps[i].arg >= n_args)
+      return rt_fail(MOERT_BAD_DATA, "a map of argument %d, of %d",
+                     g->maps[i].arg, n_args);
+  if (!g->n_maps || c->cu.cuTensorMapEncodeTiled) return MOERT_OK;
+  return rt_fail(MOERT_UNSUPPORTED,
+                 "%s needs a driver for CUDA 12.0 or later: this one has no "
+                 "cuTensorMapEncodeTiled",
+                 g->symbol);
+}
+
+static MoertStatus find_stage(RtCuda *c, const MoertStage *g, int n_args,
                               CUfunction *out) {
   if (g->blocks < 0 || g->blocks > INT32_MAX || g->threads < 1 ||
       g->threads > MOST_THREADS || g->shared_bytes < 0)
@@ -37,14 +53,7 @@ static MoertStatus find_stage(RtCuda *c, const MoertStage *g,
                    "%s needs %d bytes of shared memory a block, %s has %d",
                    g->symbol, g->shared_bytes, c->gpu.name,
                    c->gpu.shared_bytes);
-  if (g->n_maps < 0 || g->n_maps > RT_CU_MOST_MAPS)
-    return rt_fail(MOERT_BAD_DATA, "%d maps, a kernel has %d at most",
-                   g->n_maps, RT_CU_MOST_MAPS);
-  if (g->n_maps && !c->cu.cuTensorMapEncodeTiled)
-    return rt_fail(MOERT_UNSUPPORTED,
-                   "%s needs a driver for CUDA 12.0 or later: this one has no "
-                   "cuTensorMapEncodeTiled",
-                   g->symbol);
+  RT_TRY(check_maps(c, g, n_args));
   RT_TRY(RT_CU(c, cuModuleGetFunction(out, c->module, g->symbol)));
   if (g->shared_bytes <= SHARED_AT_ONCE) return MOERT_OK;
   return RT_CU(c, cuFuncSetAttribute(
@@ -60,7 +69,8 @@ static MoertStatus find_kernel(MoertSession *s, int entry, int index) {
                    r->n_args + 1, MOST_PARAMS);
   RT_TRY(RT_NEW(functions, r->kernel->n_stages));
   for (int i = 0; i < r->kernel->n_stages; i++)
-    RT_TRY(find_stage(s->cuda, &r->kernel->stages[i], &(*functions)[i]));
+    RT_TRY(find_stage(s->cuda, &r->kernel->stages[i], r->n_args,
+                      &(*functions)[i]));
   return MOERT_OK;
 }
 

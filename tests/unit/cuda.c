@@ -539,6 +539,13 @@ static void test_refused(void) {
   stage.shared_bytes = 1 << 30;
   refused("too much shared memory", &d, MOERT_UNSUPPORTED,
           "square needs 1073741824 bytes of shared memory a block, ");
+  MoertMap map = {.arg = record.n_args};
+  stage.shared_bytes = 0;
+  stage.n_maps = 1;
+  stage.maps = &map;
+  refused("a map of nothing", &d, MOERT_BAD_DATA, "a map of argument ");
+  stage.n_maps = 99;
+  refused("too many maps", &d, MOERT_BAD_DATA, "99 maps, a kernel has 4 at ");
   record.kind = MOERT_START;
   refused("no exchange", &d, MOERT_BAD_DATA,
           "entry train: record 0 is no exchange");
