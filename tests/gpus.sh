@@ -57,6 +57,23 @@ CUDASIM_COUNTERS=$d/room.4.% run 'a capacity' 0 '"graphs": 1, "row_counts": 0' \
   train room --steps 4 --log "$d/room.log"
 same room 4 one
 
+# ---- attention -----------------------------------------------------------
+
+# The gradients of the second step, which has seen an update.
+transformer() { # NAME RANKS MESH EXPERTS-EVERY
+  local size=(-D V=128 -D D=32 -D L=1 -D HEADS=4 -D F=48 -D N=4 -D H=16
+    -D T=8 -D B=8 -D EVERY="$4" --keep-grads)
+  run "compile $1" 0 '' "$MOEC" models/lm_transformer.dsl "${size[@]}" -O0 \
+    --target=cpu -o "$d/one.$1.so"
+  run "compile $1, $3" 0 '' "$MOEC" models/lm_transformer.dsl "${size[@]}" \
+    --target=cuda --mesh "$3" -o "$d/$1.so"
+  LD_LIBRARY_PATH=$sim run "$1, $3: the gradients of one rank" 0 \
+    'lm/0/attention/q/w' "$MOERUN" -n "$2" verify "$d/one.$1.so" "$d/$1.so" \
+    --data "$d/text" --threads 1 --device=cpu,cuda --steps 2
+}
+transformer attention 2 dev=2 0
+transformer attention-experts 4 data=2,expert=2 1
+
 # ---- a step: launches and copies -----------------------------------------
 
 CUDASIM_COUNTERS=$d/dev.2.% run 'dev=4, 2 steps' 0 '' train dev --steps 2
