@@ -124,14 +124,22 @@ else
   run 'bundle' 0 'b.tar.gz: [0-9]* bytes$' tests/gpu/bundle.sh "$d/b.tar.gz" \
     --dry
   tar -C "$d" -xzf "$d/b.tar.gz"
-  LD_LIBRARY_PATH=$sim STEPS=1 ROOFLINE='' PYTHON=none run 'bundle: its checks' \
-    0 '^skip     PyTorch is not on this machine (none)$' \
+  LD_LIBRARY_PATH=$sim CUDASIM_DEVICES=2 STEPS=1 ROOFLINE='' PYTHON=none \
+    run 'bundle: its checks' 0 \
+    '^skip     PyTorch is not on this machine (none)$' \
     "$d/moec-gpu/run.sh" "$d/results.json"
   for kind in losses gradients poisoned; do
     expect "bundle: $kind" grep -q -x \
       "{\"check\": \"$kind\", \"model\": \"check-tiny\", \"ok\": true}" \
       "$d/results.json"
   done
+  for way in dropless capacity; do
+    expect "bundle: two GPUs, $way" grep -q -x \
+      "{\"check\": \"losses\", \"model\": \"ranks-$way.2\", \"ok\": true}" \
+      "$d/results.json"
+  done
+  expect 'bundle: two GPUs are measured' grep -q \
+    '"bench": "lm-ranks-dropless.2", .*"ranks": 2' "$d/results.json"
   for case in 'MoE layer, T=32 d=16 n=16 E=4 K=2, zipf' 'LSTM, B=2 T=4 d=16' \
     'lm_moe, N=4'; do
     expect "bundle: $case" grep -q "{\"case\": \"$case\", \"who\": \"moec\", " \
@@ -140,6 +148,8 @@ else
   expect 'bundle: sm_90a' grep -q '"who": "moec sm_90a", "ms"' "$d/results.json"
   LD_LIBRARY_PATH=$sim LIMIT=0 PYTHON=none "$d/moec-gpu/run.sh" \
     "$d/results.json" >"$d/out" 2>&1
+  expect 'bundle: one GPU' grep -q -x 'skip     several GPUs: there is 1' \
+    "$d/out"
   expect 'bundle: no time' grep -q '^lm_moe, N=4: left out, no time$' "$d/out"
 fi
 exit $status

@@ -27,7 +27,7 @@ ldd "$BUILD/moerun" | awk '$3 ~ /^\// { print $1, $3 }' |
   grep -vE '^(libc|libm|libdl|libpthread|librt)\.so' |
   while read -r name path; do cp -L "$path" "$to/bin/$name"; done
 if [ ! "$dry" ]; then strip --strip-debug "$to"/bin/*; fi
-cp tests/gpu/run.sh tests/gpu/speed.sh "$to/"
+cp tests/gpu/run.sh tests/gpu/ranks.sh tests/gpu/speed.sh "$to/"
 cp tests/gpu/peers.py tests/bench/peers/lm_torch.py \
   tests/bench/peers/lm_moe_torch.py "$to/peers/"
 find models -name '*.dsl' | sort | xargs cat >"$to/text"
@@ -47,14 +47,19 @@ model() {
   esac
 }
 
+# golden NAME LIBRARY: the losses that the CPU here gets.
+golden() {
+  "$to/bin/moerun" train "$2" --device=cpu --threads 2 --data "$to/text" \
+    --steps "$steps" --set lr=1e-3 --quiet --log "$to/golden/$1.jsonl" \
+    >"$dir/line"
+}
+
 # Small ones, to be checked: gradients against the CPU there, whichever has
 # AVX2, losses against those of the CPU here.
 checked() { # NAME FILE ARGUMENTS...
   local name=$1
   model "$@" --keep-grads --mcpu=x86-64-v3 --target=cpu,cuda
-  "$to/bin/moerun" train "$to/models/$name.so" --device=cpu --threads 2 \
-    --data "$to/text" --steps "$steps" --set lr=1e-3 --quiet \
-    --log "$to/golden/$name.jsonl" >"$dir/line"
+  golden "$name" "$to/models/$name.so"
 }
 if [ "$dry" ]; then steps=3; else steps=20; fi
 checked check-tiny models/tiny.dsl
@@ -70,6 +75,28 @@ done
 # Of sizes at which products are made by warpgroups where there are any.
 [ "$dry" ] || checked check-large-bf16 models/lm_moe.dsl -D V=256 -D D=512 \
   -D N=8 -D K=2 -D T=16 -D B=64 -D H=1024 --precision=bf16
+
+# For several GPUs, a rank each: all rows that come, or a capacity, which has room
+# for all where losses are compared.
+ways() { # NAME RANKS CAPACITY ARGUMENTS...
+  "$BUILD/moec" models/lm_moe.dsl "${@:4}" --target=cuda --arch=sm_80 \
+    --mesh dev="$2" -o "$to/models/$1-dropless.$2.so"
+  "$BUILD/moec" models/lm_moe.dsl "${@:4}" -D CAPACITY="$3" --target=cuda \
+    --arch=sm_80 --mesh dev="$2" -o "$to/models/$1-capacity.$2.so"
+}
+small=(-D V=256 -D D=32 -D N=8 -D K=2 -D H=32 -D T=2 -D B=8)
+if [ "$dry" ]; then counts=2; else counts='2 4 8'; fi
+"$BUILD/moec" models/lm_moe.dsl "${small[@]}" --mcpu=x86-64-v3 --target=cpu \
+  -o "$dir/one.so"
+golden ranks-dropless "$dir/one.so"
+cp "$to/golden/ranks-dropless.jsonl" "$to/golden/ranks-capacity.jsonl"
+for count in $counts; do
+  ways ranks "$count" 4.0 "${small[@]}"
+  [ "$dry" ] || ways lm-ranks "$count" 1.25 -D N=32 -D V=10000 -D B=256 \
+    --precision=bf16
+done
+[ ! "$dry" ] ||
+  cp "$to/models/ranks-dropless.2.so" "$to/models/lm-ranks-dropless.2.so"
 
 # ---- what is measured ----------------------------------------------------------
 

@@ -50,6 +50,7 @@ date -u '+%Y-%m-%d %H:%M UTC'
 "$moerun" doctor | tee "$d/doctor"
 sed -n 's/^GPU  *\([^,]*\), .*/{"gpu": "\1"}/p' "$d/doctor" >>"$results"
 arch=$(sed -n 's/^GPU  *[^,]*, \(sm_[0-9]*\), .*/\1/p' "$d/doctor" | head -1)
+gpus=$(grep -c '^GPU  *[^,]*, sm_' "$d/doctor")
 echo
 # suits LIBRARY: whether this GPU can run it.
 suits() { case $1 in *.sm_90a.so) [ "$arch" = sm_90 ] ;; esac; }
@@ -60,10 +61,10 @@ suits .sm_90a.so ||
 
 # Losses step by step, each against the CPU's that made the bundle. Those of
 # bf16 drift apart as sums are made in another order.
-losses() { # NAME TOLERANCE
+losses() { # NAME TOLERANCE [-n RANKS]
   local steps golden=golden/${1%%.*}.jsonl
   steps=$(wc -l <"$golden")
-  "$moerun" train "models/$1.so" --device=cuda --data text --steps "$steps" \
+  "$moerun" "${@:3}" train "models/$1.so" --device=cuda --data text --steps "$steps" \
     --set lr=1e-3 --quiet --log "$d/$1.jsonl" || return 1
   grep -o '"loss": [^,}]*' "$golden" >"$d/want"
   grep -o '"loss": [^,}]*' "$d/$1.jsonl" | paste - "$d/want" |
@@ -92,8 +93,14 @@ done
 command -v compute-sanitizer >"$d/out" ||
   echo 'skip     compute-sanitizer is not on this machine'
 
+source ./ranks.sh
+if [ "$gpus" -ge 2 ]; then each_of ranks ranks_agree; else
+  echo "skip     several GPUs: there is $gpus"
+fi
+
 # ---- speed ---------------------------------------------------------------------
 
 source ./speed.sh
+[ "$gpus" -lt 2 ] || each_of lm-ranks ranks_measure
 printf '\n%d seconds\n' $SECONDS
 exit $status
