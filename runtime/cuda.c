@@ -14,8 +14,7 @@
 #include <string.h>
 
 enum { INPUT_SETS = 3, /* where they are read, and two on their way there */
-       OLDEST = 80,   /* sm_80: what kernels are made for, */
-       NEWER = 90     /* or sm_90 */
+       NEWER = 90     /* sm_90: for which there are other kernels */
 };
 
 /* ---- the context --------------------------------------------------------- */
@@ -37,15 +36,15 @@ static MoertStatus check_arch(const RtCuda *c, const char *arch) {
   const char *digits = arch + strcspn(arch, "0123456789");
   long wanted = strtol(digits, &end, 10);
   if (*end ? c->gpu.arch == wanted : c->gpu.arch >= wanted) return MOERT_OK;
-  if (c->gpu.arch < OLDEST)
+  if (c->gpu.arch < RT_OLDEST_SM)
     return rt_fail(MOERT_UNSUPPORTED,
                    "%s is an sm_%d: models run on GPUs from sm_%d on",
-                   c->gpu.name, c->gpu.arch, OLDEST);
+                   c->gpu.name, c->gpu.arch, RT_OLDEST_SM);
   return rt_fail(MOERT_UNSUPPORTED,
                  "the model's kernels are for %s, but %s is an sm_%d: compile "
                  "it again with --arch=sm_%d",
                  arch, c->gpu.name, c->gpu.arch,
-                 c->gpu.arch < NEWER ? OLDEST : NEWER);
+                 c->gpu.arch < NEWER ? RT_OLDEST_SM : NEWER);
 }
 
 /* PTX 8.0 came with CUDA 12.0, 7.8 with 11.8. */
@@ -61,7 +60,7 @@ static MoertStatus check_ptx(const RtCuda *c, const char *ptx) {
                  "%d.%d), and the driver is for CUDA %d.%d: a newer driver "
                  "takes them, or compile the model again with --arch=sm_%d",
                  major + 4, minor, major, minor, c->version / 1000,
-                 c->version % 1000 / 10, OLDEST);
+                 c->version % 1000 / 10, RT_OLDEST_SM);
 }
 
 static MoertStatus check_code(const RtCuda *c, const MoertDesc *d) {
@@ -218,13 +217,13 @@ static MoertStatus check_memory(RtCuda *c, const Needs *n) {
   RT_TRY(RT_CU(c, cuMemGetInfo(&free_bytes, &all_bytes)));
   int64_t left = (int64_t)free_bytes - n->fixed, rest = n->total - n->fixed;
   if (left >= rest) return MOERT_OK;
-  char fits[160] = "whatever the size of a batch";
+  char fits[160] = " alone, whatever the size of a batch";
   if (left > 0)
-    snprintf(fits, sizeof fits, "and for the rest a batch of %d %% of this one "
-             "would fit", (int)(100 * (double)left / (double)rest));
+    snprintf(fits, sizeof fits, ", and with a batch of %d %% of this one the "
+             "rest would fit", (int)(100 * (double)left / (double)rest));
   return rt_fail(MOERT_NO_MEMORY,
                  "the model needs %s of GPU memory, and of the %s of %s %s are "
-                 "free: parameters, optimiser state and cuBLASLt take %s, %s",
+                 "free: parameters, optimiser state and cuBLASLt take %s%s",
                  size(n->total).text, size((int64_t)all_bytes).text,
                  c->gpu.name, size((int64_t)free_bytes).text,
                  size(n->fixed).text, fits);

@@ -6,6 +6,7 @@
 #include "gpu.h"
 
 #include <dlfcn.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { LEAST_VERSION = 11040 }; /* of CUDA, for all of cuda.def */
@@ -110,7 +111,7 @@ static MoertStatus load_driver(RtCuda *c) {
   return MOERT_OK;
 }
 
-MoertStatus rt_cuda_load(RtCuda *c) {
+MoertStatus rt_cuda_driver(RtCuda *c) {
   RT_TRY(load_driver(c));
   RT_TRY(RT_CU(c, cuDriverGetVersion(&c->version)));
   if (c->version < LEAST_VERSION)
@@ -119,9 +120,18 @@ MoertStatus rt_cuda_load(RtCuda *c) {
                    "needed",
                    c->version / 1000, c->version % 1000 / 10,
                    LEAST_VERSION / 1000, LEAST_VERSION % 1000 / 10);
+  return MOERT_OK;
+}
+
+MoertStatus rt_cuda_load(RtCuda *c) {
+  RT_TRY(rt_cuda_driver(c));
   CUresult r = c->cu.cuInit(0);
+  const char *visible = getenv("CUDA_VISIBLE_DEVICES");
   if (r == CUDA_ERROR_NO_DEVICE || (r == CUDA_SUCCESS && rt_cuda_gpus(c) == 0))
-    return rt_fail(MOERT_UNSUPPORTED, "no GPU: the CUDA driver finds none");
+    return rt_fail(MOERT_UNSUPPORTED,
+                   "no GPU: the CUDA driver finds none%s%s%s",
+                   visible ? "; CUDA_VISIBLE_DEVICES is '" : "",
+                   visible ? visible : "", visible ? "'" : "");
   MoertStatus st = rt_cu_status(&c->cu, r, "cuInit(0)", __FILE__, __LINE__);
   return st == MOERT_OK ? st : MOERT_UNSUPPORTED;
 }

@@ -10,6 +10,12 @@
 
 #define SAY(f, ...) snprintf((f)->text, sizeof (f)->text, __VA_ARGS__)
 
+/* What the last error says behind this, or else another text. */
+static const char *error_behind(const char *head, const char *otherwise) {
+  size_t n = strlen(head);
+  return strncmp(moert_error(), head, n) ? otherwise : moert_error() + n;
+}
+
 /* Fills `text`; whether it is there. `which` counts those of one kind. */
 typedef bool Probe(int which, MoertFinding *out);
 
@@ -44,11 +50,11 @@ static bool feature(int which, MoertFinding *out) {
 static bool driver(int which, MoertFinding *out) {
   RtCuda c = {0};
   (void)which;
-  MoertStatus st = rt_cuda_load(&c);
+  MoertStatus st = rt_cuda_driver(&c);
   if (st == MOERT_OK)
     SAY(out, "for CUDA %d.%d", c.version / 1000, c.version % 1000 / 10);
   else
-    SAY(out, "%s", moert_error());
+    SAY(out, "%s", error_behind("no CUDA driver: ", moert_error()));
   rt_cuda_unload(&c);
   return st == MOERT_OK;
 }
@@ -58,11 +64,15 @@ static bool gpu(int which, MoertFinding *out) {
   MoertStatus st = rt_cuda_load(&c);
   bool more = st == MOERT_OK && which < rt_cuda_gpus(&c);
   if (more) st = rt_cuda_gpu(&c, which);
+  char old[64] = "";
+  if (more && c.gpu.arch < RT_OLDEST_SM)
+    snprintf(old, sizeof old, "; too old: models run on GPUs from sm_%d on",
+             RT_OLDEST_SM);
   if (more && st == MOERT_OK)
-    SAY(out, "%s, sm_%d, %.1f GB, %d multiprocessors", c.gpu.name, c.gpu.arch,
-        (double)c.gpu.bytes / 1e9, c.gpu.multiprocessors);
+    SAY(out, "%s, sm_%d, %.1f GB, %d multiprocessors%s", c.gpu.name, c.gpu.arch,
+        (double)c.gpu.bytes / 1e9, c.gpu.multiprocessors, old);
   else
-    SAY(out, "none");
+    SAY(out, "%s", error_behind("no GPU: ", "no driver for it"));
   rt_cuda_unload(&c);
   return more && st == MOERT_OK;
 }
@@ -114,7 +124,7 @@ static const struct Row {
     {"amx-bf16", "products in bf16 by tiles, several times as fast", feature,
      false},
     {"CUDA driver", "models on NVIDIA's GPUs", driver, false},
-    {"GPU", "models on it, by --device=cuda", gpu, true},
+    {"GPU", "models with --device=cuda", gpu, true},
     {"cuBLASLt", "matrix products on GPUs", blas, false},
     {"NCCL", "ranks on GPUs, one each", nccl, false},
     {"MPI", "ranks on several machines, by mpirun or srun", mpi, false},

@@ -161,9 +161,12 @@ MoertStatus rt_lt_status(const CublasLtApi *lt, cublasStatus_t r,
 MoertStatus rt_nccl_status(const NcclApi *nccl, ncclResult_t r,
                            const char *call, const char *file, int line);
 
+enum { RT_OLDEST_SM = 80 }; /* sm_80: what kernels are made for */
+
 /* The driver, and GPU `ordinal`. MOERT_UNSUPPORTED, and one line, where one of
  * the two is missing. rt_cuda_unload in any case. */
 MoertStatus rt_cuda_load(RtCuda *c);
+MoertStatus rt_cuda_driver(RtCuda *c); /* whether or not there is a GPU */
 MoertStatus rt_cuda_gpu(RtCuda *c, int ordinal);
 int rt_cuda_gpus(const RtCuda *c);
 MoertStatus rt_cublaslt_load(RtCuda *c);

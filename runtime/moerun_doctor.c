@@ -8,7 +8,7 @@ int run_doctor(const RunArgs *a) {
   for (int i = 0; i < n; i++)
     printf("%-12s %s%s%s%s\n", found[i].what,
            found[i].found ? "" : "missing: ", found[i].text,
-           found[i].found ? "" : "; it gives ",
+           found[i].found ? "" : "; it is for ",
            found[i].found ? "" : found[i].gives);
   return 0;
 }

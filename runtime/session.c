@@ -285,7 +285,10 @@ static MoertStatus choose_device(MoertSession *s, MoertChoice wanted) {
       s->desc = cuda;
       rt_cuda_name(s->cuda, s->device_text, sizeof s->device_text);
     }
-    if (st != MOERT_UNSUPPORTED || wanted == MOERT_USE_CUDA || !cpu) return st;
+    if (st == MOERT_UNSUPPORTED && wanted != MOERT_USE_CUDA && !cpu)
+      return rt_fail(st, "%s; and the model has no code for the CPU: compile "
+                     "it with --target=cpu,cuda", moert_error());
+    if (st != MOERT_UNSUPPORTED || wanted == MOERT_USE_CUDA) return st;
     why = moert_error();
   }
   RT_TRY(rt_cpu_features(cpu));

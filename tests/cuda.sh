@@ -96,6 +96,9 @@ no 'an old driver' 'the CUDA driver is too old: it is for CUDA 11.0, 11.4 is' \
   CUDASIM_DRIVER=11000
 no 'an old GPU' 'cudasim sm_75 is an sm_75: models run on GPUs from sm_80 on$' \
   CUDASIM_ARCH=75
+no 'a GPU that is hidden' \
+  "no GPU: the CUDA driver finds none; CUDA_VISIBLE_DEVICES is '7'$" \
+  CUDA_VISIBLE_DEVICES=7
 run 'compile for a newer GPU' 0 '' "$MOEC" models/tiny.dsl --target=cuda \
   --arch=sm_90 -o "$d/newer.so"
 newer() { # NAME PATTERN VARIABLE=VALUE
@@ -106,6 +109,8 @@ newer 'kernels for a newer GPU' "the model's kernels are for sm_90, but cudasim 
 sm_86 is an sm_86: compile it again with --arch=sm_80$" CUDASIM_ARCH=86
 newer 'kernels for a newer driver' "the model's kernels are for CUDA 11.8 and \
 later (PTX 7.8), and the driver is for CUDA 11.4: " CUDASIM_DRIVER=11040
+run 'auto, and no code for the CPU' 1 'no GPU: .*; and the model has no code' \
+  env LD_LIBRARY_PATH="$sim" CUDASIM_DEVICES=0 "$MOERUN" bench "$d/newer.so"
 no 'little memory' 'the model needs .* of GPU memory, and of the 1.00 MB' \
   CUDASIM_MEMORY=1000000
 run 'auto: why not a GPU' 0 ', 2 threads (no GPU)$' \
@@ -114,6 +119,11 @@ run 'auto: why not a GPU' 0 ', 2 threads (no GPU)$' \
 LD_LIBRARY_PATH=$sim CUDASIM_DEVICES=2 run 'doctor' 0 \
   '^CUDA driver  for CUDA 13.0$' "$MOERUN" doctor
 expect 'doctor: GPUs' [ "$(grep -c '^GPU  *cudasim sm_90' "$d/out")" = 2 ]
+LD_LIBRARY_PATH=$sim CUDASIM_ARCH=75 run 'doctor: an old GPU' 0 \
+  '^GPU .*; too old: models run on GPUs from sm_80 on$' "$MOERUN" doctor
+LD_LIBRARY_PATH=$sim CUDASIM_DEVICES=0 run 'doctor: no GPU' 0 \
+  '^GPU  *missing: the CUDA driver finds none; ' "$MOERUN" doctor
+expect 'doctor: the driver all the same' grep -q '^CUDA driver  for' "$d/out"
 
 # ---- what is taken to a machine with a GPU -------------------------------------------
 
