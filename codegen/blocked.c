@@ -80,6 +80,8 @@ static KVal *right_value(const Gen *g, KVal *v) {
 
 /* Where row `row` of the left operand or of the result starts. */
 static KVal *row_at(Gen *g, int side, KVal *row) {
+  if (side == CT_LEFT && !g->at.p->ragged_k)
+    row = ct_row(g->at.b, g->at.task, side, row);
   return ct_at(g->at.b, g->at.offset[side], row, g->at.p->m.stride[side]);
 }
 
@@ -90,8 +92,14 @@ static KVal *packed_at(Gen *g, KVal *n, KVal *k) {
   return ct_at(b, panel, kb_alu(b, A_SUB, k, g->at.k_lo), g->width);
 }
 
+/* Row k of an operand, where rows are depth. */
+static KVal *depth_at(Gen *g, int side, KVal *k) {
+  return g->at.p->ragged_k ? ct_row(g->at.b, g->at.task, side, k) : k;
+}
+
 static KVal *right_at(Gen *g, KVal *n, KVal *k) {
   const CtProduct *p = g->at.p;
+  k = depth_at(g, CT_RIGHT, k);
   KVal *at = ct_at(g->at.b, g->at.offset[CT_RIGHT], k, p->k.stride[CT_RIGHT]);
   return ct_at(g->at.b, at, n, p->n.stride[CT_RIGHT]);
 }
@@ -100,7 +108,10 @@ static KVal *right_at(Gen *g, KVal *n, KVal *k) {
 static void pack_along(Gen *g, KVal *n, KVal *k) {
   KBuild *b = g->at.b;
   KVal *at = right_at(g, n, k), *to = packed_at(g, n, k);
-  kb_fetch(b, g->base[CT_RIGHT], right_at(g, n, kb_alu_c(b, A_ADD, k, AHEAD)));
+  KVal *later = kb_alu_c(b, A_ADD, k, AHEAD);
+  if (g->at.task->rows[CT_RIGHT]) /* there is no row behind the last */
+    later = kb_alu(b, A_MIN, later, kb_alu_c(b, A_SUB, g->at.k_hi, 1));
+  kb_fetch(b, g->base[CT_RIGHT], right_at(g, n, later));
   for (int v = 0; v < g->width; v += g->lanes) {
     KVal *count = ct_count(b, kb_alu_c(b, A_ADD, n, v), g->at.n_end, g->lanes);
     KVal *x = kb_load_some(b, g->base[CT_RIGHT], kb_alu_c(b, A_ADD, at, v),
@@ -194,7 +205,8 @@ static void pack_left(Gen *g) {
     int lanes = part ? 1 : g->lanes;
     KVal *rows = kb_for(b, ends[part], ends[part + 1], lanes);
     KVal *row = kb_iv(b, rows);
-    KVal *at = ct_at(b, row_at(g, CT_LEFT, row), k, g->at.p->k.stride[CT_LEFT]);
+    KVal *at = ct_at(b, row_at(g, CT_LEFT, row), depth_at(g, CT_LEFT, k),
+                     g->at.p->k.stride[CT_LEFT]);
     KVal *v = cast_to(b, kb_load(b, g->base[CT_LEFT], at, lanes), g->sum);
     kb_store(b, g->left, plus(b, to, kb_alu(b, A_SUB, row, g->at.m_lo)), v);
     kb_end(b);

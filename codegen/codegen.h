@@ -95,7 +95,11 @@ typedef enum KKind {
   K_PANEL, /* copies `number` rows of `lanes` elements, a[3] apart from
               base[a[0]] on, to the panel at element a[4] of scratch; what is
               not among the first a[1] rows and a[2] elements of each becomes 0;
-              a[3]: an index constant */
+              a[3]: an index constant; with a[5], row i is as many times a[3]
+              from there on as a K_PANEL_ROWS says */
+  K_PANEL_ROWS, /* base[a[0] + i] / a[2], where i is less than a[1], else 0, for
+              each row i that this thread copies a part of to a panel of
+              `number` rows; i32, a lane each; a[2]: an index constant */
   K_BATCH, /* ends a batch of such copies */
   K_GROUP_DOT,  /* begins f32 tiles [64][lanes] of a warpgroup += product over
                    64 of the depth of panels in rows of 64 elements: left ones
@@ -152,7 +156,7 @@ struct KVal {
   uint16_t lanes;
   uint16_t level; /* depth of the block it is known in; 0 is the stage's */
   uint32_t scope; /* that block's number; 0: known everywhere */
-  KVal *a[5];
+  KVal *a[6];
   int64_t number; /* K_INDEX, K_ACC, K_RESULT; K_FOR: step; the chunk
                      variable: its stage's count */
   double value;
@@ -282,8 +286,15 @@ typedef struct KPanel {
   int rows, run; /* elements of a row: 32, 64 or 128; in all, 1024 or more */
   KBase base;
 } KPanel;
+/* A panel from rows `step` elements apart, of which there are `rows`. */
 void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
               KVal *rows, KVal *run, int64_t step);
+/* The same from any rows: first which they are, the numbers in a table from
+ * `index` on by `choices`, as early as may be; then the copy. */
+KVal *kb_panel_rows(KBuild *b, const KPanel *to, KBase table, KVal *index,
+                    KVal *rows, int64_t choices);
+void kb_panel_of(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
+                 KVal *rows, KVal *run, int64_t step, KVal *which);
 void kb_batch(KBuild *b);
 void kb_needs(KBuild *b, unsigned bits); /* KN_..., of the open stage */
 int kb_map(KBuild *b, KMap map);         /* its number */
@@ -552,11 +563,17 @@ typedef struct CtTask {
   int offsets;          /* where ragged: its operand that says the rows */
   bool held[CT_OUT];    /* operands that are no argument, but here: */
   KBase at[CT_OUT];
+  const Node *rows[CT_OUT]; /* gathers its rows from the operand; else NULL */
 } CtTask;
 
 /* An operand of the task, of the dtype that it is stored in: the product's, or
  * the one that it is cast from as it is loaded. */
 KBase ct_operand(const CtTask *task, int side);
+
+/* Where the operand has row `row` of all experts' rows. */
+KVal *ct_row(KBuild *b, const CtTask *task, int side, KVal *row);
+/* The argument that tells of the rows that the task gathers. */
+KBase ct_rows_table(const CtTask *task, int side);
 
 /* items.c: a product as blocks of rows, columns and depth. What is below
  * `block` is for it to read; its scratch is of the stage that is open then. */

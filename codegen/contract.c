@@ -5,7 +5,9 @@
  * that (panels.c); other products run on the register-blocked kernel of
  * blocked.c, or in pairs where the target has instructions for them, or on that
  * of warps.c, team.c or group.c where a vector is a warp; what is no product at
- * all goes through the loops of nest.c. */
+ * all goes through the loops of nest.c. A launch that gathers the rows of an
+ * operand has a table of them, which kernels look into for each row that they
+ * load. */
 #include "group.h"
 
 static void set_strides(int64_t *to, const CtLetter *batch, const CtLetter *x,
@@ -46,6 +48,17 @@ KBase ct_operand(const CtTask *task, int side) {
   return kb_arg(arg, task->n->ins.data[arg]->type.dtype);
 }
 
+KBase ct_rows_table(const CtTask *task, int side) {
+  return kb_arg((int)task->rows[side]->ins.data[1]->index, DT_i32);
+}
+
+KVal *ct_row(KBuild *b, const CtTask *task, int side, KVal *row) {
+  const Node *rows = task->rows[side];
+  if (!rows) return row;
+  KVal *from = kb_load(b, ct_rows_table(task, side), row, 1);
+  return kb_alu_c(b, A_DIV, kb_from_i32(b, from), attr_int(rows, "choices"));
+}
+
 CtItem *ct_product_item(Ctx *cx, KBuild *b, const CtTask *task,
                         const Isa *isa) {
   if (isa->least) return ct_warps_item(cx, b, task, isa);
@@ -59,8 +72,10 @@ Kernel *cg_contract(Ctx *cx, const Node *n, const Isa *isa) {
   if (!isa->least && ct_is_panels(&ls, t.contract->ins.data[0]->type.dtype))
     return ct_panels(cx, n, &ls, isa);
   if (!ir_product(t.contract, &t.p)) return ct_nest(cx, n, ls, isa);
-  for (int side = CT_LEFT; side <= CT_RIGHT; side++)
+  for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
+    if (n->body) t.rows[side] = ir_product_rows(t.contract, t.p.arg[side]);
     t.p.arg[side] = operand_of(&t, t.p.arg[side]);
+  }
   if (t.contract->ins.len > 2) t.offsets = operand_of(&t, 2);
   if (ct_in_groups(&t, isa)) return ct_groups(cx, &t, isa);
   if (isa->least)

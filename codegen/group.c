@@ -85,6 +85,7 @@ typedef struct Group {
   Boxes boxes[CT_OUT];
   KBase gates;  /* one a place; they open when its boxes have come */
   int64_t step; /* elements of scratch from step to step */
+  CtGather gather;
 } Group;
 
 /* Columns of a share. */
@@ -175,17 +176,17 @@ static void copy_side(Group *g, int side, KVal *k, KVal *place) {
   KVal *lo = left ? g->at.m_lo : g->at.n_lo;
   KVal *size = kb_alu(b, A_SUB, left ? g->at.m_end : g->at.n_end, lo);
   KVal *depth = kb_alu(b, A_SUB, g->at.k_hi, k);
-  KVal *from = ct_at(b, g->at.offset[side], lo, other->stride[side]);
-  from = ct_at(b, from, k, p->k.stride[side]);
+  KVal *from = ct_gather_from(&g->gather, side, k);
+  KVal *rows = g->gather.rows[side];
   if (!down) {
-    kb_panel(b, &g->panel[side], place, g->base[side], from, size, depth,
-             other->stride[side]);
+    kb_panel_of(b, &g->panel[side], place, g->base[side], from, size, depth,
+                other->stride[side], rows);
     return;
   }
   for (int i = 0; i < size_of(g, side); i += DEEP)
-    kb_panel(b, &g->panel[side], kb_alu_c(b, A_ADD, place, i * DEEP),
-             g->base[side], kb_alu_c(b, A_ADD, from, i), depth,
-             kb_alu_c(b, A_SUB, size, i), p->k.stride[side]);
+    kb_panel_of(b, &g->panel[side], kb_alu_c(b, A_ADD, place, i * DEEP),
+                g->base[side], kb_alu_c(b, A_ADD, from, i), depth,
+                kb_alu_c(b, A_SUB, size, i), p->k.stride[side], rows);
 }
 
 /* Nobody would wait for boxes behind the depth's end. */
@@ -244,15 +245,20 @@ static KVal *next_turn(Group *g, KVal *turn, KVal *place) {
 
 static void all_steps(Group *g) {
   KBuild *b = g->at.b;
-  for (int i = 0; i < AHEAD; i++)
+  for (int i = 0; i < AHEAD; i++) {
+    ct_gather_step(&g->gather, i);
     copy_step(g, kb_alu_c(b, A_ADD, g->at.k_lo, i * DEEP),
               kb_index(b, i * g->step));
+  }
+  ct_gather_step(&g->gather, AHEAD);
   KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, DEEP), *k = kb_iv(b, loop);
   KVal *here = kb_acc(b, loop, kb_index(b, 0));
   KVal *ahead = kb_acc(b, loop, kb_index(b, AHEAD * g->step));
   KVal *turn = kb_acc(b, loop, kb_index(b, 0));
+  ct_gather_loop(&g->gather, loop);
   meet(b, AHEAD - 1);
   wait_boxes(g, here, turn);
+  ct_gather_next(&g->gather, k, AHEAD + 1);
   begin_product(g, here);
   copy_step(g, kb_alu_c(b, A_ADD, k, AHEAD * DEEP), ahead);
   wait_for(g, STEPS - AHEAD - 1);
@@ -304,6 +310,7 @@ static void block(CtItem *t) {
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
     if (g->boxes[side].count)
       g->boxes[side].number = kb_map(b, g->boxes[side].map);
+  ct_gather_item(&g->gather, t, g->panel, DEEP);
   for (int i = 0; i < columns_of(g) / TILE; i++)
     kb_tile_zero(b, i);
   meet(b, 0); /* the item before is done with */
@@ -411,7 +418,7 @@ Kernel *ct_groups(Ctx *cx, const CtTask *task, const Isa *isa) {
                    .block = block};
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
     g->base[side] = ct_operand(task, side);
-    g->down[side] = !ct_along_depth(p, side);
+    g->down[side] = !ct_along_depth(p, side) || ct_gathers_depth(task, side);
     g->boxes[side] = find_boxes(g, side);
   }
   ct_finish_of(cx, &g->at, lanes_of(p, isa));

@@ -22,6 +22,30 @@ int64_t ct_team_cycles(const CtProduct *p, const Isa *isa); /* by the best */
 /* Whether an operand's rows are one behind the other along the depth. */
 bool ct_along_depth(const CtProduct *p, int side);
 
+/* ---- gather.c ------------------------------------------------------------ */
+
+/* Rows of an item's operands, as panels are filled with a step of `deep` of the
+ * depth at a time. */
+typedef struct CtGather {
+  const CtItem *at;
+  const KPanel *panel; /* by side */
+  int deep;
+  KVal *rows[CT_OUT]; /* those that are copied next; NULL: they follow each
+                         other */
+} CtGather;
+bool ct_gathers_depth(const CtTask *task, int side);
+void ct_gather_item(CtGather *g, const CtItem *t, const KPanel *panels,
+                    int deep);
+void ct_gather_step(CtGather *g, int nth); /* rows are those of this step */
+/* From `loop` on rows are carried, at its start those of the last such step. */
+void ct_gather_loop(CtGather *g, KVal *loop);
+/* In it, where the step from k on is worked off: looks up those of the nth from
+ * there for the loop's next turn. */
+void ct_gather_next(CtGather *g, KVal *k, int nth);
+/* Where a panel of the step from k on starts in the operand, its row aside
+ * where rows are gathered. */
+KVal *ct_gather_from(const CtGather *g, int side, KVal *k);
+
 /* ---- group.c ------------------------------------------------------------- */
 
 /* Whether warpgroups can do it, and do it at least as soon as teams. */

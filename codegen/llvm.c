@@ -322,6 +322,7 @@ static LLVMValueRef statement(LlBody *e, const KVal *k) {
   case K_WARP:
   case K_MEET:
   case K_PANEL:
+  case K_PANEL_ROWS:
   case K_BATCH:
   case K_GROUP_DOT:
   case K_GROUP_WAIT:

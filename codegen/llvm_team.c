@@ -151,36 +151,90 @@ static void copy_now(LlBody *e, const KVal *k, const Copy *c) {
   LLVMSetAlignment(LLVMBuildStore(e->b, all, to), GROUP_BYTES);
 }
 
-/* Threads go along rows, then to those that follow; each has the same group of
- * all its rows. */
-static void panel(LlBody *e, const KVal *k) {
-  int threads = e->team * LANES, groups = k->lanes / GROUP;
-  int64_t step = k->a[3]->number, rows_on = threads / groups;
-  bool ahead = e->ways->alignment(e, k) % GROUP_BYTES == 0 &&
-               step % GROUP == 0;
+/* What a thread copies of a panel: threads go along rows, then to those that
+ * follow; each has the same group of all its rows. */
+typedef struct Share {
+  LLVMValueRef group, first; /* its group, and its first row: i32 */
+  int64_t rows_on;           /* from row to row */
+} Share;
+
+static Share share_of(LlBody *e, int groups) {
   LLVMValueRef warp = LLVMBuildTrunc(e->b, e->warp, ll_i32(e), "");
   LLVMValueRef thread = add(e, times(e, warp, LANES), e->lane);
-  LLVMValueRef group = LLVMBuildAnd(e->b, thread, ll_word(e, groups - 1), "");
-  LLVMValueRef first = LLVMBuildUDiv(e->b, thread, ll_word(e, groups), "");
+  return (Share){LLVMBuildAnd(e->b, thread, ll_word(e, groups - 1), ""),
+                 LLVMBuildUDiv(e->b, thread, ll_word(e, groups), ""),
+                 e->team * LANES / groups};
+}
+
+/* Where row `nth` of the share starts in the operand. */
+static LLVMValueRef row_from(LlBody *e, const KVal *k, const Share *s,
+                             int64_t nth) {
+  LLVMValueRef row = s->first;
+  if (k->a[5]) {
+    row = ll_value(e, k->a[5]);
+    if (ll_width(e, k->a[5]->lanes) > 1)
+      row = LLVMBuildExtractElement(e->b, row, ll_word(e, nth), "");
+  }
+  LLVMValueRef at = LLVMBuildZExt(e->b, row, e->i64, "");
+  if (!k->a[5]) at = add(e, at, ll_index_const(e, nth * s->rows_on));
+  return LLVMBuildMul(e->b, at, ll_index_const(e, k->a[3]->number), "");
+}
+
+static void panel(LlBody *e, const KVal *k) {
+  Share s = share_of(e, k->lanes / GROUP);
+  bool ahead = e->ways->alignment(e, k) % GROUP_BYTES == 0 &&
+               k->a[3]->number % GROUP == 0;
   LLVMValueRef to = ll_shared_at(e, NULL, ll_value(e, k->a[4]));
-  to = add(e, to, group_at(e, k->lanes, first, group));
-  LLVMValueRef from = LLVMBuildZExt(e->b, first, e->i64, "");
-  from = LLVMBuildMul(e->b, from, ll_index_const(e, step), "");
-  from = add(e, from, LLVMBuildZExt(e->b, times(e, group, GROUP), e->i64, ""));
+  to = add(e, to, group_at(e, k->lanes, s.first, s.group));
+  LLVMValueRef group = times(e, s.group, GROUP);
+  LLVMValueRef from = LLVMBuildZExt(e->b, group, e->i64, "");
   from = add(e, ll_value(e, k->a[0]), from);
-  for (int64_t row = 0; row < k->number; row += rows_on) {
+  for (int64_t i = 0; i * s.rows_on < k->number; i++) {
     Copy c;
-    c.to = add(e, to, ll_word(e, row * k->lanes * dtype_info[DT_bf16].bytes));
-    c.from = add(e, from, ll_index_const(e, row * step));
-    LLVMValueRef nth = add(e, first, ll_word(e, row));
-    c.there = elements(e, ll_value(e, k->a[2]), group, nth,
-                       ll_value(e, k->a[1]));
+    LLVMValueRef row = ll_word(e, i * s.rows_on);
+    int64_t bytes = k->lanes * dtype_info[DT_bf16].bytes;
+    c.to = add(e, to, ll_word(e, i * s.rows_on * bytes));
+    c.from = add(e, from, row_from(e, k, &s, i));
+    c.there = elements(e, ll_value(e, k->a[2]), s.group,
+                       add(e, s.first, row), ll_value(e, k->a[1]));
     (ahead ? copy_ahead : copy_now)(e, k, &c);
   }
 }
 
+/* The number of a row, from the table, or 0. */
+static LLVMValueRef row_number(LlBody *e, const KVal *k, LLVMValueRef row) {
+  LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(e->b), NULL};
+  LLVMValueRef nth = LLVMBuildZExt(e->b, row, e->i64, "");
+  LLVMBasicBlockRef after = ll_if(
+      e, LLVMBuildICmp(e->b, LLVMIntSLT, nth, ll_value(e, k->a[1]), ""));
+  LLVMValueRef p = ll_address(e, &k->base, add(e, ll_value(e, k->a[0]), nth));
+  LLVMValueRef x = LLVMBuildLoad2(e->b, ll_i32(e), p, "");
+  LLVMValueRef in[2] = {ll_word(e, 0), LLVMBuildUDiv(
+                                           e->b, x,
+                                           ll_word(e, k->a[2]->number), "")};
+  from[1] = LLVMGetInsertBlock(e->b);
+  ll_end_if(e, after);
+  LLVMValueRef number = LLVMBuildPhi(e->b, ll_i32(e), "");
+  LLVMAddIncoming(number, in, from, 2);
+  return number;
+}
+
+static LLVMValueRef panel_rows(LlBody *e, const KVal *k) {
+  int width = ll_width(e, k->lanes), threads = e->team * LANES;
+  Share s = share_of(e, (int)(width * threads / k->number));
+  LLVMValueRef all = LLVMGetPoison(cg_llvm_type(e->c, DT_i32, width));
+  for (int i = 0; i < width; i++) {
+    LLVMValueRef row = add(e, s.first, ll_word(e, i * s.rows_on));
+    row = row_number(e, k, row);
+    all = width > 1 ? LLVMBuildInsertElement(e->b, all, row, ll_word(e, i), "")
+                    : row;
+  }
+  return all;
+}
+
 LLVMValueRef ll_team(LlBody *e, const KVal *k) {
   switch ((int)k->kind) {
+  case K_PANEL_ROWS: return panel_rows(e, k);
   case K_MEET: meet(e, k->number, k->value != 0); return NULL;
   case K_BATCH: batch(e); return NULL;
   case K_PANEL: panel(e, k); return NULL;

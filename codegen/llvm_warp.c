@@ -507,6 +507,7 @@ static LLVMValueRef special(LlBody *e, const KVal *k) {
   case K_TILE_PICK: before(e, k); tile_pick(e, k); return NULL;
   case K_WARP: return e->warp;
   case K_PANEL: before(e, k); return ll_team(e, k);
+  case K_PANEL_ROWS:
   case K_BATCH: return ll_team(e, k);
   case K_GROUP_DOT:
   case K_GROUP_WAIT:

@@ -123,7 +123,7 @@ static KVal *append(KBuild *b, KVal proto) {
 /* Depth of the outermost block that knows all operands. */
 static int operands_level(const KBuild *b, const KVal *p) {
   int level = 0;
-  for (int i = 0; i < 5 && p->a[i]; i++) {
+  for (size_t i = 0; i < COUNT_OF(p->a) && p->a[i]; i++) {
     assert(kb_known(b, p->a[i]) && "operand of a closed block");
     if (p->a[i]->scope && p->a[i]->level > level) level = p->a[i]->level;
   }
@@ -144,7 +144,7 @@ static uint64_t value_key(const KVal *p) {
   memcpy(&w[7], &p->value, sizeof w[7]);
   w[10] = p->base.dtype;
   uint64_t h = hash_bytes(0, w, sizeof w);
-  for (int i = 0; i < 5 && p->a[i]; i++)
+  for (size_t i = 0; i < COUNT_OF(p->a) && p->a[i]; i++)
     h = hash_bytes(h, &p->a[i]->id, sizeof p->a[i]->id);
   return h;
 }
@@ -595,8 +595,27 @@ void kb_meet(KBuild *b, int batches) {
   team_statement(b, (KVal){.kind = K_MEET, .number = batches});
 }
 
+enum { GROUP = 8 }; /* elements that a thread copies at once */
+
+KVal *kb_panel_rows(KBuild *b, const KPanel *to, KBase table, KVal *index,
+                    KVal *rows, int64_t choices) {
+  assert(b->stage.team && table.dtype == DT_i32);
+  return kb_value(b, (KVal){.kind = K_PANEL_ROWS,
+                            .dtype = DT_i32,
+                            .lanes = (uint16_t)(to->rows * to->run / GROUP /
+                                                b->stage.team),
+                            .number = to->rows,
+                            .base = table,
+                            .a = {index, rows, kb_index(b, choices)}});
+}
+
 void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
               KVal *rows, KVal *run, int64_t step) {
+  kb_panel_of(b, to, at, from, index, rows, run, step, NULL);
+}
+
+void kb_panel_of(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
+                 KVal *rows, KVal *run, int64_t step, KVal *which) {
   int64_t start = to->base.number / dtype_info[DT_bf16].bytes;
   assert(to->base.kind == KB_SCRATCH && from.dtype == DT_bf16);
   KVal *place = kb_alu_c(b, A_ADD, at, start), *steps = kb_index(b, step);
@@ -604,7 +623,7 @@ void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
                            .number = to->rows,
                            .lanes = (uint16_t)to->run,
                            .base = from,
-                           .a = {index, rows, run, steps, place}});
+                           .a = {index, rows, run, steps, place, which}});
 }
 
 void kb_batch(KBuild *b) {

@@ -147,6 +147,7 @@ static const char *statement_word(const KVal *v) {
   case K_WARP: return "warp";
   case K_MEET: return "meet";
   case K_PANEL: return "panel";
+  case K_PANEL_ROWS: return "panel rows";
   case K_BATCH: return "batch";
   case K_GROUP_DOT: return "dot";
   case K_GROUP_WAIT: return "wait";
@@ -187,18 +188,27 @@ static void print_put(Printer *p, const KVal *v) {
   buf_add(p->out, "\n");
 }
 
+static void print_panel_rows(Printer *p, const KVal *v) {
+  buf_fmt(p->out, " of %lld rows ", (long long)v->number);
+  print_use(p, v->a[1]);
+  buf_add(p->out, " by ");
+  print_use(p, v->a[2]);
+}
+
 static void print_value(Printer *p, const KVal *v) {
   buf_fmt(p->out, "%%%u = %s", name_of(p, v->id), statement_word(v));
   if (v->kind == K_FOLD || v->kind == K_ROW_FOLD)
     buf_fmt(p->out, " %s", op_info[v->op].name);
   if (v->kind == K_ZIP) buf_fmt(p->out, " %lld", (long long)v->number);
-  if (v->kind == K_LOAD) {
+  bool loads = v->kind == K_LOAD || v->kind == K_PANEL_ROWS;
+  if (loads) {
     buf_add(p->out, " ");
     print_base(p, v);
   }
+  if (v->kind == K_PANEL_ROWS) print_panel_rows(p, v);
   if (v->kind == K_TAKE) print_rows(p, v, 1);
-  bool loads = v->kind == K_LOAD || v->kind == K_TAKE;
-  for (int i = 0; !loads && i < 5 && v->a[i]; i++) {
+  loads |= v->kind == K_TAKE;
+  for (int i = 0; !loads && i < (int)COUNT_OF(v->a) && v->a[i]; i++) {
     buf_add(p->out, i ? ", " : " ");
     if (p->keys && cg_is_key(v, i))
       print_key(p, v->a[i]);
@@ -247,10 +257,10 @@ static bool is_tile(const KVal *v) {
 
 static void print_panel(Printer *p, const KVal *v) {
   static const char *const what[] = {NULL, " rows ", " run ", " step ",
-                                     " to scratch "};
+                                     " to scratch ", " of rows "};
   buf_fmt(p->out, "panel %lldx%d ", (long long)v->number, v->lanes);
   print_base(p, v);
-  for (int i = 1; i < 5; i++) {
+  for (size_t i = 1; i < COUNT_OF(what) && v->a[i]; i++) {
     buf_add(p->out, what[i]);
     print_use(p, v->a[i]);
   }

@@ -126,6 +126,7 @@ static bool by_panel(const Pairs *g) {
  * more requests at a time than the first. */
 static void fetch_ahead(Pairs *g, bool by_depth, KVal *at) {
   KBuild *b = g->at.b;
+  if (g->at.task->rows[CT_RIGHT]) return; /* who knows where that is */
   const CtProduct *p = g->at.p;
   KBase from = g->base[CT_RIGHT];
   if (from.dtype == DT_bf16) {
@@ -140,6 +141,16 @@ static void fetch_ahead(Pairs *g, bool by_depth, KVal *at) {
     kb_fetch_far(b, from, kb_alu_c(b, A_ADD, at, ahead + i));
 }
 
+/* Where the operand has its depth, or row, `x`; behind the last that there is,
+ * where none is read, that one's. */
+static KVal *row_of(Pairs *g, int side, bool depth, KVal *x) {
+  KBuild *b = g->at.b;
+  if (!g->at.task->rows[side] || depth != g->at.p->ragged_k) return x;
+  KVal *end = depth ? g->at.k_hi : g->at.m_end;
+  x = kb_alu(b, A_MIN, x, kb_alu_c(b, A_SUB, end, 1));
+  return ct_row(b, g->at.task, side, x);
+}
+
 /* CT_STEP elements of an operand from depth k and row or column x on, along the
  * depth or along the other; zeros from the ends on. What is stored in f32 is
  * cast on the way. */
@@ -148,8 +159,9 @@ static KVal *load_row(Pairs *g, int side, bool by_depth, KVal *k, KVal *x) {
   const CtLetter *depth = &g->at.p->k;
   const CtLetter *other = side == CT_LEFT ? &g->at.p->m : &g->at.p->n;
   KVal *end = side == CT_LEFT ? g->at.m_end : g->at.n_end;
-  KVal *at = ct_at(b, g->at.offset[side], k, depth->stride[side]);
-  at = ct_at(b, at, x, other->stride[side]);
+  KVal *at = ct_at(b, g->at.offset[side], row_of(g, side, true, k),
+                   depth->stride[side]);
+  at = ct_at(b, at, row_of(g, side, false, x), other->stride[side]);
   if (side == CT_RIGHT) fetch_ahead(g, by_depth, at);
   KVal *v;
   if (side == CT_RIGHT && g->whole) {

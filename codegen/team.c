@@ -15,8 +15,9 @@
  *   sums to it, some rows at a time, for finish.c
  *
  * An operand is copied as it lies, in rows along its depth or along the other,
- * and turned where tiles are picked from it. The depth and rows that there are
- * may be known on the device only; what is copied from behind them is zeros.
+ * and turned where tiles are picked from it; rows that the launch gathers are
+ * found by gather.c. The depth and rows that there are may be known on the
+ * device only; what is copied from behind them is zeros.
  *
  * What bounds its depth: of a block of 128 by 128 a step is 512 Ki
  * multiply-adds for 16 KiB of operands. A multiprocessor of sm_80 does 1024 of
@@ -60,6 +61,7 @@ typedef struct Team {
   bool down[CT_OUT];    /* its rows are the depth */
   KBase base[CT_OUT];
   int64_t step; /* elements of scratch from step to step */
+  CtGather gather;
 } Team;
 
 static KVal *plus(KBuild *b, KVal *x, KVal *y) {
@@ -78,12 +80,12 @@ static void copy_step(Team *g, KVal *k, KVal *place) {
     KVal *end = side == CT_LEFT ? g->at.m_end : g->at.n_end;
     KVal *size = kb_alu(b, A_SUB, end, lo);
     KVal *depth = kb_alu(b, A_SUB, g->at.k_hi, k);
-    KVal *from = ct_at(b, g->at.offset[side], lo, other->stride[side]);
-    from = ct_at(b, from, k, p->k.stride[side]);
     bool down = g->down[side];
-    kb_panel(b, &g->panel[side], place, g->base[side], from,
-             down ? depth : size, down ? size : depth,
-             down ? p->k.stride[side] : other->stride[side]);
+    kb_panel_of(b, &g->panel[side], place, g->base[side],
+                ct_gather_from(&g->gather, side, k), down ? depth : size,
+                down ? size : depth,
+                down ? p->k.stride[side] : other->stride[side],
+                g->gather.rows[side]);
   }
   kb_batch(b);
 }
@@ -134,12 +136,16 @@ static void all_steps(Team *g) {
   KBuild *b = g->at.b;
   for (int i = 0; i < STEPS - 1; i++) {
     KVal *place = kb_index(b, i * g->step);
+    ct_gather_step(&g->gather, i);
     copy_step(g, kb_alu_c(b, A_ADD, g->at.k_lo, i * DEEP), place);
   }
+  ct_gather_step(&g->gather, STEPS - 1);
   KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, DEEP), *k = kb_iv(b, loop);
   KVal *here = kb_acc(b, loop, kb_index(b, 0));
   KVal *ahead = kb_acc(b, loop, kb_index(b, (STEPS - 1) * g->step));
+  ct_gather_loop(&g->gather, loop);
   kb_meet(b, STEPS - 2);
+  ct_gather_next(&g->gather, k, STEPS);
   copy_step(g, kb_alu_c(b, A_ADD, k, (STEPS - 1) * DEEP), ahead);
   add_tiles(g, here);
   kb_next(b, here, next_place(g, here));
@@ -187,6 +193,7 @@ static void block(CtItem *t) {
                               g->down[side] ? other : DEEP, base};
     base.number += size[side] * dtype_info[DT_bf16].bytes;
   }
+  ct_gather_item(&g->gather, t, g->panel, DEEP);
   for (int i = 0; i < high * wide; i++)
     kb_tile_zero(b, i);
   kb_meet(b, 0); /* the item before is done with */
@@ -270,7 +277,7 @@ Kernel *ct_teams(Ctx *cx, const CtTask *task, const Isa *isa) {
                    .block = block};
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
     g->base[side] = ct_operand(task, side);
-    g->down[side] = !ct_along_depth(p, side);
+    g->down[side] = !ct_along_depth(p, side) || ct_gathers_depth(task, side);
   }
   int lanes = tiles_of(g, CT_RIGHT) * TILE;
   ct_finish_of(cx, &g->at, p->n.size % lanes ? isa->least : lanes);

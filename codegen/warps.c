@@ -11,7 +11,7 @@
  *
  * Products of bf16 that are none for teams (team.c) are summed in tiles, too,
  * where the target has them: an item is two by two, and operands are taken from
- * where they lie, whichever way. */
+ * where they lie, whichever way, but for rows that are gathered. */
 #include "codegen.h"
 
 enum {
@@ -68,6 +68,11 @@ static Column column_at(Warps *w, KVal *n) {
   return c;
 }
 
+/* Where the operand has its depth k. */
+static KVal *depth_of(Warps *w, int side, KVal *k) {
+  return w->at.p->ragged_k ? ct_row(w->at.b, w->at.task, side, k) : k;
+}
+
 static KVal *load_column(Warps *w, const Column *c, KVal *k) {
   KBuild *b = w->at.b;
   KBase base = w->base[CT_RIGHT];
@@ -100,6 +105,7 @@ static void sum_part(Warps *w, const CtSums *s, KVal *m, KVal *n) {
   to = ct_at(b, to, kb_alu(b, A_SUB, n, w->at.n_lo), s->panel / s->width);
   for (int i = 0; i < ROWS; i++) {
     KVal *row = kb_alu(b, A_MIN, kb_alu_c(b, A_ADD, m, i), last);
+    if (!p->ragged_k) row = ct_row(b, w->at.task, CT_LEFT, row);
     from[i] = ct_at(b, w->at.offset[CT_LEFT], row, p->m.stride[CT_LEFT]);
     for (int v = 0; v < w->vectors; v++)
       start[i][v] = start_from(w, s, part_at(b, s, to, i, v));
@@ -110,10 +116,12 @@ static void sum_part(Warps *w, const CtSums *s, KVal *m, KVal *n) {
   for (int i = 0; i < ROWS; i++)
     for (int v = 0; v < w->vectors; v++)
       acc[i][v] = kb_acc(b, loop, start[i][v]);
+  KVal *depth = depth_of(w, CT_RIGHT, k);
   for (int v = 0; v < w->vectors; v++)
-    right[v] = load_column(w, &columns[v], k);
+    right[v] = load_column(w, &columns[v], depth);
+  depth = depth_of(w, CT_LEFT, k);
   for (int i = 0; i < ROWS; i++) {
-    KVal *at = ct_at(b, from[i], k, p->k.stride[CT_LEFT]);
+    KVal *at = ct_at(b, from[i], depth, p->k.stride[CT_LEFT]);
     KVal *left = operand(w, kb_load(b, w->base[CT_LEFT], at, 1));
     for (int v = 0; v < w->vectors; v++)
       kb_next(b, acc[i][v], kb_fma(b, left, right[v], acc[i][v]));
@@ -218,7 +226,9 @@ static void block_of_tiles(CtItem *t) {
 }
 
 static bool in_tiles(const Warps *w, const Isa *isa) {
-  return isa->has & KN_MMA && w->at.p->dtype == DT_bf16 &&
+  const Node *const *rows = w->at.task->rows;
+  return isa->has & KN_MMA && w->at.p->dtype == DT_bf16 && !rows[CT_LEFT] &&
+         !rows[CT_RIGHT] &&
          w->base[CT_LEFT].dtype == DT_bf16 &&
          w->base[CT_RIGHT].dtype == DT_bf16;
 }

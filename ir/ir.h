@@ -639,9 +639,13 @@ bool ir_product_is_plain(const CtProduct *p);
 enum { CT_ROW_BLOCK = 384 };
 /* The contraction of a launch of kind `product`; NULL where there is none. */
 Node *ir_product_node(const Node *launch);
-/* The launch's own value that operand i of its contraction is, or is cast
- * from. */
+/* The launch's own value that operand i of its contraction is, or is cast or
+ * gathered from. */
 Value *ir_product_operand(const Node *contract, int i);
+/* The `rows_gather` of the launch that makes operand i; NULL: none does. */
+Node *ir_product_rows(const Node *contract, int i);
+/* Whether rows that `n` gathers may be gathered as `contract` loads them. */
+bool ir_product_takes_rows(const Node *contract, const Node *n);
 /* What is wrong with a launch that says it is of that kind; NULL: nothing. */
 const char *ir_product_fault(const Node *launch);
 

@@ -229,10 +229,30 @@ Value *ir_product_operand(const Node *contract, int i) {
 static bool is_cast_operand(const Node *c, const Value *v) {
   CtProduct p;
   const Node *n = v->def;
-  return n->op == OP_cast && !n->ins.data[0]->def && ir_product(c, &p) &&
+  return n->op == OP_cast && ir_product(c, &p) &&
          c->ins.data[p.arg[CT_RIGHT]] == v &&
          c->ins.data[p.arg[CT_LEFT]] != v &&
          n->ins.data[0]->type.dtype == dtype_info[v->type.dtype].sums;
+}
+
+Node *ir_product_rows(const Node *contract, int i) {
+  Node *n = contract->ins.data[i]->def;
+  return n && n->op == OP_rows_gather ? n : NULL;
+}
+
+bool ir_product_takes_rows(const Node *c, const Node *n) {
+  CtProduct p;
+  if (n->op != OP_rows_gather || n->ins.len > 3) return false;
+  if (c->ins.len > 2 && c->ins.data[2] != n->ins.data[2]) return false;
+  return ir_product(c, &p) && p.groups;
+}
+
+/* Whether value `v` of the body is made of the launch's own operands as the
+ * contraction loads them. */
+static bool is_loaded(const Node *c, const Value *v) {
+  for (uint32_t i = 0; i < v->def->ins.len; i++)
+    if (v->def->ins.data[i]->def) return false;
+  return is_cast_operand(c, v) || ir_product_takes_rows(c, v->def);
 }
 
 static bool in_vec(const ValueVec *v, const Value *x) {
@@ -256,8 +276,10 @@ static const char *fault_of(const Node *launch, const Node *n, const Node *c,
   for (uint32_t i = 0; i < n->ins.len; i++) {
     const Value *v = n->ins.data[i];
     follows |= in_vec(depends, v);
-    if (n == c && v->def && !is_cast_operand(c, v))
+    if (n == c && v->def && !is_loaded(c, v))
       return "an operand of its contraction is none of its own";
+    if (n != c && v->def && v->def->op == OP_rows_gather && in_vec(&c->ins, v))
+      return "rows that its contraction gathers are read by others";
   }
   if (is_total(n, &c->outs.data[0]->type))
     return in_vec(&launch->body->results, n->outs.data[0])

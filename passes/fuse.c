@@ -288,7 +288,7 @@ static void place_fixed(Fuse *f, Node *n) {
 }
 
 static void place(Fuse *f, Node *n) {
-  if (fuse_placed_product(f, n) || fuse_placed_cast(f, n) ||
+  if (fuse_placed_product(f, n) || fuse_placed_loaded(f, n) ||
       fuse_placed_total(f, n))
     return;
   if (!fuse_is_launchable(n)) {

@@ -42,7 +42,26 @@
  *
  * Bytes decide. The copy takes a read and a write of each element, and a read
  * of the narrow one by each product; without it, each product reads the wide
- * one, for every block of rows that a group has. */
+ * one, for every block of rows that a group has.
+ *
+ * Rows that are gathered for products alone are gathered in each of them, as it
+ * loads them, whether they are its rows or its depth:
+ *
+ *   %r = rows_gather %x, %src, %o {choices=4} : bf16[8, r<=64, 32]
+ *   %h = contract %r, %w {map="nrd,ndh->nrh"} : f32[8, r<=64, 32]
+ *
+ * becomes
+ *
+ *   %h = fused %x, %src, %o, %w {kind="product", rows=2} (...) {
+ *     %r = rows_gather %x, %src, %o {choices=4} : bf16[8, r<=64, 32]
+ *     %h = contract %r, %w {map="nrd,ndh->nrh"} : f32[8, r<=64, 32]
+ *     yield %h
+ *   } : f32[8, r<=64, 32]
+ *
+ * so that they are not written once more, nor kept for the backward pass. Where
+ * anything else reads them, they are there for products too. With gates they
+ * stay: what copies rows on its way does not multiply, and behind a product
+ * whose depth they are it would be too late. */
 #include "pass.h"
 
 #include <string.h>
@@ -67,8 +86,16 @@ static bool reads(const Node *n, const Value *v) {
   return false;
 }
 
+/* Not what the contraction is made of, nor what that is loaded from. */
 bool fuse_is_behind(const FuseGroup *g, const Node *n) {
-  return is_pulled(n) && !reads(g->product, n->outs.data[0]);
+  const Value *v = n->outs.data[0];
+  for (uint32_t i = 0; i < g->product->ins.len; i++) {
+    const Node *def = g->product->ins.data[i]->def;
+    if (g->product->ins.data[i] == v) return false;
+    if (def && map_get(&g->read, def->outs.data[0]) && reads(def, v))
+      return false;
+  }
+  return is_pulled(n);
 }
 
 static bool is_in(const Fuse *f, const FuseGroup *g, const Node *n) {
@@ -111,10 +138,29 @@ static bool is_cast_in_products(const Fuse *f, const Node *n) {
   return cast < copied;
 }
 
-static bool casts_operand(const Fuse *f, const Node *n) {
+/* ---- rows that are gathered in front of it ------------------------------- */
+
+/* Whether `n` gathers rows that the products that read it had better gather. */
+static bool is_gather_in_products(const Fuse *f, const Node *n) {
+  const Value *v = n->outs.data[0];
+  const NodeVec *users = map_get(&f->users, v);
+  if (n->op != OP_rows_gather || !users || map_get(&f->returned, v))
+    return false;
+  for (uint32_t i = 0; i < users->len; i++)
+    if (!is_product(f, users->data[i]) ||
+        !ir_product_takes_rows(users->data[i], n))
+      return false;
+  return true;
+}
+
+static bool is_in_products(const Fuse *f, const Node *n) {
+  return is_cast_in_products(f, n) || is_gather_in_products(f, n);
+}
+
+static bool loads_operand(const Fuse *f, const Node *n) {
   for (uint32_t i = 0; i < n->ins.len; i++) {
     const Node *def = n->ins.data[i]->def;
-    if (def && is_cast_in_products(f, def)) return true;
+    if (def && is_in_products(f, def)) return true;
   }
   return false;
 }
@@ -177,7 +223,7 @@ bool fuse_placed_product(Fuse *f, Node *n) {
   FuseGroup *g = map_get(&f->products, n);
   for (uint32_t i = 0; i < r.launches.len && !g; i++)
     if (may_join(f, r.launches.data[i], n)) g = r.launches.data[i];
-  if (!g && casts_operand(f, n)) g = waiting(f, n);
+  if (!g && loads_operand(f, n)) g = waiting(f, n);
   if (!g || !fuse_precedes(g, &r)) return false;
   g->product = n;
   fuse_add(f, g, n, whole(n));
@@ -186,8 +232,8 @@ bool fuse_placed_product(Fuse *f, Node *n) {
 }
 
 /* In all products that read it, or in none. */
-bool fuse_placed_cast(Fuse *f, Node *n) {
-  if (!is_cast_in_products(f, n)) return false;
+bool fuse_placed_loaded(Fuse *f, Node *n) {
+  if (!is_in_products(f, n)) return false;
   FuseReaders r = fuse_readers(f, n);
   if (r.fixed.len || !r.launches.len) return false;
   for (uint32_t i = 0; i < r.launches.len; i++)

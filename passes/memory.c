@@ -152,10 +152,23 @@ static const Node *unstored_product(const Node *launch) {
   return NULL;
 }
 
+/* Whether operands of products are the same, or cast or gathered from them. */
+static bool same_operand(Value *x, Value *y) {
+  const Node *n = x->def, *m = y->def;
+  x = ir_outermost(x);
+  y = ir_outermost(y);
+  if (x == y) return true;
+  if (!n || !m || n->op != m->op || n->ins.len != m->ins.len || n->body)
+    return false;
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    if (ir_outermost(n->ins.data[i]) != ir_outermost(m->ins.data[i]))
+      return false;
+  return true;
+}
+
 static bool same_product(const Node *x, const Node *y) {
   for (uint32_t i = 0; i < 2; i++)
-    if (ir_outermost(x->ins.data[i]) != ir_outermost(y->ins.data[i]))
-      return false;
+    if (!same_operand(x->ins.data[i], y->ins.data[i])) return false;
   return attr_sym(x, "map") == attr_sym(y, "map");
 }
 

@@ -387,7 +387,7 @@ void fuse_store(Fuse *f, FuseGroup *g, Node *n);
 bool fuse_is_product(const Node *n);
 /* Each of the first four true where `n` is in a group now. */
 bool fuse_placed_product(Fuse *f, Node *n);
-bool fuse_placed_cast(Fuse *f, Node *n);
+bool fuse_placed_loaded(Fuse *f, Node *n);
 bool fuse_placed_total(Fuse *f, Node *n);
 bool fuse_placed_narrow(Fuse *f, Node *n, const FuseReaders *r);
 /* Whether `n` may be computed behind the contraction of `g`. */

@@ -1,7 +1,7 @@
 /* simplify_move.c: rewrite rules on ops that move or repeat data: transpose,
  * broadcast, reshape, slice, concat, pad. Two in a row become one, what has no
  * effect goes, and a sum of pads that fill one dim becomes a concat. All but
- * the last give the same bits. */
+ * the last give the same bits. Rows are cast before they are gathered. */
 #include "pass.h"
 
 #include <string.h>
@@ -214,6 +214,24 @@ static Value *add_pads(Rewrite *w) {
   return start || hi ? ir_pad(w->b, all, dim, start, hi) : all;
 }
 
+/* ---- rows of experts ----------------------------------------------------- */
+
+/* Rows that are gathered for a narrower copy alone: a token is cast once, not
+ * once for each expert it goes to. */
+static Value *cast_rows(Rewrite *w) {
+  Node *in = rw_def(w, 0);
+  Dtype to = rw_result(w)->type.dtype;
+  int64_t from = dtype_info[rw_in(w, 0)->type.dtype].bytes;
+  if (in->ins.len > 3 || rw_uses(w, rw_in(w, 0)) != 1 ||
+      dtype_info[to].bytes >= from)
+    return NULL;
+  Value *ins[] = {ir_cast_to(w->b, in->ins.data[0], to), in->ins.data[1],
+                  in->ins.data[2]};
+  return ir_node(w->b, OP_rows_gather, NULL, ins, 3, "choices",
+                 attr_int(in, "choices"), NULL)
+      ->outs.data[0];
+}
+
 /* ---- maps around sums -------------------------------------------------- */
 
 /* A transpose of a sum that nothing else reads: the sum can come out in that
@@ -268,6 +286,7 @@ const Rule move_rules[] = {
     {"concat of one", OP_concat, {ANY, ANY}, concat_one},
     {"concat twice", OP_concat, {ANY, ANY}, concat_concat},
     {"concat of slices", OP_concat, {OP_slice, ANY}, concat_slices},
+    {"cast of rows", OP_cast, {OP_rows_gather, ANY}, cast_rows},
     {"sum of pads", OP_add, {OP_pad, OP_pad}, add_pads},
     {.name = NULL},
 };

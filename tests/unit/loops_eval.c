@@ -386,6 +386,7 @@ static void run_statement(Run *r, const KVal *v) {
   case K_WARP:
   case K_MEET:
   case K_PANEL:
+  case K_PANEL_ROWS:
   case K_BATCH:
   case K_GROUP_DOT:
   case K_GROUP_WAIT:

@@ -408,6 +408,83 @@ static void pairs_cases(void) {
   }
 }
 
+/* Products that gather the rows of one operand or of both, as rows and as
+ * depth; F is a dtype, S that of its sums. */
+static const char gather_text[] =
+    "moec-ir 1\n"
+    "entry @f(%x: $F[$T, $D] = input \"x\", %y: $F[$T, $H] = input \"y\", "
+    "%w: $F[$N, $D, $H] = input \"w\", %u: u32[$T, $K] = input \"u\") {\n"
+    "%n = const {value=$N} : u32[$T, $K]\n"
+    "%v = rem %u, %n : u32[$T, $K]\n"
+    "%ids = cast %v : i32[$T, $K]\n"
+    "%o, %slot, %src = route %ids {experts=$N} : i32[$O], i32[$T, $K], "
+    "i32[$R]\n"
+    "%h = fused %x, %src, %o, %w {kind=\"product\", rows=2} (%xh: $F[$T, $D], "
+    "%sh: i32[$R], %oh: i32[$O], %wh: $F[$N, $D, $H]) {\n"
+    "%rh = rows_gather %xh, %sh, %oh {choices=$K} : $F[$N, r<=$R, $D]\n"
+    "%ch = contract %rh, %wh, %oh {map=\"nrd,ndh->nrh\"} : "
+    "$S[$N, r<=$R, $H]\n"
+    "yield %ch\n"
+    "} : $S[$N, r<=$R, $H]\n"
+    "%d = fused %x, %y, %src, %o {kind=\"product\", rows=3} (%xd: $F[$T, $D], "
+    "%yd: $F[$T, $H], %sd: i32[$R], %od: i32[$O]) {\n"
+    "%rd = rows_gather %xd, %sd, %od {choices=$K} : $F[$N, r<=$R, $D]\n"
+    "%qd = rows_gather %yd, %sd, %od {choices=$K} : $F[$N, r<=$R, $H]\n"
+    "%cd = contract %rd, %qd, %od {map=\"nrd,nrh->ndh\"} : $S[$N, $D, $H]\n"
+    "yield %cd\n"
+    "} : $S[$N, $D, $H]\n"
+    "%q = rows_gather %y, %src, %o {choices=$K} : $F[$N, r<=$R, $H]\n"
+    "%a = fused %x, %src, %o, %q {kind=\"product\", rows=3} (%xa: $F[$T, $D], "
+    "%sa: i32[$R], %oa: i32[$O], %qa: $F[$N, r<=$R, $H]) {\n"
+    "%ra = rows_gather %xa, %sa, %oa {choices=$K} : $F[$N, r<=$R, $D]\n"
+    "%ca = contract %qa, %ra, %oa {map=\"nrh,nrd->nhd\"} : $S[$N, $H, $D]\n"
+    "yield %ca\n"
+    "} : $S[$N, $H, $D]\n"
+    "%hs = reduce_sum %h {map=\"nrh->h\"} : $S[$H]\n"
+    "return probe \"h\" = %hs, probe \"d\" = %d, probe \"a\" = %a\n"
+    "}\n";
+
+/* T, K, D, N, H; `dtypes`: F and S. */
+static void gather_case(const int *s, const char *const *dtypes,
+                        const char *kernel, Isa isa) {
+  int all[] = {s[0], s[1], s[2], s[3], s[4], s[0] * s[1], s[3] + 1};
+  char name[128];
+  Buf text = {0};
+  for (const char *c = gather_text; *c; c++)
+    if (c[0] == '$' && (c[1] == 'F' || c[1] == 'S'))
+      buf_add(&text, dtypes[*++c == 'S']);
+    else
+      buf_add_n(&text, c, 1);
+  snprintf(name, sizeof name, "%s gathers %d choices of %d, %d of %d to %d, %s",
+           kernel, s[1], s[3], s[0], s[2], s[4], dtypes[0]);
+  text_case(name, text.data, "TKDNHRO", all, isa);
+  buf_free(&text);
+}
+
+static void gather_cases(void) {
+  static const char *const dtypes[][2] = {
+      {"bf16", "f32"}, {"f32", "f32"}, {"f64", "f64"}};
+  static const int odd[] = {5, 2, 7, 4, 5};
+#ifdef WARPS
+  static const int team[] = {70, 2, 136, 2, 40};
+  for (size_t i = 0; i < COUNT_OF(dtypes); i++)
+    gather_case(odd, dtypes[i], "warps", any_isas[0]);
+  gather_case(team, dtypes[0], "teams", any_isas[0]);
+#else
+  static const int more[] = {30, 2, 33, 3, 40};
+  for (size_t i = 0; i < COUNT_OF(dtypes); i++) {
+    gather_case(odd, dtypes[i], "vectors", (Isa){.lanes = LANES});
+    gather_case(more, dtypes[i], "vectors", (Isa){.lanes = LANES});
+  }
+  gather_case(more, dtypes[0], "tiles",
+              (Isa){.lanes = LANES, .has = KN_TILES});
+  gather_case(more, dtypes[0], "pairs",
+              (Isa){.lanes = LANES, .has = KN_DOT | KN_NARROW});
+  gather_case(more, dtypes[0], "mma",
+              (Isa){.lanes = LANES, .has = KN_MMA, .least = 4});
+#endif
+}
+
 /* Large products without experts, whose operands are packed once or not at all:
  * T tokens, D to H wide. */
 static const char dense_text[] =
@@ -700,6 +777,7 @@ int main(int argc, char **argv) {
   if (argc > 1) return failures != 0;
   shape_cases();
   pairs_cases();
+  gather_cases();
   attention_cases();
 #ifdef WARPS
   team_cases();
