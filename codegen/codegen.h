@@ -31,7 +31,7 @@ typedef VEC(KVal *) KBlock;
  * Where a vector is a warp, several of them may share an item: a team. All run
  * through the item's code; what each does of it hangs on its number, K_WARP.
  * Scratch is the team's. What one writes there another reads behind a K_MEET.
- * A panel is a block of bf16 rows in scratch, copied there by the whole team
+ * A panel is a block of rows in scratch, copied there by the whole team
  * while it does other things; only K_TILE_PICK knows how it lies. */
 typedef enum KKind {
   K_INDEX,    /* an index constant: number */
@@ -84,10 +84,12 @@ typedef enum KKind {
                    min(m, a[1]) * a[3] + k * a[4]], 0 from k = a[2] on; a[3]
                    and a[4]: index constants */
   K_TILE_DOT, /* f32 tile `number` [m][n] += sum over k of bf16 tile a[0] [m][k]
-                 times tile a[1] [k / 2][2 n + k % 2]; a: index constants */
+                 times tile a[1] [k / 2][2 n + k % 2]; a: index constants; of
+                 dtype f32, [m][k] and [n][k], for two k one after the other */
   K_TILE_PICK, /* the same from the panel at base[a[0]] in rows of `lanes`
                    elements, its row a[1] + m at element k, or (value 2, or 3)
-                   its row k at element a[1] + m */
+                   its row k at element a[1] + m; of f32 from element, or row,
+                   a[2] on, an even one */
   K_WARP,  /* number of this warp in its team, an index */
   K_MEET,  /* waits for all warps of the team to come here, and for their
               copies but those of the newest `number` batches; (value 1) for
@@ -274,6 +276,8 @@ void kb_tile_zero(KBuild *b, int tile);
 void kb_tile_load(KBuild *b, int tile, KBase base, KVal *index, int64_t step);
 void kb_tile_store(KBuild *b, int tile, KBase base, KVal *index, int64_t step);
 void kb_tile_dot(KBuild *b, int sum, int left, int right);
+/* The same of tiles that were picked from panels of this dtype. */
+void kb_tile_dot_of(KBuild *b, Dtype dtype, int sum, int left, int right);
 /* An operand of that as it lies, for targets with KN_MMA: rows (of the left
  * one; columns of the right) `step` elements apart, their depth `along`; there
  * are rows up to `last`, which may be negative, and `depth` of the depth. */
@@ -283,23 +287,22 @@ void kb_tile_take(KBuild *b, int tile, bool right, KBase base, KVal *index,
 KVal *kb_warp(KBuild *b);
 void kb_meet(KBuild *b, int batches);
 typedef struct KPanel {
-  int rows, run; /* elements of a row: 32, 64 or 128; in all, 1024 or more */
-  KBase base;
+  int rows, run; /* elements of a row, 64 to 512 bytes; in all, 2 KiB or more */
+  KBase base;    /* of what they become: bf16 or f32 */
 } KPanel;
-/* A panel from rows `step` elements apart, of which there are `rows`. */
-void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
-              KVal *rows, KVal *run, int64_t step);
-/* The same from any rows: first which they are, the numbers in a table from
- * `index` on by `choices`, as early as may be; then the copy. */
+/* Which rows a panel is to have, the numbers in a table from `index` on by
+ * `choices`: as early as may be. */
 KVal *kb_panel_rows(KBuild *b, const KPanel *to, KBase table, KVal *index,
                     KVal *rows, int64_t choices);
-void kb_panel_of(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
-                 KVal *rows, KVal *run, int64_t step, KVal *which);
+/* A panel from rows `step` elements apart, of which there are `rows`; those
+ * that follow each other from `index` on, or, unless NULL, `which`. */
+void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
+              KVal *rows, KVal *run, int64_t step, KVal *which);
 void kb_batch(KBuild *b);
 void kb_needs(KBuild *b, unsigned bits); /* KN_..., of the open stage */
 int kb_map(KBuild *b, KMap map);         /* its number */
 void kb_tile_pick(KBuild *b, int tile, bool right, bool across,
-                  const KPanel *from, KVal *at, KVal *row);
+                  const KPanel *from, KVal *at, KVal *row, KVal *depth);
 
 /* What fragments.c is made of: a pure value, like all above, and a statement
  * that stays where it is made. */
@@ -861,8 +864,7 @@ LlValue ll_team(LlBody *e, const KVal *k);
 enum { LL_MOST_OPERANDS = 136 };
 LlValue ll_assembly(LlBody *e, LlType result, const char *text,
                     const char *constraints, LlValue *a, unsigned n);
-/* Address in shared memory, 32 bits, of an element of scratch from `base`, or
- * from its start, on. */
+/* Address in shared memory, 32 bits, of element `at` of a base in scratch. */
 LlValue ll_shared_at(LlBody *e, const KBase *base, LlValue at);
 /* An operand's tile from a panel into eight registers of each thread. */
 void ll_tile_pick(LlBody *e, const KVal *k, LlValue *words);

@@ -179,14 +179,14 @@ static void copy_side(Group *g, int side, KVal *k, KVal *place) {
   KVal *from = ct_gather_from(&g->gather, side, k);
   KVal *rows = g->gather.rows[side];
   if (!down) {
-    kb_panel_of(b, &g->panel[side], place, g->base[side], from, size, depth,
-                other->stride[side], rows);
+    kb_panel(b, &g->panel[side], place, g->base[side], from, size, depth,
+             other->stride[side], rows);
     return;
   }
   for (int i = 0; i < size_of(g, side); i += DEEP)
-    kb_panel_of(b, &g->panel[side], kb_alu_c(b, A_ADD, place, i * DEEP),
-                g->base[side], kb_alu_c(b, A_ADD, from, i), depth,
-                kb_alu_c(b, A_SUB, size, i), p->k.stride[side], rows);
+    kb_panel(b, &g->panel[side], kb_alu_c(b, A_ADD, place, i * DEEP),
+             g->base[side], kb_alu_c(b, A_ADD, from, i), depth,
+             kb_alu_c(b, A_SUB, size, i), p->k.stride[side], rows);
 }
 
 /* Nobody would wait for boxes behind the depth's end. */
@@ -347,7 +347,8 @@ static bool is_copied(const CtProduct *p, int side) {
 bool ct_in_groups(const CtTask *task, const Isa *isa) {
   if (!(isa->has & KN_GROUPS) || !ct_in_teams(task, isa)) return false;
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
-    if (!is_copied(&task->p, side)) return false;
+    if (ct_operand(task, side).dtype != DT_bf16 || !is_copied(&task->p, side))
+      return false;
   CtShape s = choose(&task->p, isa);
   return cycles(&task->p, isa, &s) <= ct_team_cycles(&task->p, isa);
 }

@@ -52,6 +52,14 @@ KVal *ct_gather_from(const CtGather *g, int side, KVal *k);
 bool ct_in_groups(const CtTask *task, const Isa *isa);
 Kernel *ct_groups(Ctx *cx, const CtTask *task, const Isa *isa);
 
+/* ---- llvm_team.c, llvm_real.c -------------------------------------------- */
+
+/* Bytes from a panel's start, in rows of `run` bytes, to group `group` of 16
+ * bytes of row `row`. */
+LlValue ll_group_at(LlBody *e, int run, LlValue row, LlValue group);
+void ll_real_pick(LlBody *e, const KVal *k); /* of f32: K_TILE_PICK, */
+void ll_real_dot(LlBody *e, const KVal *k);  /* K_TILE_DOT */
+
 /* ---- llvm_group.c -------------------------------------------------------- */
 
 LlValue ll_group(LlBody *e, const KVal *k); /* K_GROUP_DOT, K_GROUP_WAIT */

@@ -118,12 +118,15 @@ static void with_sums(LlBody *e, Sums *s, const char *text, unsigned more) {
 
 /* ---- products ------------------------------------------------------------ */
 
+/* All of it, as operands lie there. */
+static const KBase scratch = {KB_SCRATCH, 0, DT_bf16};
+
 /* Of the operand at element `at` of scratch. */
 static LLVMValueRef descriptor(LlBody *e, LLVMValueRef at, bool down) {
   uint64_t leading = down ? STEP * LINE / UNIT : 1;
   uint64_t rest = leading << LEADING |
                   (uint64_t)(LINES * LINE / UNIT) << STRIDE | 1ull << SWIZZLE;
-  LLVMValueRef x = ll_shared_at(e, NULL, at);
+  LLVMValueRef x = ll_shared_at(e, &scratch, at);
   x = LLVMBuildLShr(e->b, x, ll_word(e, 4), "");
   x = LLVMBuildAnd(e->b, x, ll_word(e, (1 << 14) - 1), "");
   x = LLVMBuildZExt(e->b, x, e->i64, "");
@@ -216,7 +219,7 @@ static void box(LlBody *e, const KVal *k) {
            "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], %d;",
            m->box[0] * m->box[1] * dtype_info[DT_bf16].bytes);
   nothing(e, text, "r,~{memory}", &gate, 1);
-  LLVMValueRef a[6] = {ll_shared_at(e, NULL, ll_value(e, k->a[3])),
+  LLVMValueRef a[6] = {ll_shared_at(e, &scratch, ll_value(e, k->a[3])),
                        LLVMBuildPtrToInt(e->b, map, e->i64, ""),
                        coordinate(e, k->a[0]), coordinate(e, k->a[1]),
                        coordinate(e, k->a[2]), gate};

@@ -14,7 +14,7 @@
 #include <llvm-c/Core.h>
 #include <string.h>
 
-enum { GROUP = 8, GROUP_BYTES = 16, LANES = 32 };
+enum { GROUP_BYTES = 16, LANES = 32 };
 
 /* ---- instructions -------------------------------------------------------- */
 
@@ -67,21 +67,18 @@ static LLVMValueRef part(LlBody *e, LLVMValueRef x, int shift, int mask) {
 }
 
 LLVMValueRef ll_shared_at(LlBody *e, const KBase *base, LLVMValueRef at) {
-  LLVMValueRef p = base ? ll_start_of(e, base) : e->scratch;
+  LLVMValueRef p = ll_start_of(e, base);
   p = LLVMBuildPtrToInt(e->b, p, ll_i32(e), "");
   at = LLVMBuildTrunc(e->b, at, ll_i32(e), "");
-  return add(e, p, times(e, at, dtype_info[DT_bf16].bytes));
+  return add(e, p, times(e, at, dtype_info[base->dtype].bytes));
 }
 
-/* Bytes from a panel's start, in rows of `run` elements, to group `group` of
- * row `row`. */
-static LLVMValueRef group_at(LlBody *e, int run, LLVMValueRef row,
-                             LLVMValueRef group) {
-  LLVMValueRef moved = run / GROUP == 4 ? part(e, row, 1, 3)
-                                        : part(e, row, 0, 7);
+LLVMValueRef ll_group_at(LlBody *e, int run, LLVMValueRef row,
+                         LLVMValueRef group) {
+  LLVMValueRef moved = run / GROUP_BYTES == 4 ? part(e, row, 1, 3)
+                                              : part(e, row, 0, 7);
   group = LLVMBuildXor(e->b, group, moved, "");
-  row = times(e, row, run * dtype_info[DT_bf16].bytes);
-  return add(e, row, times(e, group, GROUP_BYTES));
+  return add(e, times(e, row, run), times(e, group, GROUP_BYTES));
 }
 
 /* ---- copies -------------------------------------------------------------- */
@@ -93,18 +90,29 @@ typedef struct Copy {
   LLVMValueRef there; /* elements of it that there are, i32 */
 } Copy;
 
+static int bytes_of(Dtype dtype) {
+  return (int)dtype_info[dtype].bytes;
+}
+
+/* Elements of a group of the panel. */
+static int group_of(const KVal *k) {
+  return GROUP_BYTES / bytes_of(k->dtype);
+}
+
 /* Elements of `group` of a row that there are: the first ones. */
-static LLVMValueRef elements(LlBody *e, LLVMValueRef run, LLVMValueRef group,
-                             LLVMValueRef row, LLVMValueRef rows) {
-  LLVMValueRef from = LLVMBuildZExt(e->b, times(e, group, GROUP), e->i64, "");
-  LLVMValueRef n = LLVMBuildSub(e->b, run, from, "");
+static LLVMValueRef elements(LlBody *e, const KVal *k, LLVMValueRef group,
+                             LLVMValueRef row) {
+  LLVMValueRef from = times(e, group, group_of(k));
+  from = LLVMBuildZExt(e->b, from, e->i64, "");
+  LLVMValueRef n = LLVMBuildSub(e->b, ll_value(e, k->a[2]), from, "");
   LLVMValueRef a[2] = {n, ll_index_const(e, 0)};
   LLVMTypeRef type = e->i64;
   a[0] = ll_call(e, "llvm.smax", &type, 1, a, 2);
-  a[1] = ll_index_const(e, GROUP);
+  a[1] = ll_index_const(e, group_of(k));
   n = ll_call(e, "llvm.smin", &type, 1, a, 2);
   row = LLVMBuildZExt(e->b, row, e->i64, "");
-  LLVMValueRef is = LLVMBuildICmp(e->b, LLVMIntSLT, row, rows, "");
+  LLVMValueRef is =
+      LLVMBuildICmp(e->b, LLVMIntSLT, row, ll_value(e, k->a[1]), "");
   n = LLVMBuildTrunc(e->b, n, ll_i32(e), "");
   return LLVMBuildSelect(e->b, is, n, ll_word(e, 0), "");
 }
@@ -113,42 +121,76 @@ static void copy_ahead(LlBody *e, const KVal *k, const Copy *c) {
   LLVMTypeRef global = LLVMPointerTypeInContext(e->c, 1);
   LLVMValueRef from = ll_address(e, &k->base, c->from);
   from = LLVMBuildAddrSpaceCast(e->b, from, global, "");
-  LLVMValueRef a[3] = {c->to, from,
-                       times(e, c->there, dtype_info[DT_bf16].bytes)};
+  LLVMValueRef a[3] = {c->to, from, times(e, c->there, bytes_of(k->dtype))};
   ll_assembly(e, LLVMVoidTypeInContext(e->c),
               "cp.async.cg.shared.global [$0], [$1], 16, $2;",
               "r,l,r,~{memory}", a, 3);
 }
 
-/* Element i of a group, or 0, as a word. */
-static LLVMValueRef load_element(LlBody *e, const KVal *k, const Copy *c,
-                                 int i) {
-  LLVMTypeRef i16 = LLVMInt16TypeInContext(e->c);
+/* Elements, one or more, from the i-th of a group on, or zeros where the last
+ * of them is none; as they are in memory. */
+static LLVMValueRef load_elements(LlBody *e, const KVal *k, const Copy *c,
+                                  int i, int n) {
+  LLVMTypeRef type = ll_memory_type(e, k->base.dtype, n);
   LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(e->b), NULL};
-  LLVMBasicBlockRef after =
-      ll_if(e, LLVMBuildICmp(e->b, LLVMIntSLT, ll_word(e, i), c->there, ""));
+  LLVMBasicBlockRef after = ll_if(
+      e, LLVMBuildICmp(e->b, LLVMIntSLT, ll_word(e, i + n - 1), c->there, ""));
   LLVMValueRef at = add(e, c->from, ll_index_const(e, i));
-  LLVMValueRef p = ll_address(e, &k->base, at);
-  LLVMValueRef in[2] = {LLVMConstNull(i16), LLVMBuildLoad2(e->b, i16, p, "")};
+  LLVMValueRef x = LLVMBuildLoad2(e->b, type, ll_address(e, &k->base, at), "");
+  LLVMSetAlignment(x, (unsigned)(n * bytes_of(k->base.dtype)));
+  LLVMValueRef in[2] = {LLVMConstNull(type), x};
   from[1] = LLVMGetInsertBlock(e->b);
   ll_end_if(e, after);
-  LLVMValueRef x = LLVMBuildPhi(e->b, i16, "");
+  x = LLVMBuildPhi(e->b, type, "");
   LLVMAddIncoming(x, in, from, 2);
-  return LLVMBuildZExt(e->b, x, ll_i32(e), "");
+  return x;
 }
 
-static void copy_now(LlBody *e, const KVal *k, const Copy *c) {
+/* Element i of those in `from`, as the panel has it, in the lower bits of a
+ * word. */
+static LLVMValueRef element_of(LlBody *e, const KVal *k, LLVMValueRef from,
+                               int i, int n) {
+  LLVMTypeRef bits =
+      LLVMIntTypeInContext(e->c, 8 * (unsigned)bytes_of(k->dtype));
+  if (n > 1) from = LLVMBuildExtractElement(e->b, from, ll_word(e, i), "");
+  if (k->base.dtype != k->dtype)
+    from = cg_llvm_scalar(e->b, OP_cast, k->base.dtype, k->dtype, &from);
+  from = LLVMBuildBitCast(e->b, from, bits, "");
+  return bytes_of(k->dtype) < 4 ? LLVMBuildZExt(e->b, from, ll_i32(e), "")
+                                : from;
+}
+
+/* By the thread itself, n elements at once, what is cast among them. */
+static void copy_now(LlBody *e, const KVal *k, const Copy *c, int n) {
   LLVMTypeRef shared = LLVMPointerTypeInContext(e->c, 3);
-  LLVMValueRef all = LLVMGetPoison(LLVMVectorType(ll_i32(e), GROUP / 2));
-  for (int i = 0; i < GROUP / 2; i++) {
-    LLVMValueRef lower = load_element(e, k, c, 2 * i);
-    LLVMValueRef upper = load_element(e, k, c, 2 * i + 1);
-    upper = LLVMBuildShl(e->b, upper, ll_word(e, 16), "");
-    LLVMValueRef x = LLVMBuildOr(e->b, lower, upper, "");
-    all = LLVMBuildInsertElement(e->b, all, x, ll_word(e, i), "");
+  enum { WORDS = GROUP_BYTES / 4 };
+  LLVMValueRef all = LLVMGetPoison(LLVMVectorType(ll_i32(e), WORDS));
+  int in_word = 4 / bytes_of(k->dtype);
+  LLVMValueRef from = NULL, word = NULL;
+  for (int i = 0; i < group_of(k); i++) {
+    if (i % n == 0) from = load_elements(e, k, c, i, n);
+    LLVMValueRef x = element_of(e, k, from, i % n, n);
+    if (i % in_word)
+      x = LLVMBuildOr(e->b, word, LLVMBuildShl(e->b, x, ll_word(e, 16), ""),
+                      "");
+    word = x;
+    all = LLVMBuildInsertElement(e->b, all, x, ll_word(e, i / in_word), "");
   }
   LLVMValueRef to = LLVMBuildIntToPtr(e->b, c->to, shared, "");
   LLVMSetAlignment(LLVMBuildStore(e->b, all, to), GROUP_BYTES);
+}
+
+/* Elements that can be read at once, wherever rows of them start. */
+static int at_once(const LlBody *e, const KVal *k) {
+  int n = GROUP_BYTES / bytes_of(k->base.dtype);
+  bool is = e->ways->alignment(e, k) % GROUP_BYTES == 0 &&
+            k->a[3]->number % n == 0;
+  return is ? n : 1;
+}
+
+/* Whether there are all or none of so many elements of a row, always. */
+static bool whole(const KVal *k, int n) {
+  return kb_divisor(k->a[2]) % n == 0;
 }
 
 /* What a thread copies of a panel: threads go along rows, then to those that
@@ -181,23 +223,24 @@ static LLVMValueRef row_from(LlBody *e, const KVal *k, const Share *s,
 }
 
 static void panel(LlBody *e, const KVal *k) {
-  Share s = share_of(e, k->lanes / GROUP);
-  bool ahead = e->ways->alignment(e, k) % GROUP_BYTES == 0 &&
-               k->a[3]->number % GROUP == 0;
-  LLVMValueRef to = ll_shared_at(e, NULL, ll_value(e, k->a[4]));
-  to = add(e, to, group_at(e, k->lanes, s.first, s.group));
-  LLVMValueRef group = times(e, s.group, GROUP);
-  LLVMValueRef from = LLVMBuildZExt(e->b, group, e->i64, "");
+  int group = group_of(k), run = k->lanes * bytes_of(k->dtype);
+  int n = at_once(e, k);
+  KBase scratch = {KB_SCRATCH, 0, k->dtype};
+  Share s = share_of(e, k->lanes / group);
+  LLVMValueRef to = ll_shared_at(e, &scratch, ll_value(e, k->a[4]));
+  to = add(e, to, ll_group_at(e, run, s.first, s.group));
+  LLVMValueRef from = times(e, s.group, group);
+  from = LLVMBuildZExt(e->b, from, e->i64, "");
   from = add(e, ll_value(e, k->a[0]), from);
   for (int64_t i = 0; i * s.rows_on < k->number; i++) {
-    Copy c;
-    LLVMValueRef row = ll_word(e, i * s.rows_on);
-    int64_t bytes = k->lanes * dtype_info[DT_bf16].bytes;
-    c.to = add(e, to, ll_word(e, i * s.rows_on * bytes));
+    LLVMValueRef row = add(e, s.first, ll_word(e, i * s.rows_on));
+    Copy c = {.to = add(e, to, ll_word(e, i * s.rows_on * run))};
     c.from = add(e, from, row_from(e, k, &s, i));
-    c.there = elements(e, ll_value(e, k->a[2]), s.group,
-                       add(e, s.first, row), ll_value(e, k->a[1]));
-    (ahead ? copy_ahead : copy_now)(e, k, &c);
+    c.there = elements(e, k, s.group, row);
+    if (k->base.dtype == k->dtype && n == group)
+      copy_ahead(e, k, &c);
+    else
+      copy_now(e, k, &c, whole(k, n) ? n : 1);
   }
 }
 
@@ -265,6 +308,7 @@ static void load_matrices(LlBody *e, LLVMValueRef at, bool turned,
  * one i is the half of the columns, and matrices go along the depth. */
 void ll_tile_pick(LlBody *e, const KVal *k, LLVMValueRef *words) {
   bool right = k->value == 1 || k->value == 3, down = k->value >= 2;
+  enum { GROUP = 8 };
   LLVMValueRef start = ll_shared_at(e, &k->base, ll_value(e, k->a[0]));
   LLVMValueRef first = ll_value(e, k->a[1]);
   first = LLVMBuildTrunc(e->b, first, ll_i32(e), "");
@@ -282,7 +326,7 @@ void ll_tile_pick(LlBody *e, const KVal *k, LLVMValueRef *words) {
     } else {
       row = add(e, first, add(e, times(e, row, GROUP), in));
     }
-    row = group_at(e, k->lanes, row, group);
+    row = ll_group_at(e, k->lanes * bytes_of(k->dtype), row, group);
     load_matrices(e, add(e, start, row), down, words + 4 * i);
   }
 }

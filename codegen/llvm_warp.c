@@ -502,9 +502,14 @@ static LLVMValueRef special(LlBody *e, const KVal *k) {
   case K_BY_ROW: return ll_fragment(e, k);
   case K_TILE_ZERO: tile_zero(e, k); return NULL;
   case K_TILE_TAKE: before(e, k); tile_take(e, k); return NULL;
-  case K_TILE_DOT: tile_dot(e, k); return NULL;
+  case K_TILE_DOT:
+    (k->dtype == DT_f32 ? ll_real_dot : tile_dot)(e, k);
+    return NULL;
   case K_TILE_STORE: before(e, k); tile_store(e, k); return NULL;
-  case K_TILE_PICK: before(e, k); tile_pick(e, k); return NULL;
+  case K_TILE_PICK:
+    before(e, k);
+    (k->dtype == DT_f32 ? ll_real_pick : tile_pick)(e, k);
+    return NULL;
   case K_WARP: return e->warp;
   case K_PANEL: before(e, k); return ll_team(e, k);
   case K_PANEL_ROWS:

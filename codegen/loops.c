@@ -555,17 +555,23 @@ void kb_tile_take(KBuild *b, int tile, bool right, KBase base, KVal *index,
 }
 
 void kb_tile_pick(KBuild *b, int tile, bool right, bool across,
-                  const KPanel *from, KVal *at, KVal *row) {
+                  const KPanel *from, KVal *at, KVal *row, KVal *depth) {
   tile_statement(b, (KVal){.kind = K_TILE_PICK,
                            .number = tile,
                            .value = right + 2 * across,
+                           .dtype = from->base.dtype,
                            .lanes = (uint16_t)from->run,
                            .base = from->base,
-                           .a = {at, row}});
+                           .a = {at, row, depth}});
 }
 
 void kb_tile_dot(KBuild *b, int sum, int left, int right) {
+  kb_tile_dot_of(b, DT_bf16, sum, left, right);
+}
+
+void kb_tile_dot_of(KBuild *b, Dtype dtype, int sum, int left, int right) {
   tile_statement(b, (KVal){.kind = K_TILE_DOT,
+                           .dtype = dtype,
                            .number = sum,
                            .a = {kb_index(b, left), kb_index(b, right)}});
 }
@@ -595,14 +601,15 @@ void kb_meet(KBuild *b, int batches) {
   team_statement(b, (KVal){.kind = K_MEET, .number = batches});
 }
 
-enum { GROUP = 8 }; /* elements that a thread copies at once */
+enum { GROUP_BYTES = 16 }; /* that a thread copies at once */
 
 KVal *kb_panel_rows(KBuild *b, const KPanel *to, KBase table, KVal *index,
                     KVal *rows, int64_t choices) {
   assert(b->stage.team && table.dtype == DT_i32);
+  int64_t bytes = to->rows * to->run * dtype_info[to->base.dtype].bytes;
   return kb_value(b, (KVal){.kind = K_PANEL_ROWS,
                             .dtype = DT_i32,
-                            .lanes = (uint16_t)(to->rows * to->run / GROUP /
+                            .lanes = (uint16_t)(bytes / GROUP_BYTES /
                                                 b->stage.team),
                             .number = to->rows,
                             .base = table,
@@ -610,16 +617,12 @@ KVal *kb_panel_rows(KBuild *b, const KPanel *to, KBase table, KVal *index,
 }
 
 void kb_panel(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
-              KVal *rows, KVal *run, int64_t step) {
-  kb_panel_of(b, to, at, from, index, rows, run, step, NULL);
-}
-
-void kb_panel_of(KBuild *b, const KPanel *to, KVal *at, KBase from, KVal *index,
-                 KVal *rows, KVal *run, int64_t step, KVal *which) {
-  int64_t start = to->base.number / dtype_info[DT_bf16].bytes;
-  assert(to->base.kind == KB_SCRATCH && from.dtype == DT_bf16);
+              KVal *rows, KVal *run, int64_t step, KVal *which) {
+  int64_t start = to->base.number / dtype_info[to->base.dtype].bytes;
+  assert(to->base.kind == KB_SCRATCH);
   KVal *place = kb_alu_c(b, A_ADD, at, start), *steps = kb_index(b, step);
   team_statement(b, (KVal){.kind = K_PANEL,
+                           .dtype = to->base.dtype,
                            .number = to->rows,
                            .lanes = (uint16_t)to->run,
                            .base = from,

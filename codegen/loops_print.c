@@ -242,9 +242,15 @@ static void print_tile(Printer *p, const KVal *v) {
     print_base(p, v);
     buf_add(p->out, " row ");
     print_use(p, v->a[1]);
+    if (v->a[2]) {
+      buf_add(p->out, " depth ");
+      print_use(p, v->a[2]);
+    }
+    buf_fmt(p->out, " : %s", dtype_info[v->dtype].name);
   } else if (v->kind == K_TILE_DOT) {
     buf_fmt(p->out, " tile%lld, tile%lld", (long long)v->a[0]->number,
             (long long)v->a[1]->number);
+    if (v->dtype == DT_f32) buf_add(p->out, " : f32");
   }
   buf_add(p->out, "\n");
 }
@@ -264,7 +270,7 @@ static void print_panel(Printer *p, const KVal *v) {
     buf_add(p->out, what[i]);
     print_use(p, v->a[i]);
   }
-  buf_add(p->out, "\n");
+  buf_fmt(p->out, " : %s\n", dtype_info[v->dtype].name);
 }
 
 static void print_group(Printer *p, const KVal *v) {

@@ -1,15 +1,15 @@
-/* team.c: products of bf16 by teams of warps.
+/* team.c: products of bf16 and f32 by teams of warps.
  *
  * An item is a block of the result for four warps, which share out its sums:
  * each has some of its tiles of 16 by 16 in registers. Both operands go through
- * shared memory, a step of 32 of the depth at a time, so that each of their
- * elements is fetched once for the block and read by two or four warps. Three
- * steps are there at once: one is multiplied while the two behind it arrive, as
- * copies that no thread waits for.
+ * shared memory, a step of 64 bytes of the depth at a time, so that each of
+ * their elements is fetched once for the block and read by two or four warps.
+ * Three steps are there at once: one is multiplied while the two behind it
+ * arrive, as copies that no thread waits for.
  *
  *   panels 0, 1 on their way
- *   for k: meet         step k is here, and step k - 32 done with
- *          panel k + 64, where step k - 32 was
+ *   for k: meet         step k is here, and the one before it done with
+ *          panel k + 2 steps, where that was
  *          sums += tiles of step k
  *   meet                all of the memory is free
  *   sums to it, some rows at a time, for finish.c
@@ -19,13 +19,19 @@
  * found by gather.c. The depth and rows that there are may be known on the
  * device only; what is copied from behind them is zeros.
  *
- * What bounds its depth: of a block of 128 by 128 a step is 512 Ki
+ * Products of f32 go by multiply-adds of threads, two of the depth at a time
+ * (llvm_real.c), in blocks of the same shapes; their sums lie in registers as
+ * those of bf16 do, so what follows is the same. A right operand that the
+ * launch casts from f32 is cast by the threads that copy it, which then wait
+ * for what they read.
+ *
+ * What bounds its depth: of a block of 128 by 128 a step of bf16 is 512 Ki
  * multiply-adds for 16 KiB of operands. A multiprocessor of sm_80 does 1024 of
  * the former in a cycle and gets some 48 bytes of the latter from the second
  * cache: 512 cycles against 341. Smaller blocks are bound by that cache, so a
  * smaller one is taken only where large ones would leave multiprocessors
  * without work or be empty for the most part, which `choose` weighs by these
- * two numbers.
+ * two numbers. Products of f32, of which it does 64, are bound by these.
  *
  * What bounds the rest: a warp of such a block hands on 64 rows, four at a time
  * (finish.c). Where these wait for operands out of memory, 700 cycles each time
@@ -38,14 +44,16 @@
 enum {
   ALL = 1 << 30, /* depth of a block */
   TILE = 16,
-  DEEP = 32, /* of a step */
+  DEEP_BYTES = 64, /* of a step of the depth */
+  PAIR = 2,  /* of the depth, that are in tiles of f32 */
   STEPS = 3, /* that are there at once */
   STRIP = 2, /* tiles of rows that a warp hands on at a time */
   PAD = 8,   /* elements behind a row of sums, for its tiles' banks to differ */
   MOST = 4,  /* tiles of a warp along a side */
   LEFT_TILES = MOST * MOST,
   RIGHT_TILES = LEFT_TILES + MOST,
-  DOTS = 1024,     /* multiply-adds of a multiprocessor of sm_80 in a cycle */
+  DOTS = 1024,     /* multiply-adds of a multiprocessor of sm_80 in a cycle, */
+  FMAS = 64,       /* and those of f32 */
   CACHE_BYTES = 48 /* that it gets in one */
 };
 
@@ -60,6 +68,8 @@ typedef struct Team {
   KPanel panel[CT_OUT]; /* of a step, the first of STEPS */
   bool down[CT_OUT];    /* its rows are the depth */
   KBase base[CT_OUT];
+  Dtype dtype;  /* of panels */
+  int deep;     /* of a step */
   int64_t step; /* elements of scratch from step to step */
   CtGather gather;
 } Team;
@@ -81,11 +91,11 @@ static void copy_step(Team *g, KVal *k, KVal *place) {
     KVal *size = kb_alu(b, A_SUB, end, lo);
     KVal *depth = kb_alu(b, A_SUB, g->at.k_hi, k);
     bool down = g->down[side];
-    kb_panel_of(b, &g->panel[side], place, g->base[side],
-                ct_gather_from(&g->gather, side, k), down ? depth : size,
-                down ? size : depth,
-                down ? p->k.stride[side] : other->stride[side],
-                g->gather.rows[side]);
+    kb_panel(b, &g->panel[side], place, g->base[side],
+             ct_gather_from(&g->gather, side, k), down ? depth : size,
+             down ? size : depth,
+             down ? p->k.stride[side] : other->stride[side],
+             g->gather.rows[side]);
   }
   kb_batch(b);
 }
@@ -105,23 +115,36 @@ static KVal *warp_at(Team *g, int side) {
 }
 
 /* Tile i of the operand from the panels at `place`. */
-static void pick(Team *g, int side, int i, KVal *place) {
+static void pick(Team *g, int side, int i, KVal *place, KVal *depth) {
   KBuild *b = g->at.b;
   bool right = side == CT_RIGHT;
   kb_tile_pick(b, (right ? RIGHT_TILES : LEFT_TILES) + i, right, g->down[side],
                &g->panel[side], place,
-               kb_alu_c(b, A_ADD, warp_at(g, side), (int64_t)i * TILE));
+               kb_alu_c(b, A_ADD, warp_at(g, side), (int64_t)i * TILE), depth);
+}
+
+/* The tiles from `depth` on, or of all of the step. */
+static void add_tiles_at(Team *g, KVal *place, KVal *depth) {
+  int high = tiles_of(g, CT_LEFT), wide = tiles_of(g, CT_RIGHT);
+  for (int i = 0; i < high; i++)
+    pick(g, CT_LEFT, i, place, depth);
+  for (int j = 0; j < wide; j++) {
+    pick(g, CT_RIGHT, j, place, depth);
+    for (int i = 0; i < high; i++)
+      kb_tile_dot_of(g->at.b, g->dtype, i * wide + j, LEFT_TILES + i,
+                     RIGHT_TILES + j);
+  }
 }
 
 static void add_tiles(Team *g, KVal *place) {
-  int high = tiles_of(g, CT_LEFT), wide = tiles_of(g, CT_RIGHT);
-  for (int i = 0; i < high; i++)
-    pick(g, CT_LEFT, i, place);
-  for (int j = 0; j < wide; j++) {
-    pick(g, CT_RIGHT, j, place);
-    for (int i = 0; i < high; i++)
-      kb_tile_dot(g->at.b, i * wide + j, LEFT_TILES + i, RIGHT_TILES + j);
+  KBuild *b = g->at.b;
+  if (g->dtype == DT_bf16) {
+    add_tiles_at(g, place, NULL);
+    return;
   }
+  KVal *loop = kb_for(b, kb_index(b, 0), kb_index(b, g->deep), PAIR);
+  add_tiles_at(g, place, kb_iv(b, loop));
+  kb_end(b);
 }
 
 /* The place behind `place`, in turn. */
@@ -137,16 +160,16 @@ static void all_steps(Team *g) {
   for (int i = 0; i < STEPS - 1; i++) {
     KVal *place = kb_index(b, i * g->step);
     ct_gather_step(&g->gather, i);
-    copy_step(g, kb_alu_c(b, A_ADD, g->at.k_lo, i * DEEP), place);
+    copy_step(g, kb_alu_c(b, A_ADD, g->at.k_lo, i * g->deep), place);
   }
   ct_gather_step(&g->gather, STEPS - 1);
-  KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, DEEP), *k = kb_iv(b, loop);
+  KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, g->deep), *k = kb_iv(b, loop);
   KVal *here = kb_acc(b, loop, kb_index(b, 0));
   KVal *ahead = kb_acc(b, loop, kb_index(b, (STEPS - 1) * g->step));
   ct_gather_loop(&g->gather, loop);
   kb_meet(b, STEPS - 2);
   ct_gather_next(&g->gather, k, STEPS);
-  copy_step(g, kb_alu_c(b, A_ADD, k, (STEPS - 1) * DEEP), ahead);
+  copy_step(g, kb_alu_c(b, A_ADD, k, (STEPS - 1) * g->deep), ahead);
   add_tiles(g, here);
   kb_next(b, here, next_place(g, here));
   kb_next(b, ahead, next_place(g, ahead));
@@ -182,18 +205,20 @@ static void block(CtItem *t) {
   Team *g = (Team *)t;
   KBuild *b = t->b;
   int high = tiles_of(g, CT_LEFT), wide = tiles_of(g, CT_RIGHT);
-  int64_t size[CT_OUT] = {g->shape.rows * DEEP, g->shape.cols * DEEP};
+  int deep = g->deep, bytes = (int)dtype_info[g->dtype].bytes;
+  int64_t size[CT_OUT] = {g->shape.rows * deep, g->shape.cols * deep};
   int64_t sums = (int64_t)t->team * STRIP * TILE * (wide * TILE + PAD);
   g->step = size[CT_LEFT] + size[CT_RIGHT];
-  int64_t panels = STEPS * g->step, both = 2 * sums;
-  KBase base = kb_scratch(b, DT_bf16, panels > both ? panels : both);
+  sums = sums * dtype_info[DT_f32].bytes / bytes;
+  int64_t panels = STEPS * g->step;
+  KBase base = kb_scratch(b, g->dtype, panels > sums ? panels : sums);
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
     int other = side == CT_LEFT ? g->shape.rows : g->shape.cols;
-    g->panel[side] = (KPanel){g->down[side] ? DEEP : other,
-                              g->down[side] ? other : DEEP, base};
-    base.number += size[side] * dtype_info[DT_bf16].bytes;
+    g->panel[side] = (KPanel){g->down[side] ? deep : other,
+                              g->down[side] ? other : deep, base};
+    base.number += size[side] * bytes;
   }
-  ct_gather_item(&g->gather, t, g->panel, DEEP);
+  ct_gather_item(&g->gather, t, g->panel, deep);
   for (int i = 0; i < high * wide; i++)
     kb_tile_zero(b, i);
   kb_meet(b, 0); /* the item before is done with */
@@ -211,9 +236,10 @@ static int64_t blocks(int64_t n, int64_t block) {
 
 int64_t ct_shape_cycles(const CtProduct *p, const Isa *isa, const CtShape *s,
                         int64_t dots) {
+  enum { DEEP = 32 };
   dots = (int64_t)s->rows * s->cols * DEEP / dots;
   int64_t bytes = (int64_t)(s->rows + s->cols) * DEEP *
-                  dtype_info[DT_bf16].bytes / CACHE_BYTES;
+                  dtype_info[p->dtype].bytes / CACHE_BYTES;
   int64_t rows = p->m.size, many = p->batch.size;
   if (p->groups && !p->ragged_k) { /* in the mean */
     many = p->rows < p->groups ? p->rows : p->groups;
@@ -224,12 +250,15 @@ int64_t ct_shape_cycles(const CtProduct *p, const Isa *isa, const CtShape *s,
 }
 
 static int64_t cycles(const CtProduct *p, const Isa *isa, const CtShape *s) {
-  return ct_shape_cycles(p, isa, s, DOTS);
+  return ct_shape_cycles(p, isa, s, p->dtype == DT_f32 ? FMAS : DOTS);
 }
 
+/* Of the first shape there are 128 sums a thread, and multiply-adds of f32 need
+ * the registers; nor are they bound by the cache where blocks are smaller. */
 static CtShape choose(const CtProduct *p, const Isa *isa) {
-  CtShape best = shapes[0];
-  for (size_t i = 1; i < COUNT_OF(shapes); i++)
+  size_t first = p->dtype == DT_f32;
+  CtShape best = shapes[first];
+  for (size_t i = first + 1; i < COUNT_OF(shapes); i++)
     if (cycles(p, isa, &shapes[i]) < cycles(p, isa, &best)) best = shapes[i];
   return best;
 }
@@ -251,11 +280,10 @@ static bool along_other(const CtProduct *p, int side) {
 
 bool ct_in_teams(const CtTask *task, const Isa *isa) {
   const CtProduct *p = &task->p;
-  if (!isa->cores || !(isa->has & KN_MMA) || p->dtype != DT_bf16) return false;
+  bool sums = dtype_info[p->dtype].sums == DT_f32;
+  if (!isa->cores || !(isa->has & KN_MMA) || !sums) return false;
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
-    if (ct_operand(task, side).dtype != DT_bf16 ||
-        (!ct_along_depth(p, side) && !along_other(p, side)))
-      return false;
+    if (!ct_along_depth(p, side) && !along_other(p, side)) return false;
   return true;
 }
 
@@ -265,6 +293,8 @@ Kernel *ct_teams(Ctx *cx, const CtTask *task, const Isa *isa) {
   KBuild *b = kb_new(cx, "contract", (int)(n->ins.len + n->outs.len),
                      (int)n->outs.len);
   Team *g = NEW(&cx->scratch, Team);
+  g->dtype = p->dtype;
+  g->deep = DEEP_BYTES / (int)dtype_info[p->dtype].bytes;
   g->shape = choose(p, isa);
   g->at = (CtItem){.b = b,
                    .task = task,
