@@ -339,8 +339,8 @@ static void ins_copy_ahead(Warp *w, const Ins *i) {
     check_source(w, i, &c, bytes);
     uint8_t *p = touch(w, i, lane, SP_SHARED, c.to, c.bytes, TOUCH_STORE);
     if (w->stop) return;
-    memset(w->block->shared_state + (p - w->block->shared), BYTE_HELD,
-           (size_t)c.bytes);
+    memset(w->block->shared_state + (p - w->block->shared),
+           BYTE_HELD | BYTE_COMING, (size_t)c.bytes);
     if (w->n_copies == w->cap_copies) {
       w->cap_copies = w->cap_copies ? 2 * w->cap_copies : 256;
       w->copies = realloc(w->copies, (size_t)w->cap_copies * sizeof c);
@@ -352,6 +352,8 @@ static void ins_copy_ahead(Warp *w, const Ins *i) {
 static void arrive(Warp *w, const CopyAhead *c) {
   uint8_t bytes[16] = {0};
   check_source(w, c->ins, c, bytes);
+  memset(w->block->shared_state + shared_offset(w->block, c->to), BYTE_HELD,
+         (size_t)c->bytes);
   memcpy(touch(w, c->ins, c->lane, SP_SHARED, c->to, c->bytes, TOUCH_STORE),
          bytes, (size_t)c->bytes);
 }

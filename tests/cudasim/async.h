@@ -20,10 +20,9 @@ enum { UNIT = 16 }; /* bytes of shared memory of which one fact is known */
 typedef struct Unit {
   uint64_t written; /* clock of the last write by a thread, 0: none since */
   uint64_t fenced;  /* clock of its fence behind that, 0: none */
-  const Ins *by;    /* who reads or fills it */
+  const Ins *by;    /* who reads it */
   uint16_t writer;  /* thread of the block */
   uint16_t readers; /* products under way */
-  bool coming;      /* a copy is under way */
 } Unit;
 
 Unit *unit_at(const Block *b, uint64_t offset);

@@ -92,7 +92,8 @@ static bool begin(Coming *c) {
       uint8_t *p = touch(w, c->ins, c->lane, SP_SHARED, group_place(c, r, from),
                          UNIT, TOUCH_TAKE);
       if (w->stop) return false;
-      memset(w->block->shared_state + (p - w->block->shared), BYTE_HELD, UNIT);
+      memset(w->block->shared_state + (p - w->block->shared),
+             BYTE_HELD | BYTE_COMING, UNIT);
     }
   return true;
 }
@@ -105,7 +106,6 @@ static void arrive(Coming *c) {
     for (int from = 0; from < row_bytes(&c->map); from += UNIT) {
       read_group(c, r, from, bytes);
       uint64_t offset = shared_offset(w->block, group_place(c, r, from));
-      unit_at(w->block, offset)->coming = false;
       memcpy(w->block->shared + offset, bytes, UNIT);
       memset(w->block->shared_state + offset, BYTE_HELD | BYTE_SET, UNIT);
     }

@@ -346,8 +346,9 @@ bool unknown_modifier(Decoder *d, const Stmt *s, Str rest);
 
 /* ---- memory -------------------------------------------------------------- */
 
-/* What is known of a byte of device memory. */
-enum { BYTE_HELD = 1, BYTE_SET = 2, BYTE_FREED = 4 };
+/* What is known of a byte of device memory. COMING: a copy that runs behind
+ * the threads is under way there. */
+enum { BYTE_HELD = 1, BYTE_SET = 2, BYTE_FREED = 4, BYTE_COMING = 8 };
 
 /* Who touched something last, and when: races.c. */
 typedef uint64_t Access;

@@ -193,6 +193,13 @@ static inline bool all_have(const uint8_t *state, int bytes, uint8_t bits) {
   return bytes <= 8 || all_have(state + 8, bytes - 8, bits);
 }
 
+static bool any_has(const uint8_t *state, int bytes, uint8_t bit) {
+  uint8_t all = 0;
+  for (int k = 0; k < bytes; k++)
+    all |= state[k];
+  return all & bit;
+}
+
 typedef struct Place {
   uint8_t *mem, *state;
   uint64_t left; /* bytes from here to the end of what there is */
@@ -271,9 +278,12 @@ static uint8_t *refuse(Warp *w, const Ins *i, int lane, Space space,
     return harmless;
   }
   if (held) {
+    bool coming = any_has(p->state, bytes, BYTE_COMING);
     fault(w, i, lane, CUDA_ERROR_LAUNCH_FAILED,
-          "%s of %d bytes of %s memory that nobody has written (0x%llx)",
-          touch_names[kind], bytes, spaces[space],
+          "%s of %d bytes of %s memory %s (0x%llx)", touch_names[kind], bytes,
+          spaces[space],
+          coming ? "where a copy is still under way"
+                 : "that nobody has written",
           (unsigned long long)address);
     return harmless;
   }
@@ -325,6 +335,8 @@ uint8_t *touch(Warp *w, const Ins *i, int lane, Space space, uint64_t address,
   uint8_t bits = writes ? BYTE_HELD : BYTE_HELD | BYTE_SET;
   if (p.left < (uint64_t)bytes || address % (uint64_t)bytes ||
       !all_have(p.state, bytes, bits))
+    return refuse(w, i, lane, space, address, bytes, kind, &p);
+  if (writes && space == SP_SHARED && any_has(p.state, bytes, BYTE_COMING))
     return refuse(w, i, lane, space, address, bytes, kind, &p);
   if (space == SP_SHARED)
     note_shared(w, i, lane, (uint32_t)(p.mem - w->block->shared), bytes, kind);

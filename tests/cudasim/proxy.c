@@ -4,7 +4,7 @@
  * A thread's write is seen there when a fence.proxy.async stands behind it: in
  * the thread that wrote, with a barrier between it and who uses it, or behind
  * the barrier, in the warp that uses it. cp.async writes as its thread does.
- * What products still read, and where copies still arrive, nobody may write. */
+ * What products still read nobody may write. */
 #include "async.h"
 
 #include <stdlib.h>
@@ -65,15 +65,14 @@ void proxy_write(Warp *w, const Ins *i, int lane, uint64_t offset, int bytes,
   if (takes && !proxy_use(w, i, lane, offset, bytes)) return;
   for (uint64_t k = offset / UNIT; k <= last_unit(offset, bytes); k++) {
     Unit *u = &w->block->units[k];
-    if (u->readers || u->coming) {
+    if (u->readers) {
       fault(w, i, lane, CUDA_ERROR_LAUNCH_FAILED,
-            "writes byte %d of shared memory, which the %s of PTX line %d "
-            "still %s",
-            (int)k * UNIT, u->coming ? "copy" : "wgmma", u->by->line,
-            u->coming ? "fills" : "reads");
+            "writes byte %d of shared memory, which the wgmma of PTX line %d "
+            "still reads",
+            (int)k * UNIT, u->by->line);
       return;
     }
-    if (takes) *u = (Unit){.coming = true, .by = i};
+    if (takes) *u = (Unit){0};
     else note_write(w, lane, (uint32_t)k);
   }
 }

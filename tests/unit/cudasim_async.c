@@ -375,7 +375,7 @@ static void check_mistake(const char *name, const char *part, const char *by,
 
 static void check_mistakes(void) {
   check_mistake("copy: nobody waits", "@!%p1 bra AGAIN;", "", 3,
-                "shared memory that nobody has written");
+                "shared memory where a copy is still under way");
   check_mistake("copy: barrier without a fence",
                 "fence.proxy.async.shared::cta;", "", 3,
                 "which thread 0 wrote, with no fence.proxy.async in between");
@@ -403,7 +403,7 @@ static void check_mistakes(void) {
                 "the block ends before this copy has arrived");
   check_mistake("copy: its place is written", "@!%p1 bra AGAIN;",
                 "setp.eq.u32 %p1, %r0, 0;\n  @%p1 st.shared.u32 [%r2], %r2;", 3,
-                "of shared memory, which the copy of PTX line 26 still fills");
+                "of shared memory where a copy is still under way");
 }
 
 /* ---- what a driver refuses ----------------------------------------------- */
