@@ -140,7 +140,9 @@ typedef enum KAlu {
 typedef enum KBaseKind {
   KB_ARG,      /* argument `number` of the record */
   KB_SCRATCH,  /* `number` bytes into the call's private scratch */
-  KB_WORKSPACE /* `number` bytes into the kernel's workspace */
+  KB_WORKSPACE, /* `number` bytes into the kernel's workspace */
+  KB_HELD      /* `number` bytes into what a block keeps from the first stage
+                  to the last: persist.h */
 } KBaseKind;
 typedef struct KBase {
   KBaseKind kind;
@@ -196,12 +198,13 @@ typedef struct KStage {
   bool uneven; /* chunks differ much in work: handed out one at a time */
   bool streams; /* has stores past the caches */
   VEC(KMap) maps;
+  bool once; /* in front of the first turn of a loop, and not again */
 } KStage;
 
 typedef struct Kernel {
   const char *name;
   VEC(KStage) stages;
-  int64_t workspace_bytes;
+  int64_t workspace_bytes, held_bytes;
   int32_t n_args, n_outs;
   uint32_t n_vals; /* ids are below this */
   uint64_t hash;   /* over its printed text, name left out */
@@ -228,9 +231,11 @@ Kernel *kb_finish(KBuild *b);
 KVal *kb_stage(KBuild *b, int64_t count, int64_t grain);
 void kb_uneven(KBuild *b); /* says so of the open stage */
 void kb_team(KBuild *b, int warps); /* the same */
+void kb_once(KBuild *b);
 /* Room for `elements` in this stage's scratch, in the kernel's workspace. */
 KBase kb_scratch(KBuild *b, Dtype dtype, int64_t elements);
 KBase kb_workspace(KBuild *b, Dtype dtype, int64_t elements);
+KBase kb_held(KBuild *b, Dtype dtype, int64_t elements);
 KBase kb_arg(int number, Dtype dtype);
 
 KVal *kb_index(KBuild *b, int64_t number);
@@ -513,10 +518,15 @@ typedef struct StageText {
   const char *name, *text;
 } StageText;
 
+/* How loops are done by GPUs: launch by launch, in a graph, or as one kernel
+ * each (persist.h). */
+typedef enum CgScan { CG_SCAN_AUTO, CG_SCAN_GRAPH, CG_SCAN_PERSISTENT } CgScan;
+
 struct CgLaunch;
 typedef struct CodegenOptions {
   const char *cpu;      /* "native", "x86-64-v3", ...: a level of host.c */
   const char *arch;     /* "sm_80", ...: a row of nvptx.c */
+  CgScan scan;
   int opt_level;        /* 0 or 2 */
   const char *flags;    /* recorded in the library */
   const char *source_hash;
@@ -535,6 +545,9 @@ typedef struct CgLaunch {
   int64_t times;              /* that a step of the entry executes it */
   int64_t flops, bytes;       /* of one execution */
   Dtype dtype;                /* of its products' operands, where it has any */
+  const struct PsLoop *loop; /* a loop, of which this is told ahead of what is
+                                in it; NULL: none */
+  bool persists; /* it is one kernel, and nothing of what is in it is told */
 } CgLaunch;
 
 /* A model planned for one device. */
@@ -762,7 +775,9 @@ typedef struct LlBody {
   /* Where threads share a vector, else NULL: */
   LlValue lane;  /* this thread's number among them, i32 */
   LlValue first; /* bool: it is number 0 */
-  LlValue scratch;
+  LlValue scratch, workspace;
+  LlValue held; /* a block's own memory, where it keeps some from stage to */
+  int64_t held_bytes; /* stage; scratch is behind that */
   LlValue warp;   /* this warp's number in its block, i64 */
   int team;       /* warps of a block that share items */
   LlValue *tiles; /* registers of them, those of one side by side */
@@ -886,6 +901,7 @@ typedef struct CgGpu {
   double flops[MOERT_DTYPE_COUNT]; /* a second, of products; 0: none */
   double bytes;                    /* a second, of memory */
   int cores;                       /* multiprocessors */
+  int64_t shared;                  /* bytes that a block may share, at most */
   unsigned has;                    /* KN_... */
 } CgGpu;
 const CgGpu *cg_gpu(const char *arch); /* NULL: there is no such row */

@@ -20,6 +20,7 @@
  * have been at `bar.warp.sync`. One stands in front of an access whenever there
  * may have been one since the last that it must not overtake. */
 #include "group.h"
+#include "persist.h"
 
 #include <llvm-c/Core.h>
 #include <string.h>
@@ -32,8 +33,7 @@ enum {
   GROUP_LINE = 1024,          /* at a multiple of */
   MAX_BLOCKS = 1 << 16,       /* more items are taken in turns */
   SCRATCH_WARPS = 2048,       /* with scratch in the workspace */
-  LINE = 128,                 /* bytes; scratch is whole ones */
-  PTX_KERNEL = 71             /* LLVM's number of the calling convention */
+  LINE = 128                  /* bytes; scratch is whole ones */
 };
 
 /* ---- launches ------------------------------------------------------------ */
@@ -188,7 +188,8 @@ static LLVMValueRef start_of(LlBody *e, const KBase *base) {
   switch (base->kind) {
   case KB_ARG: return e->args[base->number];
   case KB_SCRATCH: return e->scratch;
-  case KB_WORKSPACE: return LLVMGetParam(e->fn, (unsigned)e->kernel->n_args);
+  case KB_WORKSPACE: return e->workspace;
+  case KB_HELD: return e->held;
   }
   return NULL;
 }
@@ -344,7 +345,7 @@ static LLVMValueRef fold(LlBody *e, const KVal *k) {
 
 enum { TILES = 24, WORDS = 8 };
 
-static void tiles_open(LlBody *e, Arena *a) {
+void ll_warp_tiles(LlBody *e, Arena *a) {
   e->tiles = NEW_ARRAY(a, LLVMValueRef, TILES * WORDS);
   for (int i = 0; i < TILES * WORDS; i++)
     e->tiles[i] = LLVMBuildAlloca(e->b, LLVMInt32TypeInContext(e->c), "");
@@ -530,10 +531,10 @@ static LLVMValueRef read_register(LlBody *e, const char *name) {
   return ll_call(e, name, NULL, 0, NULL, 0);
 }
 
-/* Tells LLVM, for ptxas to share out registers, how many threads there are, and
- * that one block of them at a time is enough: it would rather have room for
- * more than keep all values in registers. */
-static void annotate(LlBody *e, int threads) {
+/* Says how many threads there are, for ptxas to share out registers, and that
+ * one block of them at a time is enough: it would rather have room for more
+ * than keep all values in registers. */
+void ll_warp_threads(LlBody *e, int threads) {
   LLVMMetadataRef f[5] = {
       LLVMValueAsMetadata(e->fn), LLVMMDStringInContext2(e->c, "maxntidx", 8),
       LLVMValueAsMetadata(ll_word(e, threads)),
@@ -580,7 +581,7 @@ static void declare(LlBody *e, const Kernel *k, const KStage *s,
   LLVMTypeRef type =
       LLVMFunctionType(LLVMVoidTypeInContext(e->c), params, n + maps, false);
   e->fn = LLVMAddFunction(e->m, name, type);
-  LLVMSetFunctionCallConv(e->fn, PTX_KERNEL);
+  LLVMSetFunctionCallConv(e->fn, LL_PTX_KERNEL);
   unsigned noalias = LLVMGetEnumAttributeKindForName("noalias", 7);
   LLVMAddAttributeAtIndex(e->fn, n,
                           LLVMCreateEnumAttribute(e->c, noalias, 0));
@@ -588,8 +589,7 @@ static void declare(LlBody *e, const Kernel *k, const KStage *s,
   arena_reset(&a);
 }
 
-/* The block's shared memory, as much as it is launched with. */
-static LLVMValueRef shared_memory(LlBody *e, unsigned alignment) {
+LLVMValueRef ll_shared_memory(LlBody *e, unsigned alignment) {
   LLVMValueRef g = LLVMGetNamedGlobal(e->m, "shared_memory");
   LLVMTypeRef bytes = LLVMArrayType2(LLVMInt8TypeInContext(e->c), 0);
   if (!g) {
@@ -609,12 +609,13 @@ static void find_scratch(LlBody *e, const KStage *s, const WarpGrid *g,
   if (!s->scratch_bytes) return;
   if (s->team) at = ll_index_const(e, 0);
   if (g->shares) {
-    start = shared_memory(e, s->needs & KN_GROUPS ? GROUP_LINE : 16);
+    LLVMValueRef behind = ll_index_const(e, e->held_bytes);
+    start = ll_shared_memory(e, s->needs & KN_GROUPS ? GROUP_LINE : 16);
+    start = LLVMBuildInBoundsGEP2(e->b, byte, start, &behind, 1, "");
   } else {
     int64_t own = round_up(e->kernel->workspace_bytes, LINE);
     LLVMValueRef skip = ll_index_const(e, own);
-    start = LLVMGetParam(e->fn, (unsigned)e->kernel->n_args);
-    start = LLVMBuildInBoundsGEP2(e->b, byte, start, &skip, 1, "");
+    start = LLVMBuildInBoundsGEP2(e->b, byte, e->workspace, &skip, 1, "");
     at = of_all;
   }
   at = LLVMBuildMul(e->b, at, ll_index_const(e, scratch_of(s)), "");
@@ -643,29 +644,35 @@ static int64_t takers(const KStage *s, const WarpGrid *g) {
   return s->team ? g->blocks : g->blocks * g->threads / WARP;
 }
 
-static LLVMValueRef stage(LlBody *e, const Target *t, const Kernel *k,
-                          const KStage *s, const char *name) {
-  (void)t;
+void ll_warp_items(LlBody *e, const Kernel *k, const KStage *s,
+                   const WarpGrid *g) {
   uint64_t loaded = 0, stored = 0;
-  Arena a = {0};
-  WarpGrid g = cg_warp_grid(s);
   e->team = s->team;
-  declare(e, k, s, name);
-  e->stage = s;
-  annotate(e, g.threads);
-  LLVMPositionBuilderAtEnd(e->b, ll_new_block(e, "entry"));
-  for (int i = 0; i < k->n_args; i++)
-    e->args[i] = LLVMGetParam(e->fn, (unsigned)i);
-  if (s->needs & KN_TILES) tiles_open(e, &a);
-  LlLoop l = ll_loop_open(e, find_warp(e, s, &g));
+  LlLoop l = ll_loop_open(e, find_warp(e, s, g));
   e->item = l.iv;
   ll_loop_test(e, &l, ll_index_const(e, s->count));
   note_args(&s->body, &loaded, &stored);
   e->exchanged = k->in_place || (loaded & stored);
   e->dirty = 0;
-  if (takers(s, &g) < s->count) enter(e, &s->body);
+  if (takers(s, g) < s->count) enter(e, &s->body);
   ll_block(e, &s->body);
-  ll_loop_close(e, &l, takers(s, &g));
+  ll_loop_close(e, &l, takers(s, g));
+}
+
+static LLVMValueRef stage(LlBody *e, const Target *t, const Kernel *k,
+                          const KStage *s, const char *name) {
+  (void)t;
+  Arena a = {0};
+  WarpGrid g = cg_warp_grid(s);
+  declare(e, k, s, name);
+  e->stage = s;
+  ll_warp_threads(e, g.threads);
+  LLVMPositionBuilderAtEnd(e->b, ll_new_block(e, "entry"));
+  for (int i = 0; i < k->n_args; i++)
+    e->args[i] = LLVMGetParam(e->fn, (unsigned)i);
+  e->workspace = LLVMGetParam(e->fn, (unsigned)k->n_args);
+  if (s->needs & KN_TILES) ll_warp_tiles(e, &a);
+  ll_warp_items(e, k, s, &g);
   LLVMBuildRetVoid(e->b);
   arena_reset(&a);
   return e->fn;

@@ -86,6 +86,7 @@ static LLVMValueRef start_of(LlBody *e, const KBase *base) {
   case KB_ARG: return e->args[base->number];
   case KB_SCRATCH: return LLVMGetParam(e->fn, P_SCRATCH);
   case KB_WORKSPACE: return LLVMGetParam(e->fn, P_WORKSPACE);
+  case KB_HELD: break; /* of GPUs alone */
   }
   return NULL;
 }

@@ -392,6 +392,11 @@ KBase kb_workspace(KBuild *b, Dtype dtype, int64_t elements) {
   return (KBase){KB_WORKSPACE, at, dtype};
 }
 
+KBase kb_held(KBuild *b, Dtype dtype, int64_t elements) {
+  int64_t at = carve(&b->k->held_bytes, dtype, elements);
+  return (KBase){KB_HELD, at, dtype};
+}
+
 KBase kb_arg(int number, Dtype dtype) {
   return (KBase){KB_ARG, number, dtype};
 }
@@ -652,6 +657,11 @@ void kb_uneven(KBuild *b) {
 void kb_team(KBuild *b, int warps) {
   assert(b->n_levels > 0);
   b->stage.team = warps;
+}
+
+void kb_once(KBuild *b) {
+  assert(b->n_levels > 0);
+  b->stage.once = true;
 }
 
 KVal *kb_for(KBuild *b, KVal *lo, KVal *hi, int64_t step) {

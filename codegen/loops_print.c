@@ -62,7 +62,8 @@ static void print_key(Printer *p, KVal *v) {
   buf_fmt(p->out, "(key %u)", p->key_of[v->id]);
 }
 
-static const char *const base_names[] = {"arg", "scratch", "workspace"};
+static const char *const base_names[] = {"arg", "scratch", "workspace",
+                                         "held"};
 
 static void print_base(Printer *p, const KVal *v) {
   buf_fmt(p->out, "%s%lld[", base_names[v->base.kind],
@@ -362,6 +363,7 @@ static void print_stage(Printer *p, const KStage *s) {
           name_of(p, s->iv->id), (long long)s->count, (long long)s->grain,
           (long long)s->scratch_bytes, s->uneven ? " uneven" : "");
   if (s->team) buf_fmt(p->out, " team %d", s->team);
+  if (s->once) buf_add(p->out, " once");
   print_maps(p, s);
   buf_add(p->out, " {\n");
   print_block(p, &s->body);

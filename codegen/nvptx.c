@@ -21,11 +21,11 @@ static const char triple[] = "nvptx64-nvidia-cuda";
 #define A100                                                     \
   "A100 SXM", {[DT_bf16] = 312e12, [DT_f32] = 19.5e12,           \
                [DT_f64] = 19.5e12},                              \
-      2.039e12, 108
+      2.039e12, 108, 163 << 10
 #define H100                                                     \
   "H100 SXM", {[DT_bf16] = 989e12, [DT_f32] = 67e12,             \
                [DT_f64] = 67e12},                                \
-      3.35e12, 132
+      3.35e12, 132, 227 << 10
 static const CgGpu gpus[] = {
     {"sm_80", "+ptx70", A100, KN_MMA},
     {"sm_90", "+ptx78", H100, KN_MMA},

@@ -11,7 +11,7 @@
  *   kernel    line          kind        times  grid x threads  ...  us  bound
  *   k3_row_0  tiny.dsl:25   fused rows      2       16 x 128       0.1  memory
  */
-#include "codegen.h"
+#include "persist.h"
 
 #include <string.h>
 
@@ -28,6 +28,7 @@ typedef struct Report {
   const Entry *main;
   const CgGpu *gpu;
   VEC(Row) rows;
+  VEC(Sym) loops; /* a line each */
   CgPtxasVec found;
   Sym unknown; /* why nothing was found, or NULL */
   Buf *out;
@@ -54,9 +55,33 @@ static Row *row_of(Report *r, const char *symbol) {
   return NULL;
 }
 
+/* How a loop is done, and why. */
+static void add_loop(Report *r, const CgLaunch *told) {
+  const PsLoop *l = told->loop;
+  Sym where = line_of(r->cx, told->node), s;
+  double by_graph = 1e6 * l->graph, by_one = 1e6 * l->persistent;
+  if (told->persists)
+    s = sym_fmt(r->cx,
+                "%s: %lld turns by one kernel, %s_0, of %lld blocks that keep "
+                "%lld bytes each: %.0f us, by a graph %.0f us",
+                where, (long long)l->turns, told->symbol,
+                (long long)l->grid.blocks, (long long)l->held_bytes, by_one,
+                by_graph);
+  else if (l->why)
+    s = sym_fmt(r->cx, "%s: %lld turns in a graph: %s", where,
+                (long long)l->turns, l->why);
+  else
+    s = sym_fmt(r->cx,
+                "%s: %lld turns in a graph: %.0f us, by one kernel %.0f us",
+                where, (long long)l->turns, by_graph, by_one);
+  vec_push(&r->cx->perm, &r->loops, s);
+}
+
 static void launched(void *user, const CgLaunch *l) {
   Report *r = user;
   if (l->entry != r->main) return;
+  if (l->loop) add_loop(r, l);
+  if (l->loop && !l->persists) return;
   Row *known = row_of(r, l->symbol);
   if (known) {
     known->l.times += l->times;
@@ -67,9 +92,11 @@ static void launched(void *user, const CgLaunch *l) {
              .symbol = sym(r->cx, l->symbol),
              .where = line_of(r->cx, l->node),
              .kind = kind_of(r->cx, l->name),
-             .n_stages = l->kernel ? (int)l->kernel->stages.len : 0};
+             .n_stages = l->kernel ? (int)l->kernel->stages.len
+                                   : l->persists};
   row.stages = NEW_ARRAY(a, WarpGrid, (size_t)row.n_stages + 1);
-  for (int i = 0; i < row.n_stages; i++)
+  if (l->persists) row.stages[0] = l->loop->grid;
+  for (int i = 0; l->kernel && i < row.n_stages; i++)
     row.stages[i] = cg_warp_grid(&l->kernel->stages.data[i]);
   vec_push(a, &r->rows, row);
 }
@@ -242,6 +269,15 @@ static void add_total(Report *r) {
           (long long)launches, 1e6 * all);
 }
 
+static void add_loops(Report *r) {
+  if (r->loops.len)
+    buf_add(r->out,
+            "\nloops, and how long they take by the cost model, which counts "
+            "launches that wait\nfor each other, too (--scan):\n");
+  for (uint32_t i = 0; i < r->loops.len; i++)
+    buf_fmt(r->out, "  %s\n", r->loops.data[i]);
+}
+
 bool cg_kernel_report(const CgPrograms *p, const CodegenOptions *o, Buf *out) {
   Module *m = p->of[MOERT_CUDA].m;
   Buf ptx = {0};
@@ -262,6 +298,7 @@ bool cg_kernel_report(const CgPrograms *p, const CodegenOptions *o, Buf *out) {
     add_heading(&r);
     add_lines(&r);
     add_total(&r);
+    add_loops(&r);
   }
   buf_free(&ptx);
   return ok;

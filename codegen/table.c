@@ -137,18 +137,17 @@ static LLVMValueRef c_maps(Table *t, const KStage *s) {
   return tb_array(t, &all);
 }
 
-/* One that warps run. */
-static LLVMValueRef c_launch(Table *t, const KStage *s, const char *symbol) {
-  WarpGrid g = cg_warp_grid(s);
+LLVMValueRef tb_launch(Table *t, const KStage *s, const WarpGrid *g,
+                       const char *symbol) {
   LLVMValueRef f[] = {tb_null(t),
                       tb_i64(t, s->count),
                       tb_i64(t, 1),
                       tb_i64(t, 0),
                       tb_i32(t, 0),
-                      tb_i32(t, g.threads),
-                      tb_i32(t, g.shared_bytes),
+                      tb_i32(t, g->threads),
+                      tb_i32(t, g->shared_bytes),
                       tb_i32(t, s->maps.len),
-                      tb_i64(t, g.blocks),
+                      tb_i64(t, g->blocks),
                       tb_text(t, symbol),
                       c_maps(t, s)};
   return TB_STRUCT(t, MoertStage, f);
@@ -168,23 +167,23 @@ static LLVMValueRef *code_for(Table *t, const Kernel *k, const char *name) {
   return bodies;
 }
 
-/* "k12_row": what an assembler takes for a name. */
-static void symbol_of(Table *t, const Kernel *k, char *out, size_t cap) {
-  snprintf(out, cap, "k%u_%.80s", t->n_kernels++, k->name);
+void tb_symbol(Table *t, const char *name, char *out, size_t cap) {
+  snprintf(out, cap, "k%u_%.80s", t->n_kernels++, name);
   for (char *c = out; *c; c++)
     if (*c == '.') *c = '_';
 }
 
-/* A kernel in the table, and the name that its stages begin with. */
-typedef struct Emitted {
-  LLVMValueRef kernel;
-  Sym symbol;
-} Emitted;
+LLVMValueRef tb_kernel(Table *t, const char *name, int64_t workspace,
+                       const ConstVec *stages) {
+  LLVMValueRef f[] = {tb_text(t, name), tb_i64(t, workspace),
+                      tb_i32(t, (int)stages->len), tb_array(t, stages)};
+  return tb_place(t, TB_STRUCT(t, MoertKernel, f));
+}
 
 static Emitted *emit_kernel(Table *t, const Kernel *k) {
   char name[96], stage[128];
   Emitted *e = NEW(t->a, Emitted);
-  symbol_of(t, k, name, sizeof name);
+  tb_symbol(t, k->name, name, sizeof name);
   bool host = t->code == t->m;
   LLVMValueRef *bodies = code_for(t, k, name);
   ConstVec stages = {0};
@@ -195,13 +194,12 @@ static Emitted *emit_kernel(Table *t, const Kernel *k) {
     if (host && k->keys.len)
       body = cg_llvm_keyed(t->m, k, strcat(stage, ".keyed"), body);
     if (!host) vec_push(t->a, &t->lines, ((CgLine){body, k->where}));
+    WarpGrid g = host ? (WarpGrid){0} : cg_warp_grid(s);
     vec_push(t->a, &stages,
-             host ? c_stage(t, s, body) : c_launch(t, s, stage));
+             host ? c_stage(t, s, body) : tb_launch(t, s, &g, stage));
   }
   int64_t workspace = host ? k->workspace_bytes : cg_warp_workspace(k);
-  LLVMValueRef f[] = {tb_text(t, k->name), tb_i64(t, workspace),
-                      tb_i32(t, (int)stages.len), tb_array(t, &stages)};
-  e->kernel = tb_place(t, TB_STRUCT(t, MoertKernel, f));
+  e->kernel = tb_kernel(t, k->name, workspace, &stages);
   e->symbol = sym(t->ir->cx, name);
   return e;
 }
@@ -220,8 +218,7 @@ static bool overlap(const Value *x, const Value *y) {
          b->offset < a->offset + type_bytes(&x->type);
 }
 
-/* What the kernel may take for granted of its arguments' addresses. */
-static void note_places(Table *t, const Node *n, Kernel *k) {
+void tb_note_places(Table *t, const Node *n, Kernel *k) {
   uint8_t *all = NEW_ARRAY(t->a, uint8_t, n->ins.len + n->outs.len + 1);
   for (uint32_t i = 0; i < n->ins.len; i++)
     all[i] = place_alignment(&n->ins.data[i]->place);
@@ -270,11 +267,11 @@ void tb_add_record(Table *t, Record *r) {
   vec_push(t->a, &t->records, TB_STRUCT(t, MoertRecord, f));
 }
 
-static int64_t node_flops(const Node *n) {
+int64_t tb_flops(const Node *n) {
   return (int64_t)(2 * ir_usual_macs(n));
 }
 
-static int64_t node_bytes(const Node *n) {
+int64_t tb_bytes(const Node *n) {
   return (int64_t)ir_usual_bytes(n);
 }
 
@@ -282,7 +279,7 @@ static int64_t node_bytes(const Node *n) {
 static int64_t needed_flops(Table *t, const Node *n) {
   const Node *c = n->op == OP_fused ? ir_product_node(n) : n;
   return c && c->op == OP_contract && cg_again(&t->again, c) ? 0
-                                                             : node_flops(n);
+                                                             : tb_flops(n);
 }
 
 /* The dtype of its largest product's operands. */
@@ -364,7 +361,7 @@ static void tell(const Table *t, const Node *n, const Record *r,
                 .flops = r->flops,
                 .bytes = r->bytes,
                 .dtype = r->dtype};
-  if (t->o->launched) t->o->launched(t->o->user, &l);
+  if (t->o->launched && !t->quiet) t->o->launched(t->o->user, &l);
 }
 
 static void launch(Table *t, Node *n) {
@@ -380,17 +377,17 @@ static void launch(Table *t, Node *n) {
     r.args.data[1] = r.args.data[0];
     r.args.data[0] = left;
   }
-  r.flops = node_flops(n);
+  r.flops = tb_flops(n);
   r.needed = needed_flops(t, n);
   t->flops += r.needed;
-  r.bytes = node_bytes(n);
+  r.bytes = tb_bytes(n);
   r.dtype = node_dtype(n);
   if (gemm) {
     r.gemm = c_gemm(t, &g);
   } else {
     k = cg_lower(t->ir->cx, n, &t->t->isa);
     if (!k || !takes_args(t, n, k)) return; /* no table comes of it */
-    if (t->code != t->m) note_places(t, n, k);
+    if (t->code != t->m) tb_note_places(t, n, k);
     k->where = r.where;
     e = kernel_for(t, k);
     r.kernel = e->kernel;
@@ -410,7 +407,7 @@ static void reshape(Table *t, const Node *n) {
   if (same_place(&n->ins.data[0]->place, &n->outs.data[0]->place)) return;
   Record r = tb_record_of(t, MOERT_COPY, n);
   tb_add_args(t, &r, n, n->ins.len);
-  r.bytes = node_bytes(n);
+  r.bytes = tb_bytes(n);
   tb_add_record(t, &r);
 }
 
@@ -425,7 +422,7 @@ static bool is_read(const Region *r, const Value *v) {
   return false;
 }
 
-static void scan(Table *t, const Node *n) {
+static void scan(Table *t, Node *n) {
   const Value *index = n->body->params.data[0];
   Record r = tb_record_of(t, MOERT_LOOP, n);
   r.count = attr_int(n, "length");
@@ -436,6 +433,8 @@ static void scan(Table *t, const Node *n) {
     vec_push(t->a, &r.args, value_ref(t, index));
     r.n_outs = 1;
   }
+  bool quiet = t->quiet;
+  t->quiet |= tb_turns(t, n);
   tb_add_record(t, &r);
   int64_t before = t->flops, turns = (int64_t)ir_usual_turns(n);
   int64_t times = t->times;
@@ -443,6 +442,7 @@ static void scan(Table *t, const Node *n) {
   t->times *= turns;
   region(t, n->body);
   t->times = times;
+  t->quiet = quiet;
   t->flops = before + t->flops * turns;
   Record end = tb_record_of(t, MOERT_END, n);
   tb_add_record(t, &end);

@@ -1,5 +1,5 @@
 /* table.h: what the files that make the step table share: table.c,
- * table_comm.c. */
+ * table_comm.c, table_turns.c. */
 #ifndef MOEC_TABLE_H
 #define MOEC_TABLE_H
 
@@ -28,9 +28,16 @@ typedef struct Table {
   Map started; /* exchange -> number of its record + 1 */
   int64_t flops; /* needed */
   int64_t times; /* that a step executes what comes next */
+  bool quiet; /* that is not told of: it only stands in for something else */
   const Entry *entry;
   CgAgain again;
 } Table;
+
+/* A kernel in the table, and the name that its stages begin with. */
+typedef struct Emitted {
+  LlValue kernel;
+  Sym symbol;
+} Emitted;
 
 /* Fields of a MoertRecord as they stand for any kind. */
 typedef struct Record {
@@ -65,11 +72,27 @@ Record tb_record_of(Table *t, MoertRecordKind kind, const Node *n);
 /* The first n_ins operands, then results. */
 void tb_add_args(Table *t, Record *r, const Node *n, uint32_t n_ins);
 void tb_add_record(Table *t, Record *r);
+/* A new one: "k12_row", what an assembler takes for a name. */
+void tb_symbol(Table *t, const char *name, char *out, size_t cap);
+/* A stage that warps run, and a kernel of stages. */
+LlValue tb_launch(Table *t, const KStage *s, const WarpGrid *g,
+                  const char *symbol);
+LlValue tb_kernel(Table *t, const char *name, int64_t workspace,
+                  const ConstVec *stages);
+/* Notes what the kernel may take for granted of its arguments' addresses. */
+void tb_note_places(Table *t, const Node *n, Kernel *k);
+int64_t tb_flops(const Node *n);
+int64_t tb_bytes(const Node *n);
 
 /* ---- table_comm.c -------------------------------------------------------- */
 
 void tb_exchange(Table *t, Node *n);
 /* Ends an exchange, for people by its own name. */
 void tb_wait_for(Table *t, Node *n);
+
+/* ---- table_turns.c ------------------------------------------------------- */
+
+/* A record in front of a loop that is one kernel; false: it is none. */
+bool tb_turns(Table *t, Node *scan);
 
 #endif

@@ -239,6 +239,8 @@ static bool decide_result(Job *j) {
                                                 : "--emit=ptx");
   if (o->arch && !asks_for(j, TARGET_CUDA))
     return usage("--arch is for --target=cuda");
+  if (o->scan && !asks_for(j, TARGET_CUDA))
+    return usage("--scan is for --target=cuda");
   j->emit = o->emit;
   if (!o->emit && o->stop_after && (!o->dump || o->output)) j->emit = "ir";
   j->output = o->output ? o->output : j->library ? default_output(j) : "-";
@@ -439,11 +441,18 @@ static Sym source_hash(Job *j, Sym flags) {
   return sym_fmt(&j->cx, "%016llx", (unsigned long long)h);
 }
 
+/* There are no other words: options.c. */
+static CgScan scan_of(const char *word) {
+  if (!word || !strcmp(word, "auto")) return CG_SCAN_AUTO;
+  return strcmp(word, "graph") ? CG_SCAN_PERSISTENT : CG_SCAN_GRAPH;
+}
+
 static CodegenOptions codegen_options(Job *j) {
   Sym flags = options_flags(&j->cx, &j->o);
   return (CodegenOptions){
       .cpu = j->o.mcpu ? j->o.mcpu : "native",
       .arch = j->o.arch ? j->o.arch : "sm_80",
+      .scan = scan_of(j->o.scan),
       .opt_level = j->o.level && strcmp(j->o.level, "0") == 0 ? 0 : 2,
       .flags = flags,
       .source_hash = source_hash(j, flags)};

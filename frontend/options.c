@@ -84,6 +84,10 @@ static const OptionRow rows[] = {
      "texts and dumps are those for the CPU, where it is among them"},
     {O_TEXT, "--arch", "ARCH", "sm_80|sm_90|sm_90a", FIELD(arch), 1,
      "the least that a GPU must be (default sm_80); sm_90a is itself alone"},
+    {O_TEXT, "--scan", "HOW", "auto|graph|persistent", FIELD(scan), 1,
+     "loops on a GPU: launch by launch in a graph; persistent, one kernel each "
+     "whose blocks stay and keep weights on the chip, where that can be; or "
+     "auto, what should take less time (default; see --report=kernels)"},
     {O_TEXT, "--mcpu", "CPU", NULL, FIELD(mcpu), 1,
      "the processor to make code for: native (default), x86-64-v3 (AVX2) or "
      "x86-64-v4 (AVX-512)"},

@@ -14,7 +14,7 @@ typedef struct Options {
   const char *plan_only; /* "" without an argument */
   const char *topology, *grow;
   TextVec defines, includes, mesh, layers;
-  const char *target, *arch, *mcpu, *level, *precision;
+  const char *target, *arch, *scan, *mcpu, *level, *precision;
   const char *dump, *dump_dir, *from, *stop_after;
   bool json, reshard_errors, keep_grads, time_passes, loc, ops, version, help;
 } Options;

@@ -188,6 +188,7 @@ static MoertStatus run_record(MoertSession *s, int entry, int index,
       rt_store(r->args[r->n_args - 1].dtype, s->args[r->n_args - 1],
                (double)l->index[l->depth - 1]);
     break;
+  case MOERT_TURNS: /* of GPUs alone */
   case MOERT_END: break;
   }
   return MOERT_OK;

@@ -185,7 +185,7 @@ static Needs count_needs(const MoertSession *s) {
     n.inputs += rt_cu_round_up(e->input_bytes);
     n.reports += rt_cu_round_up(e->report_bytes);
     for (int k = 0; k < e->n_records; k++)
-      if (e->records[k].kind == MOERT_LAUNCH)
+      if (e->records[k].kernel)
         n.workspace =
             rt_larger(n.workspace, e->records[k].kernel->workspace_bytes);
   }

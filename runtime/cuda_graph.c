@@ -108,7 +108,7 @@ static MoertStatus visit(MoertSession *s, int entry, int index,
 
 static MoertStatus walk(MoertSession *s, int entry, Walk *w) {
   s->cuda->walk = w;
-  MoertStatus st = rt_each_record(s, entry, visit, NULL);
+  MoertStatus st = rt_each_record(s, entry, visit, rt_cuda_turns);
   s->cuda->walk = NULL;
   if (st == MOERT_OK && w->bound == 0) st = rt_cuda_publish(s, entry);
   return st;

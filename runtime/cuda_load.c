@@ -155,6 +155,7 @@ MoertStatus rt_cuda_gpu(RtCuda *c, int ordinal) {
   RT_TRY(attribute(c, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, &minor));
   RT_TRY(attribute(c, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
                    &g->multiprocessors));
+  RT_TRY(attribute(c, CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH, &g->cooperates));
   RT_TRY(attribute(c, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
                    &g->shared_bytes));
   RT_TRY(RT_CU(c, cuDeviceTotalMem(&bytes, c->device)));

@@ -74,11 +74,53 @@ static MoertStatus find_kernel(MoertSession *s, int entry, int index) {
   return MOERT_OK;
 }
 
+/* How many of its blocks the GPU runs at once. */
+static MoertStatus room_for(RtCuda *c, const MoertStage *g, CUfunction f,
+                            int64_t *out) {
+  int each;
+  *out = 0;
+  if (!c->gpu.cooperates) return MOERT_OK;
+  RT_TRY(RT_CU(c, cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                      &each, f, g->threads, (size_t)g->shared_bytes)));
+  *out = (int64_t)each * c->gpu.multiprocessors;
+  return MOERT_OK;
+}
+
+/* That of a loop, which is nowhere where its blocks cannot all run at once. */
+static MoertStatus find_turns(MoertSession *s, int entry, int index) {
+  RtCuda *c = s->cuda;
+  const MoertRecord *r = &s->desc->entries[entry].records[index];
+  const MoertStage *g = &r->kernel->stages[0];
+  CUfunction **functions = &c->entries[entry].functions[index];
+  int64_t room = 0;
+  if (r->kernel->n_stages != 1 || index + 1 >= s->desc->entries[entry].n_records
+      || r[1].kind != MOERT_LOOP)
+    return rt_fail(MOERT_BAD_DATA, "no kernel of a loop");
+  if (g->shared_bytes <= c->gpu.shared_bytes) {
+    RT_TRY(find_kernel(s, entry, index));
+    RT_TRY(room_for(c, g, (*functions)[0], &room));
+  }
+  c->turns++;
+  if (room >= g->blocks) return MOERT_OK;
+  free(*functions);
+  *functions = NULL;
+  c->unrolled++;
+  snprintf(c->no_room, sizeof c->no_room,
+           "%s needs %lld blocks of %d bytes of shared memory at once, and "
+           "there is room for %lld",
+           g->symbol, (long long)g->blocks, g->shared_bytes, (long long)room);
+  return MOERT_OK;
+}
+
 MoertStatus rt_cuda_functions(MoertSession *s) {
   for (int i = 0; i < s->desc->n_entries; i++)
-    for (int k = 0; k < s->desc->entries[i].n_records; k++)
-      if (s->desc->entries[i].records[k].kind == MOERT_LAUNCH)
+    for (int k = 0; k < s->desc->entries[i].n_records; k++) {
+      int kind = s->desc->entries[i].records[k].kind;
+      if (kind == MOERT_LAUNCH)
         RT_TRY(named(find_kernel(s, i, k), s, i, k));
+      else if (kind == MOERT_TURNS)
+        RT_TRY(named(find_turns(s, i, k), s, i, k));
+    }
   return rt_cuda_own_copy(s->cuda);
 }
 
@@ -117,13 +159,41 @@ static MoertStatus launch_stage(MoertSession *s, const MoertRecord *r,
                                  c->params, NULL));
 }
 
-/* Parameters: addresses of the args, then of the workspace, then maps. */
-static MoertStatus launch(MoertSession *s, const MoertRecord *r,
-                          CUfunction *functions) {
+int rt_cuda_turns(MoertSession *s, int entry, int index, const RtLoops *l) {
+  const MoertEntry *e = &s->desc->entries[entry];
+  (void)l;
+  if (e->records[index].kind != MOERT_TURNS ||
+      !s->cuda->entries[entry].functions[index])
+    return index;
+  return rt_loop_end(e, index + 1);
+}
+
+/* Parameters: addresses of the args, then of the workspace; maps
+ * are behind them. */
+static void set_params(MoertSession *s, const MoertRecord *r) {
   RtCuda *c = s->cuda;
   for (int i = 0; i < r->n_args; i++)
     c->params[i] = &s->args[i];
   c->params[r->n_args] = &c->workspace;
+}
+
+/* All blocks at once, or none. */
+static MoertStatus launch_turns(MoertSession *s, const MoertRecord *r,
+                                CUfunction *functions) {
+  RtCuda *c = s->cuda;
+  const MoertStage *g = &r->kernel->stages[0];
+  if (!functions) return rt_fail(MOERT_UNSUPPORTED, "%s", c->no_room);
+  set_params(s, r);
+  return RT_CU(c, cuLaunchCooperativeKernel(
+                      functions[0], (unsigned)g->blocks, 1, 1,
+                      (unsigned)g->threads, 1, 1, (unsigned)g->shared_bytes,
+                      c->stream, c->params));
+}
+
+static MoertStatus launch(MoertSession *s, const MoertRecord *r,
+                          CUfunction *functions) {
+  RtCuda *c = s->cuda;
+  set_params(s, r);
   for (int i = 0; i < r->kernel->n_stages; i++)
     RT_TRY(launch_stage(s, r, &r->kernel->stages[i], functions[i]));
   return MOERT_OK;
@@ -159,6 +229,7 @@ static MoertStatus run(MoertSession *s, int entry, int index,
     s->args[i] = rt_address(s, entry, &r->args[i], l->index);
   switch ((MoertRecordKind)r->kind) {
   case MOERT_LAUNCH: return launch(s, r, e->functions[index]);
+  case MOERT_TURNS: return launch_turns(s, r, e->functions[index]);
   case MOERT_GEMM:
     return rt_cuda_gemm_run(s->cuda, e->gemms[index], s->args);
   case MOERT_COPY: return copy(s, r);
@@ -234,7 +305,7 @@ static MoertStatus run_profiled(MoertSession *s, int entry) {
   RtCuda *c = s->cuda;
   c->n_marks = 0;
   RT_TRY(mark(c, -1));
-  RT_TRY(rt_each_record(s, entry, run_marked, NULL));
+  RT_TRY(rt_each_record(s, entry, run_marked, rt_cuda_turns));
   RT_TRY(rt_cuda_publish(s, entry));
   RT_TRY(rt_cuda_wait(c));
   return read_marks(s, entry);
@@ -252,7 +323,7 @@ static bool counts_turns(const MoertEntry *e) {
 }
 
 static MoertStatus run_waiting(MoertSession *s, int entry) {
-  RT_TRY(rt_each_record(s, entry, run_and_wait, NULL));
+  RT_TRY(rt_each_record(s, entry, run_and_wait, rt_cuda_turns));
   return rt_cuda_publish(s, entry);
 }
 

@@ -13,6 +13,7 @@ typedef struct RtGpu {
   char name[96];
   int arch;            /* 90: sm_90 */
   int multiprocessors;
+  int cooperates;      /* launches of blocks that wait for each other */
   int shared_bytes;    /* that a block may have at most */
   int64_t bytes;       /* of memory */
 } RtGpu;
@@ -112,6 +113,9 @@ struct RtCuda {
   CUcontext context; /* NULL: not made */
   CUstream stream, copies; /* of steps; of what the next ones take */
   CUmodule module; /* the program's kernels */
+  int turns, unrolled; /* loops that are one kernel; for which there is no room,
+                          and that of the last of these */
+  char no_room[160];
   RtOwn own_copy, own_product[MOERT_DTYPE_COUNT];
   CUdeviceptr memory;
   void *inputs, *reports; /* the host's, of all entries */
@@ -243,6 +247,8 @@ MoertStatus rt_cuda_mark(RtCuda *c, char *to, int number);
 
 /* The kernels of all records. */
 MoertStatus rt_cuda_functions(MoertSession *s);
+/* For a TURNS record the end of its loop, where it is to be done. */
+int rt_cuda_turns(MoertSession *s, int entry, int index, const RtLoops *l);
 /* All within rt_cuda_enter. */
 MoertStatus rt_cuda_record(MoertSession *s, int entry, int index,
                            const RtLoops *l);

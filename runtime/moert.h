@@ -517,6 +517,10 @@ typedef enum MoertRecordKind {
                    `count` at most; one that is gets the index before each
                    turn */
   MOERT_END,
+  MOERT_TURNS, /* on a GPU: kernel, which does all turns of the loop that is the
+                  next record, its blocks waiting for each other; args are where
+                  they are for index 0. Where not all blocks of its one stage
+                  can run at once that loop is done instead */
   MOERT_START, /* begins an exchange: its args are neither read nor written
                   until it is waited for */
   MOERT_WAIT   /* ends the one that record number `count` has begun */

@@ -569,7 +569,8 @@ bool rt_loop_enter(const MoertEntry *e, int *at, int64_t turns, RtLoops *l);
 bool rt_loop_next(const MoertEntry *e, int *at, RtLoops *l);
 /* Visits each record that does something, and a loop's before each turn.
  * `whole` may be NULL, or do a loop by itself and return its end; it returns
- * `start` where it has done nothing. */
+ * `start` where it has done nothing. Of a TURNS record it says whether that is
+ * to be visited, and returns the end of the loop behind it. */
 typedef MoertStatus RtVisit(MoertSession *s, int entry, int index,
                             const RtLoops *l);
 typedef int RtWhole(MoertSession *s, int entry, int start, const RtLoops *l);

@@ -75,6 +75,11 @@ MoertStatus rt_each_record(MoertSession *s, int entry, RtVisit *visit,
   for (int i = 0; i < e->n_records; i++) {
     int kind = e->records[i].kind, was = i;
     int64_t count = 0;
+    if (kind == MOERT_TURNS) {
+      if (whole) i = whole(s, entry, i, &l);
+      if (i != was) RT_TRY(visit(s, entry, was, &l));
+      continue;
+    }
     if (kind == MOERT_LOOP && whole && (i = whole(s, entry, i, &l)) != was)
       continue;
     if (kind == MOERT_LOOP) RT_TRY(rt_loop_turns(s, entry, i, &l, &count));

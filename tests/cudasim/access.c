@@ -25,6 +25,18 @@ static bool take_caching(Str *rest) {
   return false;
 }
 
+/* What it hands on, or is handed, among all blocks. */
+static void note_order(Ins *i, Str rest) {
+  static const char *const names[] = {"acquire", "release", "acq_rel"};
+  for (int k = 0; k < 3; k++) {
+    Str first = rest;
+    if (!take_modifier(&first, names[k])) continue;
+    if (!take_modifier(&first, "gpu") && !take_modifier(&first, "sys")) continue;
+    i->acquires = k != 1;
+    i->releases = k != 0;
+  }
+}
+
 static bool take_space(Str *rest, uint8_t *space) {
   Str after = *rest;
   Str name = next_modifier(&after);
@@ -44,6 +56,7 @@ static bool access_modifiers(Decoder *d, Ins *i, const Stmt *s, Str rest) {
     Str first = rest;
     i->strong = i->strong || take_modifier(&first, strong[k]);
   }
+  note_order(i, rest);
   while (take_caching(&rest) || take_space(&rest, &i->space))
     ;
   if (take_modifier(&rest, "v2")) i->vec = 2;
@@ -91,6 +104,27 @@ static inline uint64_t extend(uint64_t v, Type t) {
   return (uint64_t)((int64_t)(v << unused) >> unused);
 }
 
+/* Who finds what he found before waits for others. */
+static void acquired(Warp *w, const Ins *i) {
+  uint64_t answer = 0;
+  for (uint32_t left = w->active; left; left &= left - 1) {
+    int lane = __builtin_ctz(left), bytes = i->o[0].bytes;
+    uint64_t v = 0;
+    memcpy(&v, (const uint8_t *)dst(w, i, 0) + lane * bytes,
+           i->o[0].none ? 0 : (size_t)bytes);
+    answer = answer * 31 + v;
+    note_acquire(w, address_of(w, i, i->vec, lane));
+  }
+  if (w->asked != i || w->answer != answer) {
+    w->asked = i;
+    w->answer = answer;
+    w->block->changes++;
+  } else {
+    w->asks = i;
+    w->stop = true;
+  }
+}
+
 static void ins_load(Warp *w, const Ins *i) {
   int bytes = type_info[i->type].bytes;
   for (uint32_t left = w->active; left && !w->stop; left &= left - 1) {
@@ -104,6 +138,7 @@ static void ins_load(Warp *w, const Ins *i) {
       put_lane(w, i, k, lane, extend(v, (Type)i->type));
     }
   }
+  if (i->acquires && !w->stop) acquired(w, i);
 }
 
 /* Most of all loads: n words of global memory, for which nothing is wrong. */
@@ -145,7 +180,7 @@ static InsFn *load_by(const Decoder *d, const Ins *i) {
                d->refs[i->vec].bytes == 8;
   for (int k = 0; k < i->vec; k++)
     words = words && d->refs[k].bytes == 4 && !d->refs[k].none;
-  if (!words) return ins_load;
+  if (!words || i->acquires) return ins_load;
   return i->vec == 1   ? ins_load_word
          : i->vec == 2 ? ins_load_2_words
                        : ins_load_4_words;
@@ -161,6 +196,7 @@ static void ins_store(Warp *w, const Ins *i) {
       const uint8_t *from = src(w, i, 1 + k);
       memcpy(p + k * bytes, from + lane * i->o[1 + k].bytes, (size_t)bytes);
     }
+    if (i->releases) note_release(w, address_of(w, i, 0, lane));
   }
 }
 
@@ -248,6 +284,8 @@ static void ins_atomic(Warp *w, const Ins *i) {
     old = extend(old, (Type)i->type);
     uint64_t v = atomic(i, old, y[lane], z[lane]);
     memcpy(p, &v, (size_t)bytes);
+    if (i->acquires) note_acquire(w, address_of(w, i, at, lane));
+    if (i->releases) note_release(w, address_of(w, i, at, lane));
     if (i->flag) put_lane(w, i, 0, lane, old);
   }
 }
@@ -273,6 +311,7 @@ static bool atomic_fits(const Ins *i) {
 
 static bool decode_atomic(Decoder *d, Ins *i, const Stmt *s, Str rest) {
   Str whole = rest;
+  note_order(i, rest);
   while (take_caching(&rest) || take_space(&rest, &i->space))
     ;
   int op = 0;

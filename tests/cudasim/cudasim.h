@@ -217,6 +217,7 @@ struct Ins {
   uint8_t mode;   /* meaning depends on the instruction */
   bool sat, flag;
   bool strong; /* an access that is volatile or relaxed: it may race */
+  bool acquires, releases; /* at the scope of all blocks */
   bool moves;  /* mov from a register or constant to a register */
   int line;
   Loc loc;
@@ -400,18 +401,21 @@ extern Heap pinned; /* memory of the host that devices see */
 
 /* ---- execution (exec.c) -------------------------------------------------- */
 
+typedef struct Together Together; /* together.c */
+
 typedef struct Launch {
   const Kernel *kernel;
   Heap *heap;
   uint32_t grid[3], block[3];
   uint32_t dynamic_bytes;
   const uint8_t *params;
-  bool reversed;
+  bool reversed, cooperative;
   uint64_t max_steps;
   int status; /* a CUresult */
   char error[640];
   uint64_t steps; /* of all warps */
   uint64_t start; /* by the clock of races.c */
+  Together *together; /* all blocks at once; NULL: one by one */
 } Launch;
 
 /* Of the lanes of a warp, those that stand at one place of the code. */
@@ -436,6 +440,8 @@ typedef struct Block {
   struct Issues *issues;     /* of each warpgroup */
   struct Comings *comings;   /* copies under way */
   uint64_t changes;          /* of what warps ask for */
+  uint64_t slice; /* when it went on, where others do in between */
+  int number;
 } Block;
 
 struct Warp {
@@ -450,6 +456,8 @@ struct Warp {
   const Ins *barrier; /* that it waits at */
   int barrier_id, barrier_threads;
   const Ins *asks; /* in vain, so that others go on first */
+  const Ins *asked; /* of loads that acquire the last, and what it gave */
+  uint64_t answer;
   int id;
   uint64_t since, steps; /* clock of its last bar.warp.sync */
   uint8_t *local, *local_state;
@@ -463,6 +471,25 @@ struct Warp {
 };
 
 int run_kernel(Launch *l);
+/* together.c */
+bool together_new(Launch *l, int blocks);
+void together_free(Launch *l);
+void run_together(Launch *l, Block *blocks, int n);
+/* A block goes on, and what stands before now in its time was another's. */
+void together_slice(Block *b);
+/* What a block did before its last barrier is known to who acquires there, and
+ * to its block behind the next barrier. */
+void note_release(Warp *w, uint64_t address);
+void note_acquire(Warp *w, uint64_t address);
+void together_met(Block *b);
+/* Whether another block's access, or several blocks', is in no order with what
+ * this one does. */
+bool together_races(const Block *b, uint64_t when, bool several);
+/* exec.c */
+int run_warps(Block *b, Warp **waiting);
+bool release_warps(Block *b);
+void nobody_goes_on(Warp *w);
+void block_over(Block *b);
 
 /* A fault of a lane (-1: of the warp): the first one is kept. */
 void fault(Warp *w, const Ins *i, int lane, int status, const char *format, ...)

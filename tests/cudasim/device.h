@@ -45,6 +45,7 @@ CUresult current_device(Device **out);
 /* Prints and keeps an error of a device. */
 CUresult device_breaks(Device *d, CUresult status, const char *text);
 void say(const char *text);
+enum { MULTIPROCESSORS = 4 };
 /* Shared memory that a block may have at most. */
 int shared_most(int arch);
 
@@ -87,6 +88,7 @@ typedef struct Op {
   OpKind kind;
   CUfunction function; /* DO_KERNEL */
   uint32_t grid[3], block[3], shared_bytes;
+  bool cooperative;
   uint8_t *data; /* parameters; bytes of pageable memory; of a call */
   size_t n_data;
   CUdeviceptr to, from; /* copies; DO_FILL */

@@ -218,7 +218,7 @@ static bool barrier_fails(Block *b, Warp *w) {
 }
 
 /* Lets warps go on whose barrier is full. */
-static bool release(Block *b) {
+bool release_warps(Block *b) {
   bool any = false;
   for (int k = 0; k < b->n_warps; k++) {
     Warp *w = &b->warps[k];
@@ -234,13 +234,14 @@ static bool release(Block *b) {
       if (b->warps[o].barrier && b->warps[o].barrier_id == id)
         b->warps[o].barrier = NULL;
     b->since = ++b->clock;
+    if (b->launch->together) together_met(b);
     any = true;
   }
   return any;
 }
 
 /* Each warp as far as it gets; those that are not at their end yet. */
-static int run_warps(Block *b, Warp **waiting) {
+int run_warps(Block *b, Warp **waiting) {
   Launch *l = b->launch;
   int left = 0;
   for (int k = 0; k < b->n_warps && !l->status; k++) {
@@ -254,8 +255,15 @@ static int run_warps(Block *b, Warp **waiting) {
   return left;
 }
 
-static void nobody_goes_on(Warp *w) {
-  if (w->asks)
+void nobody_goes_on(Warp *w) {
+  if (w->asks && w->asks->acquires)
+    fault(w, w->asks, -1, CUDA_ERROR_LAUNCH_FAILED,
+          "waits for what nobody writes: %s",
+          w->block->launch->together
+              ? "all blocks wait"
+              : "other blocks need not run at the same time, but in a "
+                "cooperative launch");
+  else if (w->asks)
     fault(w, w->asks, -1, CUDA_ERROR_LAUNCH_FAILED,
           "waits for a phase that nobody ends: all warps wait");
   else
@@ -273,7 +281,7 @@ static void run_block(Block *b) {
     Warp *waiting = NULL;
     uint64_t changes = b->changes;
     if (!run_warps(b, &waiting)) break;
-    if (!l->status) idle = release(b) || b->changes != changes ? 0 : idle + 1;
+    if (!l->status) idle = release_warps(b) || b->changes != changes ? 0 : idle + 1;
     if (l->status) return;
     int most = waiting->asks ? PATIENCE : 0;
     if (!idle || (most && idle < LATE)) continue;
@@ -282,7 +290,13 @@ static void run_block(Block *b) {
     nobody_goes_on(waiting);
     return;
   }
+  block_over(b);
+}
+
+void block_over(Block *b) {
   if (b->units) async_over(b);
+  for (int w = 0; w < b->n_warps; w++)
+    b->launch->steps += b->warps[w].steps;
 }
 
 /* ---- launches ------------------------------------------------------------ */
@@ -357,6 +371,7 @@ static void warp_start(Warp *w) {
   w->barrier = NULL;
   w->steps = 0;
   w->since = 0;
+  w->asked = NULL;
 }
 
 static void block_start(Block *b) {
@@ -399,27 +414,58 @@ static void block_free(Block *b) {
   free(b->readers);
 }
 
-int run_kernel(Launch *l) {
-  static uint64_t clock; /* goes on from launch to launch */
-  Block b = {.clock = clock};
-  l->start = clock + 1;
-  uint64_t n = (uint64_t)l->grid[0] * l->grid[1] * l->grid[2];
-  if (!block_new(&b, l)) {
-    l->status = CUDA_ERROR_OUT_OF_MEMORY;
-    snprintf(l->error, sizeof l->error, "kernel %s: no memory to simulate it",
-             l->kernel->name);
-  }
-  for (uint64_t k = 0; k < n && !l->status; k++) {
-    uint64_t at = l->reversed ? n - 1 - k : k;
-    b.id[0] = (uint32_t)(at % l->grid[0]);
-    b.id[1] = (uint32_t)(at / l->grid[0] % l->grid[1]);
-    b.id[2] = (uint32_t)(at / l->grid[0] / l->grid[1]);
+static void set_number(Block *b, uint64_t at) {
+  const uint32_t *grid = b->launch->grid;
+  b->number = (int)at;
+  b->id[0] = (uint32_t)(at % grid[0]);
+  b->id[1] = (uint32_t)(at / grid[0] % grid[1]);
+  b->id[2] = (uint32_t)(at / grid[0] / grid[1]);
+}
+
+/* One block after the other, in the memory of one. */
+static bool run_apart(Launch *l, uint64_t n, uint64_t *clock) {
+  Block b = {.clock = *clock};
+  bool ok = block_new(&b, l);
+  for (uint64_t k = 0; ok && k < n && !l->status; k++) {
+    set_number(&b, l->reversed ? n - 1 - k : k);
     block_start(&b);
     run_block(&b);
-    for (int w = 0; w < b.n_warps; w++)
-      l->steps += b.warps[w].steps;
   }
-  clock = b.clock;
+  *clock = b.clock;
   block_free(&b);
+  return ok;
+}
+
+static bool run_at_once(Launch *l, uint64_t n, uint64_t *clock) {
+  Block *all = calloc(n, sizeof *all);
+  bool ok = all && together_new(l, (int)n);
+  for (uint64_t k = 0; ok && k < n; k++) {
+    all[k].clock = *clock;
+    ok = block_new(&all[k], l);
+    set_number(&all[k], k);
+    if (!ok) break;
+    together_slice(&all[k]);
+    block_start(&all[k]);
+    *clock = all[k].clock;
+  }
+  if (ok) run_together(l, all, (int)n);
+  for (uint64_t k = 0; all && k < n; k++) {
+    if (all[k].clock > *clock) *clock = all[k].clock;
+    if (all[k].launch) block_free(&all[k]);
+  }
+  together_free(l);
+  free(all);
+  return ok;
+}
+
+int run_kernel(Launch *l) {
+  static uint64_t clock; /* goes on from launch to launch */
+  uint64_t n = (uint64_t)l->grid[0] * l->grid[1] * l->grid[2];
+  l->start = clock + 1;
+  if ((l->cooperative ? run_at_once : run_apart)(l, n, &clock))
+    return l->status;
+  l->status = CUDA_ERROR_OUT_OF_MEMORY;
+  snprintf(l->error, sizeof l->error, "kernel %s: no memory to simulate it",
+           l->kernel->name);
   return l->status;
 }

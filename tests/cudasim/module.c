@@ -227,23 +227,16 @@ static bool sizes_fit(const Kernel *k, const uint32_t *grid,
   return threads <= most && (int64_t)shared_bytes <= dynamic_most(k);
 }
 
-EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x,
-                               unsigned grid_y, unsigned grid_z,
-                               unsigned block_x, unsigned block_y,
-                               unsigned block_z, unsigned shared_bytes,
-                               CUstream stream, void **params, void **extra) {
+static CUresult launch(Op op, CUstream stream, void **params) {
   Device *d;
   CUresult r = current_device(&d);
   if (r) return r;
-  if (!function || function->device != d) return CUDA_ERROR_INVALID_HANDLE;
-  const Kernel *k = function->kernel;
-  Op op = {.kind = DO_KERNEL,
-           .function = function,
-           .grid = {grid_x, grid_y, grid_z},
-           .block = {block_x, block_y, block_z},
-           .shared_bytes = shared_bytes};
-  if (extra || (k->n_params && !params) ||
-      !sizes_fit(k, op.grid, op.block, shared_bytes))
+  if (!op.function || op.function->device != d)
+    return CUDA_ERROR_INVALID_HANDLE;
+  const Kernel *k = op.function->kernel;
+  op.kind = DO_KERNEL;
+  if ((k->n_params && !params) ||
+      !sizes_fit(k, op.grid, op.block, op.shared_bytes))
     return CUDA_ERROR_INVALID_VALUE;
   uint8_t data[4096] = {0};
   if (k->param_bytes > (int)sizeof data) return CUDA_ERROR_INVALID_VALUE;
@@ -252,4 +245,34 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x,
   op.data = data;
   op.n_data = (size_t)k->param_bytes;
   return stream_add(stream, op);
+}
+
+EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x,
+                               unsigned grid_y, unsigned grid_z,
+                               unsigned block_x, unsigned block_y,
+                               unsigned block_z, unsigned shared_bytes,
+                               CUstream stream, void **params, void **extra) {
+  Op op = {.function = function,
+           .grid = {grid_x, grid_y, grid_z},
+           .block = {block_x, block_y, block_z},
+           .shared_bytes = shared_bytes};
+  return extra ? CUDA_ERROR_INVALID_VALUE : launch(op, stream, params);
+}
+
+EXPORT CUresult cuLaunchCooperativeKernel(
+    CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+    unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+    CUstream stream, void **params) {
+  Op op = {.function = function,
+           .grid = {grid_x, grid_y, grid_z},
+           .block = {block_x, block_y, block_z},
+           .shared_bytes = shared_bytes,
+           .cooperative = true};
+  int each;
+  CUresult r = cuOccupancyMaxActiveBlocksPerMultiprocessor(
+      &each, function, (int)(block_x * block_y * block_z), shared_bytes);
+  if (r) return r;
+  if ((uint64_t)grid_x * grid_y * grid_z > (uint64_t)each * MULTIPROCESSORS)
+    return CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE;
+  return launch(op, stream, params);
 }

@@ -5,7 +5,8 @@
  * and who wrote it, and when. An access by another thread needs a barrier in
  * between that both took part in: for lanes of one warp either kind. Lanes of
  * a warp too: that they run together is a habit of this machine and no promise.
- * Blocks of one launch are in no order at all. Atomics do not race, nor do
+ * Blocks of one launch are in no order at all, but for those that wait for each
+ * other (together.c). Atomics do not race, nor do
  * accesses that are volatile or relaxed; a barrier of some of the warps is
  * taken for one of all.
  *
@@ -38,6 +39,9 @@ static int warp_of(Access a) {
 /* Of a block before this one in this launch; shared memory is each block's
  * own. */
 static bool by_other_block(const Warp *w, Access a, bool global) {
+  if (w->block->launch->together)
+    return global && when(a) >= w->block->launch->start &&
+           together_races(w->block, when(a), who(a) == WHO_BLOCKS);
   return global && when(a) >= w->block->launch->start &&
          (who(a) == WHO_BLOCKS || when(a) < w->block->start);
 }

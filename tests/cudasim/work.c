@@ -11,6 +11,7 @@ static CUresult run_launch(Device *d, const Op *op) {
               .dynamic_bytes = op->shared_bytes,
               .params = op->data,
               .reversed = settings.reversed,
+              .cooperative = op->cooperative,
               .max_steps = settings.max_steps};
   memcpy(l.grid, op->grid, sizeof l.grid);
   memcpy(l.block, op->block, sizeof l.block);
