@@ -66,7 +66,7 @@ const char *ct_held_by(const Node *n, const Isa *isa, CtHeld *out) {
   out->blocks = (p.n.size + out->cols - 1) / out->cols;
   Dtype kept = out->tiles ? p.dtype : dtype_info[p.dtype].sums;
   out->bytes = kept_elements(&p, out) * dtype_info[kept].bytes;
-  return out->cols > most ? "a product has too many columns for a block" : NULL;
+  return out->cols > most ? "a product has too many columns" : NULL;
 }
 
 /* ---- keeping ------------------------------------------------------------- */

@@ -12,8 +12,8 @@
  *
  * What a block has written is there for the others behind the meeting: thread 0
  * adds with `release` at the scope of the GPU, behind a barrier of its block,
- * which makes the others' writes known first, and waits with `acquire`, in front
- * of another, after which no thread of its block finds in its first cache what
+ * which makes the others' writes known first, and waits with `acquire`, before
+ * another one, after which no thread of its block finds in its first cache what
  * is older. Loads in between need say nothing of that, but they must not be
  * those for memory that never changes (ld.global.nc): the arguments are not
  * said to be apart (noalias), without which LLVM makes none. */

@@ -112,6 +112,16 @@ static MoertStatus find_turns(MoertSession *s, int entry, int index) {
   return MOERT_OK;
 }
 
+/* Nobody is to take loops for one kernel each that are not. */
+static void tell_of_loops(MoertSession *s) {
+  const RtCuda *c = s->cuda;
+  size_t used = strlen(s->device_text);
+  if (c->unrolled)
+    snprintf(s->device_text + used, sizeof s->device_text - used,
+             ", %d of %d loops launch by launch: %s", c->unrolled, c->turns,
+             c->no_room);
+}
+
 MoertStatus rt_cuda_functions(MoertSession *s) {
   for (int i = 0; i < s->desc->n_entries; i++)
     for (int k = 0; k < s->desc->entries[i].n_records; k++) {
@@ -121,6 +131,7 @@ MoertStatus rt_cuda_functions(MoertSession *s) {
       else if (kind == MOERT_TURNS)
         RT_TRY(named(find_turns(s, i, k), s, i, k));
     }
+  tell_of_loops(s);
   return rt_cuda_own_copy(s->cuda);
 }
 
@@ -168,8 +179,8 @@ int rt_cuda_turns(MoertSession *s, int entry, int index, const RtLoops *l) {
   return rt_loop_end(e, index + 1);
 }
 
-/* Parameters: addresses of the args, then of the workspace; maps
- * are behind them. */
+/* Parameters: addresses of the args, then of the workspace; maps are behind
+ * them. */
 static void set_params(MoertSession *s, const MoertRecord *r) {
   RtCuda *c = s->cuda;
   for (int i = 0; i < r->n_args; i++)
@@ -192,7 +203,6 @@ static MoertStatus launch_turns(MoertSession *s, const MoertRecord *r,
 
 static MoertStatus launch(MoertSession *s, const MoertRecord *r,
                           CUfunction *functions) {
-  RtCuda *c = s->cuda;
   set_params(s, r);
   for (int i = 0; i < r->kernel->n_stages; i++)
     RT_TRY(launch_stage(s, r, &r->kernel->stages[i], functions[i]));

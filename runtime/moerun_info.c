@@ -41,7 +41,16 @@ static bool has_ranks(const MoertDesc *d) {
   return n > 1;
 }
 
-/* "cpu, cuda (sm_80, 61 kernels)" */
+/* Of all entries. */
+static int count_records(const MoertDesc *d, int kind) {
+  int n = 0;
+  for (int i = 0; i < d->n_entries; i++)
+    for (int k = 0; k < d->entries[i].n_records; k++)
+      n += d->entries[i].records[k].kind == kind;
+  return n;
+}
+
+/* "cpu, cuda (sm_80, 61 kernels, 2 of 4 loops as one kernel each)" */
 static void print_devices(const MoertDesc *d) {
   const char *between = "";
   printf("devices    ");
@@ -53,7 +62,12 @@ static void print_devices(const MoertDesc *d) {
     int kernels = 0;
     for (const char *p = d->ptx; (p = strstr(p, ".entry ")); p++)
       kernels++;
-    printf("%scuda (%s, %d kernels)", between, d->arch, kernels);
+    printf("%scuda (%s, %d kernels", between, d->arch, kernels);
+    int loops = count_records(d, MOERT_LOOP);
+    if (loops)
+      printf(", %d of %d loops as one kernel each",
+             count_records(d, MOERT_TURNS), loops);
+    printf(")");
   }
   printf("\n");
 }

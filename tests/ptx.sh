@@ -115,6 +115,12 @@ for precision in f32 bf16; do
     done
   done
 done
+for precision in f32 bf16; do
+  expect "a loop as one kernel in $precision" "$MOEC" tests/gpu/lstm_layer.dsl \
+    --scan=persistent --target=cuda --arch=sm_90 --precision=$precision \
+    --emit=ptx -o "$d/loop.ptx"
+  expect "a loop in $precision without spills" assembles sm_90 "$d/loop.ptx"
+done
 for model in lm_moe lm_transformer; do
   for arch in sm_90 sm_90a; do
     expect "$model for $arch in bf16" "$MOEC" models/$model.dsl --target=cuda \

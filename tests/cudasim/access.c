@@ -31,7 +31,8 @@ static void note_order(Ins *i, Str rest) {
   for (int k = 0; k < 3; k++) {
     Str first = rest;
     if (!take_modifier(&first, names[k])) continue;
-    if (!take_modifier(&first, "gpu") && !take_modifier(&first, "sys")) continue;
+    if (!take_modifier(&first, "gpu") && !take_modifier(&first, "sys"))
+      continue;
     i->acquires = k != 1;
     i->releases = k != 0;
   }

@@ -216,7 +216,8 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute which,
               {5, 1 << 30}, {6, 65535}, {7, 65535}, {ATTRIBUTE_SHARED,
                                                      SHARED_DEFAULT},
               {10, 32},    {12, 65536}, {19, 1},
-              {ATTRIBUTE_MULTIPROCESSORS, MULTIPROCESSORS}, {39, 2048}, {41, 1}, {95, 1}};
+              {ATTRIBUTE_MULTIPROCESSORS, MULTIPROCESSORS}, {39, 2048},
+              {41, 1}, {95, 1}};
   Device *d;
   CUresult r = find(device, &d);
   if (r) return r;

@@ -281,7 +281,8 @@ static void run_block(Block *b) {
     Warp *waiting = NULL;
     uint64_t changes = b->changes;
     if (!run_warps(b, &waiting)) break;
-    if (!l->status) idle = release_warps(b) || b->changes != changes ? 0 : idle + 1;
+    bool moves = !l->status && release_warps(b);
+    idle = moves || b->changes != changes ? 0 : idle + 1;
     if (l->status) return;
     int most = waiting->asks ? PATIENCE : 0;
     if (!idle || (most && idle < LATE)) continue;

@@ -129,7 +129,8 @@ void together_met(Block *b) {
 
 /* ---- running ------------------------------------------------------------- */
 
-/* As far as it gets; whether it got anywhere. `left`: warps not at their end. */
+/* As far as it gets; whether it got anywhere. `left`: warps that have not
+ * ended. */
 static bool go_on(Block *b, int *left, Warp **waiting) {
   Launch *l = b->launch;
   bool any = false, more = true;

@@ -2,7 +2,7 @@
  *
  * tests/cudasim/NAME.ptx says in comments what to run, and with what:
  *
- *   // launch: KERNEL grid=2 block=64 shared=256
+ *   // launch: KERNEL grid=2 block=64 shared=256 together
  *   // in: f32 1 2.5 3*4 0..31        a buffer and what is in it
  *   // new: f32 8                     a buffer, unwritten, of so many values
  *   // out: u32 0xffffffff 2          a buffer, unwritten, and what must be in
@@ -27,7 +27,8 @@
   X(cuInit) X(cuGetErrorName) X(cuDevicePrimaryCtxRetain)                    \
   X(cuDevicePrimaryCtxReset_v2) X(cuCtxSetCurrent) X(cuMemAlloc_v2)          \
   X(cuMemcpyHtoD_v2) X(cuMemcpyDtoH_v2) X(cuModuleLoadDataEx)                \
-  X(cuModuleGetFunction) X(cuLaunchKernel) X(cuCtxSynchronize)
+  X(cuModuleGetFunction) X(cuLaunchKernel) X(cuLaunchCooperativeKernel)      \
+  X(cuCtxSynchronize)
 #define DECLARE(name) static __typeof__(&name) p_##name;
 CALLS(DECLARE)
 #undef DECLARE
@@ -70,6 +71,7 @@ typedef struct Buffer {
 typedef struct Case {
   char kernel[64];
   unsigned grid, block, shared;
+  bool together; /* a cooperative launch */
   char error[256];
   Buffer buffers[BUFFERS];
   int n;
@@ -148,6 +150,7 @@ static void read_launch(Case *c, const char *line) {
   if ((at = strstr(line, "grid="))) c->grid = (unsigned)atoi(at + 5);
   if ((at = strstr(line, "block="))) c->block = (unsigned)atoi(at + 6);
   if ((at = strstr(line, "shared="))) c->shared = (unsigned)atoi(at + 7);
+  c->together = strstr(line, " together");
 }
 
 /* ---- running a case ------------------------------------------------------ */
@@ -237,7 +240,10 @@ static CUresult launch(Case *c, CUmodule m) {
     r = fill_buffer(c, k);
     if (c->buffers[k].kind != 's') params[n++] = &c->buffers[k].at;
   }
-  if (!r)
+  if (!r && c->together)
+    r = p_cuLaunchCooperativeKernel(f, c->grid, 1, 1, c->block, 1, 1,
+                                    c->shared, NULL, params);
+  else if (!r)
     r = p_cuLaunchKernel(f, c->grid, 1, 1, c->block, 1, 1, c->shared, NULL,
                          params, NULL);
   return r ? r : p_cuCtxSynchronize();
