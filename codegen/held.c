@@ -71,8 +71,8 @@ const char *ct_held_by(const Node *n, const Isa *isa, CtHeld *out) {
 
 /* ---- keeping ------------------------------------------------------------- */
 
-/* Lanes of the right operand from element `at` on, `step` elements apart; the
- * first `count` of them, of which there is one at least where they are apart. */
+/* Lanes of the right operand from element `at` on, `step` elements apart: the
+ * first `count` of them, one at least where they are apart. */
 static KVal *fetch(Held *h, KVal *at, int64_t step, KVal *count) {
   KBuild *b = h->b;
   if (step == 1)
