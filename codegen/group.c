@@ -5,7 +5,8 @@
  * operands from shared memory by itself, and goes on while its threads do other
  * things. An item is a block of the result for one or two warpgroups; its sums
  * are in their registers all along. A step is 64 of the depth, which is a line
- * of 128 bytes of each row of an operand; four of them have a place each:
+ * of 128 bytes of each row of an operand; as many of them have a place each as
+ * there is room for. With four:
  *
  *   panels 0, 1 on their way
  *   for k: meet         step k is here, and step k - 128 done with by all
@@ -53,12 +54,13 @@
 enum {
   ALL = 1 << 30, /* depth of a block */
   TILE = 16,
-  DEEP = 64, /* of a step, and elements of a line */
-  PART = 8,  /* of a line, that a thread copies at once */
-  STEPS = 4, /* that have a place */
-  AHEAD = 2, /* that are on their way while one is multiplied */
-  GATE = 4,  /* elements that a gate has the size of */
-  PAD = 8,   /* elements behind a row of sums, for banks of its tiles */
+  DEEP = 64,  /* of a step, and elements of a line */
+  PART = 8,   /* of a line, that a thread copies at once */
+  GROUPS = 2, /* that a multiprocessor has room for, by their registers */
+  BEHIND = 2, /* places whose steps are multiplied or were just now */
+  MOST_PLACES = 6,
+  GATE = 4, /* elements that a gate has the size of */
+  PAD = 8,  /* elements behind a row of sums, for banks of its tiles */
   MOST_ARGS = 256, /* beside which a kernel has room for maps */
   DOTS = 2048 /* multiply-adds of a multiprocessor in a cycle */
 };
@@ -85,6 +87,7 @@ typedef struct Group {
   Boxes boxes[CT_OUT];
   KBase gates;  /* one a place; they open when its boxes have come */
   int64_t step; /* elements of scratch from step to step */
+  int places, ahead; /* and of those, for steps that are on their way */
   CtGather gather;
 } Group;
 
@@ -121,7 +124,7 @@ static void gates(const Group *g, bool end) {
   KBuild *b = g->at.b;
   if (!boxes_of(g)) return;
   group_statement(b, (KVal){.kind = K_GATES,
-                            .number = STEPS,
+                            .number = g->places,
                             .value = end,
                             .base = g->gates,
                             .a = {kb_index(b, boxes_of(g))}});
@@ -224,7 +227,7 @@ static void begin_product(Group *g, KVal *place) {
 /* 1 where a place follows `place`, 0 where it is the last. */
 static KVal *follows(Group *g, KVal *place) {
   KBuild *b = g->at.b;
-  KVal *last = kb_index(b, (STEPS - 1) * g->step);
+  KVal *last = kb_index(b, (g->places - 1) * g->step);
   return ct_number(b, kb_alu(b, A_LT, place, last));
 }
 
@@ -245,23 +248,23 @@ static KVal *next_turn(Group *g, KVal *turn, KVal *place) {
 
 static void all_steps(Group *g) {
   KBuild *b = g->at.b;
-  for (int i = 0; i < AHEAD; i++) {
+  for (int i = 0; i < g->ahead; i++) {
     ct_gather_step(&g->gather, i);
     copy_step(g, kb_alu_c(b, A_ADD, g->at.k_lo, i * DEEP),
               kb_index(b, i * g->step));
   }
-  ct_gather_step(&g->gather, AHEAD);
+  ct_gather_step(&g->gather, g->ahead);
   KVal *loop = kb_for(b, g->at.k_lo, g->at.k_hi, DEEP), *k = kb_iv(b, loop);
   KVal *here = kb_acc(b, loop, kb_index(b, 0));
-  KVal *ahead = kb_acc(b, loop, kb_index(b, AHEAD * g->step));
+  KVal *ahead = kb_acc(b, loop, kb_index(b, g->ahead * g->step));
   KVal *turn = kb_acc(b, loop, kb_index(b, 0));
   ct_gather_loop(&g->gather, loop);
-  meet(b, AHEAD - 1);
+  meet(b, g->ahead - 1);
   wait_boxes(g, here, turn);
-  ct_gather_next(&g->gather, k, AHEAD + 1);
+  ct_gather_next(&g->gather, k, g->ahead + 1);
   begin_product(g, here);
-  copy_step(g, kb_alu_c(b, A_ADD, k, AHEAD * DEEP), ahead);
-  wait_for(g, STEPS - AHEAD - 1);
+  copy_step(g, kb_alu_c(b, A_ADD, k, (int64_t)g->ahead * DEEP), ahead);
+  wait_for(g, BEHIND - 1);
   kb_next(b, turn, next_turn(g, turn, here));
   kb_next(b, here, next_place(g, here));
   kb_next(b, ahead, next_place(g, ahead));
@@ -293,12 +296,22 @@ static void hand_on(Group *g, KBase sums) {
   part.done->sums(&part, &(CtSums){sums, columns, step, 0, at});
 }
 
+/* As many as fit, where blocks of one warpgroup leave room for another. */
+static int places_of(const Group *g) {
+  int groups = g->shape.high * g->shape.wide;
+  int64_t room = CT_GROUP_BYTES / GROUPS * groups / dtype_info[DT_bf16].bytes;
+  int64_t n = room / (g->step + GATE);
+  return n < MOST_PLACES ? (int)n : MOST_PLACES;
+}
+
 static void block(CtItem *t) {
   Group *g = (Group *)t;
   KBuild *b = t->b;
   int64_t left = (int64_t)g->shape.rows * DEEP;
   g->step = left + (int64_t)g->shape.cols * DEEP;
-  KBase base = kb_scratch(b, DT_bf16, STEPS * g->step), sums = base;
+  g->places = places_of(g);
+  g->ahead = g->places - BEHIND;
+  KBase base = kb_scratch(b, DT_bf16, g->places * g->step), sums = base;
   assert(base.number == 0 && "lines are counted from the start of memory");
   sums.dtype = DT_f32;
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
@@ -306,7 +319,7 @@ static void block(CtItem *t) {
     g->panel[side] = (KPanel){rows, DEEP, base};
     base.number += left * dtype_info[DT_bf16].bytes;
   }
-  g->gates = kb_scratch(b, DT_bf16, STEPS * GATE);
+  g->gates = kb_scratch(b, DT_bf16, g->places * GATE);
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
     if (g->boxes[side].count)
       g->boxes[side].number = kb_map(b, g->boxes[side].map);

@@ -4,7 +4,10 @@
 
 #include "codegen.h"
 
-enum { CT_WARPGROUP = 4 }; /* warps */
+enum {
+  CT_WARPGROUP = 4,          /* warps */
+  CT_GROUP_BYTES = 227 << 10 /* of shared memory, that a block may have */
+};
 
 /* ---- team.c -------------------------------------------------------------- */
 

@@ -29,8 +29,7 @@ enum {
   WARP = 32,
   WARPS = 4,                  /* of a block */
   SHARED_BYTES = 48 << 10,    /* of a block, at most */
-  GROUP_BYTES = 227 << 10,    /* the same of warpgroups, and what they start */
-  GROUP_LINE = 1024,          /* at a multiple of */
+  GROUP_LINE = 1024,          /* that of warpgroups starts at a multiple of */
   MAX_BLOCKS = 1 << 16,       /* more items are taken in turns */
   SCRATCH_WARPS = 2048,       /* with scratch in the workspace */
   LINE = 128                  /* bytes; scratch is whole ones */
@@ -52,7 +51,7 @@ static WarpGrid team_grid(const KStage *s) {
                 .shares = true,
                 .threads = s->team * WARP,
                 .blocks = s->count < MAX_BLOCKS ? s->count : MAX_BLOCKS};
-  int most = s->needs & KN_GROUPS ? GROUP_BYTES : SHARED_BYTES;
+  int most = s->needs & KN_GROUPS ? CT_GROUP_BYTES : SHARED_BYTES;
   assert(g.shared_bytes <= most && "a team's scratch is shared");
   if (g.blocks < 1) g.blocks = 1;
   return g;
