@@ -350,15 +350,6 @@ static void pairs_case(const int *sizes, const char *kernel, Isa isa) {
 }
 
 #ifdef WARPS
-/* What no model has: the left operand across its depth, the right one along. */
-static const char across_text[] =
-    "moec-ir 1\n"
-    "entry @f(%x: bf16[$B, $K, $M] = input \"x\", "
-    "%w: bf16[$B, $N, $K] = input \"w\") {\n"
-    "%h = contract %x, %w {map=\"bkm,bnk->bmn\"} : f32[$B, $M, $N]\n"
-    "return probe \"h\" = %h\n"
-    "}\n";
-
 /* Blocks of teams: as they are chosen for so many multiprocessors. Sizes that
  * are multiples of eight are copied ahead. */
 static void team_cases(void) {
@@ -373,19 +364,6 @@ static void team_cases(void) {
     isa.cores = cases[i].cores;
     pairs_case(cases[i].sizes, "teams", isa);
   }
-}
-
-/* The same of warpgroups: each of their blocks, with one step or more than
- * there are places, and ends of rows, columns and depth. */
-static void group_cases(void) {
-  static const int cases[][5] = {{150, 1, 136, 2, 264}, {60, 1, 328, 1, 256}};
-  static const int dense[] = {2, 144, 72, 136};
-  Isa isa = any_isas[0];
-  isa.has |= KN_GROUPS;
-  isa.cores = 1;
-  for (size_t i = 0; i < COUNT_OF(cases); i++)
-    pairs_case(cases[i], "groups", isa);
-  text_case("groups, the left operand across", across_text, "BKMN", dense, isa);
 }
 #endif
 
@@ -485,6 +463,32 @@ static void gather_cases(void) {
               (Isa){.lanes = LANES, .has = KN_MMA, .least = 4});
 #endif
 }
+
+#ifdef WARPS
+/* What no model has: the left operand across its depth, the right one along. */
+static const char across_text[] =
+    "moec-ir 1\n"
+    "entry @f(%x: bf16[$B, $K, $M] = input \"x\", "
+    "%w: bf16[$B, $N, $K] = input \"w\") {\n"
+    "%h = contract %x, %w {map=\"bkm,bnk->bmn\"} : f32[$B, $M, $N]\n"
+    "return probe \"h\" = %h\n"
+    "}\n";
+
+/* Warpgroups: each of their blocks, with one step or more than
+ * there are places, and ends of rows, columns and depth. */
+static void group_cases(void) {
+  static const int cases[][5] = {{150, 1, 136, 2, 264}, {60, 1, 328, 1, 256}};
+  static const int dense[] = {2, 144, 72, 136}, rows[] = {220, 2, 72, 1, 136};
+  static const char *const dtypes[] = {"bf16", "f32"};
+  Isa isa = any_isas[0];
+  isa.has |= KN_GROUPS;
+  isa.cores = 1;
+  for (size_t i = 0; i < COUNT_OF(cases); i++)
+    pairs_case(cases[i], "groups", isa);
+  gather_case(rows, dtypes, "groups", isa);
+  text_case("groups, the left operand across", across_text, "BKMN", dense, isa);
+}
+#endif
 
 /* Large products without experts, whose operands are packed once or not at all:
  * T tokens, D to H wide. */
