@@ -292,7 +292,8 @@ static void fetch_next(Gen *g, KVal *next, KVal *nth) {
   int64_t line = line_of(g->base[CT_RIGHT]), run = run_of(g);
   int64_t jump = down->stride[CT_RIGHT] - run * line;
   KVal *at = ct_at(b, next, nth, line);
-  if (part_of(g) > run) at = ct_at(b, at, kb_alu_c(b, A_DIV, nth, run), jump);
+  if (part_of(g) > run && jump)
+    at = ct_at(b, at, kb_alu_c(b, A_DIV, nth, run), jump);
   kb_fetch_far(b, g->base[CT_RIGHT], at);
 }
 
