@@ -71,6 +71,8 @@ bool bulk_arrives(Block *b);
 const Ins *bulk_coming(const Block *b);
 void bulk_free(Block *b);
 
+void gates_start(Block *b);
+void gates_free(Block *b);
 /* Counts bytes of a copy at a barrier in shared memory (mbarrier.c). */
 bool barrier_bytes(Warp *w, const Ins *i, int lane, uint64_t at, int bytes);
 

@@ -35,7 +35,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LANES = 32, ALL_LANES = -1 };
+enum { LANES = 32, ALL_LANES = -1, WARPS_MOST = 32 };
 
 /* ---- arena: memory of a module's lifetime -------------------------------- */
 
@@ -439,6 +439,7 @@ typedef struct Block {
   struct Unit *units;        /* of shared memory, where k->async: async.h */
   struct Issues *issues;     /* of each warpgroup */
   struct Comings *comings;   /* copies under way */
+  struct Gates *gates;       /* what mbarriers let pass */
   uint64_t changes;          /* of what warps ask for */
   uint64_t slice; /* when it went on, where others do in between */
   int number;
@@ -466,7 +467,9 @@ struct Warp {
   struct Products *products; /* wgmma.c */
   uint32_t *unfenced; /* units that it wrote, for its next fence: proxy.c */
   int n_unfenced, cap_unfenced;
-  uint64_t fenced; /* what was written before is behind its fence */
+  /* Clocks before which it knows of all that each warp did, by mbarriers; the
+   * same at its last fence, and of the last barrier of all then. */
+  uint64_t known[WARPS_MOST], known_fenced[WARPS_MOST], fenced;
   Block *block;
 };
 

@@ -2,11 +2,12 @@
  * as many arrivals came as it was made for and all bytes that it was told to
  * expect. Who waits asks for the parity of the phase that must be over.
  *
- * The object's 8 bytes are opaque to programs. The end of a phase is taken for
- * a barrier of the whole block by races.c. A question that is answered with no
- * lets other warps go on first. */
+ * The object's 8 bytes are opaque to programs. Who has asked and got a yes
+ * knows of all that others did before they arrived: that is kept apart, for
+ * races.c. A question that is answered with no lets other warps go on first. */
 #include "async.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { COUNT_MOST = (1 << 20) - 1, MAGIC = 5 };
@@ -14,6 +15,48 @@ enum { COUNT_MOST = (1 << 20) - 1, MAGIC = 5 };
 typedef struct Barrier {
   int expected, pending, bytes, parity;
 } Barrier;
+
+/* Clocks, of each warp, before which its accesses are known by who passes: by
+ * the phases that are over, and by the arrivals of this one. */
+typedef struct Gate {
+  uint64_t offset;
+  uint64_t over[WARPS_MOST], now[WARPS_MOST];
+} Gate;
+
+struct Gates {
+  Gate *all;
+  int n, cap;
+};
+
+/* ---- who knows of whom --------------------------------------------------- */
+
+static Gate *gate_at(Block *b, const uint8_t *p) {
+  uint64_t offset = (uint64_t)(p - b->shared);
+  if (!b->gates) b->gates = calloc(1, sizeof *b->gates);
+  struct Gates *g = b->gates;
+  for (int k = 0; k < g->n; k++)
+    if (g->all[k].offset == offset) return &g->all[k];
+  if (g->n == g->cap) {
+    g->cap = g->cap ? 2 * g->cap : 8;
+    g->all = realloc(g->all, (size_t)g->cap * sizeof *g->all);
+  }
+  g->all[g->n] = (Gate){.offset = offset};
+  return &g->all[g->n++];
+}
+
+static void learn(uint64_t *to, const uint64_t *from) {
+  for (int k = 0; k < WARPS_MOST; k++)
+    if (from[k] > to[k]) to[k] = from[k];
+}
+
+void gates_start(Block *b) {
+  if (b->gates) b->gates->n = 0;
+}
+
+void gates_free(Block *b) {
+  if (b->gates) free(b->gates->all);
+  free(b->gates);
+}
 
 /* ---- the object ---------------------------------------------------------- */
 
@@ -43,12 +86,17 @@ static uint8_t *find(Warp *w, const Ins *i, int lane, uint64_t at,
   return NULL;
 }
 
-/* Back to its place; a phase that is over begins the next. */
-static void put(Block *b, uint8_t *p, Barrier x) {
+/* Back to its place after an arrival, of which `w` is; a phase that is over
+ * begins the next. */
+static void put(Warp *w, uint8_t *p, Barrier x) {
+  Block *b = w->block;
+  Gate *g = gate_at(b, p);
+  learn(g->now, w->known);
+  g->now[w->id] = ++b->clock;
   if (!x.pending && !x.bytes) {
     x.pending = x.expected;
     x.parity ^= 1;
-    b->since = ++b->clock;
+    learn(g->over, g->now);
   }
   b->changes++;
   uint64_t v = packed(&x);
@@ -77,7 +125,7 @@ bool barrier_bytes(Warp *w, const Ins *i, int lane, uint64_t at, int bytes) {
     return false;
   }
   x.bytes -= bytes;
-  put(w->block, p, x);
+  put(w, p, x);
   return true;
 }
 
@@ -104,6 +152,8 @@ static void ins_init(Warp *w, const Ins *i) {
     }
     uint64_t v = packed(&(Barrier){n, n, 0, 0});
     memcpy(p, &v, sizeof v);
+    Gate *g = gate_at(w->block, p);
+    *g = (Gate){.offset = g->offset};
   }
 }
 
@@ -137,7 +187,7 @@ static void ins_arrive(Warp *w, const Ins *i) {
     if (!i->o[0].none)
       memcpy((uint8_t *)dst(w, i, 0) + lane * 8, &before, sizeof before);
     x.pending -= arrivals;
-    put(w->block, p, x);
+    put(w, p, x);
   }
 }
 
@@ -149,7 +199,8 @@ static void ins_wait(Warp *w, const Ins *i) {
   for (uint32_t left = w->active; left && !w->stop; left &= left - 1) {
     int lane = __builtin_ctz(left);
     Barrier x;
-    if (!find(w, i, lane, address_at(w, i, 1, lane), &x)) return;
+    const uint8_t *p = find(w, i, lane, address_at(w, i, 1, lane), &x);
+    if (!p) return;
     if (i->flag && asked[lane] > 1) {
       fault(w, i, lane, CUDA_ERROR_LAUNCH_FAILED, "no such parity: %llu",
             (unsigned long long)asked[lane]);
@@ -158,6 +209,7 @@ static void ins_wait(Warp *w, const Ins *i) {
     int parity = i->flag ? (int)asked[lane] : unpacked(asked[lane]).parity;
     over[lane] = x.parity != parity;
     all = all && over[lane];
+    if (over[lane]) learn(w->known, gate_at(w->block, p)->over);
   }
   put_wide(w, i, 0, over);
   if (all) return;
@@ -203,6 +255,7 @@ static bool decode_arrive(Decoder *d, Ins *i, const Stmt *s, Str rest) {
 
 bool decode_mbarrier(Decoder *d, Ins *i, const Stmt *s, Str rest) {
   Str whole = rest;
+  d->k->async = true;
   if (take_modifier(&rest, "init")) {
     i->run = ins_init;
     return modifiers(d, i, s, rest) &&

@@ -80,9 +80,12 @@ void proxy_write(Warp *w, const Ins *i, int lane, uint64_t offset, int bytes,
 /* By its writer's fence, which a barrier let this warp know of, or by its own
  * behind a barrier. */
 static bool known_to(const Warp *w, const Unit *u) {
-  bool own = u->writer / LANES == w->id;
-  return !u->written || (u->fenced && (own || u->fenced < w->block->since)) ||
-         u->written < w->fenced;
+  int writer = u->writer / LANES;
+  if (!u->written || u->written < w->fenced ||
+      u->written < w->known_fenced[writer])
+    return true;
+  return u->fenced && (writer == w->id || u->fenced < w->block->since ||
+                       u->fenced < w->known[writer]);
 }
 
 bool proxy_use(Warp *w, const Ins *i, int lane, uint64_t offset, int bytes) {
@@ -113,6 +116,7 @@ static void ins_proxy_fence(Warp *w, const Ins *i) {
   }
   w->n_unfenced = kept;
   w->fenced = b->since;
+  memcpy(w->known_fenced, w->known, sizeof w->known);
 }
 
 bool decode_proxy_fence(Decoder *d, Ins *i, const Stmt *s, Str rest) {
@@ -137,10 +141,13 @@ bool async_new(Block *b) {
 
 void async_start(Block *b) {
   memset(b->units, 0, units_of(b) * sizeof *b->units);
+  gates_start(b);
   for (int k = 0; k < b->n_warps; k++) {
     Warp *w = &b->warps[k];
     w->n_unfenced = 0;
     w->fenced = 0;
+    memset(w->known, 0, sizeof w->known);
+    memset(w->known_fenced, 0, sizeof w->known_fenced);
     products_start(w);
   }
 }
@@ -156,6 +163,7 @@ void async_over(Block *b) {
 void async_free(Block *b) {
   products_free(b);
   bulk_free(b);
+  gates_free(b);
   free(b->units);
   for (int k = 0; b->warps && k < b->n_warps; k++)
     free(b->warps[k].unfenced);

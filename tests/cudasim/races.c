@@ -8,7 +8,8 @@
  * Blocks of one launch are in no order at all, but for those that wait for each
  * other (together.c). Atomics do not race, nor do
  * accesses that are volatile or relaxed; a barrier of some of the warps is
- * taken for one of all.
+ * taken for one of all. An mbarrier lets those who wait for it know what those
+ * did who arrived (mbarrier.c).
  *
  * Shared memory is known by bytes, global memory by halves of a word; accesses
  * to single bytes of that are not looked at. */
@@ -46,12 +47,21 @@ static bool by_other_block(const Warp *w, Access a, bool global) {
          (who(a) == WHO_BLOCKS || when(a) < w->block->start);
 }
 
+/* What mbarriers told this warp of that one; of several, of any of them. */
+static uint64_t known_until(const Warp *w, Access a) {
+  uint64_t most = 0;
+  if (who(a) != WHO_MANY) return w->known[warp_of(a)];
+  for (int k = 0; k < w->block->n_warps; k++)
+    if (w->known[k] > most) most = w->known[k];
+  return most;
+}
+
 /* It was someone else, and nothing was in between. */
 static bool races(const Warp *w, Access a, int me, bool global) {
   if (by_other_block(w, a, global)) return true;
   if (when(a) < w->block->since || who(a) == me) return false;
   bool same_warp = who(a) != WHO_MANY && warp_of(a) == w->id;
-  return !same_warp || when(a) >= w->since;
+  return same_warp ? when(a) >= w->since : when(a) >= known_until(w, a);
 }
 
 static void report(Warp *w, const Ins *i, int lane, const char *what,
