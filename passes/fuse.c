@@ -33,6 +33,7 @@ enum {
   CHEAP = 8,   /* scalar ops less than a store and a load are worth */
   SHARED = 3,  /* as many make launches that both need them one */
   TINY = 1024, /* elements: such groups are put together at any chance */
+  MANY = 100, /* ops, about, of launches that are put together for little */
   MAX_COST = 10000,
   LOOK_BACK = 200 /* groups that a tiny one is compared with */
 };
@@ -71,12 +72,13 @@ static void add_loads(FuseValue *facts, const Value *v, const FuseValue *of) {
 static void note_node(Fuse *f, const Node *n) {
   LowerKind k = op_info[n->op].lower;
   bool follows = k == LOWER_SCALAR || k == LOWER_ACCESS;
-  FuseValue facts = {.from_seed = follows};
+  FuseValue facts = {.from_seed = follows, .at_start = follows};
   if (follows) facts.cost = own_cost(n);
   for (uint32_t i = 0; follows && i < n->ins.len; i++) {
     const FuseValue *in = fuse_value(f, n->ins.data[i]);
     facts.cost += in->cost;
     facts.from_seed &= in->from_seed;
+    facts.at_start &= in->at_start;
     if (n->op != OP_broadcast) add_loads(&facts, n->ins.data[i], in);
   }
   int64_t dims[MAX_RANK];
@@ -106,7 +108,8 @@ static void study(Fuse *f) {
   Region *r = f->region;
   for (uint32_t i = 0; i < r->params.len; i++) {
     Value *v = r->params.data[i];
-    FuseValue facts = {.from_seed = v->type.rank == 0};
+    bool is_number = v->type.rank == 0;
+    FuseValue facts = {.from_seed = is_number, .at_start = is_number};
     if (!facts.from_seed) add_load(&facts, v);
     note_value(f, v, facts);
   }
@@ -186,13 +189,42 @@ static void take_all(Fuse *f, const FuseGroupVec *groups, Node *n) {
     fuse_take(f, groups->data[i], n, fuse_demand(f, groups->data[i], n));
 }
 
+static bool is_at_start(const Fuse *f, const FuseGroup *g) {
+  const Value *v = g->results.len ? g->results.data[0] : NULL;
+  return v && v->type.rank == 0 && fuse_value(f, v)->at_start;
+}
+
+/* Whether launches that share little are better two, as each may be like that
+ * of another layer: they are long, or one alone sums columns, or could run
+ * before all others, as what prepares random draws. */
+static bool is_apart(const Fuse *f, const FuseGroup *g, const FuseGroup *h) {
+  return g->nodes.len + h->nodes.len > MANY ||
+         !g->column_rows != !h->column_rows ||
+         is_at_start(f, g) != is_at_start(f, h);
+}
+
+static bool same_dims(const FuseGroup *g, const FuseGroup *h) {
+  return h->rank == g->rank &&
+         !memcmp(h->dims, g->dims, sizeof(int64_t) * (size_t)g->rank);
+}
+
+/* Brings readers together with the first. Where a number is all that they
+ * share, and that is full, others of its shape make a launch of their own. */
+static void merge_readers(Fuse *f, const Node *n, const FuseGroupVec *all) {
+  bool is_number = n->outs.data[0]->type.rank == 0;
+  FuseGroup *g = all->data[0];
+  for (uint32_t i = 1; i < all->len; i++) {
+    FuseGroup *h = all->data[i];
+    if (!is_number || !is_apart(f, g, h)) fuse_merge(f, g, h);
+    else if (same_dims(g, h)) g = h;
+  }
+}
+
 /* Computes the node where it is read, nowhere else. */
 static bool inlined(Fuse *f, Node *n, FuseReaders *r) {
   if (r->returned || r->fixed.len) return false;
   if (r->launches.len > 1 && is_worth_merging(f, n)) {
-    FuseGroup *g = r->launches.data[0];
-    for (uint32_t i = 1; i < r->launches.len; i++)
-      fuse_merge(f, g, r->launches.data[i]);
+    merge_readers(f, n, &r->launches);
     *r = fuse_readers(f, n);
   }
   if (r->launches.len > 1 && !may_repeat(f, n)) return false;
@@ -251,9 +283,7 @@ static bool joined_sibling(Fuse *f, FuseGroup *g, const Node *n) {
       const FuseGroupVec *in = map_get(&f->groups, users->data[u]);
       for (uint32_t j = 0; in && j < in->len; j++) {
         FuseGroup *h = fuse_now(in->data[j]);
-        if (h == g || h->fixed || h->rank != g->rank || h->column_rows ||
-            memcmp(h->dims, g->dims, sizeof(int64_t) * (size_t)g->rank))
-          continue;
+        if (h == g || h->fixed || h->column_rows || !same_dims(g, h)) continue;
         if (fuse_merge(f, h, g)) return true;
       }
     }
@@ -265,7 +295,9 @@ static void join_tiny(Fuse *f, FuseGroup *g) {
   uint32_t stop = f->all.len > LOOK_BACK ? f->all.len - LOOK_BACK : 0;
   for (uint32_t i = f->all.len; i-- > stop;) {
     FuseGroup *h = f->all.data[i];
-    if (h == g || h->merged || h->fixed || h->widest > TINY) continue;
+    if (h == g || h->merged || h->fixed || h->widest > TINY ||
+        is_apart(f, g, h))
+      continue;
     if (fuse_merge(f, h, g)) return;
   }
 }

@@ -348,6 +348,7 @@ typedef struct FuseValue {
   int cost;       /* scalar ops an element since the last result stored or
                      reduced */
   bool from_seed; /* computed from iotas, constants and scalars alone */
+  bool at_start;  /* the same, all scalars being parameters of the region */
   int n_loads;    /* tensors of its size that this takes, to FUSE_LOADS + 1 */
   const Value *loads[FUSE_LOADS];
 } FuseValue;

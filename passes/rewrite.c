@@ -84,8 +84,16 @@ static uint64_t hash_type(uint64_t h, const Type *t) {
   return h;
 }
 
+/* The recompute group that keeps `n` apart from its equals: none for numbers,
+ * which are not worth computing again. */
+static uint32_t group_of(const Node *n) {
+  for (uint32_t i = 0; i < n->outs.len; i++)
+    if (n->outs.data[i]->type.rank) return n->remat;
+  return 0;
+}
+
 static uint64_t hash_node(const Node *n) {
-  uint64_t h = hash_bytes(n->remat, &n->op, sizeof n->op);
+  uint64_t h = hash_bytes(group_of(n), &n->op, sizeof n->op);
   for (uint32_t i = 0; i < n->ins.len; i++)
     h = hash_bytes(h, &n->ins.data[i], sizeof n->ins.data[i]);
   for (int i = 0; i < MAX_ATTRS; i++)
@@ -117,7 +125,8 @@ static bool bodies_equal(Arena *a, const Region *x, const Region *y);
 
 /* Equal but for operands, which the caller compares. */
 static bool shapes_equal(Arena *arena, const Node *a, const Node *b) {
-  if (a->op != b->op || a->remat != b->remat || a->outs.len != b->outs.len)
+  if (a->op != b->op || group_of(a) != group_of(b) ||
+      a->outs.len != b->outs.len)
     return false;
   for (int i = 0; i < MAX_ATTRS; i++)
     if (!attr_equal(&a->attrs[i], &b->attrs[i])) return false;

@@ -2,7 +2,8 @@
 # The gate of lm_moe at full size, after fuse: forward it is at most one
 # contraction and three launches. A launch over columns has two stages and
 # counts as two. What counts is work on tokens: what comes after the sums over
-# them, some numbers an expert, joins launches that other things need in train.
+# them, some numbers an expert, joins launches that other things need in train,
+# and numbers of the backward pass join these.
 # Cheap ops that the backward pass computes again are part of its launches. And
 # every gate in bf16.
 set -u
@@ -20,7 +21,7 @@ count() { # ENTRY: contractions and launches with gate work of theirs
     /^entry / { close_launch(); inside = index($0, entry) > 0 }
     !inside { next }
     /^  %/ { close_launch(); fused = / = fused /; stages = /kind="cols"/ ? 2 : 1 }
-    / backward/ { backward = 1 }
+    /\[64, 32[,\]].* backward/ { backward = 1 }
     /^ +%.*\[64, 32[,\]].* layer\("lm\/moe\/gate["\/]/ && !/remat\(/ { gate = 1 }
     END { print contractions + 0, launches + 0 }' "$text"
 }

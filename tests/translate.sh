@@ -59,7 +59,7 @@ check 'evaluated' 0 '"tokens": 2803' eval "$d/m.so" --threads 1 --data "$d/sourc
 head -50 "$d/source" >"$d/s"
 head -50 "$d/target" >"$d/t"
 "$MOERUN" translate "$d/m.so" --threads 1 --data "$d/s" --vocab "$d/v" --ckpt "$d/ck" --quiet >"$d/got"
-check 'translated' 0 'BLEU = \(9\|100\)' bleu "$d/got" "$d/t"
+check 'translated' 0 'BLEU = \([89][0-9][.]\|100\)' bleu "$d/got" "$d/t"
 "$MOERUN" translate "$d/m.so" --threads 1 --data "$d/s" --vocab "$d/v" --ckpt "$d/ck" --quiet >"$d/again"
 if cmp -s "$d/got" "$d/again"; then
   echo 'ok the same twice'
