@@ -1,10 +1,15 @@
-/* again.c: products that a step computes more than once.
+/* again.c: products that a step computes more than once, and launches that are
+ * like one before.
  *
  * Passes may have a product computed again rather than kept (remake.c,
  * recompute.c); the step needs it once all the same. Two products are one where
  * their expressions are the same, ops, attributes and operands, from parameters
  * on and through launches; what a loop makes is the same as itself alone.
- * Expressions are told apart by hashes of 64 bits. */
+ *
+ * Launches are alike where one kernel does for both: ops, attributes and types
+ * are the same, operands equal where the other's are, and places as aligned.
+ * Layers that repeat are lowered once so. Both are told apart by hashes of 64
+ * bits. */
 #include "codegen.h"
 
 #include <string.h>
@@ -74,4 +79,78 @@ bool cg_again(CgAgain *s, const Node *n) {
   bool again = map_get(&s->seen, key);
   map_put(s->a, &s->seen, key, s);
   return again;
+}
+
+/* ---- launches ----------------------------------------------------------- */
+
+/* Values by the order in which a launch meets them. */
+typedef struct Numbers {
+  Arena *a;
+  Map of; /* Value -> number + 1 */
+  uintptr_t last;
+} Numbers;
+
+static uint64_t hash_value(Numbers *s, uint64_t h, const Value *v) {
+  uintptr_t number = (uintptr_t)map_get(&s->of, v);
+  if (number) return hash_number(h, number);
+  map_put(s->a, &s->of, v, (void *)++s->last);
+  return hash_type(hash_number(h, s->last), &v->type);
+}
+
+static uint64_t hash_values(Numbers *s, uint64_t h, const ValueVec *v) {
+  for (uint32_t i = 0; i < v->len; i++)
+    h = hash_value(s, h, v->data[i]);
+  return hash_number(h, v->len);
+}
+
+static uint64_t hash_op(Numbers *s, uint64_t h, const Node *n) {
+  const AttrSpec *specs;
+  int n_attrs = op_attrs(n->op, &specs);
+  h = hash_number(h, n->op);
+  for (int i = 0; i < n_attrs; i++)
+    h = hash_attr(h, &n->attrs[i]);
+  h = hash_values(s, hash_values(s, h, &n->ins), &n->outs);
+  if (!n->body) return h;
+  h = hash_values(s, h, &n->body->params);
+  for (uint32_t i = 0; i < n->body->nodes.len; i++)
+    h = hash_op(s, h, n->body->nodes.data[i]);
+  return hash_values(s, h, &n->body->results);
+}
+
+/* A power of two, up to a page, that the place is a multiple of. */
+static uint64_t hash_alignment(uint64_t h, const Place *p) {
+  uint64_t at = (uint64_t)p->offset | 4096;
+  for (int i = 0; i < MAX_LOOPS; i++)
+    at |= (uint64_t)p->stride[i];
+  return hash_number(h, at & -at);
+}
+
+static uint64_t hash_launch(const Node *n) {
+  Arena a = {0};
+  Numbers s = {.a = &a};
+  uint64_t h = hash_op(&s, 0, n);
+  for (uint32_t i = 0; i < n->ins.len; i++)
+    h = hash_alignment(h, &n->ins.data[i]->place);
+  for (uint32_t i = 0; i < n->outs.len; i++) {
+    const Place *to = &n->outs.data[i]->place;
+    h = hash_alignment(h, to);
+    for (uint32_t k = 0; k < n->ins.len; k++) {
+      const Place *from = &n->ins.data[k]->place;
+      if (from->slab == to->slab && from->offset == to->offset)
+        h = hash_number(hash_number(h, i), k);
+    }
+  }
+  arena_reset(&a);
+  return h;
+}
+
+Kernel *cg_lower_once(CgLowered *s, const Node *n, const Isa *isa) {
+  const void *key = (const void *)(uintptr_t)(hash_launch(n) | 1);
+  Kernel *k = map_get(&s->of, key);
+  if (!k) {
+    k = cg_lower(s->cx, n, isa);
+    if (!k) return NULL;
+    map_put(&s->cx->scratch, &s->of, key, k);
+  }
+  return arena_copy(&s->cx->scratch, k, sizeof *k);
 }

@@ -924,7 +924,7 @@ typedef VEC(CgLine) CgLineVec;
 /* Writes these into a module that is optimised. */
 void cg_lines(struct LLVMOpaqueModule *m, const CgLineVec *all);
 
-/* ---- again.c: products that a step computes more than once --------------- */
+/* ---- again.c: what a step computes more than once ------------------------ */
 
 typedef struct CgAgain {
   Arena *a;
@@ -934,6 +934,12 @@ typedef struct CgAgain {
 /* Whether an equal product has been asked for before; zeroed but for `a`, and
  * for one entry. */
 bool cg_again(CgAgain *s, const Node *contract);
+typedef struct CgLowered {
+  Ctx *cx;
+  Map of; /* hash of a launch -> its kernel */
+} CgLowered;
+/* cg_lower, or a copy of what it has made of a launch before that is alike. */
+Kernel *cg_lower_once(CgLowered *s, const Node *n, const Isa *isa);
 
 /* ---- table.c: the module as constant data, and its kernels --------------- */
 

@@ -67,15 +67,19 @@ LLVMValueRef tb_array(Table *t, const ConstVec *v) {
   return tb_place(t, LLVMConstArray2(type, v->data, v->len));
 }
 
-/* Pointer to text; NULL is "". */
+/* Pointer to text; NULL is "". A stage's is not interned here, and is a struct:
+ * LLVM goes through an array byte by byte to see whether linkers may merge it,
+ * which for many layers took a tenth of compiling. */
 LLVMValueRef tb_text(Table *t, const char *text) {
   text = text ? text : "";
   size_t n = strlen(text);
-  bool is_long = n > 200; /* a stage's: no use in interning it here */
+  bool is_long = n > 200;
   Sym s = is_long ? NULL : sym(t->ir->cx, text);
   LLVMValueRef g = is_long ? NULL : map_get(&t->strings, s);
   if (!g) {
-    g = tb_place(t, LLVMConstStringInContext2(t->c, text, n, false));
+    LLVMValueRef bytes = LLVMConstStringInContext2(t->c, text, n, false);
+    if (is_long) bytes = LLVMConstStructInContext(t->c, &bytes, 1, false);
+    g = tb_place(t, bytes);
     LLVMSetUnnamedAddress(g, LLVMGlobalUnnamedAddr);
     if (s) map_put(t->a, &t->strings, s, g);
   }
@@ -385,7 +389,7 @@ static void launch(Table *t, Node *n) {
   if (gemm) {
     r.gemm = c_gemm(t, &g);
   } else {
-    k = cg_lower(t->ir->cx, n, &t->t->isa);
+    k = cg_lower_once(&t->lowered, n, &t->t->isa);
     if (!k || !takes_args(t, n, k)) return; /* no table comes of it */
     if (t->code != t->m) tb_note_places(t, n, k);
     k->where = r.where;
@@ -662,6 +666,7 @@ LLVMValueRef cg_table(const CgProgram *p, const Target *target,
              .m = data,
              .code = code,
              .c = c,
+             .lowered = {.cx = p->m->cx},
              .i32 = LLVMInt32TypeInContext(c),
              .i64 = LLVMInt64TypeInContext(c),
              .ptr = LLVMPointerTypeInContext(c, 0)};

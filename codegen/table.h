@@ -18,6 +18,7 @@ typedef struct Table {
   struct LLVMOpaqueContext *c;
   LlType i32, i64, ptr;
   Map strings; /* Sym -> global */
+  CgLowered lowered;
   Map kernels; /* hash -> Emitted */
   Map code_of; /* of kernels -> a function a stage */
   CgLineVec lines; /* of functions for another device */

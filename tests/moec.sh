@@ -133,12 +133,18 @@ expect 'draws with other keys share code' [ "$(draws 3)" = "$one" ]
 expect 'each has its keys' [ "$(grep -c '^@keys' "$d/draws.ll")" = 3 ]
 # ---- layers that repeat share code ---------------------------------------------
 
-# Functions for a model of $1 layers, but for those that only bring keys.
+# Functions for a model of $1 layers, but for those that only bring keys, and
+# lines of all functions.
 functions() {
-  "$MOEC" models/lm_4lstm.dsl -D L="$1" --emit=llvm -o - | grep '^define' |
-    grep -vc '\.keyed'
+  "$MOEC" models/lm_4lstm.dsl -D L="$1" --emit=llvm -o - | awk '
+    /^define/ { inside = 1; n += !/\.keyed/ }
+    inside { lines++ }
+    /^}/ { inside = 0 }
+    END { print n + 0, lines + 0 }'
 }
-few=$(functions 4)
+read -r few short < <(functions 4)
+read -r many long < <(functions 8)
 expect 'layers have functions' [ "$few" -gt 0 ]
-expect 'layers that repeat share them' [ "$(functions 8)" -le "$few" ]
+expect 'layers that repeat share them' [ "$many" -le "$few" ]
+expect 'no function grows with layers' [ $((long * 50)) -le $((short * 51)) ]
 exit $status
