@@ -308,17 +308,26 @@ static Way *first_way(Job *j) {
   return &j->ways[j->target];
 }
 
-/* Keeps the text of a stage where the library or a dump wants it. */
-static void keep_stage(void *user, int number, const char *name, Module *m) {
-  Job *j = user;
-  if (!j->library && !list_has(j->o.dump, name)) return;
+static const char *text_of(Job *j, Module *m) {
   Buf b = {0};
   buf_add(&b, "");
   ir_print(m, (PrintOptions){.loc = j->o.loc}, &b);
   const char *text = arena_copy(&j->cx.perm, b.data, b.len + 1);
   buf_free(&b);
-  vec_push(&j->cx.perm, &j->ways[j->target].stages,
-           ((Stage){number, name, text}));
+  return text;
+}
+
+/* Keeps the text of a stage where the library or a dump wants it; `same`: it is
+ * that of the stage before. */
+static void keep_stage(void *user, int number, const char *name, Module *m,
+                       bool same) {
+  Job *j = user;
+  if (!j->library && !list_has(j->o.dump, name)) return;
+  Way *w = &j->ways[j->target];
+  const Stage *last = w->stages.len ? &w->stages.data[w->stages.len - 1] : NULL;
+  bool kept = same && last && last->number == number - 1;
+  Stage s = {number, name, kept ? last->text : text_of(j, m)};
+  vec_push(&j->cx.perm, &w->stages, s);
 }
 
 static FeOptions fe_options(const Job *j) {
@@ -351,7 +360,7 @@ static bool load(Job *j) {
     j->target++;
   j->ways[j->target].m = m;
   tell_time(j, "frontend", start);
-  keep_stage(j, 0, "frontend", m);
+  keep_stage(j, 0, "frontend", m, false);
   return true;
 }
 

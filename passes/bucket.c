@@ -197,26 +197,29 @@ static int by_last_made(const void *a, const void *b) {
   return p < q ? -1 : p > q;
 }
 
-static void bucket_region(Ctx *cx, Region *r, const PassOptions *o) {
+static bool bucket_region(Ctx *cx, Region *r, const PassOptions *o) {
   Buckets b = {.cx = cx, .r = r};
   SumVec buckets = {0};
+  bool any = false;
   for (uint32_t i = 0; i < r->nodes.len; i++)
     if (r->nodes.data[i]->op == OP_scan)
-      bucket_region(cx, r->nodes.data[i]->body, o);
+      any |= bucket_region(cx, r->nodes.data[i]->body, o);
   find_sums(&b);
   for (uint32_t i = 0; i < b.sums.len; i++)
     find_bucket(&cx->scratch, &buckets, b.sums.data[i]);
-  if (buckets.len == b.sums.len) return;
+  if (buckets.len == b.sums.len) return any;
   qsort(buckets.data, buckets.len, sizeof(*buckets.data), by_last_made);
   write_all(&b, &buckets);
   for (uint32_t i = 0; i < buckets.len; i++) {
     merge(&b, buckets.data[i]);
     if (buckets.data[i]->next) pass_tally(o, "bucket");
   }
+  return true;
 }
 
 bool pass_bucket(Module *m, const PassOptions *o) {
+  bool any = false;
   for (uint32_t i = 0; i < m->entries.len; i++)
-    bucket_region(m->cx, m->entries.data[i]->region, o);
-  return true;
+    any |= bucket_region(m->cx, m->entries.data[i]->region, o);
+  return any || pass_same(o);
 }

@@ -301,7 +301,7 @@ static void partition_entry(Partition *p, Entry *e) {
 
 bool pass_partition(Module *m, const PassOptions *o) {
   uint32_t errors = m->cx->errors;
-  if (mesh_devices(m) == 1) return true;
+  if (mesh_devices(m) == 1) return pass_same(o);
   if (!partition_check(m)) return false;
   Partition p = {.cx = m->cx, .m = m, .o = o, .a = &m->cx->scratch};
   for (uint32_t i = 0; i < m->entries.len && m->cx->errors == errors; i++)

@@ -45,6 +45,7 @@ typedef struct PassOptions {
   LayerDtype *layers; /* with DT_bf16 */
   uint32_t n_layers;
   PassStats *stats; /* may be NULL */
+  bool *same;       /* see pass_same; may be NULL */
   Buf *explain;     /* what shard tells of its decisions; NULL: nothing */
   bool explain_all; /* of every value, not only of those with a name */
   int64_t reshard_limit; /* bytes above which shard warns; 0: the default */
@@ -77,8 +78,8 @@ typedef struct Pipeline {
   const char *stop_after; /* last pass to run, NULL for the last of all */
   bool time_passes;       /* print milliseconds and rewrites to stderr */
   /* Called with the module after each pass; number counts from 1 in the table,
-   * whatever `from` is. May be NULL. */
-  void (*after)(void *user, int number, const char *name, Module *m);
+   * whatever `from` is. `same`: the pass has changed nothing. May be NULL. */
+  void (*after)(void *user, int number, const char *name, Module *m, bool same);
   void *user;
 } Pipeline;
 
@@ -87,6 +88,9 @@ bool pass_run(Pipeline *p, Module *m);
 int pass_find(const char *name); /* index in pass_info, -1 when unknown */
 /* Those of the facts in `wanted` that hold for the module, by inspection. */
 unsigned pass_facts(Module *m, unsigned wanted);
+/* How a pass returns that leaves the module as it is, which then is neither
+ * verified nor printed again. True. */
+bool pass_same(const PassOptions *o);
 /* Counts one rewrite; `rule` is a literal. */
 void pass_tally(const PassOptions *o, const char *rule);
 

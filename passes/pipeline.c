@@ -57,6 +57,11 @@ void pass_tally(const PassOptions *o, const char *rule) {
   s->rules[i].count++;
 }
 
+bool pass_same(const PassOptions *o) {
+  if (o->same) *o->same = true;
+  return true;
+}
+
 /* ---- facts ------------------------------------------------------------- */
 
 static bool is_launched(const Node *n) {
@@ -184,12 +189,15 @@ static void print_time(int i, double ms, const PassStats *s) {
 static bool run_one(Pipeline *p, Module *m, int i) {
   PassStats stats = {0};
   PassOptions options = p->options;
+  bool same = false;
+  options.same = &same;
   if (p->time_passes) options.stats = &stats;
   double start = now_ms();
   bool ok = pass_info[i].run(m, &options);
   if (p->time_passes) print_time(i, now_ms() - start, &stats);
-  if (ok) check_output(m, i);
+  if (ok && !same) check_output(m, i);
   arena_reset(&m->cx->scratch);
+  if (ok && p->after) p->after(p->user, i + 1, pass_info[i].name, m, same);
   return ok;
 }
 
@@ -198,9 +206,7 @@ bool pass_run(Pipeline *p, Module *m) {
   int last = p->stop_after ? pass_find(p->stop_after) : pass_count - 1;
   assert(first >= 0 && last >= 0);
   if (p->from && !has_needs(m, first)) return false;
-  for (int i = first; i <= last; i++) {
+  for (int i = first; i <= last; i++)
     if (!run_one(p, m, i)) return false;
-    if (p->after) p->after(p->user, i + 1, pass_info[i].name, m);
-  }
   return true;
 }

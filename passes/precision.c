@@ -45,7 +45,7 @@ static void reject_bitcasts(Ctx *cx, const Region *r) {
 
 bool pass_precision(Module *m, const PassOptions *o) {
   if (o->precision == DT_bf16) return precision_bf16(m, o);
-  if (o->precision != DT_f64) return true;
+  if (o->precision != DT_f64) return pass_same(o);
   uint32_t errors = m->cx->errors;
   for (uint32_t i = 0; i < m->entries.len; i++)
     reject_bitcasts(m->cx, m->entries.data[i]->region);

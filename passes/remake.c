@@ -305,7 +305,8 @@ static bool run_once(Remake *r) {
 }
 
 bool pass_remake(Module *m, const PassOptions *o) {
-  if (!target_facts[o->target].remakes) return true;
+  if (!target_facts[o->target].remakes) return pass_same(o);
+  bool any = false;
   for (uint32_t i = 0; o->opt_level && i < m->entries.len; i++) {
     bool again = true;
     while (again) {
@@ -315,7 +316,8 @@ bool pass_remake(Module *m, const PassOptions *o) {
                   .region = m->entries.data[i]->region};
       again = run_once(&r);
       if (again) ir_sweep(m->entries.data[i]);
+      any |= again;
     }
   }
-  return true;
+  return any || pass_same(o);
 }

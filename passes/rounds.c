@@ -611,7 +611,7 @@ static bool do_entry(Module *m, Entry *e, const PassOptions *o) {
 
 bool pass_rounds(Module *m, const PassOptions *o) {
   bool ok = true;
-  if (mesh_devices(m) == 1) return true;
+  if (mesh_devices(m) == 1) return pass_same(o);
   for (uint32_t i = 0; i < m->entries.len && ok; i++)
     ok = do_entry(m, m->entries.data[i], o);
   return ok;

@@ -306,26 +306,34 @@ static void delay_sums(Shard *s) {
 
 /* ---- the pass ------------------------------------------------------------ */
 
-static void drop_annotations(Region *r) {
+/* True: there were some. */
+static bool drop_annotations(Region *r) {
+  bool any = false;
   for (uint32_t i = 0; i < r->nodes.len; i++) {
     Node *n = r->nodes.data[i];
-    if (n->op == OP_annotate) ir_replace(n->outs.data[0], n->ins.data[0]);
-    if (n->body) drop_annotations(n->body);
+    if (n->op == OP_annotate) {
+      ir_replace(n->outs.data[0], n->ins.data[0]);
+      any = true;
+    }
+    if (n->body) any |= drop_annotations(n->body);
   }
+  return any;
 }
 
 /* On one device all is where it is. */
-static bool leave_whole(Module *m) {
+static bool leave_whole(Module *m, const PassOptions *o) {
+  bool any = false;
   for (uint32_t i = 0; i < m->entries.len; i++) {
-    drop_annotations(m->entries.data[i]->region);
+    if (!drop_annotations(m->entries.data[i]->region)) continue;
     ir_sweep(m->entries.data[i]);
+    any = true;
   }
-  return true;
+  return any || pass_same(o);
 }
 
 bool pass_shard(Module *m, const PassOptions *o) {
   uint32_t errors = m->cx->errors;
-  if (mesh_devices(m) == 1) return leave_whole(m);
+  if (mesh_devices(m) == 1) return leave_whole(m, o);
   if (partition_is_done(m)) return false;
   PassOptions options = *o;
   if (!options.reshard_limit) options.reshard_limit = RESHARD_LIMIT;

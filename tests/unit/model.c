@@ -206,11 +206,12 @@ typedef struct Reference {
   bool ok;
 } Reference;
 
-static void compare(void *user, int number, const char *pass, Module *m) {
+static void compare(void *user, int number, const char *pass, Module *m,
+                    bool same) {
   Reference *r = user;
   Model *g = r->g;
   (void)number;
-  if (pass_facts(m, FACT_GRADS) != FACT_GRADS || !r->ok) return;
+  if (same || pass_facts(m, FACT_GRADS) != FACT_GRADS || !r->ok) return;
   for (uint32_t i = 0; i < g->e->region->params.len; i++)
     g->ins[i]->type = g->e->region->params.data[i]->type;
   run(g);

@@ -91,7 +91,8 @@ typedef struct Check {
   World w;
   Tensor ***before; /* by entry: results of the first stage that has them */
   double tolerance;
-  Buf why; /* the first difference */
+  Buf text; /* of the stage before */
+  Buf why;  /* the first difference */
 } Check;
 
 static void compare_entry(Check *c, Module *m, uint32_t k, const char *pass) {
@@ -106,10 +107,22 @@ static void compare_entry(Check *c, Module *m, uint32_t k, const char *pass) {
   }
 }
 
-static void after_pass(void *user, int number, const char *name, Module *m) {
+/* What is said to be the same has the same text. */
+static void compare_text(Check *c, Module *m, const char *pass, bool same) {
+  Buf text = {0};
+  ir_print(m, (PrintOptions){0}, &text);
+  if (same && c->text.data && strcmp(c->text.data, text.data))
+    buf_fmt(&c->why, "%s changes what it says is the same", pass);
+  buf_free(&c->text);
+  c->text = text;
+}
+
+static void after_pass(void *user, int number, const char *name, Module *m,
+                       bool same) {
   (void)number;
   Check *c = user;
-  if (pass_facts(m, FACT_GRADS) != FACT_GRADS || c->why.len) return;
+  compare_text(c, m, name, same);
+  if (same || pass_facts(m, FACT_GRADS) != FACT_GRADS || c->why.len) return;
   for (uint32_t k = 0; k < m->entries.len; k++)
     compare_entry(c, m, k, name);
 }
@@ -178,6 +191,7 @@ static void check_model(const Model *model, Dtype precision, int opt_level,
   snprintf(name, sizeof name, "every stage of %s, %s, -O%d", model->name,
            dtype_info[precision].name, opt_level);
   CHECK(name, ok && !c.why.len, "%s", c.why.len ? c.why.data : "a pass failed");
+  buf_free(&c.text);
   buf_free(&c.why);
   arena_reset(&c.w.arena);
   ctx_free(&cx);
@@ -206,6 +220,7 @@ static bool agrees(uint64_t seed, int opt_level, bool show) {
     printf("# seed %d: %s\n", (int)seed, c.why.len ? c.why.data : "");
     diag_print(&cx, stdout);
   }
+  buf_free(&c.text);
   buf_free(&c.why);
   arena_reset(&c.w.arena);
   ctx_free(&cx);
