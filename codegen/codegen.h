@@ -430,6 +430,8 @@ typedef struct Lower {
   bool flat; /* all values have one dim or none */
   bool warps; /* a vector is a warp: no loop should be one's alone */
   bool folds; /* what is pulled now is only added up or compared */
+  KVal *part; /* the first of the item's columns, of part_size; NULL: all are */
+  int64_t part_size;
   Map values;
 } Lower;
 
@@ -462,6 +464,10 @@ void lw_emit_map(Lower *l);
 void lw_flatten(Lower *l, const LwValue *like);
 /* Rows of a chunk, from the work in all `count`. */
 int64_t lw_grain(const Lower *l, int64_t count);
+
+/* lower_parts.c: columns of an item, where rows of warps had better be cut into
+ * parts, and can be; else 0. */
+int64_t lw_part(const Lower *l, int rows);
 
 /* lower_cols.c */
 void lw_mark_columns(Lower *l);

@@ -220,9 +220,22 @@ static void write_steps(Write *w, int d, KVal *lo, KVal *hi, int lanes) {
 
 static void write_dim(Write *w, int d);
 
+/* Of columns [0, size) those of the item's part. */
+static void write_part(Write *w, int d, int64_t size) {
+  KBuild *b = w->l->b;
+  int64_t lanes = w->l->lanes, main = size / lanes * lanes;
+  KVal *lo = w->l->part, *hi = kb_alu_c(b, A_ADD, lo, w->l->part_size);
+  write_steps(w, d, lo, kb_alu_c(b, A_MIN, hi, main), (int)lanes);
+  if (main < size)
+    write_steps(w, d, kb_alu_c(b, A_MAX, lo, main),
+                kb_alu_c(b, A_MIN, hi, size), 1);
+}
+
 static void write_piece(Write *w, int d, int64_t lo, int64_t hi) {
   KBuild *b = w->l->b;
-  if (d == w->rank - 1) {
+  if (d == w->rank - 1 && w->l->part) {
+    write_part(w, d, hi);
+  } else if (d == w->rank - 1) {
     int lanes = w->l->lanes;
     KVal *mid = kb_index(b, lo + (hi - lo) / lanes * lanes);
     write_steps(w, d, kb_index(b, lo), mid, lanes);
@@ -342,9 +355,17 @@ int64_t lw_grain(const Lower *l, int64_t count) {
 
 static void emit_rows(Lower *l, int rows) {
   const LwValue *first = lw_value(l, l->n->body->results.data[0]);
-  int64_t count = product(first->dims, rows);
-  KVal *iv = kb_stage(l->b, count, lw_grain(l, count));
+  int64_t count = product(first->dims, rows), parts = 1;
+  l->part_size = lw_part(l, rows);
+  if (l->part_size)
+    parts = (first->dims[first->rank - 1] + l->part_size - 1) / l->part_size;
+  KVal *iv = kb_stage(l->b, count * parts, lw_grain(l, count * parts));
   Ix lead[MAX_RANK];
+  if (l->part_size) {
+    KVal *nth = kb_alu_c(l->b, A_REM, iv, parts);
+    l->part = kb_alu_c(l->b, A_MUL, nth, l->part_size);
+    iv = kb_alu_c(l->b, A_DIV, iv, parts);
+  }
   lw_split(l, first->dims, rows, lw_ix(iv), lead);
   lw_write_results(l, lead, rows);
   kb_end(l->b);

@@ -14,10 +14,11 @@
 
 #include <string.h>
 
-/* Seconds: between two launches of a graph that wait for each other; until all
- * blocks have met; until what another block wrote is there. */
+/* Seconds, guessed for all GPUs: between two launches of a graph that wait for
+ * each other; until all blocks have met; until what another block wrote is
+ * there. And how much faster the second cache is than memory. */
 static const double launch_time = 2.5e-6, meet_time = 1.3e-6,
-                    load_time = 0.6e-6;
+                    load_time = 0.4e-6, cache = 2;
 enum {
   DEEP = 32,     /* of a product's depth, that are loaded at once */
   AHEAD = 4,     /* the same where the right operand is on the chip */
@@ -133,10 +134,11 @@ static void find_args(Arena *a, PsLoop *l) {
 /* Keeps the right operand on the chip where there is room left. */
 static PsPart part_of(Ctx *cx, PsLoop *l, const Node *n, const Isa *isa,
                       const CgGpu *gpu) {
-  Isa alone = *isa; /* no teams but those that hold */
+  Isa alone = *isa; /* no teams but those that hold; many short vectors */
   CtHeld h;
   PsPart p = {.n = n};
   alone.cores = 0;
+  alone.lanes = alone.least;
   alone.has &= ~(unsigned)KN_GROUPS;
   if (n->op == OP_contract && !ct_held_by(n, isa, &h) &&
       l->held_bytes + h.bytes + PS_SCRATCH <= gpu->shared) {
@@ -171,7 +173,7 @@ static const char *fit(PsLoop *l, const CgGpu *gpu) {
     }
   }
   if (g->blocks > gpu->cores) g->blocks = gpu->cores;
-  if (scratch > PS_SCRATCH) return "its rows are too long for shared memory";
+  if (scratch > PS_SCRATCH) return "it needs too much shared memory";
   g->shared_bytes = l->held_bytes + scratch;
   return l->args.len > MOST_ARGS ? "it has too many operands" : NULL;
 }
@@ -195,6 +197,7 @@ static double time_of_launch(const PsPart *p, const CgGpu *gpu, double flops,
 static double time_of_part(const PsLoop *l, const PsPart *p, const CgGpu *gpu,
                            double flops, double rate) {
   uint32_t stages = p->held ? 1 : p->k->stages.len;
+  double left = 0; /* bytes of the left operand, which all blocks read */
   double loads = 1, share = (double)l->grid.blocks / gpu->cores;
   const Node *c = p->n->op == OP_fused &&
                           !strcmp(attr_sym(p->n, "kind"), "product")
@@ -203,11 +206,14 @@ static double time_of_part(const PsLoop *l, const PsPart *p, const CgGpu *gpu,
   CtProduct product;
   if (c->op == OP_contract && ir_product(c, &product)) {
     double deep = (double)product.k.size / DEEP;
+    left = (double)(product.m.size * product.k.size * l->grid.blocks) *
+           dtype_info[product.dtype].bytes;
     loads = p->held ? deep / PS_WARPS / AHEAD : deep;
     loads = most(loads, 1) * most((double)product.m.size / (p->held ? 64 : 32),
                                   1);
   }
-  double bytes = c->op == OP_contract ? 0 : ir_usual_bytes(p->n) / gpu->bytes;
+  double bytes = c->op == OP_contract ? left : ir_usual_bytes(p->n);
+  bytes /= gpu->bytes * (c->op == OP_contract ? cache : 1);
   double work = rate > 0 ? SLOWER * flops / (rate * share) : 0;
   return stages * meet_time + loads * load_time + most(bytes, work);
 }

@@ -17,7 +17,7 @@
 
 enum {
   PS_WARPS = 8, /* of a block */
-  PS_SCRATCH = 48 << 10 /* of a block, at most */
+  PS_SCRATCH = 64 << 10 /* bytes of a block, at most */
 };
 
 /* ---- held.c: a product whose right operand blocks keep ------------------- */
