@@ -150,8 +150,8 @@ else
   done
   expect 'bundle: two GPUs are measured' grep -q \
     '"bench": "lm-ranks-dropless.2", .*"ranks": 2' "$d/results.json"
-  for case in 'MoE layer, T=32 d=16 n=16 E=4 K=2, zipf' 'LSTM, B=2 T=4 d=16' \
-    'lm_moe, N=4'; do
+  for case in 'MoE layer, T=32 d=16 n=16 E=4 K=2, zipf' 'lm_moe, N=4' \
+    'LSTM, B=2 T=4 d=16, persistent' 'LSTM, B=2 T=4 d=16, graph'; do
     expect "bundle: $case" grep -q "{\"case\": \"$case\", \"who\": \"moec\", " \
       "$d/results.json"
   done

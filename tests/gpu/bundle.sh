@@ -68,6 +68,8 @@ for precision in f32 bf16; do
   [ ! "$dry" ] || break
   checked check-moe-$precision models/lm_moe.dsl -D V=256 -D D=32 -D N=8 -D K=2 \
     -D T=8 -D B=4 -D H=48 --precision=$precision
+  checked check-loops-$precision models/lm_moe.dsl -D V=256 -D D=80 -D N=8 \
+    -D K=2 -D T=24 -D B=20 -D H=48 --precision=$precision --scan=persistent
   checked check-transformer-$precision models/lm_transformer.dsl -D V=256 \
     -D D=128 -D HEADS=2 -D L=2 -D N=4 -D H=48 -D F=96 -D T=40 -D B=2 \
     --precision=$precision
@@ -121,10 +123,14 @@ moe() { # T D H E K ROUTINGS...
       "$sizes --routing $routing" "$flop"
   done
 }
-lstm() { # B T D
-  measured lstm tests/gpu/lstm_layer.dsl -D B="$1" -D T="$2" -D D="$3"
-  case_of lstm "LSTM, B=$1 T=$2 d=$3" lstm '' \
-    "--batch $1 --tokens $2 --width $3" $((48 * $1 * $2 * $3 * $3))
+lstm() { # B T D: loops as one kernel each, and launch by launch
+  local how
+  for how in persistent graph; do
+    measured lstm-$how tests/gpu/lstm_layer.dsl -D B="$1" -D T="$2" -D D="$3" \
+      --scan=$how
+    case_of lstm "LSTM, B=$1 T=$2 d=$3, $how" lstm-$how '' \
+      "--batch $1 --tokens $2 --width $3" $((48 * $1 * $2 * $3 * $3))
+  done
 }
 attention() { # B H T E CAUSAL
   local so=attention-$3-$5
