@@ -960,6 +960,12 @@ struct LLVMOpaqueValue *cg_table(const CgProgram *p, const Target *t,
                                  struct LLVMOpaqueModule *code,
                                  struct LLVMOpaqueValue *next);
 
+/* Up to 16 bytes that a place is a multiple of, in every turn. */
+uint8_t cg_place_alignment(const Place *p);
+bool cg_same_place(const Place *a, const Place *b);
+/* The dtype of the operands of a launch's largest product; bool: none. */
+Dtype cg_product_dtype(const Node *n);
+
 /* ---- tools.c: programs of others ----------------------------------------- */
 
 /* False: a diagnostic. */

@@ -54,14 +54,12 @@
 enum {
   ALL = 1 << 30, /* depth of a block */
   TILE = 16,
-  DEEP = 64,  /* of a step, and elements of a line */
+  DEEP = CT_GROUP_DEEP,
   PART = 8,   /* of a line, that a thread copies at once */
   GROUPS = 2, /* that a multiprocessor has room for, by their registers */
   BEHIND = 2, /* places whose steps are multiplied or were just now */
   MOST_PLACES = 6,
-  GATE = 4, /* elements that a gate has the size of */
   PAD = 8,  /* elements behind a row of sums, for banks of its tiles */
-  MOST_ARGS = 256, /* beside which a kernel has room for maps */
   DOTS = 2048 /* multiply-adds of a multiprocessor in a cycle */
 };
 
@@ -300,7 +298,7 @@ static void hand_on(Group *g, KBase sums) {
 static int places_of(const Group *g) {
   int groups = g->shape.high * g->shape.wide;
   int64_t room = CT_GROUP_BYTES / GROUPS * groups / dtype_info[DT_bf16].bytes;
-  int64_t n = room / (g->step + GATE);
+  int64_t n = room / (g->step + CT_GATE);
   return n < MOST_PLACES ? (int)n : MOST_PLACES;
 }
 
@@ -311,6 +309,8 @@ static void block(CtItem *t) {
   g->step = left + (int64_t)g->shape.cols * DEEP;
   g->places = places_of(g);
   g->ahead = g->places - BEHIND;
+  assert((int64_t)t->team * TILE * (columns_of(g) + PAD) * 2 <=
+         g->places * g->step && "sums of f32 fit where panels were");
   KBase base = kb_scratch(b, DT_bf16, g->places * g->step), sums = base;
   assert(base.number == 0 && "lines are counted from the start of memory");
   sums.dtype = DT_f32;
@@ -319,7 +319,7 @@ static void block(CtItem *t) {
     g->panel[side] = (KPanel){rows, DEEP, base};
     base.number += left * dtype_info[DT_bf16].bytes;
   }
-  g->gates = kb_scratch(b, DT_bf16, g->places * GATE);
+  g->gates = kb_scratch(b, DT_bf16, g->places * CT_GATE);
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
     if (g->boxes[side].count)
       g->boxes[side].number = kb_map(b, g->boxes[side].map);
@@ -373,16 +373,19 @@ static bool is_plain(const CtProduct *p, int side) {
 
 /* Whether hardware can find rows that far apart at addresses like this. */
 static bool is_tensor(const KMap *m, const Place *at) {
-  const int64_t bytes = dtype_info[DT_bf16].bytes, all = PART * bytes;
-  bool fits = at->offset % all == 0;
-  for (int i = 0; i < MAX_LOOPS; i++)
-    fits &= at->stride[i] % all == 0;
+  const int64_t bytes = dtype_info[DT_bf16].bytes;
+  bool fits = cg_place_alignment(at) >= PART * bytes;
   for (int i = 0; i < 2; i++)
     fits &= m->step[i] % PART == 0 && m->step[i] * bytes < MOST_STRIDE;
   for (int i = 0; i < 3; i++)
     fits &= m->size[i] > 0 && m->size[i] <= UINT32_MAX;
-  return fits && m->step[0] >= m->size[0] &&
+  return fits && m->step[0] >= m->size[0] && m->step[1] % m->step[0] == 0 &&
          m->step[1] >= m->step[0] * m->size[1];
+}
+
+/* Addresses, the workspace's too, and maps at multiples of 64. */
+static int64_t param_bytes(const Node *n) {
+  return (n->ins.len + n->outs.len + 1) * 8 + 64 + CT_OUT * 128;
 }
 
 static Boxes find_boxes(const Group *g, int side) {
@@ -397,8 +400,8 @@ static Boxes find_boxes(const Group *g, int side) {
             .step = {outer->stride[side], p->batch.stride[side]},
             .box = {DEEP, rows}};
   if (p->batch.size == 1) m.step[1] = m.step[0] * m.size[1];
-  if (!is_plain(p, side) || g->at.task->held[side] ||
-      task->n->ins.len + task->n->outs.len > MOST_ARGS ||
+  if (!is_plain(p, side) || task->held[side] ||
+      param_bytes(task->n) > MOERT_PARAM_BYTES ||
       !is_tensor(&m, &task->n->ins.data[arg]->place))
     return (Boxes){0};
   return (Boxes){.map = m,

@@ -5,8 +5,10 @@
 #include "codegen.h"
 
 enum {
-  CT_WARPGROUP = 4,          /* warps */
-  CT_GROUP_BYTES = 227 << 10 /* of shared memory, that a block may have */
+  CT_WARPGROUP = 4,           /* warps */
+  CT_GROUP_BYTES = 227 << 10, /* of shared memory, that a block may have */
+  CT_GROUP_DEEP = 64,         /* of a step, and elements of a line */
+  CT_GATE = 4                 /* elements that a gate has the size of */
 };
 
 /* ---- team.c -------------------------------------------------------------- */

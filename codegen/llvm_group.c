@@ -51,11 +51,9 @@ enum {
   TILE_WORDS = 8,
   MOST_SUMS = 128, /* of a thread */
   DEEP = 16,       /* of one instruction */
-  STEP = 64,       /* of a statement */
   LINE = 128,      /* bytes */
   LINES = 8,       /* whose parts are exchanged together */
   UNIT = 16,       /* bytes, in descriptors */
-  GATE = 4,        /* elements */
   LEADING = 16,    /* bits below a descriptor's fields */
   STRIDE = 32,
   SWIZZLE = 62
@@ -123,7 +121,7 @@ static const KBase scratch = {KB_SCRATCH, 0, DT_bf16};
 
 /* Of the operand at element `at` of scratch. */
 static LLVMValueRef descriptor(LlBody *e, LLVMValueRef at, bool down) {
-  uint64_t leading = down ? STEP * LINE / UNIT : 1;
+  uint64_t leading = down ? CT_GROUP_DEEP * LINE / UNIT : 1;
   uint64_t rest = leading << LEADING |
                   (uint64_t)(LINES * LINE / UNIT) << STRIDE | 1ull << SWIZZLE;
   LLVMValueRef x = ll_shared_at(e, &scratch, at);
@@ -152,7 +150,7 @@ static void dot(LlBody *e, const KVal *k) {
   for (int i = 0; i < 2; i++)
     at[i] = descriptor(e, ll_value(e, k->a[i]), down[i]);
   with_sums(e, &s, "wgmma.fence.sync.aligned;", 0);
-  for (int64_t deep = 0; deep < STEP / DEEP; deep++) {
+  for (int64_t deep = 0; deep < CT_GROUP_DEEP / DEEP; deep++) {
     for (int i = 0; i < 2; i++)
       s.of[s.n + (unsigned)i] = ll_add_c(e, at[i], deep * advance(down[i]));
     with_sums(e, &s, text.data, 2);
@@ -174,7 +172,7 @@ static void wait(LlBody *e, const KVal *k) {
 /* ---- boxes --------------------------------------------------------------- */
 
 static LLVMValueRef gate_at(LlBody *e, const KVal *k, LLVMValueRef number) {
-  number = LLVMBuildMul(e->b, number, ll_index_const(e, GATE), "");
+  number = LLVMBuildMul(e->b, number, ll_index_const(e, CT_GATE), "");
   return ll_shared_at(e, &k->base, number);
 }
 

@@ -5,7 +5,7 @@
  * those of llvm_warp.c: 128 lanes of four bytes are 16 bytes a thread, and 32
  * the least. Mathematics is what `expand` has made of it, and no instruction is
  * fused or approximate that the kernel loops do not ask for. */
-#include "codegen.h"
+#include "group.h"
 
 #include <llvm-c/Core.h>
 #include <llvm-c/Support.h>
@@ -25,7 +25,7 @@ static const char triple[] = "nvptx64-nvidia-cuda";
 #define H100                                                     \
   "H100 SXM", {[DT_bf16] = 989e12, [DT_f32] = 67e12,             \
                [DT_f64] = 67e12},                                \
-      3.35e12, 132, 227 << 10
+      3.35e12, 132, CT_GROUP_BYTES
 static const CgGpu gpus[] = {
     {"sm_80", "+ptx70", A100, KN_MMA},
     {"sm_90", "+ptx78", H100, KN_MMA},

@@ -23,7 +23,7 @@ enum {
   DEEP = 32,     /* of a product's depth, that are loaded at once */
   AHEAD = 4,     /* the same where the right operand is on the chip */
   SLOWER = 8,    /* products of few warps than the most there can be */
-  MOST_ARGS = 4096 / 8 - 1
+  MOST_ARGS = MOERT_PARAM_BYTES / 8 - 1
 };
 
 /* ---- what can be --------------------------------------------------------- */
@@ -41,17 +41,17 @@ static bool stays(const Node *scan, const Value *v) {
   return !v->def && v->index >= changing;
 }
 
-static bool same_place(const Place *a, const Place *b) {
-  return a->slab == b->slab && a->offset == b->offset &&
-         !memcmp(a->stride, b->stride, sizeof a->stride);
+/* What a launch that is not of another kind multiplies by; else NULL. */
+static const Node *product_of(const Node *n) {
+  if (n->op != OP_fused) return n;
+  return strcmp(attr_sym(n, "kind"), "product") ? NULL : ir_product_node(n);
 }
 
 /* Why the launch cannot be part of such a kernel, or NULL. */
 static const char *launch_fault(const Node *scan, const Node *n) {
   CtProduct p;
-  if (n->op == OP_fused && strcmp(attr_sym(n, "kind"), "product") != 0)
-    return NULL;
-  const Node *c = n->op == OP_fused ? ir_product_node(n) : n;
+  const Node *c = product_of(n);
+  if (!c) return NULL;
   if (c->op != OP_contract) return "its body has more than products and maps";
   if (!ir_product(c, &p) || p.groups)
     return "a product is not one of two matrices";
@@ -73,7 +73,7 @@ static const char *body_fault(const Node *scan) {
     for (uint32_t k = 0; k < n->ins.len; k++)
       if (n->ins.data[k] == index) return "its body reads the number of a turn";
     if (n->op == OP_reshape) {
-      if (!same_place(&n->ins.data[0]->place, &n->outs.data[0]->place))
+      if (!cg_same_place(&n->ins.data[0]->place, &n->outs.data[0]->place))
         return "its body copies";
       continue;
     }
@@ -139,7 +139,6 @@ static PsPart part_of(Ctx *cx, PsLoop *l, const Node *n, const Isa *isa,
   PsPart p = {.n = n};
   alone.cores = 0;
   alone.lanes = alone.least;
-  alone.has &= ~(unsigned)KN_GROUPS;
   if (n->op == OP_contract && !ct_held_by(n, isa, &h) &&
       l->held_bytes + h.bytes + PS_SCRATCH <= gpu->shared) {
     p.held = true;
@@ -168,8 +167,7 @@ static const char *fit(PsLoop *l, const CgGpu *gpu) {
       if (!s->team) bytes *= PS_WARPS;
       if (bytes > scratch) scratch = bytes;
       if (blocks_of(s) > g->blocks) g->blocks = blocks_of(s);
-      if (s->team && !l->parts.data[i].held)
-        return "its body has kernels of teams";
+      assert(!s->team || l->parts.data[i].held);
     }
   }
   if (g->blocks > gpu->cores) g->blocks = gpu->cores;
@@ -188,7 +186,7 @@ static double most(double x, double y) {
 static double time_of_launch(const PsPart *p, const CgGpu *gpu, double flops,
                              double rate) {
   double bytes = ir_usual_bytes(p->n) / gpu->bytes;
-  uint32_t stages = p->held ? 1 : p->k->stages.len;
+  uint32_t stages = p->n->op == OP_contract ? 1 : p->k->stages.len;
   return stages * launch_time + most(bytes, rate > 0 ? flops / rate : 0);
 }
 
@@ -199,12 +197,9 @@ static double time_of_part(const PsLoop *l, const PsPart *p, const CgGpu *gpu,
   uint32_t stages = p->held ? 1 : p->k->stages.len;
   double left = 0; /* bytes of the left operand, which all blocks read */
   double loads = 1, share = (double)l->grid.blocks / gpu->cores;
-  const Node *c = p->n->op == OP_fused &&
-                          !strcmp(attr_sym(p->n, "kind"), "product")
-                      ? ir_product_node(p->n)
-                      : p->n;
+  const Node *c = product_of(p->n);
   CtProduct product;
-  if (c->op == OP_contract && ir_product(c, &product)) {
+  if (c && ir_product(c, &product)) {
     double deep = (double)product.k.size / DEEP;
     left = (double)(product.m.size * product.k.size * l->grid.blocks) *
            dtype_info[product.dtype].bytes;
@@ -212,8 +207,8 @@ static double time_of_part(const PsLoop *l, const PsPart *p, const CgGpu *gpu,
     loads = most(loads, 1) * most((double)product.m.size / (p->held ? 64 : 32),
                                   1);
   }
-  double bytes = c->op == OP_contract ? left : ir_usual_bytes(p->n);
-  bytes /= gpu->bytes * (c->op == OP_contract ? cache : 1);
+  double bytes = c ? left : ir_usual_bytes(p->n);
+  bytes /= gpu->bytes * (c ? cache : 1);
   double work = rate > 0 ? SLOWER * flops / (rate * share) : 0;
   return stages * meet_time + loads * load_time + most(bytes, work);
 }
@@ -225,9 +220,8 @@ static void guess(PsLoop *l, const CgGpu *gpu) {
                                     gpu->bytes; /* to bring them there */
   for (uint32_t i = 0; i < l->parts.len; i++) {
     const PsPart *p = &l->parts.data[i];
-    const Node *c = p->n->op == OP_contract ? p->n : NULL;
     double flops = 2 * ir_usual_macs(p->n);
-    double rate = gpu->flops[c ? c->ins.data[0]->type.dtype : DT_f32];
+    double rate = gpu->flops[cg_product_dtype(p->n)];
     l->graph += turns * time_of_launch(p, gpu, flops, rate);
     l->persistent += turns * time_of_part(l, p, gpu, flops, rate);
   }
@@ -247,7 +241,7 @@ void cg_persist(Ctx *cx, const Node *scan, const Isa *isa, const CgGpu *gpu,
     const Node *n = scan->body->nodes.data[i];
     if (!is_launch(n)) continue;
     PsPart p = part_of(cx, out, n, isa, gpu);
-    if (!p.k) return; /* the launch itself will not do, and says why */
+    if (!p.k) internal_error("no kernel of a loop's launch");
     vec_push(a, &out->parts, p);
   }
   find_args(a, out);

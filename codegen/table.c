@@ -208,8 +208,7 @@ static Emitted *emit_kernel(Table *t, const Kernel *k) {
   return e;
 }
 
-/* Up to 16 bytes that a place is a multiple of, in every turn. */
-static uint8_t place_alignment(const Place *p) {
+uint8_t cg_place_alignment(const Place *p) {
   uint64_t at = (uint64_t)p->offset | 16;
   for (int i = 0; i < MAX_LOOPS; i++)
     at |= (uint64_t)p->stride[i];
@@ -225,9 +224,9 @@ static bool overlap(const Value *x, const Value *y) {
 void tb_note_places(Table *t, const Node *n, Kernel *k) {
   uint8_t *all = NEW_ARRAY(t->a, uint8_t, n->ins.len + n->outs.len + 1);
   for (uint32_t i = 0; i < n->ins.len; i++)
-    all[i] = place_alignment(&n->ins.data[i]->place);
+    all[i] = cg_place_alignment(&n->ins.data[i]->place);
   for (uint32_t i = 0; i < n->outs.len; i++)
-    all[n->ins.len + i] = place_alignment(&n->outs.data[i]->place);
+    all[n->ins.len + i] = cg_place_alignment(&n->outs.data[i]->place);
   k->aligned = all;
   for (uint32_t i = 0; i < n->outs.len; i++)
     for (uint32_t j = 0; j < n->ins.len; j++)
@@ -286,8 +285,7 @@ static int64_t needed_flops(Table *t, const Node *n) {
                                                              : tb_flops(n);
 }
 
-/* The dtype of its largest product's operands. */
-static Dtype node_dtype(const Node *n) {
+Dtype cg_product_dtype(const Node *n) {
   const Node *largest = n;
   if (n->op == OP_fused)
     for (uint32_t i = 0; i < n->body->nodes.len; i++)
@@ -344,7 +342,7 @@ void tb_add_args(Table *t, Record *r, const Node *n, uint32_t n_ins) {
 
 /* A GPU's kernel has 4 KiB of parameters: addresses, the workspace's too. */
 static bool takes_args(Table *t, const Node *n, const Kernel *k) {
-  enum { MOST = 4096 / 8 - 1 };
+  enum { MOST = MOERT_PARAM_BYTES / 8 - 1 };
   if (t->code == t->m || k->n_args <= MOST) return true;
   diag_error(t->ir->cx, n->span,
              "a launch with %d operands and results, of which a GPU takes %d; "
@@ -385,7 +383,7 @@ static void launch(Table *t, Node *n) {
   r.needed = needed_flops(t, n);
   t->flops += r.needed;
   r.bytes = tb_bytes(n);
-  r.dtype = node_dtype(n);
+  r.dtype = cg_product_dtype(n);
   if (gemm) {
     r.gemm = c_gemm(t, &g);
   } else {
@@ -401,14 +399,14 @@ static void launch(Table *t, Node *n) {
   tb_add_record(t, &r);
 }
 
-static bool same_place(const Place *a, const Place *b) {
+bool cg_same_place(const Place *a, const Place *b) {
   return a->slab == b->slab && a->offset == b->offset &&
          !memcmp(a->stride, b->stride, sizeof a->stride);
 }
 
 /* Reshaped data stays as it is: a copy where the plan wants it elsewhere. */
 static void reshape(Table *t, const Node *n) {
-  if (same_place(&n->ins.data[0]->place, &n->outs.data[0]->place)) return;
+  if (cg_same_place(&n->ins.data[0]->place, &n->outs.data[0]->place)) return;
   Record r = tb_record_of(t, MOERT_COPY, n);
   tb_add_args(t, &r, n, n->ins.len);
   r.bytes = tb_bytes(n);

@@ -87,7 +87,8 @@ static void add_work(Record *r, const PsLoop *l) {
     const Node *n = l->parts.data[i].n;
     r->flops += l->turns * tb_flops(n);
     r->bytes += l->turns * tb_bytes(n);
-    if (n->op == OP_contract) r->dtype = n->ins.data[0]->type.dtype;
+    Dtype dtype = cg_product_dtype(n);
+    if (dtype != DT_bool) r->dtype = dtype;
   }
 }
 

@@ -13,7 +13,8 @@
 /* ---- kernels ------------------------------------------------------------- */
 
 /* Beyond this a kernel must ask for shared memory. */
-enum { SHARED_AT_ONCE = 48 << 10, MOST_THREADS = 1024, MOST_PARAMS = 512 };
+enum { SHARED_AT_ONCE = 48 << 10, MOST_THREADS = 1024,
+       MOST_PARAMS = MOERT_PARAM_BYTES / 8 };
 
 static MoertStatus named(MoertStatus st, const MoertSession *s, int entry,
                          int index) {
@@ -193,7 +194,6 @@ static MoertStatus launch_turns(MoertSession *s, const MoertRecord *r,
                                 CUfunction *functions) {
   RtCuda *c = s->cuda;
   const MoertStage *g = &r->kernel->stages[0];
-  if (!functions) return rt_fail(MOERT_UNSUPPORTED, "%s", c->no_room);
   set_params(s, r);
   return RT_CU(c, cuLaunchCooperativeKernel(
                       functions[0], (unsigned)g->blocks, 1, 1,

@@ -437,6 +437,8 @@ typedef enum MoertDevice {
  * scratch is part of the workspace. */
 typedef void MoertBody(void *const *args, int64_t lo, int64_t hi,
                        void *scratch, void *workspace);
+enum { MOERT_PARAM_BYTES = 4096 }; /* of parameters, that CUDA has room for */
+
 /* On CUDA: an argument in bf16 of which boxes are copied by hardware, lines of
  * 128 bytes in their order for products of warpgroups (CU_TENSOR_MAP_...). */
 typedef struct MoertMap {

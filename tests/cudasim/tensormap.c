@@ -26,6 +26,7 @@ static bool dims_fit(TensorMap *m, const uint64_t *dims,
     if (!d) continue;
     uint64_t s = m->strides[d - 1] = strides[d - 1];
     if (s % 16 || !s || s >= UINT64_C(1) << 40) return false;
+    if (d > 1 && s % m->strides[d - 2]) return false;
   }
   return true;
 }
