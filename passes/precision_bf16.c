@@ -134,11 +134,20 @@ static NodeVec *list_at(Narrow *w, const void *place) {
   return list;
 }
 
+/* Where a parameter of an entry comes from: a weight from its slot's line. */
+static Span source_of(const Value *param) {
+  Entry *e = param->region->entry;
+  if (param->region->owner) return (Span){0};
+  const Binding *b = &e->ins.data[param->index];
+  return b->kind == BIND_SLOT ? ir_slot(e->module, b->name)->span : (Span){0};
+}
+
 /* Behind what makes the value; of a parameter at the region's start. */
 static Value *cast_there(Narrow *w, Value *v) {
   Node *n = v->def;
   Builder b = ir_builder(w->cx, v->region);
   if (n) b = ir_builder_like(w->cx, n->region, NULL, n);
+  else b.span = source_of(v);
   b.out = list_at(w, n ? (const void *)n : v->region);
   return ir_cast(&b, v, DT_bf16);
 }
