@@ -222,19 +222,25 @@ static LLVMValueRef row_from(LlBody *e, const KVal *k, const Share *s,
   return LLVMBuildMul(e->b, at, ll_index_const(e, k->a[3]->number), "");
 }
 
+/* Where groups lie comes back after so many rows; a thread's of longer panels,
+ * whose rows are closer, do not all lie alike. */
+enum { ROWS_ALIKE = 8 };
+
 static void panel(LlBody *e, const KVal *k) {
   int group = group_of(k), run = k->lanes * bytes_of(k->dtype);
   int n = at_once(e, k);
   KBase scratch = {KB_SCRATCH, 0, k->dtype};
   Share s = share_of(e, k->lanes / group);
-  LLVMValueRef to = ll_shared_at(e, &scratch, ll_value(e, k->a[4]));
-  to = add(e, to, ll_group_at(e, run, s.first, s.group));
+  LLVMValueRef start = ll_shared_at(e, &scratch, ll_value(e, k->a[4]));
+  LLVMValueRef to = add(e, start, ll_group_at(e, run, s.first, s.group));
   LLVMValueRef from = times(e, s.group, group);
   from = LLVMBuildZExt(e->b, from, e->i64, "");
   from = add(e, ll_value(e, k->a[0]), from);
   for (int64_t i = 0; i * s.rows_on < k->number; i++) {
     LLVMValueRef row = add(e, s.first, ll_word(e, i * s.rows_on));
     Copy c = {.to = add(e, to, ll_word(e, i * s.rows_on * run))};
+    if (s.rows_on % ROWS_ALIKE != 0)
+      c.to = add(e, start, ll_group_at(e, run, row, s.group));
     c.from = add(e, from, row_from(e, k, &s, i));
     c.there = elements(e, k, s.group, row);
     if (k->base.dtype == k->dtype && n == group)

@@ -490,6 +490,31 @@ static void group_cases(void) {
 }
 #endif
 
+#ifdef WARPS
+/* Products of f32 whose operands lie in all ways. */
+static const char lies_text[] =
+    "moec-ir 1\n"
+    "entry @f(%x: f32[$B, $M, $K] = input \"x\", "
+    "%y: f32[$B, $K, $M] = input \"y\", %v: f32[$B, $K, $N] = input \"v\", "
+    "%w: f32[$B, $N, $K] = input \"w\") {\n"
+    "%a = contract %x, %v {map=\"bmk,bkn->bmn\"} : f32[$B, $M, $N]\n"
+    "%b = contract %x, %w {map=\"bmk,bnk->bmn\"} : f32[$B, $M, $N]\n"
+    "%c = contract %y, %v {map=\"bkm,bkn->bmn\"} : f32[$B, $M, $N]\n"
+    "%d = contract %y, %w {map=\"bkm,bnk->bmn\"} : f32[$B, $M, $N]\n"
+    "return probe \"a\" = %a, probe \"b\" = %b, probe \"c\" = %c, "
+    "probe \"d\" = %d\n"
+    "}\n";
+
+/* One multiprocessor gets the largest blocks, whose panels across the depth
+ * have rows of 512 bytes. */
+static void lies_cases(void) {
+  static const int large[] = {2, 72, 40, 52};
+  Isa isa = any_isas[0];
+  isa.cores = 1;
+  text_case("teams, rows of 512 bytes", lies_text, "BMNK", large, isa);
+}
+#endif
+
 /* Large products without experts, whose operands are packed once or not at all:
  * T tokens, D to H wide. */
 static const char dense_text[] =
@@ -787,6 +812,7 @@ int main(int argc, char **argv) {
 #ifdef WARPS
   team_cases();
   group_cases();
+  lies_cases();
 #endif
   for (size_t i = 0; !any_isas[0].least && i < COUNT_OF(host_cases); i++)
     host_cases[i]();
