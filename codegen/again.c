@@ -117,12 +117,9 @@ static uint64_t hash_op(Numbers *s, uint64_t h, const Node *n) {
   return hash_values(s, h, &n->body->results);
 }
 
-/* A power of two, up to a page, that the place is a multiple of. */
+/* As far as anybody asks: a vector of lanes at the most. */
 static uint64_t hash_alignment(uint64_t h, const Place *p) {
-  uint64_t at = (uint64_t)p->offset | 4096;
-  for (int i = 0; i < MAX_LOOPS; i++)
-    at |= (uint64_t)p->stride[i];
-  return hash_number(h, at & -at);
+  return hash_number(h, (uint64_t)cg_place_alignment(p, 4096));
 }
 
 static uint64_t hash_launch(const Node *n) {
@@ -135,8 +132,7 @@ static uint64_t hash_launch(const Node *n) {
     const Place *to = &n->outs.data[i]->place;
     h = hash_alignment(h, to);
     for (uint32_t k = 0; k < n->ins.len; k++) {
-      const Place *from = &n->ins.data[k]->place;
-      if (from->slab == to->slab && from->offset == to->offset)
+      if (cg_same_start(&n->ins.data[k]->place, to))
         h = hash_number(hash_number(h, i), k);
     }
   }
@@ -144,11 +140,11 @@ static uint64_t hash_launch(const Node *n) {
   return h;
 }
 
-Kernel *cg_lower_once(CgLowered *s, const Node *n, const Isa *isa) {
+Kernel *cg_lower_once(CgLowered *s, const Node *n) {
   const void *key = (const void *)(uintptr_t)(hash_launch(n) | 1);
   Kernel *k = map_get(&s->of, key);
   if (!k) {
-    k = cg_lower(s->cx, n, isa);
+    k = cg_lower(s->cx, n, s->isa);
     if (!k) return NULL;
     map_put(&s->cx->scratch, &s->of, key, k);
   }

@@ -942,10 +942,11 @@ typedef struct CgAgain {
 bool cg_again(CgAgain *s, const Node *contract);
 typedef struct CgLowered {
   Ctx *cx;
+  const Isa *isa;
   Map of; /* hash of a launch -> its kernel */
 } CgLowered;
 /* cg_lower, or a copy of what it has made of a launch before that is alike. */
-Kernel *cg_lower_once(CgLowered *s, const Node *n, const Isa *isa);
+Kernel *cg_lower_once(CgLowered *s, const Node *n);
 
 /* ---- table.c: the module as constant data, and its kernels --------------- */
 
@@ -960,9 +961,11 @@ struct LLVMOpaqueValue *cg_table(const CgProgram *p, const Target *t,
                                  struct LLVMOpaqueModule *code,
                                  struct LLVMOpaqueValue *next);
 
-/* Up to 16 bytes that a place is a multiple of, in every turn. */
-uint8_t cg_place_alignment(const Place *p);
+/* The largest power of two, up to `most`, that a place is a multiple of in
+ * every turn. */
+int64_t cg_place_alignment(const Place *p, int64_t most);
 bool cg_same_place(const Place *a, const Place *b);
+bool cg_same_start(const Place *a, const Place *b);
 /* The dtype of the operands of a launch's largest product; bool: none. */
 Dtype cg_product_dtype(const Node *n);
 

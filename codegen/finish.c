@@ -353,10 +353,7 @@ static bool is_aligned(const CtFinish *f, uint32_t i, const Type *t) {
   const CtProduct *p = &f->task->p;
   const Place *at = &f->task->n->outs.data[i]->place;
   int64_t lanes = f->l->lanes, bytes = lanes * dtype_info[t->dtype].bytes;
-  bool aligned = at->offset % bytes == 0;
-  for (int d = 0; d < MAX_LOOPS; d++)
-    aligned &= at->stride[d] % bytes == 0;
-  return aligned && p->n.size % lanes == 0 &&
+  return cg_place_alignment(at, bytes) == bytes && p->n.size % lanes == 0 &&
          p->m.stride[CT_OUT] % lanes == 0 &&
          p->batch.stride[CT_OUT] % lanes == 0;
 }
@@ -365,10 +362,8 @@ static bool is_aligned(const CtFinish *f, uint32_t i, const Type *t) {
 static bool is_in_place(const CtFinish *f, uint32_t i) {
   const Node *n = f->task->n;
   const Place *to = &n->outs.data[i]->place;
-  for (uint32_t k = 0; k < n->ins.len; k++) {
-    const Place *from = &n->ins.data[k]->place;
-    if (from->slab == to->slab && from->offset == to->offset) return true;
-  }
+  for (uint32_t k = 0; k < n->ins.len; k++)
+    if (cg_same_start(&n->ins.data[k]->place, to)) return true;
   return false;
 }
 

@@ -374,7 +374,7 @@ static bool is_plain(const CtProduct *p, int side) {
 /* Whether hardware can find rows that far apart at addresses like this. */
 static bool is_tensor(const KMap *m, const Place *at) {
   const int64_t bytes = dtype_info[DT_bf16].bytes;
-  bool fits = cg_place_alignment(at) >= PART * bytes;
+  bool fits = cg_place_alignment(at, PART * bytes) == PART * bytes;
   for (int i = 0; i < 2; i++)
     fits &= m->step[i] % PART == 0 && m->step[i] * bytes < MOST_STRIDE;
   for (int i = 0; i < 3; i++)

@@ -208,11 +208,15 @@ static Emitted *emit_kernel(Table *t, const Kernel *k) {
   return e;
 }
 
-uint8_t cg_place_alignment(const Place *p) {
-  uint64_t at = (uint64_t)p->offset | 16;
+int64_t cg_place_alignment(const Place *p, int64_t most) {
+  int64_t at = p->offset | most;
   for (int i = 0; i < MAX_LOOPS; i++)
-    at |= (uint64_t)p->stride[i];
-  return (uint8_t)(at & -at);
+    at |= p->stride[i];
+  return at & -at;
+}
+
+static uint8_t alignment(const Value *v) {
+  return (uint8_t)cg_place_alignment(&v->place, 16);
 }
 
 static bool overlap(const Value *x, const Value *y) {
@@ -224,9 +228,9 @@ static bool overlap(const Value *x, const Value *y) {
 void tb_note_places(Table *t, const Node *n, Kernel *k) {
   uint8_t *all = NEW_ARRAY(t->a, uint8_t, n->ins.len + n->outs.len + 1);
   for (uint32_t i = 0; i < n->ins.len; i++)
-    all[i] = cg_place_alignment(&n->ins.data[i]->place);
+    all[i] = alignment(n->ins.data[i]);
   for (uint32_t i = 0; i < n->outs.len; i++)
-    all[n->ins.len + i] = cg_place_alignment(&n->outs.data[i]->place);
+    all[n->ins.len + i] = alignment(n->outs.data[i]);
   k->aligned = all;
   for (uint32_t i = 0; i < n->outs.len; i++)
     for (uint32_t j = 0; j < n->ins.len; j++)
@@ -387,7 +391,7 @@ static void launch(Table *t, Node *n) {
   if (gemm) {
     r.gemm = c_gemm(t, &g);
   } else {
-    k = cg_lower_once(&t->lowered, n, &t->t->isa);
+    k = cg_lower_once(&t->lowered, n);
     if (!k || !takes_args(t, n, k)) return; /* no table comes of it */
     if (t->code != t->m) tb_note_places(t, n, k);
     k->where = r.where;
@@ -399,8 +403,12 @@ static void launch(Table *t, Node *n) {
   tb_add_record(t, &r);
 }
 
+bool cg_same_start(const Place *a, const Place *b) {
+  return a->slab == b->slab && a->offset == b->offset;
+}
+
 bool cg_same_place(const Place *a, const Place *b) {
-  return a->slab == b->slab && a->offset == b->offset &&
+  return cg_same_start(a, b) &&
          !memcmp(a->stride, b->stride, sizeof a->stride);
 }
 
@@ -664,7 +672,7 @@ LLVMValueRef cg_table(const CgProgram *p, const Target *target,
              .m = data,
              .code = code,
              .c = c,
-             .lowered = {.cx = p->m->cx},
+             .lowered = {.cx = p->m->cx, .isa = &target->isa},
              .i32 = LLVMInt32TypeInContext(c),
              .i64 = LLVMInt64TypeInContext(c),
              .ptr = LLVMPointerTypeInContext(c, 0)};

@@ -9,8 +9,7 @@
 /* ---- kernels alone ------------------------------------------------------ */
 
 typedef struct Kernels {
-  Module *m;
-  const Isa *isa;
+  CgLowered lowered;
   void (*each)(void *user, const Kernel *k);
   void *user;
   Arena a;
@@ -25,9 +24,9 @@ static void kernels_of(Kernels *ks, const Region *r) {
     if (n->op == OP_scan) kernels_of(ks, n->body);
     if (n->op == OP_scan || n->op == OP_reshape ||
         op_info[n->op].lower == LOWER_COMM || n->op == OP_wait ||
-        (n->op == OP_contract && cg_gemm(n, ks->isa, &g, &swapped)))
+        (n->op == OP_contract && cg_gemm(n, ks->lowered.isa, &g, &swapped)))
       continue;
-    Kernel *k = cg_lower(ks->m->cx, n, ks->isa);
+    Kernel *k = cg_lower_once(&ks->lowered, n);
     if (!k) continue;
     const void *key = (const void *)(uintptr_t)k->hash;
     if (map_get(&ks->seen, key)) continue;
@@ -38,7 +37,8 @@ static void kernels_of(Kernels *ks, const Region *r) {
 
 void cg_kernels(Module *m, const Isa *isa,
                 void (*each)(void *user, const Kernel *k), void *user) {
-  Kernels ks = {.m = m, .isa = isa, .each = each, .user = user};
+  Kernels ks = {
+      .lowered = {.cx = m->cx, .isa = isa}, .each = each, .user = user};
   for (uint32_t i = 0; i < m->entries.len; i++)
     kernels_of(&ks, m->entries.data[i]->region);
   arena_reset(&ks.a);

@@ -450,10 +450,11 @@ static Sym source_hash(Job *j, Sym flags) {
   return sym_fmt(&j->cx, "%016llx", (unsigned long long)h);
 }
 
-/* There are no other words: options.c. */
 static CgScan scan_of(const char *word) {
   if (!word || !strcmp(word, "auto")) return CG_SCAN_AUTO;
-  return strcmp(word, "graph") ? CG_SCAN_PERSISTENT : CG_SCAN_GRAPH;
+  if (!strcmp(word, "graph")) return CG_SCAN_GRAPH;
+  if (!strcmp(word, "persistent")) return CG_SCAN_PERSISTENT;
+  internal_error("--scan=%s", word);
 }
 
 static CodegenOptions codegen_options(Job *j) {

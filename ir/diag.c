@@ -52,10 +52,14 @@ bool source_read(Ctx *cx, const char *path, uint32_t *out_file) {
 bool file_write(const char *path, const void *data, size_t n) {
   FILE *f = fopen(path, "wb");
   if (!f) return false;
-  int error = fwrite(data, 1, n, f) == n ? 0 : errno;
-  if (fclose(f) && !error) error = errno;
+  bool ok = fwrite(data, 1, n, f) == n;
+  int error = errno;
+  if (fclose(f) && ok) {
+    ok = false;
+    error = errno;
+  }
   errno = error;
-  return !error;
+  return ok;
 }
 
 /* ---- spans -------------------------------------------------------------- */

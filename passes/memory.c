@@ -158,7 +158,8 @@ static bool same_operand(Value *x, Value *y) {
   x = ir_outermost(x);
   y = ir_outermost(y);
   if (x == y) return true;
-  if (!n || !m || n->op != m->op || n->ins.len != m->ins.len || n->body)
+  if (!n || !m || n->op != m->op || n->ins.len != m->ins.len ||
+      !type_equal(&n->outs.data[0]->type, &m->outs.data[0]->type))
     return false;
   for (uint32_t i = 0; i < n->ins.len; i++)
     if (ir_outermost(n->ins.data[i]) != ir_outermost(m->ins.data[i]))

@@ -217,13 +217,14 @@ static Value *add_pads(Rewrite *w) {
 /* ---- rows of experts ----------------------------------------------------- */
 
 /* Rows that are gathered for a narrower copy alone: a token is cast once, not
- * once for each expert it goes to. */
+ * once for each expert it goes to, unless there are more tokens than rows. */
 static Value *cast_rows(Rewrite *w) {
   Node *in = rw_def(w, 0);
   Dtype to = rw_result(w)->type.dtype;
   int64_t from = dtype_info[rw_in(w, 0)->type.dtype].bytes;
   if (in->ins.len > 3 || rw_uses(w, rw_in(w, 0)) != 1 ||
-      dtype_info[to].bytes >= from)
+      dtype_info[to].bytes >= from ||
+      type_elements(&in->ins.data[0]->type) > type_elements(&rw_in(w, 0)->type))
     return NULL;
   Value *ins[] = {ir_cast_to(w->b, in->ins.data[0], to), in->ins.data[1],
                   in->ins.data[2]};
