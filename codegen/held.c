@@ -34,7 +34,6 @@ typedef struct Held {
   Dtype sum;
   KBase from[CT_SIDES]; /* operands, and the result */
   KBase kept;
-  int64_t run;  /* elements from column to column, or from depth to depth */
   int64_t rows; /* that are summed at once */
   KVal *n_lo, *n_end;
   KBase sums; /* by warp, by row */
@@ -45,11 +44,6 @@ static int64_t up(int64_t x, int64_t step) {
 }
 
 /* ---- what fits ----------------------------------------------------------- */
-
-static int64_t kept_elements(const CtProduct *p, const CtHeld *h) {
-  return h->tiles ? h->cols * (up(p->k.size, DEEP) + PAD)
-                  : h->cols * p->k.size;
-}
 
 const char *ct_held_by(const Node *n, const Isa *isa, CtHeld *out) {
   CtProduct p;
@@ -64,8 +58,10 @@ const char *ct_held_by(const Node *n, const Isa *isa, CtHeld *out) {
   int64_t most = MOST_SUMS * step / (out->tiles ? 1 : 2);
   out->cols = up((p.n.size + isa->cores - 1) / isa->cores, step);
   out->blocks = (p.n.size + out->cols - 1) / out->cols;
-  Dtype kept = out->tiles ? p.dtype : dtype_info[p.dtype].sums;
-  out->bytes = kept_elements(&p, out) * dtype_info[kept].bytes;
+  out->dtype = out->tiles ? p.dtype : dtype_info[p.dtype].sums;
+  out->run = out->tiles ? up(p.k.size, DEEP) + PAD : out->cols;
+  out->elements = out->run * (out->tiles ? out->cols : p.k.size);
+  out->bytes = out->elements * dtype_info[out->dtype].bytes;
   return out->cols > most ? "a product has too many columns" : NULL;
 }
 
@@ -92,7 +88,7 @@ static void keep_columns(Held *h) {
   KVal *n = kb_iv(b, kb_for(b, first, h->n_end, PS_WARPS));
   KVal *end = kb_index(b, p->k.size);
   KVal *k = kb_iv(b, kb_for(b, kb_index(b, 0), end, DEEP));
-  KVal *to = ct_at(b, k, kb_alu(b, A_SUB, n, h->n_lo), h->run);
+  KVal *to = ct_at(b, k, kb_alu(b, A_SUB, n, h->n_lo), h->how->run);
   KVal *at = ct_at(b, kb_index(b, 0), n, p->n.stride[CT_RIGHT]);
   at = ct_at(b, at, k, p->k.stride[CT_RIGHT]);
   KVal *count = kb_index(b, DEEP);
@@ -121,7 +117,7 @@ static void keep_depths(Held *h) {
     KVal *count = ct_count(b, n, kb_index(b, p->n.size), LANES);
     KVal *x = fetch(h, at, p->n.stride[CT_RIGHT], count);
     if (x->dtype != h->sum) x = kb_scalar(b, OP_cast, h->sum, &x, 1);
-    kb_store(b, h->kept, ct_at(b, kb_index(b, v), k, h->run), x);
+    kb_store(b, h->kept, ct_at(b, kb_index(b, v), k, h->how->run), x);
   }
   kb_end(b);
 }
@@ -169,13 +165,14 @@ static void add_tiles(Held *h, KVal *m, KVal *k, int n, KVal *depth) {
                    p->m.stride[CT_LEFT], p->k.stride[CT_LEFT]);
   bool whole = p->n.size % h->how->cols == 0;
   KVal *columns = kb_alu_c(b, A_SUB, kb_alu(b, A_SUB, h->n_end, h->n_lo), 1);
+  int64_t run = h->how->run;
   for (int d = 0; d < n; d++)
     for (int j = 0; j < wide; j++) {
       KVal *most = whole ? kb_index(b, TILE - 1)
                          : kb_alu_c(b, A_SUB, columns, (int64_t)j * TILE);
       kb_tile_take(b, right, true, h->kept,
-                   kb_alu_c(b, A_ADD, k, j * TILE * h->run + d * DEEP), most,
-                   kb_index(b, DEEP), h->run, 1);
+                   kb_alu_c(b, A_ADD, k, j * TILE * run + d * DEEP), most,
+                   kb_index(b, DEEP), run, 1);
       for (int i = 0; i < high; i++)
         kb_tile_dot(b, i * wide + j, left + d * high + i, right);
     }
@@ -223,9 +220,10 @@ static void add_lanes(Held *h, KVal *const *rows, KVal *k, int n, KVal **acc) {
       if (x->dtype != h->sum) x = kb_scalar(b, OP_cast, h->sum, &x, 1);
       left[d][i] = x;
     }
+  int64_t run = h->how->run;
   for (int d = 0; d < n; d++)
     for (int v = 0; v < wide; v++) {
-      KVal *at = ct_at(b, kb_index(b, d * h->run + v * LANES), k, h->run);
+      KVal *at = ct_at(b, kb_index(b, d * run + v * LANES), k, run);
       KVal *right = kb_load(b, h->kept, at, LANES);
       for (int i = 0; i < ROWS; i++)
         acc[i * wide + v] = kb_fma(b, left[d][i], right, acc[i * wide + v]);
@@ -335,10 +333,8 @@ Kernel *ct_held(Ctx *cx, const Node *n, const CtHeld *how) {
   for (int side = CT_LEFT; side <= CT_RIGHT; side++)
     h.from[side] = kb_arg(h.p.arg[side], h.p.dtype);
   h.from[CT_OUT] = kb_arg((int)n->ins.len, h.sum);
-  h.run = how->tiles ? up(h.p.k.size, DEEP) + PAD : how->cols;
   h.rows = rows_of(&h.p, how);
-  h.kept = kb_held(h.b, how->tiles ? h.p.dtype : h.sum,
-                   kept_elements(&h.p, how));
+  h.kept = kb_held(h.b, how->dtype, how->elements);
   open_block(&h);
   kb_once(h.b);
   (how->tiles ? keep_columns : keep_depths)(&h);

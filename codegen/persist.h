@@ -27,7 +27,9 @@ typedef struct CtHeld {
   bool tiles;   /* of bf16, by instructions for them */
   int64_t cols; /* of a block */
   int64_t blocks;
-  int64_t bytes; /* that a block keeps */
+  Dtype dtype;   /* of what a block keeps */
+  int64_t run;   /* its elements from column to column, or depth to depth */
+  int64_t elements, bytes; /* of all that it keeps */
 } CtHeld;
 
 /* For at most so many blocks; NULL, or why it cannot be. */
