@@ -85,11 +85,12 @@ typedef enum KKind {
                    and a[4]: index constants */
   K_TILE_DOT, /* f32 tile `number` [m][n] += sum over k of bf16 tile a[0] [m][k]
                  times tile a[1] [k / 2][2 n + k % 2]; a: index constants; of
-                 dtype f32, [m][k] and [n][k], for two k one after the other */
+                 dtype f32, [m][k] and [n][k], for two k one after the other;
+                 (value 1) or for 16 that were rounded to tf32, any way */
   K_TILE_PICK, /* the same from the panel at base[a[0]] in rows of `lanes`
                    elements, its row a[1] + m at element k, or (value 2, or 3)
                    its row k at element a[1] + m; of f32 from element, or row,
-                   a[2] on, an even one */
+                   a[2] on, an even one; without a[2], 16 k rounded to tf32 */
   K_WARP,  /* number of this warp in its team, an index */
   K_MEET,  /* waits for all warps of the team to come here, and for their
               copies but those of the newest `number` batches; (value 1) for
@@ -176,7 +177,8 @@ enum {
   KN_TILES = 2,
   KN_NARROW = 4,
   KN_MMA = 8,
-  KN_GROUPS = 16 /* products by warpgroups */
+  KN_GROUPS = 16, /* products by warpgroups */
+  KN_TF32 = 32    /* products of f32 rounded to tf32: only where asked for */
 };
 
 /* An argument as boxes are copied of it: bf16 [batch][row][element]. */
@@ -281,8 +283,10 @@ void kb_tile_zero(KBuild *b, int tile);
 void kb_tile_load(KBuild *b, int tile, KBase base, KVal *index, int64_t step);
 void kb_tile_store(KBuild *b, int tile, KBase base, KVal *index, int64_t step);
 void kb_tile_dot(KBuild *b, int sum, int left, int right);
-/* The same of tiles that were picked from panels of this dtype. */
-void kb_tile_dot_of(KBuild *b, Dtype dtype, int sum, int left, int right);
+/* The same of tiles that were picked from panels of this dtype; `tf32`: of f32,
+ * and picked at no depth. */
+void kb_tile_dot_of(KBuild *b, Dtype dtype, bool tf32, int sum, int left,
+                    int right);
 /* An operand of that as it lies, for targets with KN_MMA: rows (of the left
  * one; columns of the right) `step` elements apart, their depth `along`; there
  * are rows up to `last`, which may be negative, and `depth` of the depth. */
@@ -533,6 +537,7 @@ typedef struct CodegenOptions {
   const char *cpu;      /* "native", "x86-64-v3", ...: a level of host.c */
   const char *arch;     /* "sm_80", ...: a row of nvptx.c */
   CgScan scan;
+  bool tf32;            /* GPUs round operands of f32 products */
   int opt_level;        /* 0 or 2 */
   const char *flags;    /* recorded in the library */
   const char *source_hash;
@@ -905,6 +910,7 @@ typedef struct CgGpu {
   const char *arch, *ptx; /* the version of PTX to make, for LLVM */
   const char *name;
   double flops[MOERT_DTYPE_COUNT]; /* a second, of products; 0: none */
+  double tf32;                     /* the same of f32 as tf32 */
   double bytes;                    /* a second, of memory */
   int cores;                       /* multiprocessors */
   int64_t shared;                  /* bytes that a block may share, at most */

@@ -28,7 +28,8 @@ bool cg_gemm(const Node *n, const Isa *isa, MoertGemm *out,
                      .n = p.n.size,
                      .k = p.k.size,
                      .dtype = (int32_t)p.dtype,
-                     .c_dtype = (int32_t)dtype_info[p.dtype].sums};
+                     .c_dtype = (int32_t)dtype_info[p.dtype].sums,
+                     .tf32 = p.dtype == DT_f32 && isa->has & KN_TF32};
   set_strides(out->a_stride, &p.batch, &p.m, &p.k, CT_LEFT);
   set_strides(out->b_stride, &p.batch, &p.k, &p.n, CT_RIGHT);
   set_strides(out->c_stride, &p.batch, &p.m, &p.n, CT_OUT);

@@ -64,6 +64,7 @@ Kernel *ct_groups(Ctx *cx, const CtTask *task, const Isa *isa);
 LlValue ll_group_at(LlBody *e, int run, LlValue row, LlValue group);
 void ll_real_pick(LlBody *e, const KVal *k); /* of f32: K_TILE_PICK, */
 void ll_real_dot(LlBody *e, const KVal *k);  /* K_TILE_DOT */
+void ll_tf32_pick(LlBody *e, const KVal *k); /* and as tf32 */
 
 /* ---- llvm_group.c -------------------------------------------------------- */
 

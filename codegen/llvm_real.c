@@ -6,12 +6,16 @@
  * thread has its two rows, of a right one its four columns, which it shares
  * with those of the same g, or t; a warp of four by four tiles loads 24 times
  * two elements for 256 multiply-adds. Each sum is added to in the order of its
- * depth. */
+ * depth.
+ *
+ * Rounded to tf32 they are 16 of the depth, for tensor cores: words lie as
+ * those of bf16 do, with one element in the place of two. So ldmatrix brings
+ * what lies along its depth, four elements of a row at a time. */
 #include "group.h"
 
 #include <llvm-c/Core.h>
 
-enum { DEEP = 2, ROWS = 2, COLUMNS = 4, GROUP = 4 };
+enum { DEEP = 2, ROWS = 2, COLUMNS = 4, GROUP = 4, WORDS = 8 };
 
 static LLVMValueRef add(LlBody *e, LLVMValueRef x, LLVMValueRef y) {
   return LLVMBuildAdd(e->b, x, y, "");
@@ -88,5 +92,37 @@ void ll_real_dot(LlBody *e, const KVal *k) {
     }
     sum = LLVMBuildBitCast(e->b, sum, ll_i32(e), "");
     LLVMBuildStore(e->b, sum, ll_tile_words(e, k->number)[i]);
+  }
+}
+
+/* ---- tf32 ---------------------------------------------------------------- */
+
+/* Words as ll_tile_pick brings them, of a panel whose rows are the depth. */
+static void load_turned(LlBody *e, const KVal *k, bool right,
+                        LLVMValueRef *words) {
+  LLVMValueRef first = word_of_index(e, k->a[1]);
+  LLVMValueRef g = LLVMBuildLShr(e->b, e->lane, ll_word(e, 2), "");
+  LLVMValueRef t = LLVMBuildAnd(e->b, e->lane, ll_word(e, 3), "");
+  for (int i = 0; i < WORDS; i++) {
+    int half = i / 4, q = i % 4;
+    int across = right ? 8 * half : 8 * (q % 2);
+    int depth = right ? 4 * q : 8 * half + 4 * (q / 2);
+    LLVMValueRef at = add(e, first, add(e, g, ll_word(e, across)));
+    load(e, k, add(e, t, ll_word(e, depth)), at, 1, &words[i]);
+  }
+}
+
+void ll_tf32_pick(LlBody *e, const KVal *k) {
+  bool right = k->value == 1 || k->value == 3, down = k->value >= 2;
+  LLVMTypeRef f32 = LLVMFloatTypeInContext(e->c);
+  LLVMValueRef words[WORDS];
+  if (down)
+    load_turned(e, k, right, words);
+  else
+    ll_tile_pick(e, k, words);
+  for (int i = 0; i < WORDS; i++) {
+    LLVMValueRef x = LLVMBuildBitCast(e->b, words[i], f32, "");
+    x = ll_assembly(e, ll_i32(e), "cvt.rna.tf32.f32 $0, $1;", "=r,f", &x, 1);
+    LLVMBuildStore(e->b, x, ll_tile_words(e, k->number)[i]);
   }
 }

@@ -445,8 +445,11 @@ static void tile_pick(LlBody *e, const KVal *k) {
     LLVMBuildStore(e->b, words[i], *word_of(e, k->number, i));
 }
 
-/* Both halves of the columns, from each half of the depth. */
+/* Both halves of the columns, from each half of the depth; four bytes of it are
+ * two of bf16 or one of tf32. */
 static void tile_dot(LlBody *e, const KVal *k) {
+  const char *mma = k->dtype == DT_f32 ? "llvm.nvvm.mma.m16n8k8.row.col.tf32"
+                                       : "llvm.nvvm.mma.m16n8k16.row.col.bf16";
   int64_t left = k->a[0]->number, right = k->a[1]->number;
   LLVMTypeRef i32 = LLVMInt32TypeInContext(e->c);
   for (int i = 0; i < 4; i++) {
@@ -458,8 +461,7 @@ static void tile_dot(LlBody *e, const KVal *k) {
     }
     for (int q = 0; q < 2; q++)
       a[4 + q] = load_word(e, right, 4 * half + 2 * deep + q);
-    LLVMValueRef sums =
-        ll_call(e, "llvm.nvvm.mma.m16n8k16.row.col.bf16", NULL, 0, a, 10);
+    LLVMValueRef sums = ll_call(e, mma, NULL, 0, a, 10);
     for (unsigned q = 0; q < 4; q++) {
       LLVMValueRef x = LLVMBuildExtractValue(e->b, sums, q, "");
       x = LLVMBuildBitCast(e->b, x, i32, "");
@@ -503,12 +505,14 @@ static LLVMValueRef special(LlBody *e, const KVal *k) {
   case K_TILE_ZERO: tile_zero(e, k); return NULL;
   case K_TILE_TAKE: before(e, k); tile_take(e, k); return NULL;
   case K_TILE_DOT:
-    (k->dtype == DT_f32 ? ll_real_dot : tile_dot)(e, k);
+    (k->dtype == DT_f32 && k->value == 0 ? ll_real_dot : tile_dot)(e, k);
     return NULL;
   case K_TILE_STORE: before(e, k); tile_store(e, k); return NULL;
   case K_TILE_PICK:
     before(e, k);
-    (k->dtype == DT_f32 ? ll_real_pick : tile_pick)(e, k);
+    (k->dtype != DT_f32 ? tile_pick
+     : k->a[2]          ? ll_real_pick
+                        : ll_tf32_pick)(e, k);
     return NULL;
   case K_WARP: return e->warp;
   case K_PANEL: before(e, k); return ll_team(e, k);

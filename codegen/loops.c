@@ -571,12 +571,14 @@ void kb_tile_pick(KBuild *b, int tile, bool right, bool across,
 }
 
 void kb_tile_dot(KBuild *b, int sum, int left, int right) {
-  kb_tile_dot_of(b, DT_bf16, sum, left, right);
+  kb_tile_dot_of(b, DT_bf16, false, sum, left, right);
 }
 
-void kb_tile_dot_of(KBuild *b, Dtype dtype, int sum, int left, int right) {
+void kb_tile_dot_of(KBuild *b, Dtype dtype, bool tf32, int sum, int left,
+                    int right) {
   tile_statement(b, (KVal){.kind = K_TILE_DOT,
                            .dtype = dtype,
+                           .value = tf32,
                            .number = sum,
                            .a = {kb_index(b, left), kb_index(b, right)}});
 }

@@ -247,11 +247,13 @@ static void print_tile(Printer *p, const KVal *v) {
       buf_add(p->out, " depth ");
       print_use(p, v->a[2]);
     }
-    buf_fmt(p->out, " : %s", dtype_info[v->dtype].name);
+    bool tf32 = v->dtype == DT_f32 && !v->a[2];
+    buf_fmt(p->out, " : %s", tf32 ? "tf32" : dtype_info[v->dtype].name);
   } else if (v->kind == K_TILE_DOT) {
     buf_fmt(p->out, " tile%lld, tile%lld", (long long)v->a[0]->number,
             (long long)v->a[1]->number);
-    if (v->dtype == DT_f32) buf_add(p->out, " : f32");
+    if (v->dtype == DT_f32)
+      buf_add(p->out, v->value != 0 ? " : tf32" : " : f32");
   }
   buf_add(p->out, "\n");
 }

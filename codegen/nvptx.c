@@ -21,11 +21,11 @@ static const char triple[] = "nvptx64-nvidia-cuda";
 #define A100                                                     \
   "A100 SXM", {[DT_bf16] = 312e12, [DT_f32] = 19.5e12,           \
                [DT_f64] = 19.5e12},                              \
-      2.039e12, 108, 163 << 10
+      156e12, 2.039e12, 108, 163 << 10
 #define H100                                                     \
   "H100 SXM", {[DT_bf16] = 989e12, [DT_f32] = 67e12,             \
                [DT_f64] = 67e12},                                \
-      3.35e12, 132, CT_GROUP_BYTES
+      494.5e12, 3.35e12, 132, CT_GROUP_BYTES
 static const CgGpu gpus[] = {
     {"sm_80", "+ptx70", A100, KN_MMA},
     {"sm_90", "+ptx78", H100, KN_MMA},
@@ -70,6 +70,7 @@ bool cg_cuda_target(Ctx *cx, const CodegenOptions *o, Target *out) {
   out->cpu = gpu->arch;
   out->isa = (Isa){
       .lanes = 128, .has = gpu->has, .least = 32, .cores = gpu->cores};
+  if (o->tf32) out->isa.has |= KN_TF32;
   out->triple = triple;
   out->ways = &ll_warp;
   out->machine = LLVMCreateTargetMachine(

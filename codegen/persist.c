@@ -213,7 +213,7 @@ static double time_of_part(const PsLoop *l, const PsPart *p, const CgGpu *gpu,
   return stages * meet_time + loads * load_time + most(bytes, work);
 }
 
-static void guess(PsLoop *l, const CgGpu *gpu) {
+static void guess(PsLoop *l, const Isa *isa, const CgGpu *gpu) {
   double turns = (double)l->turns;
   l->graph = 0;
   l->persistent = launch_time + (double)(l->held_bytes * l->grid.blocks) /
@@ -221,8 +221,10 @@ static void guess(PsLoop *l, const CgGpu *gpu) {
   for (uint32_t i = 0; i < l->parts.len; i++) {
     const PsPart *p = &l->parts.data[i];
     double flops = 2 * ir_usual_macs(p->n);
-    double rate = gpu->flops[cg_product_dtype(p->n)];
-    l->graph += turns * time_of_launch(p, gpu, flops, rate);
+    Dtype dtype = cg_product_dtype(p->n);
+    double rate = gpu->flops[dtype];
+    bool tf32 = dtype == DT_f32 && isa->has & KN_TF32; /* of launches alone */
+    l->graph += turns * time_of_launch(p, gpu, flops, tf32 ? gpu->tf32 : rate);
     l->persistent += turns * time_of_part(l, p, gpu, flops, rate);
   }
 }
@@ -246,7 +248,7 @@ void cg_persist(Ctx *cx, const Node *scan, const Isa *isa, const CgGpu *gpu,
   }
   find_args(a, out);
   out->why = fit(out, gpu);
-  if (!out->why) guess(out, gpu);
+  if (!out->why) guess(out, isa, gpu);
 }
 
 bool cg_persists(const PsLoop *l, CgScan scan) {

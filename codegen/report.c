@@ -19,6 +19,7 @@
 typedef struct Row {
   CgLaunch l; /* the first one */
   Sym symbol, where, kind;
+  bool tf32; /* of operands that it rounds */
   int n_stages;
   WarpGrid *stages;
 } Row;
@@ -27,6 +28,7 @@ typedef struct Report {
   Ctx *cx;
   const Entry *main;
   const CgGpu *gpu;
+  bool tf32; /* as the library's products of f32 are */
   VEC(Row) rows;
   VEC(Sym) loops; /* a line each */
   CgPtxasVec found;
@@ -77,6 +79,14 @@ static void add_loop(Report *r, const CgLaunch *told) {
   vec_push(&r->cx->perm, &r->loops, s);
 }
 
+/* A loop as one kernel rounds none. */
+static bool in_tf32(const Report *r, const CgLaunch *l) {
+  bool rounds = !l->kernel && !l->persists && r->tf32;
+  for (uint32_t i = 0; l->kernel && i < l->kernel->stages.len; i++)
+    rounds |= (l->kernel->stages.data[i].needs & KN_TF32) != 0;
+  return rounds && l->dtype == DT_f32;
+}
+
 static void launched(void *user, const CgLaunch *l) {
   Report *r = user;
   if (l->entry != r->main) return;
@@ -92,6 +102,7 @@ static void launched(void *user, const CgLaunch *l) {
              .symbol = sym(r->cx, l->symbol),
              .where = line_of(r->cx, l->node),
              .kind = kind_of(r->cx, l->name),
+             .tf32 = in_tf32(r, l),
              .n_stages = l->kernel ? (int)l->kernel->stages.len
                                    : l->persists};
   row.stages = NEW_ARRAY(a, WarpGrid, (size_t)row.n_stages + 1);
@@ -140,7 +151,7 @@ typedef struct Line {
 typedef VEC(Line) LineVec;
 
 static double seconds_of_products(const Report *r, const Row *row) {
-  double rate = r->gpu->flops[row->l.dtype];
+  double rate = row->tf32 ? r->gpu->tf32 : r->gpu->flops[row->l.dtype];
   return row->l.flops && rate > 0 ? (double)row->l.flops / rate : 0;
 }
 
@@ -211,7 +222,8 @@ static LineVec lines_of(const Report *r) {
     if (row->n_stages) continue;
     Line product = {{NULL}};
     add_launch(r, row, &product);
-    product.cell[KERNEL] = sym(r->cx, "(cuBLASLt)");
+    product.cell[KERNEL] =
+        sym(r->cx, row->tf32 ? "(cuBLASLt tf32)" : "(cuBLASLt)");
     vec_push(&r->cx->perm, &lines, product);
   }
   return lines;
@@ -244,12 +256,14 @@ static void add_lines(Report *r) {
 static void add_heading(Report *r) {
   buf_fmt(r->out,
           "kernels of %s for %s. us: microseconds that a launch takes at least "
-          "on an\n%s, by its data sheet: %g TFLOP/s in bf16, %g in f32, %g in "
+          "on an\n%s, by its data sheet: %g TFLOP/s in bf16, %g in %s, %g in "
           "f64, %g TB/s.\nshared and static: bytes of shared memory that a "
           "block is launched with, and has\nbeyond that; spills: bytes that a "
           "thread stores to and loads from local memory.\n",
           r->main->name, r->gpu->arch, r->gpu->name,
-          r->gpu->flops[DT_bf16] / 1e12, r->gpu->flops[DT_f32] / 1e12,
+          r->gpu->flops[DT_bf16] / 1e12,
+          (r->tf32 ? r->gpu->tf32 : r->gpu->flops[DT_f32]) / 1e12,
+          r->tf32 ? "tf32" : "f32",
           r->gpu->flops[DT_f64] / 1e12, r->gpu->bytes / 1e12);
   if (r->unknown)
     buf_fmt(r->out, "registers, static and spills are unknown: %s\n",
@@ -284,6 +298,7 @@ bool cg_kernel_report(const CgPrograms *p, const CodegenOptions *o, Buf *out) {
   Report r = {.cx = m->cx,
               .main = ir_main_entry(m),
               .gpu = cg_gpu(o->arch),
+              .tf32 = o->tf32,
               .out = out};
   CodegenOptions tells = *o;
   tells.launched = launched;

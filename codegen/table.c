@@ -331,7 +331,8 @@ static LLVMValueRef c_gemm(Table *t, const MoertGemm *g) {
                       tb_i64s(t, g->c_stride, 3),
                       tb_i32(t, g->dtype),
                       tb_i32(t, g->c_dtype),
-                      tb_i32(t, g->accumulate)};
+                      tb_i32(t, g->accumulate),
+                      tb_i32(t, g->tf32)};
   return tb_place(t, TB_STRUCT(t, MoertGemm, f));
 }
 

@@ -21,9 +21,10 @@
  *
  * Products of f32 go by multiply-adds of threads, two of the depth at a time
  * (llvm_real.c), in blocks of the same shapes; their sums lie in registers as
- * those of bf16 do, so what follows is the same. A right operand that the
- * launch casts from f32 is cast by the threads that copy it, which then wait
- * for what they read.
+ * those of bf16 do, so what follows is the same. Where the target may round
+ * them (KN_TF32) they go by tensor cores, too, a step at once. A right operand
+ * that the launch casts from f32 is cast by the threads that copy it, which
+ * then wait for what they read.
  *
  * What bounds its depth: of a block of 128 by 128 a step of bf16 is 512 Ki
  * multiply-adds for 16 KiB of operands. A multiprocessor of sm_80 does 1024 of
@@ -53,6 +54,7 @@ enum {
   LEFT_TILES = MOST * MOST,
   RIGHT_TILES = LEFT_TILES + MOST,
   DOTS = 1024,     /* multiply-adds of a multiprocessor of sm_80 in a cycle, */
+  TF32_DOTS = 512, /* those of tf32, */
   FMAS = 64,       /* and those of f32 */
   CACHE_BYTES = 48 /* that it gets in one */
 };
@@ -67,6 +69,7 @@ typedef struct Team {
   CtShape shape;
   KPanel panel[CT_OUT]; /* of a step, the first of STEPS */
   bool down[CT_OUT];    /* its rows are the depth */
+  bool tf32;            /* the product is of rounded f32 */
   KBase base[CT_OUT];
   Dtype dtype;  /* of panels */
   int deep;     /* of a step */
@@ -131,14 +134,14 @@ static void add_tiles_at(Team *g, KVal *place, KVal *depth) {
   for (int j = 0; j < wide; j++) {
     pick(g, CT_RIGHT, j, place, depth);
     for (int i = 0; i < high; i++)
-      kb_tile_dot_of(g->at.b, g->dtype, i * wide + j, LEFT_TILES + i,
-                     RIGHT_TILES + j);
+      kb_tile_dot_of(g->at.b, g->dtype, g->tf32, i * wide + j,
+                     LEFT_TILES + i, RIGHT_TILES + j);
   }
 }
 
 static void add_tiles(Team *g, KVal *place) {
   KBuild *b = g->at.b;
-  if (g->dtype == DT_bf16) {
+  if (g->dtype == DT_bf16 || g->tf32) {
     add_tiles_at(g, place, NULL);
     return;
   }
@@ -218,6 +221,7 @@ static void block(CtItem *t) {
                               g->down[side] ? other : deep, base};
     base.number += size[side] * bytes;
   }
+  if (g->tf32) kb_needs(b, KN_TF32);
   ct_gather_item(&g->gather, t, g->panel, deep);
   for (int i = 0; i < high * wide; i++)
     kb_tile_zero(b, i);
@@ -249,14 +253,23 @@ int64_t ct_shape_cycles(const CtProduct *p, const Isa *isa, const CtShape *s,
   return blocks(many, isa->cores) * (dots > bytes ? dots : bytes);
 }
 
+static bool in_tf32(const CtProduct *p, const Isa *isa) {
+  return p->dtype == DT_f32 && isa->has & KN_TF32;
+}
+
+static bool in_fmas(const CtProduct *p, const Isa *isa) {
+  return p->dtype == DT_f32 && !in_tf32(p, isa);
+}
+
 static int64_t cycles(const CtProduct *p, const Isa *isa, const CtShape *s) {
-  return ct_shape_cycles(p, isa, s, p->dtype == DT_f32 ? FMAS : DOTS);
+  int64_t dots = in_tf32(p, isa) ? TF32_DOTS : in_fmas(p, isa) ? FMAS : DOTS;
+  return ct_shape_cycles(p, isa, s, dots);
 }
 
 /* Of the first shape there are 128 sums a thread, and multiply-adds of f32 need
  * the registers; nor are they bound by the cache where blocks are smaller. */
 static CtShape choose(const CtProduct *p, const Isa *isa) {
-  size_t first = p->dtype == DT_f32;
+  size_t first = in_fmas(p, isa);
   CtShape best = shapes[first];
   for (size_t i = first + 1; i < COUNT_OF(shapes); i++)
     if (cycles(p, isa, &shapes[i]) < cycles(p, isa, &best)) best = shapes[i];
@@ -290,10 +303,12 @@ bool ct_in_teams(const CtTask *task, const Isa *isa) {
 Kernel *ct_teams(Ctx *cx, const CtTask *task, const Isa *isa) {
   const Node *n = task->n;
   const CtProduct *p = &task->p;
-  KBuild *b = kb_new(cx, "contract", (int)(n->ins.len + n->outs.len),
-                     (int)n->outs.len);
+  bool tf32 = in_tf32(p, isa);
+  KBuild *b = kb_new(cx, tf32 ? "contract_tf32" : "contract",
+                     (int)(n->ins.len + n->outs.len), (int)n->outs.len);
   Team *g = NEW(&cx->scratch, Team);
   g->dtype = p->dtype;
+  g->tf32 = tf32;
   g->deep = DEEP_BYTES / (int)dtype_info[p->dtype].bytes;
   g->shape = choose(p, isa);
   g->at = (CtItem){.b = b,

@@ -241,6 +241,8 @@ static bool decide_result(Job *j) {
     return usage("--arch is for --target=cuda");
   if (o->scan && !asks_for(j, TARGET_CUDA))
     return usage("--scan is for --target=cuda");
+  if (o->tf32 && !asks_for(j, TARGET_CUDA))
+    return usage("--tf32 is for --target=cuda");
   j->emit = o->emit;
   if (!o->emit && o->stop_after && (!o->dump || o->output)) j->emit = "ir";
   j->output = o->output ? o->output : j->library ? default_output(j) : "-";
@@ -463,6 +465,7 @@ static CodegenOptions codegen_options(Job *j) {
       .cpu = j->o.mcpu ? j->o.mcpu : "native",
       .arch = j->o.arch ? j->o.arch : "sm_80",
       .scan = scan_of(j->o.scan),
+      .tf32 = j->o.tf32,
       .opt_level = j->o.level && strcmp(j->o.level, "0") == 0 ? 0 : 2,
       .flags = flags,
       .source_hash = source_hash(j, flags)};

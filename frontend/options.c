@@ -98,6 +98,10 @@ static const OptionRow rows[] = {
      "with --precision=bf16: what the products of a layer, and of those within "
      "it, are computed in, f32 or bf16 (default: f32 for a layer with a "
      "product that a top_k chooses from, as a gate's)"},
+    {O_FLAG, "--tf32", NULL, NULL, FIELD(tf32), 1,
+     "large products of f32 on GPUs by tensor cores: of operands rounded to 10 "
+     "bits of mantissa, summed in f32; attention and loops as one kernel round "
+     "nothing"},
     {O_FLAG, "--keep-grads", NULL, NULL, FIELD(keep_grads), 1,
      "what trains also hands out the gradient of each parameter, as a probe "
      "grad/PATH, whole on every rank: for moerun verify, and train --probe"},
@@ -351,6 +355,8 @@ Sym options_flags(Ctx *cx, const Options *o) {
     if (row->kind == O_TEXT && *(const char *const *)field)
       buf_fmt(&b, "%s%s%s%s", b.len ? " " : "", row->name, glue,
               *(const char *const *)field);
+    if (row->kind == O_FLAG && *(const bool *)field)
+      buf_fmt(&b, "%s%s", b.len ? " " : "", row->name);
     if (row->kind == O_LIST)
       for (uint32_t k = 0; k < ((const TextVec *)field)->len; k++)
         buf_fmt(&b, "%s%s%s%s", b.len ? " " : "", row->name, glue,

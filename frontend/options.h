@@ -16,7 +16,8 @@ typedef struct Options {
   TextVec defines, includes, mesh, layers;
   const char *target, *arch, *scan, *mcpu, *level, *precision;
   const char *dump, *dump_dir, *from, *stop_after;
-  bool json, reshard_errors, keep_grads, time_passes, loc, ops, version, help;
+  bool json, reshard_errors, keep_grads, tf32, time_passes, loc, ops, version;
+  bool help;
 } Options;
 
 /* Reads the command line; lists live in cx->perm. False: a message for stderr

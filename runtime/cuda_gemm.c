@@ -100,6 +100,7 @@ static MoertStatus make_desc(RtCuda *c, RtCudaGemm *made,
   int sums = rt_dtype[made->shape.dtype].sums;
   cublasComputeType_t compute =
       sums == MOERT_f64 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F;
+  if (made->shape.tf32) compute = CUBLAS_COMPUTE_32F_FAST_TF32;
   RT_TRY(RT_LT(c, cublasLtMatmulDescCreate(&made->desc, compute,
                                            rt_dtype[sums].cuda)));
   RT_TRY(RT_LT(c, cublasLtMatmulDescSetAttribute(

@@ -383,7 +383,7 @@ MOERT_API int moert_doctor(MoertFinding *out, int cap);
 
 /* A compiled model exports `const MoertDesc moert_model`. Everything in it is
  * constant data. Bump the version with any change to a struct below. */
-#define MOERT_ABI_VERSION 7
+#define MOERT_ABI_VERSION 8
 #define MOERT_MAGIC 0x63656f6du /* "moec" */
 #define MOERT_MAX_RANK 8
 #define MOERT_MAX_LOOPS 4
@@ -477,6 +477,7 @@ typedef struct MoertGemm {
   int32_t dtype;       /* of a and b */
   int32_t c_dtype;     /* f32 where a and b are bf16, else theirs */
   int32_t accumulate;
+  int32_t tf32; /* of f32 on a GPU: a and b may be rounded to tf32 */
 } MoertGemm;
 
 /* An exchange among the ranks that differ in `axes` of the mesh alone: P of

@@ -45,7 +45,7 @@ static MoertStatus multiply(void *user) {
 
 MoertGemm rt_square_product(int dtype, int64_t size) {
   return (MoertGemm){1, size, size, size, {0, size, 1}, {0, size, 1},
-                     {0, size, 1}, dtype, rt_dtype[dtype].sums, 0};
+                     {0, size, 1}, dtype, rt_dtype[dtype].sums, 0, 0};
 }
 
 /* All threads write: cores that rest before would be faster than they can stay.

@@ -49,6 +49,9 @@ expect 'no ptxas: the sum' grep -qE '^a step: 6 launches, [0-9.]+ us' \
 cp "$d/out" "$d/first"
 none >"$d/again"
 expect 'the same each time' cmp "$d/first" "$d/again"
+run 'products in tf32' 0 '312 TFLOP/s in bf16, 156 in tf32' none --tf32
+expect 'a product in tf32' grep -qE \
+  '^.cuBLASLt tf32. +model.dsl:10 .* +33554432 +786432 +0.39  memory$' "$d/out"
 run 'another GPU' 0 'H100 SXM, by its data sheet: 989 TFLOP/s in bf16' \
   none --arch=sm_90
 

@@ -20,6 +20,8 @@ run 'text of what is not made' 2 '--emit=ptx is for --target=cuda' \
   compile --target=cpu --emit=ptx -o -
 run 'architecture of what is not made' 2 '--arch is for --target=cuda' \
   compile --target=cpu --arch=sm_90 -o "$d/x.so"
+run 'rounding of what is not made' 2 '--tf32 is for --target=cuda' \
+  compile --target=cpu --tf32 -o "$d/x.so"
 run 'another target' 2 "did you mean 'cuda'?" compile --target=cude
 run 'another architecture' 2 'sm_70' compile --target=cuda --arch=sm_70
 
@@ -79,6 +81,26 @@ for what in loss grad_norm; do
   expect "the same $what" near "$d/cpu.$what" "$d/cuda.$what" 1e-4
 done
 
+# Products of f32 rounded to tf32, by teams and by the library: near to what the
+# CPU, which rounds nothing, makes of the same library, and not the same as what
+# a GPU makes without.
+expect 'products in tf32' compile --tf32 -o "$d/tf32.so"
+LD_LIBRARY_PATH=$BUILD/tests/cudasim expect 'a step of them' \
+  "$MOERUN" train "$d/tf32.so" --data "$d/text" --device=cuda --steps 1 \
+  --log "$d/tf32.log"
+LD_LIBRARY_PATH=$BUILD/tests/cudasim expect 'a step without' \
+  "$MOERUN" train "$d/both.so" --data "$d/text" --device=cuda --steps 1 \
+  --log "$d/exact.log"
+expect 'a step on the CPU' "$MOERUN" train "$d/tf32.so" --data "$d/text" \
+  --device=cpu --steps 1 --log "$d/cpu.log"
+for log in tf32 exact cpu; do
+  field grad_norm "$d/$log.log" >"$d/$log.grad_norm"
+done
+expect 'exact without' near "$d/cpu.grad_norm" "$d/exact.grad_norm" 1e-5
+expect 'near with' near "$d/cpu.grad_norm" "$d/tf32.grad_norm" 1e-2
+expect 'rounded with' [ \
+  "$(cat "$d/tf32.grad_norm")" != "$(cat "$d/exact.grad_norm")" ]
+
 # ---- ptxas -------------------------------------------------------------------
 
 PTXAS=$(command -v ptxas || echo /usr/local/cuda/bin/ptxas)
@@ -104,6 +126,10 @@ for model in models/*.dsl tests/models/*.dsl; do
   expect "$name assembles for sm_80 without spills" \
     assembles sm_80 "$d/$name.ptx"
 done
+expect 'lm_moe in tf32' "$MOEC" models/lm_moe.dsl --target=cuda --tf32 \
+  --emit=ptx -o "$d/tf32.ptx"
+expect 'that it is' grep -q 'mma.*tf32.tf32' "$d/tf32.ptx"
+expect 'lm_moe in tf32 without spills' assembles sm_80 "$d/tf32.ptx"
 for precision in f32 bf16; do
   for e in 64 128; do
     name="attention $e wide in $precision"

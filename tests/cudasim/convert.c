@@ -108,6 +108,10 @@ uint16_t float_to_bf16(float x) {
   return (uint16_t)shorten(x, 16, RN, 0x7fff);
 }
 
+float float_to_tf32(float x) {
+  return float_of(shorten(x, 13, RNA, 0x3ffff) << 13);
+}
+
 float f16_to_float(uint16_t h) {
   int exponent = h >> 10 & 31, fraction = h & 1023;
   float x = exponent == 31 ? (fraction ? NAN : INFINITY)

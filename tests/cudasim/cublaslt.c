@@ -2,7 +2,8 @@
  * the checks that the library makes of them; product.c does them.
  *
  * Only what the runtime asks for is there: matrices in columns, transposes,
- * batches at a distance, f32 and bf16 summed in f32, f64 in f64. An attribute
+ * batches at a distance, f32, also rounded to tf32, and bf16 summed in f32, f64
+ * in f64. An attribute
  * that is not known here is CUBLAS_STATUS_NOT_SUPPORTED. */
 #include "cublaslt_api.h"
 #include "product.h"
@@ -15,6 +16,7 @@
 enum {
   COMPUTE_32F = 68,
   COMPUTE_64F = 70,
+  COMPUTE_32F_FAST_TF32 = 77,
   DESC_TRANSA = 3,
   DESC_TRANSB = 4,
   LAYOUT_BATCH_COUNT = 5,
@@ -81,7 +83,8 @@ EXPORT const char *cublasLtGetStatusString(cublasStatus_t status) {
 EXPORT cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc,
                                                int compute, int scale) {
   bool wide = compute == COMPUTE_64F;
-  if (!wide && compute != COMPUTE_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (!wide && compute != COMPUTE_32F && compute != COMPUTE_32F_FAST_TF32)
+    return CUBLAS_STATUS_NOT_SUPPORTED;
   if (scale != (wide ? PRODUCT_F64 : PRODUCT_F32))
     return CUBLAS_STATUS_NOT_SUPPORTED;
   CREATE(desc, .compute = compute, .scale = scale);
@@ -230,7 +233,9 @@ cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
                .k = columns_of(al, desc->transposed[0]),
                .batch = (uint64_t)dl->batch,
                .alpha = scalar(desc, alpha),
-               .beta = scalar(desc, beta)};
+               .beta = scalar(desc, beta),
+               .tf32 = desc->compute == COMPUTE_32F_FAST_TF32 &&
+                       al->type == PRODUCT_F32};
   return cudasim_product(stream, &p) ? CUBLAS_STATUS_EXECUTION_FAILED
                                      : CUBLAS_STATUS_SUCCESS;
 }

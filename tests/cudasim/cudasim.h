@@ -258,6 +258,7 @@ typedef enum Rounding { R_NONE, RN, RZ, RNA, RNI, RZI, RMI, RPI } Rounding;
 
 float bf16_to_float(uint16_t h);
 uint16_t float_to_bf16(float x);
+float float_to_tf32(float x); /* to nearest */
 float f16_to_float(uint16_t h);
 
 /* Decodes all kernels; addresses of global variables are known by now. */

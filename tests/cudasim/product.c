@@ -54,7 +54,7 @@ static uint8_t *column(Device *d, const ProductMatrix *x, char name,
 }
 
 /* The matrix of one batch as doubles, `rows` side by side. */
-static double *gather(Device *d, const ProductMatrix *x, char name,
+static double *gather(Device *d, const ProductMatrix *x, bool tf32, char name,
                       uint64_t batch, char *why, size_t n) {
   bool t = x->transposed;
   size_t size = bytes_of(x->type), wide = t ? x->rows : x->columns;
@@ -65,8 +65,11 @@ static double *gather(Device *d, const ProductMatrix *x, char name,
       free(out);
       return NULL;
     }
-    for (uint64_t r = 0; r < x->rows; r++)
-      out[t ? c * wide + r : r * wide + c] = get(x->type, p + r * size);
+    for (uint64_t r = 0; r < x->rows; r++) {
+      double v = get(x->type, p + r * size);
+      out[t ? c * wide + r : r * wide + c] =
+          tf32 ? (double)float_to_tf32((float)v) : v;
+    }
   }
   return out;
 }
@@ -133,8 +136,9 @@ static CUresult run(Device *d, const void *data, char *why, size_t n) {
   const Product *p = data;
   bool ok = true;
   for (uint64_t batch = 0; ok && batch < p->batch; batch++) {
-    double *a = gather(d, &p->a, 'A', batch, why, n);
-    double *b = a ? gather(d, &p->b, 'B', batch, why, n) : NULL;
+    double *a = gather(d, &p->a, p->tf32, 'A', batch, why, n);
+    double *b =
+        a ? gather(d, &p->b, p->tf32, 'B', batch, why, n) : NULL;
     double *sums = b ? malloc(p->m * p->n * sizeof *sums + 1) : NULL;
     if (sums) rows(p, a, b, sums);
     ok = sums && scatter(d, p, batch, sums, why, n);

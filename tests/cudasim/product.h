@@ -28,6 +28,7 @@ typedef struct Product {
   ProductMatrix a, b, c, d;
   uint64_t m, n, k, batch;
   double alpha, beta;
+  bool tf32; /* a and b are rounded to that */
 } Product;
 
 CUresult cudasim_product(CUstream stream, const Product *p);

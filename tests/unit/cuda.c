@@ -181,9 +181,9 @@ ARGS(a_update, STATS, LR, W, TT);
  * has. */
 static const MoertGemm dense = {1, SIDE, SIDE, SIDE, {0, SIDE, 1},
                                 {0, SIDE, 1}, {0, SIDE, 1},
-                                MOERT_f32, MOERT_f32, 0};
+                                MOERT_f32, MOERT_f32, 0, 0};
 static const MoertGemm strange = {2, 2, 3, 4, {32, 8, 2}, {0, 2, 8}, {6, 3, 1},
-                                  MOERT_f32, MOERT_f32, 1};
+                                  MOERT_f32, MOERT_f32, 1, 0};
 
 #define LAUNCH(k, a, outs)                                       \
   {.kind = MOERT_LAUNCH, .n_args = (int32_t)COUNT_OF(a),         \

@@ -90,7 +90,7 @@ static MoertStatus run(RtCuda *c, const MoertGemm *g, Matrix x[3],
 /* Lies of a, b and c as digits of `lies`; batch 0: of 3, with a repeated. */
 static MoertGemm product(int dtype, int lies, int batch, int accumulate) {
   MoertGemm g = {batch ? batch : 3, M, N, K, {0}, {0}, {0}, dtype,
-                 rt_dtype[dtype].sums, accumulate};
+                 rt_dtype[dtype].sums, accumulate, 0};
   lay((Lie)(lies % LIES), M, K, g.a_stride);
   lay((Lie)(lies / LIES % LIES), K, N, g.b_stride);
   lay((Lie)(lies / LIES / LIES), M, N, g.c_stride);
@@ -113,6 +113,40 @@ static void test_dtype(RtCuda *c, int dtype, Matrix x[3]) {
              batch, how % 2 ? "added" : "stored");
     CHECK(name, wrong < 0, "%d are wrong, as a %d, b %d, c %d", n, wrong % LIES,
           wrong / LIES % LIES, wrong / LIES / LIES);
+  }
+}
+
+/* Operands of 12 bits: rounded to tf32 in a product that asks for it and that
+ * the library does, and not otherwise. */
+static void test_tf32(RtCuda *c, Matrix x[3]) {
+  static const struct {
+    const char *name;
+    int32_t tf32;
+    int lies;
+    double want;
+  } cases[] = {{"f32 as it is", 0, 0, K * (1 + 0x1p-12)},
+               {"f32 as tf32", 1, 0, K},
+               {"f32 as it is, without the library", 1, ODD,
+                K * (1 + 0x1p-12)}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    int64_t align[3] = {256, 256, 256};
+    MoertGemm g = product(MOERT_f32, cases[i].lies, 1, 0);
+    RtCudaGemm *made;
+    void *args[3];
+    g.tf32 = cases[i].tf32;
+    for (int k = 0; k < 3; k++) {
+      x[k].dtype = MOERT_f32;
+      for (int j = 0; j < ELEMENTS; j++)
+        set(&x[k], j, k == 0 ? 1 + 0x1p-12 : 1);
+      CHECK_OK(cases[i].name, move(c, &x[k], false));
+      args[k] = (void *)(uintptr_t)x[k].device;
+    }
+    CHECK_OK(cases[i].name, rt_cuda_gemm_new(c, &g, align, &made));
+    CHECK_OK(cases[i].name, rt_cuda_gemm_run(c, made, args));
+    CHECK_OK(cases[i].name, move(c, &x[2], true));
+    rt_cuda_gemm_free(c, made);
+    CHECK(cases[i].name, get(&x[2], 0) == cases[i].want, "%.9g instead of %.9g",
+          get(&x[2], 0), cases[i].want);
   }
 }
 
@@ -147,6 +181,7 @@ int main(int argc, char **argv) {
   test_dtype(&c, MOERT_f32, x);
   test_dtype(&c, MOERT_bf16, x);
   test_dtype(&c, MOERT_f64, x);
+  if (getenv("CUDASIM_CHECKED")) test_tf32(&c, x); /* others may not round */
   CHECK_FAILS("of whole numbers",
               rt_cuda_gemm_new(&c, &(MoertGemm){.dtype = MOERT_i32},
                                (int64_t[]){1, 1, 1}, &(RtCudaGemm *){NULL}),

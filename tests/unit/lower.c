@@ -94,6 +94,16 @@ static void compare(Lowering *l, const Node *n, uint32_t out,
     }
 }
 
+/* To within 2^-10 of its norm a product of operands rounded to tf32; and not
+ * one of operands as they were. */
+static void compare_rounded(Lowering *l, uint32_t out, const Tensor *want,
+                            const Tensor *got) {
+  if (!close_enough(want, got, 0x1p-10))
+    buf_fmt(&l->why, "result %u differs beyond what rounding does; ", out);
+  if (close_enough(want, got, 0x1p-16))
+    buf_fmt(&l->why, "result %u is of operands that were not rounded; ", out);
+}
+
 static double norm_squared(const Tensor *t) {
   double sum = 0;
   for (int64_t i = 0; i < type_elements(&t->type); i++)
@@ -141,6 +151,7 @@ static void check_node(void *user, const Node *n, const Tensor *const *ins,
     return;
   l->launches++;
   Kernel *k = cg_lower(l->cx, n, &l->isa);
+  bool rounds = k && k->stages.data[0].needs & KN_TF32;
   static uint8_t aligned[512]; /* as memory is that the interpreter has not */
   memset(aligned, 16, sizeof aligned);
   bool attends = n->op == OP_attention || n->op == OP_attention_grad;
@@ -161,6 +172,8 @@ static void check_node(void *user, const Node *n, const Tensor *const *ins,
     tensor_from_bytes(got, args[n_ins + i].data);
     if (n->op == OP_square_sum)
       compare_squares(l, ins, outs[i], got);
+    else if (rounds)
+      compare_rounded(l, i, outs[i], got);
     else
       compare(l, n, i, outs[i], got);
   }
@@ -505,13 +518,21 @@ static const char lies_text[] =
     "probe \"d\" = %d\n"
     "}\n";
 
-/* One multiprocessor gets the largest blocks, whose panels across the depth
- * have rows of 512 bytes. */
+/* As they are and rounded to tf32, also with rows that are gathered. One
+ * multiprocessor gets the largest blocks, whose panels across the depth have
+ * rows of 512 bytes. */
 static void lies_cases(void) {
-  static const int large[] = {2, 72, 40, 52};
+  static const int large[] = {2, 72, 40, 52}, odd[] = {1, 13, 147, 37};
+  static const int rows[] = {50, 2, 72, 2, 40};
+  static const char *const dtypes[] = {"f32", "f32"};
   Isa isa = any_isas[0];
   isa.cores = 1;
   text_case("teams, rows of 512 bytes", lies_text, "BMNK", large, isa);
+  isa.has |= KN_TF32;
+  text_case("tf32", lies_text, "BMNK", large, isa);
+  gather_case(rows, dtypes, "tf32", isa);
+  isa.cores = any_isas[0].cores;
+  text_case("tf32, odd", lies_text, "BMNK", odd, isa);
 }
 #endif
 

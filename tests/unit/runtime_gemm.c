@@ -134,7 +134,8 @@ int main(void) {
   }
   RtGemms all = {0};
   MoertGemm integers = {1,         2,         2,         2, {4, 2, 1},
-                        {4, 2, 1}, {4, 2, 1}, MOERT_u32, MOERT_u32, 0};
+                        {4, 2, 1}, {4, 2, 1}, MOERT_u32, MOERT_u32,
+                        0,         0};
   RtGemm *made;
   CHECK_FAILS("no such product", rt_gemm_get(&all, &integers, &made),
               MOERT_UNSUPPORTED, "no matrix product in u32");

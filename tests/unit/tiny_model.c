@@ -238,7 +238,7 @@ ARGS(a_judge, REF_P, REF_Y, REF(INPUT, f32, B *T, IN_C), REF_SEEN_EVAL,
 ARGS(a_logits, REF_W, REF(REPORT, f32, V, OUT_P));
 
 static const MoertGemm dot = {1, 1, 1, V, {0, V, 1}, {0, 1, 1}, {0, 1, 1},
-                              MOERT_f32, MOERT_f32, 0};
+                              MOERT_f32, MOERT_f32, 0, 0};
 
 #define LAUNCH(k, a, outs)                                                     \
   {.kind = MOERT_LAUNCH, .n_args = (int32_t)(sizeof(a) / sizeof *(a)),         \
