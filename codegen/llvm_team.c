@@ -14,7 +14,7 @@
 #include <llvm-c/Core.h>
 #include <string.h>
 
-enum { GROUP_BYTES = 16, LANES = 32 };
+enum { GROUP_BYTES = KB_COPY_BYTES, LANES = 32 };
 
 /* ---- instructions -------------------------------------------------------- */
 

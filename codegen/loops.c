@@ -608,15 +608,13 @@ void kb_meet(KBuild *b, int batches) {
   team_statement(b, (KVal){.kind = K_MEET, .number = batches});
 }
 
-enum { GROUP_BYTES = 16 }; /* that a thread copies at once */
-
 KVal *kb_panel_rows(KBuild *b, const KPanel *to, KBase table, KVal *index,
                     KVal *rows, int64_t choices) {
   assert(b->stage.team && table.dtype == DT_i32);
   int64_t bytes = to->rows * to->run * dtype_info[to->base.dtype].bytes;
   return kb_value(b, (KVal){.kind = K_PANEL_ROWS,
                             .dtype = DT_i32,
-                            .lanes = (uint16_t)(bytes / GROUP_BYTES /
+                            .lanes = (uint16_t)(bytes / KB_COPY_BYTES /
                                                 b->stage.team),
                             .number = to->rows,
                             .base = table,

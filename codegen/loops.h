@@ -288,6 +288,7 @@ void kb_tile_take(KBuild *b, int tile, bool right, KBase base, KVal *index,
 /* In stages of a team. Panels are in scratch; `row`: see K_TILE_PICK. */
 KVal *kb_warp(KBuild *b);
 void kb_meet(KBuild *b, int batches);
+enum { KB_COPY_BYTES = 16 }; /* of a panel, that a thread copies at once */
 typedef struct KPanel {
   int rows, run; /* elements of a row, 64 to 512 bytes; in all, 2 KiB or more */
   KBase base;    /* of what they become: bf16 or f32 */
