@@ -61,6 +61,11 @@ agrees lm_4lstm lm_4lstm -D V=19 -D D=24 -D T=3 -D B=5 --precision=f64
 agrees tiny tiny
 agrees lm_transformer lm_transformer -D V=19 -D D=24 -D N=3 -D K=2 -D H=8 \
   -D F=8 -D T=5 -D B=2 -D L=2 -D HEADS=2 -D CONTEXT=6 --precision=bf16
+pairs=(-D V=19 -D D=8 -D H=8 -D BEAM=2 -D SENTENCES=1 -D SHORT=1 -D MIDDLE=2
+  -D LONG=4 -D W=8)
+agrees mt_moe mt_moe "${pairs[@]}" -D U=8 -D N=4 -D K=2
+agrees mt_transformer mt_transformer "${pairs[@]}" -D L=1 -D EVERY=1 \
+  -D HEADS=2 -D F=8 -D N=2 -D GROUPS=2 --precision=bf16
 
 # Products of warpgroups, which only large ones are, and the boxes of weights
 # that the runtime describes to hardware.

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ragged_rest.h"
 #include "random_graph.h"
 
 const InputBound *launches_bounds;
@@ -27,7 +28,7 @@ typedef struct Check {
   MoertSession *s;
   const MoertDesc *desc;
   Map launches; /* Node -> Launch */
-  Map offsets;  /* Value -> what was last in it, of i32[..] */
+  RaggedRest rest;
   int n_records;
   int failures;
   Buf *why;
@@ -190,33 +191,10 @@ static size_t ref_bytes(const MoertRef *r) {
   return (size_t)r->elements * dtype_info[r->dtype].bytes;
 }
 
-static void keep_offsets(Check *c, const Node *n, Tensor *const *outs) {
-  for (uint32_t i = 0; i < n->outs.len; i++) {
-    const Type *t = &outs[i]->type;
-    if (t->dtype != DT_i32 || t->rank != 1) continue;
-    Tensor *copy = tensor_new(c->a, *t);
-    memcpy(copy->data, outs[i]->data,
-           sizeof(double) * (size_t)type_elements(t));
-    map_put(c->a, &c->offsets, n->outs.data[i], copy);
-  }
-}
-
-/* What stands behind the last row is anything. */
-static void forget_rest(Check *c, Value *v, Tensor *got, const Tensor *want) {
-  if (!type_is_ragged(&v->type)) return;
-  Value *source = ir_ragged_source(v);
-  const Tensor *offsets = source ? map_get(&c->offsets, source) : NULL;
-  if (!offsets) return;
-  int64_t all = type_elements(&v->type), width = all / v->type.dims[1].size;
-  int64_t rows = (int64_t)offsets->data[v->type.dims[0].size];
-  for (int64_t i = rows * width; i < all; i++)
-    got->data[i] = want->data[i];
-}
-
 static void after_node(void *user, const Node *n, const Tensor *const *ins,
                        Tensor *const *outs) {
   Check *c = user;
-  keep_offsets(c, n, outs);
+  rest_note(&c->rest, n, outs);
   Launch *l = map_get(&c->launches, n);
   if (!l) return;
   int64_t loop[MAX_LOOPS];
@@ -250,7 +228,7 @@ static void after_node(void *user, const Node *n, const Tensor *const *ins,
   for (uint32_t i = 0; i < n_outs; i++) {
     Tensor *got = tensor_new(&a, outs[i]->type);
     tensor_from_bytes(got, address(c, &r->args[n_ins + i], loop));
-    forget_rest(c, n->outs.data[i], got, outs[i]);
+    rest_forget(&c->rest, n->outs.data[i], got, outs[i]);
     compare(c, n, i, got, outs[i], scale);
   }
   arena_reset(&a);
@@ -346,7 +324,7 @@ bool launches_agree(Module *m, const char *cpu, uint64_t seed, double step_tol,
                     Buf *why) {
   Arena a = {0};
   char path[256];
-  Check c = {.cx = m->cx, .a = &a, .why = why};
+  Check c = {.cx = m->cx, .a = &a, .why = why, .rest.a = &a};
   bool ok = compile(&c, m, cpu, path);
   for (uint32_t i = 0; ok && i < m->entries.len && !c.failures; i++) {
     c.e = m->entries.data[i];

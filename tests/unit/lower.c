@@ -7,6 +7,7 @@
 #include "attention_text.h"
 #include "check.h"
 #include "loops_eval.h"
+#include "ragged_rest.h"
 #include "random_graph.h"
 #include "warps_eval.h"
 
@@ -34,6 +35,7 @@ typedef struct Lowering {
   Buf why;
   int launches;
   Isa isa;
+  RaggedRest rest;
 } Lowering;
 
 static bool has_sums(const Region *r) {
@@ -147,6 +149,7 @@ static void check_node(void *user, const Node *n, const Tensor *const *ins,
                    n->op == OP_square_sum || n->op == OP_attention ||
                    n->op == OP_attention_grad || n->op == OP_route ||
                    n->op == OP_scatter_add;
+  rest_note(&l->rest, n, outs);
   if ((n->op != OP_fused && !contracts) || l->why.len || lacks_offsets(n))
     return;
   l->launches++;
@@ -170,6 +173,7 @@ static void check_node(void *user, const Node *n, const Tensor *const *ins,
   for (uint32_t i = 0; ok && i < n->outs.len; i++) {
     Tensor *got = tensor_new(&a, outs[i]->type);
     tensor_from_bytes(got, args[n_ins + i].data);
+    rest_forget(&l->rest, n->outs.data[i], got, outs[i]);
     if (n->op == OP_square_sum)
       compare_squares(l, ins, outs[i], got);
     else if (rounds)
@@ -216,7 +220,7 @@ static void random_case(uint64_t seed, int nodes, int opt_level, Isa isa) {
   Eval ev = {.cx = &cx, .mode = EVAL_TYPED};
   ir_eval(&ev, e, ins, before, &a);
   pass_fuse(m, &o);
-  Lowering l = {.cx = &cx, .isa = isa};
+  Lowering l = {.cx = &cx, .isa = isa, .rest.a = &a};
   if (!ir_verify(m, true) || pass_facts(m, FACT_FUSED | FACT_EXPANDED) !=
                                  (FACT_FUSED | FACT_EXPANDED)) {
     diag_print(&cx, stderr);
@@ -250,7 +254,7 @@ static void module_case(Ctx *cx, const char *name, uint32_t file, Isa isa) {
     Tensor **ins = NEW_ARRAY(&a, Tensor *, e->ins.len + 1);
     Tensor **outs = NEW_ARRAY(&a, Tensor *, e->outs.len + 1);
     random_inputs(e, i + 1, &a, ins);
-    Lowering l = {.cx = cx, .isa = isa};
+    Lowering l = {.cx = cx, .isa = isa, .rest.a = &a};
     Eval ev = {.cx = cx, .mode = EVAL_TYPED, .hook = check_node, .user = &l};
     ir_eval(&ev, e, ins, outs, &a);
     char text[256];
