@@ -356,18 +356,15 @@ static bool takes_args(Table *t, const Node *n, const Kernel *k) {
   return false;
 }
 
-/* Tells of a record, for reports. */
-static void tell(const Table *t, const Node *n, const Record *r,
-                 const Kernel *k, const char *symbol) {
-  CgLaunch l = {.entry = t->entry,
-                .node = n,
-                .name = r->name,
-                .kernel = k,
-                .symbol = symbol,
-                .times = t->times,
-                .flops = r->flops,
-                .bytes = r->bytes,
-                .dtype = r->dtype};
+void tb_tell(const Table *t, CgLaunch l, const Record *r) {
+  l.entry = t->entry;
+  l.times = t->times;
+  l.name = r ? r->name : "";
+  if (r) {
+    l.flops = r->flops;
+    l.bytes = r->bytes;
+    l.dtype = r->dtype;
+  }
   if (t->o->launched && !t->quiet) t->o->launched(t->o->user, &l);
 }
 
@@ -400,7 +397,8 @@ static void launch(Table *t, Node *n) {
     r.kernel = e->kernel;
     if (n->op == OP_contract) r.name = record_name(t, n, k->name);
   }
-  tell(t, n, &r, k, e ? e->symbol : "");
+  CgLaunch told = {.node = n, .kernel = k, .symbol = e ? e->symbol : ""};
+  tb_tell(t, told, &r);
   tb_add_record(t, &r);
 }
 

@@ -73,6 +73,8 @@ Record tb_record_of(Table *t, MoertRecordKind kind, const Node *n);
 /* The first n_ins operands, then results. */
 void tb_add_args(Table *t, Record *r, const Node *n, uint32_t n_ins);
 void tb_add_record(Table *t, Record *r);
+/* Tells of a launch, for reports; `r`: its record, if it has one. */
+void tb_tell(const Table *t, CgLaunch l, const Record *r);
 /* A new one: "k12_row", what an assembler takes for a name. */
 void tb_symbol(Table *t, const char *name, char *out, size_t cap);
 /* A stage that warps run, and a kernel of stages. */

@@ -11,24 +11,6 @@
 
 #include <llvm-c/Core.h>
 
-static void tell(const Table *t, const PsLoop *l, bool persists,
-                 const char *symbol, const Record *r) {
-  CgLaunch told = {.entry = t->entry,
-                   .node = l->scan,
-                   .name = "",
-                   .symbol = symbol,
-                   .times = t->times,
-                   .loop = l,
-                   .persists = persists};
-  if (r) {
-    told.name = r->name;
-    told.flops = r->flops;
-    told.bytes = r->bytes;
-    told.dtype = r->dtype;
-  }
-  if (t->o->launched && !t->quiet) t->o->launched(t->o->user, &told);
-}
-
 static uint64_t hash_of(const PsLoop *l) {
   uint64_t h = hash_bytes(0, &l->turns, sizeof l->turns);
   h = hash_bytes(h, &l->reverse, sizeof l->reverse);
@@ -100,7 +82,7 @@ bool tb_turns(Table *t, Node *n) {
   if (l.why && t->o->scan == CG_SCAN_PERSISTENT)
     diag_warning(cx, n->span, "this loop is not one kernel: %s", l.why);
   if (!cg_persists(&l, t->o->scan)) {
-    tell(t, &l, false, "", NULL);
+    tb_tell(t, (CgLaunch){.node = n, .symbol = "", .loop = &l}, NULL);
     return false;
   }
   for (uint32_t i = 0; i < l.parts.len; i++)
@@ -110,7 +92,9 @@ bool tb_turns(Table *t, Node *n) {
   r.kernel = e->kernel;
   add_args(t, &r, &l);
   add_work(&r, &l);
-  tell(t, &l, true, e->symbol, &r);
+  CgLaunch told = {
+      .node = n, .symbol = e->symbol, .loop = &l, .persists = true};
+  tb_tell(t, told, &r);
   tb_add_record(t, &r);
   return true;
 }
