@@ -52,7 +52,6 @@
 #include "group.h"
 
 enum {
-  ALL = 1 << 30, /* depth of a block */
   TILE = 16,
   DEEP = CT_GROUP_DEEP,
   PART = 8,   /* of a line, that a thread copies at once */
@@ -424,15 +423,9 @@ Kernel *ct_groups(Ctx *cx, const CtTask *task, const Isa *isa) {
   KBuild *b = kb_new(
       cx, sym_fmt(cx, "contract_wgmma_%dx%d", g->shape.rows, g->shape.cols),
       (int)(n->ins.len + n->outs.len), (int)n->outs.len);
-  g->at = (CtItem){.b = b,
-                   .task = task,
-                   .p = p,
-                   .rows = g->shape.rows,
-                   .cols = g->shape.cols,
-                   .depth = ALL,
-                   .warps = isa->least,
-                   .team = g->shape.high * g->shape.wide * CT_WARPGROUP,
-                   .block = block};
+  g->at = ct_shape_item(b, task, isa, &g->shape);
+  g->at.team *= CT_WARPGROUP;
+  g->at.block = block;
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
     g->base[side] = ct_operand(task, side);
     g->down[side] = !ct_along_depth(p, side) || ct_gathers_depth(task, side);

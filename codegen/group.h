@@ -23,6 +23,9 @@ typedef struct CtShape {
  * of the depth of all blocks of this shape. */
 int64_t ct_shape_cycles(const CtProduct *p, const Isa *isa, const CtShape *s,
                         int64_t dots);
+/* An item that is a block of this shape, its shares those of warps. */
+CtItem ct_shape_item(KBuild *b, const CtTask *task, const Isa *isa,
+                     const CtShape *s);
 int64_t ct_team_cycles(const CtProduct *p, const Isa *isa); /* by the best */
 /* Whether an operand's rows are one behind the other along the depth. */
 bool ct_along_depth(const CtProduct *p, int side);

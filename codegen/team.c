@@ -300,6 +300,18 @@ bool ct_in_teams(const CtTask *task, const Isa *isa) {
   return true;
 }
 
+CtItem ct_shape_item(KBuild *b, const CtTask *task, const Isa *isa,
+                     const CtShape *s) {
+  return (CtItem){.b = b,
+                  .task = task,
+                  .p = &task->p,
+                  .rows = s->rows,
+                  .cols = s->cols,
+                  .depth = ALL,
+                  .warps = isa->least,
+                  .team = s->high * s->wide};
+}
+
 Kernel *ct_teams(Ctx *cx, const CtTask *task, const Isa *isa) {
   const Node *n = task->n;
   const CtProduct *p = &task->p;
@@ -311,15 +323,8 @@ Kernel *ct_teams(Ctx *cx, const CtTask *task, const Isa *isa) {
   g->tf32 = tf32;
   g->deep = DEEP_BYTES / (int)dtype_info[p->dtype].bytes;
   g->shape = choose(p, isa);
-  g->at = (CtItem){.b = b,
-                   .task = task,
-                   .p = p,
-                   .rows = g->shape.rows,
-                   .cols = g->shape.cols,
-                   .depth = ALL,
-                   .warps = isa->least,
-                   .team = g->shape.high * g->shape.wide,
-                   .block = block};
+  g->at = ct_shape_item(b, task, isa, &g->shape);
+  g->at.block = block;
   for (int side = CT_LEFT; side <= CT_RIGHT; side++) {
     g->base[side] = ct_operand(task, side);
     g->down[side] = !ct_along_depth(p, side) || ct_gathers_depth(task, side);
