@@ -1,6 +1,6 @@
-/* cuda_peaks.c: what a GPU reaches at best: a large product by cuBLASLt, as
- * those of models are done, and a large copy within its memory. Each run is
- * waited for: they take much longer than the wait. */
+/* cuda_peaks.c: what a GPU can keep up: a large product by cuBLASLt, as those
+ * of models are done, and a large copy within its memory. Each run is waited
+ * for: they take much longer than the wait. */
 #include "gpu.h"
 
 #include <stdlib.h>
@@ -63,7 +63,7 @@ static MoertStatus time_product(Product *p, const MoertSession *s, int dtype,
   c->gemm_bytes = rt_cuda_gemm_bytes();
   MoertStatus st = new_block(c, c->gemm_bytes, &workspace);
   c->gemm_workspace = workspace;
-  if (st == MOERT_OK) st = rt_fastest(multiply, p, out_seconds);
+  if (st == MOERT_OK) st = rt_steady(multiply, p, out_seconds);
   free_block(c, workspace);
   c->gemm_workspace = before;
   c->gemm_bytes = bytes_before;
@@ -102,7 +102,7 @@ MoertStatus rt_cuda_time_copy(const MoertSession *s, double *out_seconds) {
   RT_TRY(rt_cuda_enter(p.c));
   MoertStatus st = new_block(p.c, RT_COPY_BYTES, &p.from);
   if (st == MOERT_OK) st = new_block(p.c, RT_COPY_BYTES, &p.to);
-  if (st == MOERT_OK) st = rt_fastest(copy, &p, out_seconds);
+  if (st == MOERT_OK) st = rt_steady(copy, &p, out_seconds);
   free_block(p.c, p.from);
   free_block(p.c, p.to);
   rt_cuda_leave(p.c);

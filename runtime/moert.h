@@ -665,9 +665,10 @@ MOERT_API MoertStatus moert_profile(MoertSession *s, int entry,
                                     const double **out_seconds,
                                     const int64_t **out_calls);
 
-/* ---- what the machine reaches at best, with the session's threads -------- */
+/* ---- what the machine can keep up, with the session's threads ------------ */
 
-/* FLOP/s of a large matrix product with operands of a float dtype. */
+/* FLOP/s of matrix products with operands of a float dtype, of the size at
+ * which they are fastest. */
 MOERT_API MoertStatus moert_peak_flops(const MoertSession *s, int dtype,
                                        double *out_rate);
 /* Bytes a second, read and written, of a large copy. Takes 1 GiB of memory

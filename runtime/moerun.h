@@ -200,7 +200,7 @@ void progress_free(Progress *p);
 
 /* ---- moerun_profile.c: where the time goes, and what could be ------------ */
 
-/* What the machine reaches at best in one second. */
+/* What the machine can keep up in a second. */
 typedef struct RunPeaks {
   double flops[MOERT_DTYPE_COUNT]; /* of products by dtype; 0: not needed */
   double bytes;                    /* of a copy */

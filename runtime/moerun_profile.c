@@ -1,9 +1,9 @@
 /* moerun_profile.c: where the time of a step goes, and how near that is to what
  * the machine can do.
  *
- * The limit of a step is the larger of two times: that of its products at the
- * rate of a large product of the same dtype, each counted once however often it
- * is run, and that of the bytes that it must move at the rate of a large copy.
+ * The limit of a step is the larger of two times, at rates that the machine
+ * keeps up (peaks.c): that of its products, by dtype, each counted once however
+ * often it is run, and that of the bytes that it must move, as a copy does.
  * It must move each slot that it reads and each that it changes once, and each
  * weight once more for the products of the forward pass, in their dtype. The
  * limit of a record is the same for its products and for the operands and
@@ -147,7 +147,7 @@ static int by_seconds(const void *a, const void *b) {
 /* ---- the table ----------------------------------------------------------- */
 
 static void print_peaks(const Run *r, const RunPeaks *p) {
-  fprintf(stderr, "at best, by %s: ", moert_device(r->session));
+  fprintf(stderr, "kept up by %s: ", moert_device(r->session));
   for (int i = 0; i < MOERT_DTYPE_COUNT; i++)
     if (p->flops[i] > 0)
       fprintf(stderr, "%s products %.0f GFLOP/s, ", run_dtype_name[i],

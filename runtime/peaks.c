@@ -1,31 +1,32 @@
-/* peaks.c: what this machine reaches at best, as a measure for a model: the
- * rate of a large matrix product by dtype, and that of a large copy.
+/* peaks.c: what this machine can keep up at best, as a measure for a model: the
+ * rate of a matrix product by dtype, and that of a large copy.
  *
- * Products go through gemm.c, as those of models do. Their size grows until a
- * product takes long enough to be timed well; the best rate of all counts. They
- * are of random numbers: where power is what limits a machine, it multiplies
- * zeros up to a third faster, but no model does. The copy is of more than
- * caches hold; every thread copies a part of its own. */
+ * A rate is that of many runs one after the other, all of their time counted,
+ * as a step's is: the best of short runs tells of a lucky moment, in which
+ * cores run faster than they can stay or neighbours on a shared machine rest.
+ * Products go through gemm.c, as those of models do. Their size grows until one
+ * takes long; the size of the best rate counts. They are of random numbers:
+ * where power is what limits a machine, it multiplies zeros up to a third
+ * faster, but no model does. The copy is of more than caches hold; every thread
+ * copies a part of its own. */
 #include "rt.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEAST_SIZE = 256, MOST_SIZE = 16384, LEAST_RUNS = 3, MOST_RUNS = 40 };
-static const double long_enough = 5e-3; /* seconds of one product */
-static const double patience = 0.5;     /* seconds in all at one size */
+enum { LEAST_SIZE = 512, MOST_SIZE = 16384, LEAST_RUNS = 3 };
+static const double long_enough = 20e-3; /* seconds of one product */
+static const double patience = 0.25;     /* seconds in all at one size */
 
-MoertStatus rt_fastest(RtTimed *run, void *user, double *out_seconds) {
-  double begin = rt_seconds(), best = 0;
+MoertStatus rt_steady(RtTimed *run, void *user, double *out_seconds) {
   RT_TRY(run(user)); /* pages, caches, the team */
-  for (int i = 0; i < LEAST_RUNS ||
-                  (i < MOST_RUNS && rt_seconds() - begin < patience); i++) {
-    double start = rt_seconds();
+  double begin = rt_seconds(), all = 0;
+  int64_t runs = 0;
+  for (; runs < LEAST_RUNS || all < patience; runs++) {
     RT_TRY(run(user));
-    double seconds = rt_seconds() - start;
-    if (i == 0 || seconds < best) best = seconds;
+    all = rt_seconds() - begin;
   }
-  *out_seconds = best;
+  *out_seconds = all / (double)runs;
   return MOERT_OK;
 }
 
@@ -74,7 +75,7 @@ MoertStatus rt_cpu_time_product(const MoertSession *s, int dtype, int64_t size,
     rt_fill_random(dtype, p.args[i], size * size, p.threads);
   if (st == MOERT_OK)
     st = rt_mem_new(&mem, p.gemms.scratchpad_bytes, false, &p.scratchpad);
-  if (st == MOERT_OK) st = rt_fastest(multiply, &p, out_seconds);
+  if (st == MOERT_OK) st = rt_steady(multiply, &p, out_seconds);
   rt_mem_free(&mem);
   rt_gemms_free(&p.gemms);
   return st;
@@ -87,7 +88,7 @@ static MoertStatus product_rate(const MoertSession *s, int dtype,
     RT_TRY(s->device->time_product(s, dtype, size, &seconds));
     double rate = 2 * n * n * n / seconds;
     if (rate > *out) *out = rate;
-    if (seconds > 4 * long_enough) break; /* eight times as long: no sooner */
+    if (seconds > long_enough) break;
   }
   return MOERT_OK;
 }
@@ -114,7 +115,7 @@ MoertStatus rt_cpu_time_copy(const MoertSession *s, double *out_seconds) {
   MoertStatus st = rt_mem_check(2 * RT_COPY_BYTES);
   if (st == MOERT_OK) st = rt_mem_new(&mem, RT_COPY_BYTES, false, &c.from);
   if (st == MOERT_OK) st = rt_mem_new(&mem, RT_COPY_BYTES, false, &c.to);
-  if (st == MOERT_OK) st = rt_fastest(copy, &c, out_seconds);
+  if (st == MOERT_OK) st = rt_steady(copy, &c, out_seconds);
   rt_mem_free(&mem);
   return st;
 }

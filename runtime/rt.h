@@ -595,9 +595,9 @@ void rt_cuda_name(const RtCuda *c, char *out, size_t bytes);
 /* ---- peaks.c ------------------------------------------------------------- */
 
 #define RT_COPY_BYTES ((int64_t)512 << 20)
-/* Something to time: seconds of the fastest of some runs. */
+/* Something to time: seconds of a run, of many one after the other. */
 typedef MoertStatus RtTimed(void *user);
-MoertStatus rt_fastest(RtTimed *run, void *user, double *out_seconds);
+MoertStatus rt_steady(RtTimed *run, void *user, double *out_seconds);
 /* Of two square matrices of `dtype` with `size` rows. */
 MoertGemm rt_square_product(int dtype, int64_t size);
 /* Numbers in [-1, 1), which differ in all their bits as those of models do. */

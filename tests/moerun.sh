@@ -154,7 +154,7 @@ expect 'bench: no dtype that it does not multiply' \
   [ "$(grep -c 'bf16\|f64' "$d/out")" = 0 ]
 check 'bench: profile' 0 '' bench "$tiny" --steps 5 --profile
 expect 'profile: peaks' grep -qE \
-  '^at best, by [0-9]+ threads: f32 products [0-9]+ GFLOP/s, a copy [0-9.]+ GB/s$' "$d/err"
+  '^kept up by [0-9]+ threads: f32 products [0-9]+ GFLOP/s, a copy [0-9.]+ GB/s$' "$d/err"
 expect 'profile: the step' grep -qE \
   '^a step: [0-9.]+ ms, limit [0-9.]+ ms \(products [0-9.]+, memory [0-9.]+\): [0-9]+ %$' "$d/err"
 expect 'profile: titles' grep -qE \

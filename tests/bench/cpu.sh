@@ -19,11 +19,11 @@
 #
 # The limit of a step (runtime/moerun_profile.c) is the larger of
 #   products  all FLOPs of the step table, forward and backward, each product
-#             once, each dtype at the rate of a large product of that dtype
+#             once, each dtype at the rate that products of that dtype keep up
 #   memory    at the rate of a large copy: 12 bytes a parameter read and 12
 #             written (parameter and both moments of Adam), and each weight once
 #             more for the forward pass, 4 bytes in f32 and 2 in bf16
-# with both rates measured in every round; the best counts.
+# with both rates (runtime/peaks.c) measured in every round; the best counts.
 #
 # Peers need a Python that has them. This makes one, with the network:
 #   python3 -m venv build/peers/venv
