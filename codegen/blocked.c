@@ -186,8 +186,12 @@ static void pack_right(Gen *g, KVal *lo, KVal *hi) {
   kb_end(b);
 }
 
-static bool packs_left(const CtProduct *p) {
-  return p->k.stride[CT_LEFT] != 1 && p->k.size > 1;
+/* Whether an item packs the left operand: its depth does not lie in a row, or
+ * is of rows that are picked. */
+static bool packs_left(const CtTask *task) {
+  const CtProduct *p = &task->p;
+  return (p->k.stride[CT_LEFT] != 1 && p->k.size > 1) ||
+         ct_picks_depth(task, CT_LEFT);
 }
 
 /* left[k - k_lo][row - m_lo] = left operand, for the item's rows. A kernel that
@@ -455,7 +459,7 @@ static void block(CtItem *t) {
     g->right = kb_scratch(b, g->sum, DEPTH * columns[g->way]);
   g->sum_rows = t->rows + REST_ROWS;
   g->sums = kb_scratch(b, g->sum, g->sum_rows * t->cols);
-  g->packs_left = packs_left(t->p);
+  g->packs_left = packs_left(t->task);
   g->first_row = g->first_left = t->m_lo;
   if (g->packs_left) {
     g->left = kb_scratch(b, g->sum, DEPTH * t->rows);
@@ -493,7 +497,7 @@ static Way way_of(const Gen *g) {
   bool as_is = runs_along(p) && g->base[CT_RIGHT].dtype == g->sum &&
                p->dtype == g->sum;
   if (ct_shallow(p)) return as_is ? WAY_PLACE : WAY_BLOCK;
-  if (!ct_few_rows(p) || packs_left(p)) return WAY_BLOCK;
+  if (!ct_few_rows(p) || packs_left(g->at.task)) return WAY_BLOCK;
   if (as_is) return WAY_PLACE;
   bool panels = !runs_along(p) && p->k.stride[CT_RIGHT] == 1;
   return panels ? WAY_PANEL : WAY_BLOCK;

@@ -244,6 +244,8 @@ KBase ct_operand(const CtTask *task, int side);
 
 /* Where the operand has row `row` of all experts' rows. */
 KVal *ct_row(KBuild *b, const CtTask *task, int side, KVal *row);
+/* Whether the depth of an operand is rows that are picked, one by one. */
+bool ct_picks_depth(const CtTask *task, int side);
 /* The argument that tells of the rows that the task gathers. */
 KBase ct_rows_table(const CtTask *task, int side);
 

@@ -60,6 +60,10 @@ KVal *ct_row(KBuild *b, const CtTask *task, int side, KVal *row) {
   return kb_alu_c(b, A_DIV, kb_from_i32(b, from), attr_int(rows, "choices"));
 }
 
+bool ct_picks_depth(const CtTask *task, int side) {
+  return task->p.ragged_k && task->rows[side];
+}
+
 CtItem *ct_product_item(Ctx *cx, KBuild *b, const CtTask *task,
                         const Isa *isa) {
   if (isa->least) return ct_warps_item(cx, b, task, isa);

@@ -219,7 +219,8 @@ static void pack_left_turned(Pairs *g, KVal *x, KVal *k, KVal *to) {
 /* In the order in which the operand lies in memory. */
 static void pack_left(Pairs *g) {
   KBuild *b = g->at.b;
-  bool rows = runs_along(&g->at.p->k, CT_LEFT);
+  bool rows = runs_along(&g->at.p->k, CT_LEFT) &&
+              !ct_picks_depth(g->at.task, CT_LEFT);
   KVal *bounds[2][3] = {
       {g->at.m_lo, g->at.m_end, kb_index(b, rows ? 1 : CT_STEP)},
       {kb_index(b, 0), g->depth, kb_index(b, CT_STEP)}};

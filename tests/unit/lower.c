@@ -460,10 +460,13 @@ static void gather_cases(void) {
   static const char *const dtypes[][2] = {
       {"bf16", "f32"}, {"f32", "f32"}, {"f64", "f64"}};
   static const int odd[] = {5, 2, 7, 4, 5};
+  static const int narrow[][5] = {{30, 2, 1, 3, 4}, {30, 2, 6, 3, 1}};
 #ifdef WARPS
   static const int team[] = {70, 2, 136, 2, 40};
   for (size_t i = 0; i < COUNT_OF(dtypes); i++)
     gather_case(odd, dtypes[i], "warps", any_isas[0]);
+  for (size_t i = 0; i < COUNT_OF(dtypes); i++)
+    gather_case(narrow[i % 2], dtypes[i], "warps", any_isas[0]);
   for (size_t i = 0; i < 2; i++)
     gather_case(team, dtypes[i], "teams", any_isas[0]);
 #else
@@ -471,7 +474,12 @@ static void gather_cases(void) {
   for (size_t i = 0; i < COUNT_OF(dtypes); i++) {
     gather_case(odd, dtypes[i], "vectors", (Isa){.lanes = LANES});
     gather_case(more, dtypes[i], "vectors", (Isa){.lanes = LANES});
+    for (int k = 0; k < 2; k++)
+      gather_case(narrow[k], dtypes[i], "vectors", (Isa){.lanes = LANES});
   }
+  for (int k = 0; k < 2; k++)
+    gather_case(narrow[k], dtypes[0], "tiles",
+                (Isa){.lanes = LANES, .has = KN_TILES});
   gather_case(more, dtypes[0], "tiles",
               (Isa){.lanes = LANES, .has = KN_TILES});
   gather_case(more, dtypes[0], "pairs",
