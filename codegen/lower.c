@@ -304,16 +304,32 @@ static bool same_inner(const LwValue *x, const LwValue *y, int lead) {
                 sizeof(int64_t) * (size_t)(x->rank - lead)) == 0;
 }
 
-/* The result to be written next: of those that are left the first that has most
- * elements behind the leading dims; -1 for none. */
+/* Whether result number i takes an operand's place, or is written together with
+ * one that does. */
+static bool is_late(const Lower *l, const LwTarget *all, int n, int i,
+                    int n_lead) {
+  for (int j = 0; j < n; j++)
+    for (uint32_t k = 0; k < l->n->ins.len; k++)
+      if (same_inner(all[i].v, all[j].v, n_lead) &&
+          cg_same_start(&l->n->ins.data[k]->place, &l->n->outs.data[j]->place))
+        return true;
+  return false;
+}
+
+/* The result to be written next, as passes/plan.c counts on: of those that are
+ * left, unless there are no others not one that takes an operand's place; of
+ * these the first that has most elements behind the leading dims; -1 for
+ * none. */
 static int next_target(const LwTarget *all, int n, const bool *done,
-                       int n_lead) {
+                       const bool *late, int n_lead) {
   int best = -1;
   int64_t most = 0;
   for (int i = 0; i < n; i++) {
     const LwValue *v = all[i].v;
     int64_t size = product(v->dims + n_lead, v->rank - n_lead);
-    if (done[i] || size <= most) continue;
+    bool sooner = best >= 0 && late[best] && !late[i];
+    bool later = best >= 0 && late[i] && !late[best];
+    if (done[i] || later || (size <= most && !sooner)) continue;
     most = size;
     best = i;
   }
@@ -325,7 +341,10 @@ void lw_write_results(Lower *l, const Ix *lead, int n_lead) {
   LwTarget *all = result_targets(l, &n);
   LwTarget *group = NEW_ARRAY(l->arena, LwTarget, (size_t)n + 1);
   bool *done = NEW_ARRAY(l->arena, bool, (size_t)n + 1);
-  for (int i; (i = next_target(all, n, done, n_lead)) >= 0;) {
+  bool *late = NEW_ARRAY(l->arena, bool, (size_t)n + 1);
+  for (int i = 0; i < n; i++)
+    late[i] = is_late(l, all, n, i, n_lead);
+  for (int i; (i = next_target(all, n, done, late, n_lead)) >= 0;) {
     int m = 0;
     for (int j = i; j < n; j++)
       if (!done[j] && same_inner(all[i].v, all[j].v, n_lead)) {

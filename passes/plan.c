@@ -6,9 +6,10 @@
  * right there if nothing reads the old content any more, what a scan stacks is
  * computed in its row of the stack, a carry's next value in the carry's
  * buffer. Where that cannot be, a copy is added: a reshape to the same type.
- * Then an elementwise node may write over an operand that dies there, a
- * reshape shares its operand's bytes, and the rest gets buffers, which life
- * spans and best fit turn into offsets.
+ * Then an elementwise node may write over an operand that dies there, and a
+ * launch by rows, as a softmax's gradient over its logits, if no row is needed
+ * any more when it is written; a reshape shares its operand's bytes, and the
+ * rest gets buffers, which life spans and best fit turn into offsets.
  *
  * A carry that is stacked as well lives in the stack, which gets one row more:
  * the turn at row i reads row i and writes row i + 1, and no copy is needed. So
@@ -209,34 +210,100 @@ static int64_t row_size(const Type *t, int rows) {
   return size;
 }
 
-/* The same of result j of a launch that works row by row. A row's results are
- * written one after the other, those with more elements first: so all that
- * depend on `from`, but for its own element, are longer; and none looks at
- * another row of it. */
-static bool is_last_in_row(const Node *launch, const Value *from, uint32_t j,
-                           Arena *a) {
+/* How what a row's kernel computes depends on an operand `from`. */
+typedef enum Way {
+  WAY_NONE,
+  WAY_OWN,    /* each element on its own of `from` and numbers of the row */
+  WAY_NUMBER, /* one for all of the row: there before any loop that reads it */
+  WAY_OTHER
+} Way;
+
+static Way way_through(const Node *n, uint32_t i, Way in, int rows) {
+  LowerKind k = op_info[n->op].lower;
+  bool number = row_size(&n->outs.data[0]->type, rows) == 1;
+  if (number && (k == LOWER_REDUCE || in == WAY_NUMBER)) return WAY_NUMBER;
+  if (k == LOWER_SCALAR && in != WAY_OTHER) return WAY_OWN;
+  if (n->op == OP_broadcast && i == 0 && in == WAY_NUMBER) return WAY_OWN;
+  return WAY_OTHER;
+}
+
+static Way way_of(Map *ways, const Value *v) {
+  return (Way)(uintptr_t)map_get(ways, v);
+}
+
+/* How all that a launch by rows computes depends on operand `from`; false where
+ * anything looks at another row of it. */
+static bool find_ways(const Node *launch, const Value *from, Map *ways,
+                      Arena *a) {
   const Region *body = launch->body;
   int rows = (int)attr_int(launch, "rows");
-  ValueVec near = {0}, far = {0}; /* elementwise, or by another way as well */
-  vec_push(a, &near, (Value *)from);
+  map_put(a, ways, from, (void *)WAY_OWN);
   for (uint32_t i = 0; i < body->nodes.len; i++) {
     const Node *n = body->nodes.data[i];
-    bool reads = reads_any(n, &near) || reads_any(n, &far);
-    if (!reads) continue;
+    Way way = WAY_NONE;
     for (uint32_t k = 0; k < n->ins.len; k++) {
-      Value *in = n->ins.data[k];
-      if ((in_vec(&near, in) || in_vec(&far, in)) && ir_lead(n, k, rows) < rows)
-        return false;
+      Way in = way_of(ways, n->ins.data[k]);
+      if (in == WAY_NONE) continue;
+      if (ir_lead(n, k, rows) < rows) return false;
+      Way through = way_through(n, k, in, rows);
+      if (through > way) way = through;
     }
-    bool is_far = op_info[n->op].lower != LOWER_SCALAR || reads_any(n, &far);
-    for (uint32_t k = 0; k < n->outs.len; k++)
-      vec_push(a, is_far ? &far : &near, n->outs.data[k]);
+    for (uint32_t k = 0; way != WAY_NONE && k < n->outs.len; k++)
+      map_put(a, ways, n->outs.data[k], (void *)way);
   }
-  const Value *to = body->results.data[j];
-  int64_t size = row_size(&to->type, rows);
-  for (uint32_t i = 0; i < body->results.len; i++) {
-    const Value *v = body->results.data[i];
-    if (in_vec(&far, v) && row_size(&v->type, rows) <= size) return false;
+  return true;
+}
+
+static bool same_start(const Home *a, const Home *b) {
+  return a && b && a->buffer == b->buffer && a->offset == b->offset;
+}
+
+/* A row's results are written one after the other: those that take no operand's
+ * place first, then the others; of both, those with more elements first. Those
+ * of the same dims are written together. `late`: which come with the others. */
+static bool *late_results(Plan *p, const Node *n, uint32_t j) {
+  bool *late = NEW_ARRAY(p->a, bool, n->outs.len);
+  for (uint32_t k = 0; k < n->outs.len; k++) {
+    const Home *h = home_of(p, n->outs.data[k]);
+    bool over = k == j;
+    for (uint32_t i = 0; i < n->ins.len && !over; i++)
+      over = same_start(home_of(p, n->ins.data[i]), h);
+    for (uint32_t i = 0; i < n->outs.len && over; i++)
+      late[i] |= type_same_dims(&n->outs.data[i]->type, &n->outs.data[k]->type);
+  }
+  return late;
+}
+
+/* Whether nothing needs row operand `from` any more once result j is there, but
+ * for each element its own: that those written later have nothing of it, and
+ * those written together what is known of the row before. */
+static bool is_last_in_row(Plan *p, const Node *n, const Value *from,
+                           uint32_t j, const bool *late) {
+  Map ways = {0};
+  if (!find_ways(n, from, &ways, p->a)) return false;
+  int rows = (int)attr_int(n, "rows");
+  const Type *to = &n->outs.data[j]->type;
+  for (uint32_t i = 0; i < n->outs.len; i++) {
+    const Type *t = &n->outs.data[i]->type;
+    Way way = way_of(&ways, n->body->results.data[i]);
+    if (!late[i] || row_size(t, rows) > row_size(to, rows)) continue;
+    if (way == WAY_OTHER || (way != WAY_NONE && !type_same_dims(t, to)))
+      return false;
+  }
+  return true;
+}
+
+/* Whether result j of a launch by rows may be written over operand i, and those
+ * that are written over others still may. */
+static bool keeps_rows(Plan *p, const Node *n, uint32_t i, uint32_t j) {
+  const bool *late = late_results(p, n, j);
+  if (!is_last_in_row(p, n, n->body->params.data[i], j, late)) return false;
+  for (uint32_t k = 0; k < n->outs.len; k++) {
+    const Home *h = home_of(p, n->outs.data[k]);
+    for (uint32_t q = 0; q < n->ins.len && k != j; q++)
+      if (same_start(home_of(p, n->ins.data[q]), h) &&
+          !is_last_in_row(p, n, n->body->params.data[q], k, late))
+        return false;
   }
   return true;
 }
@@ -254,8 +321,7 @@ static bool may_write_over(Plan *p, const Node *n, uint32_t i, uint32_t j) {
   if (n->op != OP_fused) return false;
   const Value *param = n->body->params.data[i];
   return is_pointwise(n->body, param, p->a) ||
-         (strcmp(attr_sym(n, "kind"), "row") == 0 &&
-          is_last_in_row(n, param, j, p->a));
+         (strcmp(attr_sym(n, "kind"), "row") == 0 && keeps_rows(p, n, i, j));
 }
 
 /* Whether result `v` of a node of `r` may be written to where `old` has been:

@@ -458,7 +458,8 @@ static void plans(void) {
   static const char *const names[] = {
       "carries-swapped", "in-place",        "memory",
       "reshapes",        "slot-read-later", "slots-swapped",
-      "stacked-carry",   "stacked-before",  "in-place-row"};
+      "stacked-carry",   "stacked-before",  "in-place-row",
+      "in-place-last"};
   for (size_t i = 0; i < COUNT_OF(names); i++) {
     char path[128];
     snprintf(path, sizeof path, "tests/pass/plan/%s.ir", names[i]);
