@@ -209,13 +209,17 @@ static bool same_dims(const FuseGroup *g, const FuseGroup *h) {
 }
 
 /* Brings readers together with the first. Where a number is all that they
- * share, and that is full, others of its shape make a launch of their own. */
+ * share, and that is full, others of its shape make a launch of their own; and
+ * one that a product may join is worth more with that: an update with the
+ * gradient that it reads. */
 static void merge_readers(Fuse *f, const Node *n, const FuseGroupVec *all) {
   bool is_number = n->outs.data[0]->type.rank == 0;
   FuseGroup *g = all->data[0];
   for (uint32_t i = 1; i < all->len; i++) {
     FuseGroup *h = all->data[i];
-    if (!is_number || !is_apart(f, g, h)) fuse_merge(f, g, h);
+    if (is_number && fuse_awaits_product(f, h)) continue;
+    if (is_number && fuse_awaits_product(f, g)) g = h;
+    else if (!is_number || !is_apart(f, g, h)) fuse_merge(f, g, h);
     else if (same_dims(g, h)) g = h;
   }
 }

@@ -198,6 +198,17 @@ static bool may_join(Fuse *f, const FuseGroup *g, const Node *c) {
   return reads_in_place(f, g, v, &seen);
 }
 
+bool fuse_awaits_product(Fuse *f, const FuseGroup *g) {
+  for (uint32_t i = 0; i < g->nodes.len; i++) {
+    const ValueVec *ins = &g->nodes.data[i]->ins;
+    for (uint32_t k = 0; k < ins->len; k++) {
+      const Node *c = ins->data[k]->def;
+      if (c && is_product(f, c) && may_join(f, g, c)) return true;
+    }
+  }
+  return false;
+}
+
 static FuseRead whole(const Node *n) {
   const Type *t = &n->outs.data[0]->type;
   return (FuseRead){.lead = t->rank,

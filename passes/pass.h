@@ -395,6 +395,8 @@ bool fuse_placed_product(Fuse *f, Node *n);
 bool fuse_placed_loaded(Fuse *f, Node *n);
 bool fuse_placed_total(Fuse *f, Node *n);
 bool fuse_placed_narrow(Fuse *f, Node *n, const FuseReaders *r);
+/* Whether `g` reads a product that may be computed in it. */
+bool fuse_awaits_product(Fuse *f, const FuseGroup *g);
 /* Whether `n` may be computed behind the contraction of `g`. */
 bool fuse_is_behind(const FuseGroup *g, const Node *n);
 
