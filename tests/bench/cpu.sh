@@ -23,7 +23,8 @@
 #   memory    at the rate of a large copy: 12 bytes a parameter read and 12
 #             written (parameter and both moments of Adam), and each weight once
 #             more for the forward pass, 4 bytes in f32 and 2 in bf16
-# with both rates (runtime/peaks.c) measured in every round; the best counts.
+# with both rates (runtime/peaks.c) measured in every round; medians count, as
+# of the steps.
 #
 # Peers need a Python that has them. This makes one, with the network:
 #   python3 -m venv build/peers/venv
@@ -208,24 +209,24 @@ run_case() {
 # ---- telling ----------------------------------------------------------------
 
 # Reads samples, writes a line a result: case, precision, engine, variant, ms,
-# limit, products, memory, number of samples; medians, the limit the least.
+# limit, products, memory, number of samples; all of them medians.
 medians() { # CASE
   awk -v name="$1" '
-    { key = $1 " " $2 " " $3; n[key]++; ms[key, n[key]] = $4 }
-    $5 && (!($1 in limit) || $5 < limit[$1]) {
-      limit[$1] = $5; products[$1] = $6; memory[$1] = $7 }
+    function add(key, x) { at[key, ++n[key]] = x }
+    { add($1 " " $2 " " $3, $4); engines[$1 " " $2 " " $3] }
+    $5 { for (i = 5; i <= 7; i++) add($1 " " i, $i) }
     function median(key,   i, j, x) {
       for (i = 2; i <= n[key]; i++) {
-        x = ms[key, i]
-        for (j = i - 1; j && ms[key, j] > x; j--) ms[key, j + 1] = ms[key, j]
-        ms[key, j + 1] = x
+        x = at[key, i]
+        for (j = i - 1; j && at[key, j] > x; j--) at[key, j + 1] = at[key, j]
+        at[key, j + 1] = x
       }
       i = int((n[key] + 1) / 2)
-      return n[key] % 2 ? ms[key, i] : (ms[key, i] + ms[key, i + 1]) / 2
+      return n[key] % 2 ? at[key, i] : (at[key, i] + at[key, i + 1]) / 2
     }
-    END { for (key in n) { split(key, k, " ")
-      print name, key, median(key), limit[k[1]], products[k[1]], memory[k[1]],
-        n[key] } }' "$work/$1.samples" | sort -k2,2r -k5,5n
+    END { for (key in engines) { split(key, k, " ")
+      print name, key, median(key), median(k[1] " 5"), median(k[1] " 6"),
+        median(k[1] " 7"), n[key] } }' "$work/$1.samples" | sort -k2,2r -k5,5n
 }
 
 tell() { # results of all cases on standard input
