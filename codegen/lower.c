@@ -316,10 +316,9 @@ static bool is_late(const Lower *l, const LwTarget *all, int n, int i,
   return false;
 }
 
-/* The result to be written next, as passes/plan.c counts on: of those that are
- * left, unless there are no others not one that takes an operand's place; of
- * these the first that has most elements behind the leading dims; -1 for
- * none. */
+/* The result to be written next, in the order that passes/plan.c counts on:
+ * late ones behind all others; of either the first of those left that has most
+ * elements behind the leading dims; -1 for none. */
 static int next_target(const LwTarget *all, int n, const bool *done,
                        const bool *late, int n_lead) {
   int best = -1;

@@ -274,19 +274,21 @@ static bool *late_results(Plan *p, const Node *n, uint32_t j) {
   return late;
 }
 
-/* Whether nothing needs row operand `from` any more once result j is there, but
- * for each element its own: that those written later have nothing of it, and
- * those written together what is known of the row before. */
-static bool is_last_in_row(Plan *p, const Node *n, const Value *from,
-                           uint32_t j, const bool *late) {
+/* Whether nothing needs row operand i any more once result j is there, but for
+ * each element its own: that those written later have nothing of it, and those
+ * written together what is known of the row before. */
+static bool is_last_in_row(Plan *p, const Node *n, uint32_t i, uint32_t j,
+                           const bool *late) {
+  const Value *from = n->body->params.data[i];
   Map ways = {0};
+  if (is_pointwise(n->body, from, p->a)) return true;
   if (!find_ways(n, from, &ways, p->a)) return false;
   int rows = (int)attr_int(n, "rows");
   const Type *to = &n->outs.data[j]->type;
-  for (uint32_t i = 0; i < n->outs.len; i++) {
-    const Type *t = &n->outs.data[i]->type;
-    Way way = way_of(&ways, n->body->results.data[i]);
-    if (!late[i] || row_size(t, rows) > row_size(to, rows)) continue;
+  for (uint32_t k = 0; k < n->outs.len; k++) {
+    const Type *t = &n->outs.data[k]->type;
+    Way way = way_of(&ways, n->body->results.data[k]);
+    if (!late[k] || row_size(t, rows) > row_size(to, rows)) continue;
     if (way == WAY_OTHER || (way != WAY_NONE && !type_same_dims(t, to)))
       return false;
   }
@@ -297,12 +299,12 @@ static bool is_last_in_row(Plan *p, const Node *n, const Value *from,
  * that are written over others still may. */
 static bool keeps_rows(Plan *p, const Node *n, uint32_t i, uint32_t j) {
   const bool *late = late_results(p, n, j);
-  if (!is_last_in_row(p, n, n->body->params.data[i], j, late)) return false;
+  if (!is_last_in_row(p, n, i, j, late)) return false;
   for (uint32_t k = 0; k < n->outs.len; k++) {
     const Home *h = home_of(p, n->outs.data[k]);
     for (uint32_t q = 0; q < n->ins.len && k != j; q++)
       if (same_start(home_of(p, n->ins.data[q]), h) &&
-          !is_last_in_row(p, n, n->body->params.data[q], k, late))
+          !is_last_in_row(p, n, q, k, late))
         return false;
   }
   return true;
@@ -319,9 +321,9 @@ static bool may_write_over(Plan *p, const Node *n, uint32_t i, uint32_t j) {
   if (n->op == OP_all_reduce) return i == j;
   if (n->op == OP_rows_return) return i == ROWS_OTHERS;
   if (n->op != OP_fused) return false;
-  const Value *param = n->body->params.data[i];
-  return is_pointwise(n->body, param, p->a) ||
-         (strcmp(attr_sym(n, "kind"), "row") == 0 && keeps_rows(p, n, i, j));
+  return strcmp(attr_sym(n, "kind"), "row") == 0
+             ? keeps_rows(p, n, i, j)
+             : is_pointwise(n->body, n->body->params.data[i], p->a);
 }
 
 /* Whether result `v` of a node of `r` may be written to where `old` has been:
