@@ -532,19 +532,34 @@ static bool sums_groups(const Node *n) {
   return strchr(m.out, m.ins[0][0]) && !strchr(m.out, m.ins[0][1]);
 }
 
+/* What is left of each row to be summed: of "nrde->ne" the sums over d. */
+static Value *sum_rows_first(Builder *b, Value *x, IndexMap *m) {
+  char kept[MAX_RANK + 1] = {m->ins[0][0], m->ins[0][1]};
+  size_t n = 2;
+  for (const char *c = m->ins[0] + 2; *c; c++)
+    if (strchr(m->out, *c)) kept[n++] = *c;
+  if (!m->ins[0][n]) return x;
+  x = ir_cast_to(b, x, dtype_info[x->type.dtype].sums);
+  Sym map = sym_fmt(b->cx, "%s->%s", m->ins[0], kept);
+  memcpy(m->ins[0], kept, sizeof kept);
+  return ir_reduce(b, OP_reduce_sum, x, map);
+}
+
 /* The sum as a contraction with ones: "nrd->nd" to "nrd,nr->nd". Nothing else
  * is to be had of the rows of a group, says inference. */
 static void sum_by_contraction(Ctx *cx, Region *r, Node *n, NodeVec *out) {
   IndexMap m;
   map_parse(attr_sym(n, "map"), &m);
-  Type t = n->ins.data[0]->type;
-  assert(n->op == OP_reduce_sum && dtype_info[t.dtype].kind == DK_FLOAT);
-  t.rank = 2;
+  Dtype dtype = n->outs.data[0]->type.dtype;
+  assert(n->op == OP_reduce_sum && dtype_info[dtype].kind == DK_FLOAT);
   Builder b = ir_builder_like(cx, r, out, n);
+  Value *x = sum_rows_first(&b, n->ins.data[0], &m);
+  Type t = x->type;
+  t.rank = 2;
   Value *ones = ir_const(&b, t, 1);
   Sym map = sym_fmt(cx, "%s,%.2s->%s", m.ins[0], m.ins[0], m.out);
-  Value *sum = ir_contract(&b, n->ins.data[0], ones, map);
-  ir_replace(n->outs.data[0], ir_cast_to(&b, sum, t.dtype));
+  Value *sum = ir_contract(&b, x, ones, map);
+  ir_replace(n->outs.data[0], ir_cast_to(&b, sum, dtype));
 }
 
 static void rewrite_group_sums(Ctx *cx, Region *r) {

@@ -467,6 +467,12 @@ static void plans(void) {
   }
 }
 
+/* Sums over the rows of each group. */
+static void group_sums(void) {
+  check_file("tests/pass/fuse/groups.ir", "fuse", "native");
+  check_file("tests/pass/fuse/groups-all.ir", "fuse", "native");
+}
+
 int main(void) {
   products("native");
   products("x86-64-v3");
@@ -477,5 +483,6 @@ int main(void) {
   bf16_arithmetic("x86-64-v4");
   bf16_arithmetic("native");
   plans();
+  group_sums();
   return failures != 0;
 }
