@@ -133,12 +133,11 @@ static LoopsArg arg_of(const Type *t) {
   return arg;
 }
 
-/* A product over rows whose offsets `plan` has yet to name. */
+/* A contraction over rows whose offsets `plan` has yet to name. */
 static bool lacks_offsets(const Node *n) {
   const Node *c = n->op == OP_fused ? ir_product_node(n) : n;
-  CtProduct p;
-  return c && c->op == OP_contract && ir_product(c, &p) && p.groups &&
-         c->ins.len < 3;
+  return c && c->op == OP_contract && c->ins.len < 3 &&
+         type_is_ragged(&c->ins.data[0]->type);
 }
 
 /* The hook of the interpreter: lowers and runs what it has just evaluated. */
