@@ -619,6 +619,8 @@ struct LLVMOpaqueValue *cg_table(const CgProgram *p, const Target *t,
 int64_t cg_place_alignment(const Place *p, int64_t most);
 bool cg_same_place(const Place *a, const Place *b);
 bool cg_same_start(const Place *a, const Place *b);
+/* Whether result i of a launch takes the place of one of its operands. */
+bool cg_is_in_place(const Node *n, uint32_t i);
 /* The dtype of the operands of a launch's largest product; bool: none. */
 Dtype cg_product_dtype(const Node *n);
 

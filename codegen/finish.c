@@ -21,7 +21,8 @@ typedef struct Result {
   Value *v;
   KBase to;
   bool total;
-  bool streams; /* too large for the caches, rows in whole vectors */
+  bool streams; /* too large for the caches, rows in whole vectors; not where
+                   an operand is, whose lines are near */
   KBase vectors, scalars;
 } Result;
 
@@ -358,15 +359,6 @@ static bool is_aligned(const CtFinish *f, uint32_t i, const Type *t) {
          p->batch.stride[CT_OUT] % lanes == 0;
 }
 
-/* Whether result number i takes an operand's place, whose lines are near. */
-static bool is_in_place(const CtFinish *f, uint32_t i) {
-  const Node *n = f->task->n;
-  const Place *to = &n->outs.data[i]->place;
-  for (uint32_t k = 0; k < n->ins.len; k++)
-    if (cg_same_start(&n->ins.data[k]->place, to)) return true;
-  return false;
-}
-
 static CtFinish *finish_new(Ctx *cx, KBuild *b, const CtTask *task,
                             int lanes) {
   const Node *n = task->n;
@@ -384,7 +376,7 @@ static CtFinish *finish_new(Ctx *cx, KBuild *b, const CtTask *task,
         .to = kb_arg((int)(n->ins.len + i), v->type.dtype),
         .total = total,
         .streams = type_bytes(&v->type) >= STREAMED &&
-                   is_aligned(f, i, &v->type) && !is_in_place(f, i)};
+                   is_aligned(f, i, &v->type) && !cg_is_in_place(n, i)};
   }
   f->flat = is_flat(task);
   f->l->flat = f->flat;

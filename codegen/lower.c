@@ -309,10 +309,9 @@ static bool same_inner(const LwValue *x, const LwValue *y, int lead) {
 static bool is_late(const Lower *l, const LwTarget *all, int n, int i,
                     int n_lead) {
   for (int j = 0; j < n; j++)
-    for (uint32_t k = 0; k < l->n->ins.len; k++)
-      if (same_inner(all[i].v, all[j].v, n_lead) &&
-          cg_same_start(&l->n->ins.data[k]->place, &l->n->outs.data[j]->place))
-        return true;
+    if (same_inner(all[i].v, all[j].v, n_lead) &&
+        cg_is_in_place(l->n, (uint32_t)j))
+      return true;
   return false;
 }
 

@@ -406,6 +406,13 @@ bool cg_same_start(const Place *a, const Place *b) {
   return a->slab == b->slab && a->offset == b->offset;
 }
 
+bool cg_is_in_place(const Node *n, uint32_t i) {
+  for (uint32_t k = 0; k < n->ins.len; k++)
+    if (cg_same_start(&n->ins.data[k]->place, &n->outs.data[i]->place))
+      return true;
+  return false;
+}
+
 bool cg_same_place(const Place *a, const Place *b) {
   return cg_same_start(a, b) &&
          !memcmp(a->stride, b->stride, sizeof a->stride);
